@@ -1,0 +1,30 @@
+//! The fabric: what every other crate stands on.
+//!
+//! Owns the identifiers, the limits, the description of a cluster, placement, the three seams ([`env`],
+//! [`net`], [`disks`]) through which everything touches the outside world, the codec of stored and sent
+//! values, and the framed RPC between processes.
+//!
+//! Must not know: redb, openraft, HTTP, buckets and keys.
+
+pub mod codec;
+pub mod disks;
+pub mod env;
+pub mod ids;
+pub mod limits;
+pub mod net;
+pub mod placement;
+pub mod rpc;
+pub mod tls;
+
+use std::sync::Arc;
+
+/// The three seams, handed to everything that needs the outside world.
+#[derive(Clone)]
+pub struct Seams {
+    /// Clocks, randomness, tasks, the blocking pool, process exit and failpoints.
+    pub env: Arc<dyn env::Env>,
+    /// Connections.
+    pub net: Arc<dyn net::Net>,
+    /// Files.
+    pub disks: Arc<dyn disks::Disks>,
+}

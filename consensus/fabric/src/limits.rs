@@ -1,0 +1,97 @@
+//! Every bound in one place, with the relations between them asserted when this compiles.
+
+use std::time::Duration;
+
+/// Bytes in one KiB, MiB, GiB.
+pub const KIB: u64 = 1 << 10;
+/// Bytes in one MiB.
+pub const MIB: u64 = 1 << 20;
+/// Bytes in one GiB.
+pub const GIB: u64 = 1 << 30;
+
+/// An extent is cut into chunks of this size; the last one may be shorter.
+pub const CHUNK_BYTES: usize = 1 << 20;
+/// A body up to this size rides in the Raft entry.
+pub const INLINE_BYTES_MAX: usize = 16 << 10;
+/// Largest single PUT and largest part.
+pub const PUT_BYTES_MAX: u64 = 5 * GIB;
+/// Smallest part that is not the last.
+pub const PART_BYTES_MIN: u64 = 5 * MIB;
+/// Parts of one upload.
+pub const PARTS_MAX: u16 = 10_000;
+/// Largest object: all parts at their largest.
+pub const OBJECT_BYTES_MAX: u64 = 53_687_091_200_000;
+/// Chunks of one extent: the ordinal has 20 bits.
+pub const EXTENT_CHUNKS_MAX: u64 = 1 << 20;
+
+/// Bytes of a key, UTF-8.
+pub const KEY_BYTES_MAX: usize = 1024;
+/// Bytes of all user metadata (names and values) of an object.
+pub const USER_METADATA_BYTES_MAX: usize = 2048;
+/// Keys of one listing page and of one DeleteObjects.
+pub const LIST_KEYS_MAX: u32 = 1000;
+/// Keys of one DeleteObjects request that go into one command.
+pub const DELETE_KEYS_PER_COMMAND: usize = 100;
+/// Buckets a user may own.
+pub const BUCKETS_PER_USER_MAX: u64 = 10_000;
+/// Rows that one listing may visit before it returns a short page.
+pub const LIST_ROWS_VISITED_MAX: usize = 100_000;
+
+/// One Raft entry, encoded. Larger is refused before it is proposed.
+pub const ENTRY_BYTES_MAX: usize = 1 << 20;
+/// One RPC frame: a chunk with its header, or a page of rows.
+pub const FRAME_BYTES_MAX: usize = 8 << 20;
+/// Commands of one session whose outcome is open.
+pub const SESSION_OPEN_MAX: u64 = 65_536;
+/// The leader ends a session after it heard nothing for this long.
+pub const SESSION_SILENCE: Duration = Duration::from_secs(30);
+/// How often a session is renewed.
+pub const SESSION_RENEWAL: Duration = Duration::from_secs(5);
+/// A client hears 500 (outcome unknown) after this.
+pub const PROPOSE_DEADLINE: Duration = Duration::from_secs(60);
+/// A read of metadata gives up after this.
+pub const QUERY_DEADLINE: Duration = Duration::from_secs(10);
+/// One chunk call gives up after this.
+pub const CHUNK_DEADLINE: Duration = Duration::from_secs(10);
+/// A connection attempt and its handshake.
+pub const CONNECT_DEADLINE: Duration = Duration::from_secs(3);
+
+/// Partitions of a new layout.
+pub const PARTITIONS: usize = 1024;
+/// Owners a partition may list; masks have as many bits.
+pub const OWNERS_MAX: usize = 16;
+/// Copies of an object in class `STANDARD`.
+pub const COPIES: usize = 3;
+/// Nodes that must hold every chunk at commit (fewer only where there are fewer nodes).
+pub const COPIES_DURABLE_MIN: usize = 2;
+
+/// A volume file of chunks is sealed when it reaches this.
+pub const VOLUME_BYTES_MAX: u64 = 4 * GIB;
+/// Free space kept on a data disk: below it puts are refused, deletes and repair go on.
+pub const DISK_RESERVE_BYTES: u64 = 256 * MIB;
+/// Default of `memory_limit`.
+pub const MEMORY_LIMIT_DEFAULT: u64 = GIB;
+/// Events kept in the change feed.
+pub const EVENTS_MAX: u64 = 100_000;
+
+/// Header section of a request.
+pub const HEADER_SECTION_BYTES_MAX: usize = 8 << 10;
+/// XML body of a request.
+pub const XML_BODY_BYTES_MAX: usize = 4 << 20;
+/// Nesting of an XML body.
+pub const XML_DEPTH_MAX: usize = 16;
+/// Line that introduces a chunk of `aws-chunked`.
+pub const AWS_CHUNK_LINE_BYTES_MAX: usize = 4 << 10;
+/// Trailers of `aws-chunked`.
+pub const AWS_TRAILER_BYTES_MAX: usize = 16 << 10;
+/// Smallest chunk of `aws-chunked` that is not the last.
+pub const AWS_CHUNK_BYTES_MIN: u64 = 8 << 10;
+/// Connections a gateway serves at once.
+pub const CONNECTIONS_MAX: usize = 4096;
+
+const _: () = assert!(CHUNK_BYTES + 64 * 1024 < FRAME_BYTES_MAX);
+const _: () = assert!(PUT_BYTES_MAX / CHUNK_BYTES as u64 <= EXTENT_CHUNKS_MAX);
+const _: () = assert!(PARTS_MAX as u64 * PUT_BYTES_MAX == OBJECT_BYTES_MAX);
+const _: () = assert!(INLINE_BYTES_MAX + 64 * 1024 < ENTRY_BYTES_MAX);
+const _: () = assert!(DELETE_KEYS_PER_COMMAND * (KEY_BYTES_MAX + 128) < ENTRY_BYTES_MAX);
+const _: () = assert!(COPIES_DURABLE_MIN <= COPIES && COPIES <= OWNERS_MAX);

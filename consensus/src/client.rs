@@ -1,0 +1,80 @@
+//! What gateways and jobs use to change and to read metadata.
+//!
+//! Owns a session in the log, its sequence numbers, and the knowledge of who leads. A proposal is repeated
+//! until its outcome is known or its deadline passes; a repeat never happens twice.
+
+use std::any::Any;
+
+use async_trait::async_trait;
+use fabric::ids::{ExtentId, SessionId};
+
+use crate::meta::command::{Command, Done, Reject};
+use crate::meta::query::{Answer, Answered, Query};
+
+/// Why a proposal or a query has no result.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum MetaError {
+    /// The rules said no; nothing changed.
+    #[error("refused: {0:?}")]
+    Rejected(Reject),
+    /// Certainly not done; try again later.
+    #[error("the metadata cannot be reached now: {0}")]
+    Unavailable(String),
+    /// Perhaps done. Never report it as "did not happen".
+    #[error("the outcome is unknown: {0}")]
+    Unknown(String),
+}
+
+/// The metadata as others see it. Implemented by [`MetaClient`] and by fakes in tests.
+#[async_trait]
+pub trait Meta: Send + Sync + 'static {
+    /// Proposes a command in this client's session and waits for its outcome.
+    async fn propose(&self, command: Command) -> Result<Done, MetaError>;
+    /// Asks a question; the answer is linearizable: it shows everything acknowledged before the call.
+    async fn query(&self, query: Query) -> Result<Answered, MetaError>;
+    /// Opens a write: draws an extent number and holds garbage collection off it until the guard is dropped
+    /// (after the outcome of the command that names it is known).
+    async fn begin_write(&self) -> Result<WriteGuard, MetaError>;
+    /// Opens a read: what is alive as of the current view stays readable until the guard is dropped.
+    /// Call it before the query whose pieces will be read.
+    fn begin_read(&self) -> ReadGuard;
+}
+
+/// Asks and unwraps a question that no rule refuses.
+pub async fn ask(meta: &dyn Meta, query: Query) -> Result<Answer, MetaError> {
+    meta.query(query).await?.answer.map_err(MetaError::Rejected)
+}
+
+/// Something that releases a hold when it is dropped.
+pub type Hold = Box<dyn Any + Send + Sync>;
+
+/// An open write. The extent id is complete once the caller chose the hash.
+pub struct WriteGuard {
+    session: SessionId,
+    number: u64,
+    _hold: Hold,
+}
+
+/// An open read.
+pub struct ReadGuard {
+    _hold: Hold,
+}
+
+impl WriteGuard {
+    /// Made by implementations of [`Meta`].
+    pub fn new(session: SessionId, number: u64, hold: Hold) -> WriteGuard {
+        WriteGuard { session, number, _hold: hold }
+    }
+
+    /// The extent of this write in the partition that `hash` chooses.
+    pub fn extent(&self, hash: u16) -> ExtentId {
+        ExtentId::new(hash, self.session, self.number)
+    }
+}
+
+impl ReadGuard {
+    /// Made by implementations of [`Meta`].
+    pub fn new(hold: Hold) -> ReadGuard {
+        ReadGuard { _hold: hold }
+    }
+}

@@ -1,0 +1,487 @@
+//! What changes metadata: commands, the entry that carries one, and its reply.
+//!
+//! The order of variants and fields is the format in the log and on the wire: append only.
+
+use bytes::Bytes;
+use fabric::ids::{BucketId, ExtentId, NodeId, SessionId, Stamp};
+use fabric::placement::Layout;
+use serde::{Deserialize, Serialize};
+
+use super::model::{
+    AccessKey, Attributes, Bucket, Checksum, ChecksumAlgorithm, ChecksumKind, ClusterMs, Etag, Extent, Home, NodeRow,
+    Origin, SessionKind, Stored,
+};
+use super::names::{AccessKeyId, BucketName, ObjectKey, UserName};
+
+/// A command with its place in a session and the leader's time. This is what the log holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    /// The session; number 0 for commands without one ([`Command::OpenSession`], [`Command::EndSession`],
+    /// node and layout commands of the cluster itself), which are idempotent by content.
+    pub session: SessionId,
+    /// Ascending within the session, from 1.
+    pub sequence: u64,
+    /// Sequences below are decided: their replies may be dropped.
+    pub lowest_open: u64,
+    /// Cluster time, stamped by the leader when it proposes.
+    pub at: ClusterMs,
+    /// What to do.
+    pub command: Command,
+}
+
+/// Everything that changes metadata.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub enum Command {
+    OpenSession(OpenSession),
+    RenewSession(RenewSession),
+    EndSession(EndSession),
+    SetNode(SetNode),
+    SetLayout(SetLayout),
+    AddUser(AddUser),
+    RemoveUser(RemoveUser),
+    AddAccessKey(AddAccessKey),
+    RemoveAccessKey(RemoveAccessKey),
+    CreateBucket(CreateBucket),
+    DeleteBucket(DeleteBucket),
+    PutObject(PutObject),
+    CopyObject(CopyObject),
+    DeleteObjects(DeleteObjects),
+    CreateUpload(CreateUpload),
+    PutPart(PutPart),
+    CompleteUpload(CompleteUpload),
+    AbortUpload(AbortUpload),
+    PayDebts(PayDebts),
+    CollectGarbage(CollectGarbage),
+}
+
+/// Opens a session. Done: [`Done::Session`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OpenSession {
+    /// Who will hold it.
+    pub kind: SessionKind,
+    /// Random: a repeated open with the same nonce returns the same session.
+    pub nonce: u128,
+}
+
+/// Raises the marks of the session that proposes it. Done: [`Done::Nothing`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RenewSession {
+    /// Extent numbers below are named or given up.
+    pub oldest_write: u64,
+    /// Log indexes below are no longer read.
+    pub oldest_read: u64,
+    /// Extents of reads and writes older than five minutes.
+    pub pinned: Vec<ExtentId>,
+}
+
+/// Ends a session that fell silent, or says goodbye. Done: [`Done::Nothing`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndSession {
+    /// Which one.
+    pub session: SessionId,
+}
+
+/// Adds or updates a member. Done: [`Done::Nothing`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SetNode {
+    /// The row. Refused with [`Reject::StaleNode`] when `starts` is not above the stored one of the same
+    /// incarnation.
+    pub row: NodeRow,
+}
+
+/// Sets the next layout. Done: [`Done::Nothing`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SetLayout {
+    /// Its version is the stored one plus 1, else [`Reject::LayoutExists`].
+    pub layout: Layout,
+}
+
+/// Adds a user with a first key. Done: [`Done::Nothing`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AddUser {
+    /// Its name.
+    pub name: UserName,
+    /// Its first key; `user` in it is the same name.
+    pub key: AccessKey,
+}
+
+/// Removes a user with its keys; refused with [`Reject::UserOwnsBuckets`] while it owns any.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RemoveUser {
+    /// Which one.
+    pub name: UserName,
+}
+
+/// Adds a key to a user.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AddAccessKey {
+    /// The key.
+    pub key: AccessKey,
+}
+
+/// Removes a key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RemoveAccessKey {
+    /// Which one.
+    pub id: AccessKeyId,
+}
+
+/// Creates a bucket. Done: [`Done::Bucket`]; refused with [`Reject::BucketExists`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CreateBucket {
+    /// Its name.
+    pub name: BucketName,
+    /// Its owner.
+    pub owner: UserName,
+}
+
+/// Deletes a bucket with no versions, markers or uploads in it. Done: [`Done::Nothing`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeleteBucket {
+    /// Which one.
+    pub bucket: BucketId,
+}
+
+/// The body that comes with a write.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum NewBody {
+    /// At most [`fabric::limits::INLINE_BYTES_MAX`] bytes; none is [`super::model::Body::Empty`].
+    Inline(Bytes),
+    /// Durable chunks, named here for the first time.
+    Extent(Extent),
+}
+
+impl NewBody {
+    /// Bytes of the body.
+    pub fn bytes(&self) -> u64 {
+        match self {
+            NewBody::Inline(payload) => payload.len() as u64,
+            NewBody::Extent(extent) => extent.bytes,
+        }
+    }
+}
+
+/// What must be there for a write to happen. All given conditions must hold.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Expect {
+    /// `If-None-Match: *`: no current version.
+    pub absent: bool,
+    /// `If-Match`: the current version has one of these tags; [`EtagCondition::Any`] is `*`.
+    pub etag: Option<EtagCondition>,
+    /// `x-amz-if-match-size` (deletes).
+    pub bytes: Option<u64>,
+    /// `x-amz-if-match-last-modified-time` (deletes), whole seconds since 1970.
+    pub modified_seconds: Option<u64>,
+}
+
+/// A condition on an entity tag.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum EtagCondition {
+    /// `*`.
+    Any,
+    /// One of these; texts that are no tags of ours match nothing and are left out.
+    OneOf(Vec<Etag>),
+}
+
+/// Conditions on the source of a copy; decided in `apply` against the version named.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ReadConditions {
+    /// `If-Match`.
+    pub if_match: Option<EtagCondition>,
+    /// `If-None-Match`.
+    pub if_none_match: Option<EtagCondition>,
+    /// `If-Modified-Since`, whole seconds since 1970.
+    pub if_modified_since: Option<u64>,
+    /// `If-Unmodified-Since`, whole seconds since 1970.
+    pub if_unmodified_since: Option<u64>,
+}
+
+/// Stores an object. Done: [`Done::Stored`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PutObject {
+    /// Where.
+    pub bucket: BucketId,
+    /// Under which key.
+    pub key: ObjectKey,
+    /// On which condition.
+    pub expect: Expect,
+    /// The bytes.
+    pub body: NewBody,
+    /// Their tag.
+    pub etag: Etag,
+    /// Their additional checksum.
+    pub checksum: Option<Checksum>,
+    /// What the client says about it.
+    pub attributes: Attributes,
+    /// Who asked.
+    pub origin: Origin,
+}
+
+/// Copies an object without moving bytes: the body is shared (inline payloads are copied by `apply`).
+/// Done: [`Done::Stored`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CopyObject {
+    /// Bucket of the source.
+    pub source_bucket: BucketId,
+    /// Key of the source.
+    pub source_key: ObjectKey,
+    /// Version of the source; `None` is the current one.
+    pub source_version: Option<VersionSelector>,
+    /// Conditions on the source; refused with [`Reject::SourcePreconditionFailed`].
+    pub source_conditions: ReadConditions,
+    /// Bucket of the copy.
+    pub bucket: BucketId,
+    /// Key of the copy.
+    pub key: ObjectKey,
+    /// Condition on the destination.
+    pub expect: Expect,
+    /// `REPLACE`: the new attributes; `None` copies the source's.
+    pub attributes: Option<Attributes>,
+    /// A checksum computed by the gateway where the client asked for another algorithm; `None` keeps the source's.
+    pub checksum: Option<Checksum>,
+    /// The gateway saw this version when it computed the checksum or decided anything from the source; another one
+    /// is [`Reject::SourceChanged`] and the gateway tries again.
+    pub source_seen: Option<Stamp>,
+    /// Who asked.
+    pub origin: Origin,
+}
+
+/// Names a version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum VersionSelector {
+    /// `null`.
+    Null,
+    /// By its id.
+    Stamp(Stamp),
+}
+
+/// Deletes up to 100 keys. Done: [`Done::Deleted`], one outcome per key in order; one refusal does not
+/// touch the others.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeleteObjects {
+    /// Where.
+    pub bucket: BucketId,
+    /// Which.
+    pub keys: Vec<DeleteKey>,
+    /// Who asked.
+    pub origin: Origin,
+}
+
+/// One key to delete.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeleteKey {
+    /// The key.
+    pub key: ObjectKey,
+    /// Its version; `None` is the current one.
+    pub version: Option<VersionSelector>,
+    /// On which condition.
+    pub expect: Expect,
+}
+
+/// Begins a multipart upload. Done: [`Done::Upload`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CreateUpload {
+    /// Where.
+    pub bucket: BucketId,
+    /// Under which key.
+    pub key: ObjectKey,
+    /// Of the object to be.
+    pub attributes: Attributes,
+    /// Announced algorithm and kind.
+    pub checksum: Option<(ChecksumAlgorithm, ChecksumKind)>,
+    /// Who asked; the requester is the initiator.
+    pub origin: Origin,
+}
+
+/// Stores a part; replaces one of the same number. Done: [`Done::Part`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PutPart {
+    /// Where.
+    pub bucket: BucketId,
+    /// Of which key.
+    pub key: ObjectKey,
+    /// Of which upload.
+    pub upload: Stamp,
+    /// 1 to 10,000.
+    pub number: u16,
+    /// MD5 of the bytes.
+    pub md5: [u8; 16],
+    /// Additional checksum.
+    pub checksum: Option<Checksum>,
+    /// The bytes; `None` for a part of no bytes.
+    pub extent: Option<Extent>,
+}
+
+/// Makes an object of parts. Done: [`Done::Stored`]; repeated within 24 h: the same.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CompleteUpload {
+    /// Where.
+    pub bucket: BucketId,
+    /// Under which key.
+    pub key: ObjectKey,
+    /// Which upload.
+    pub upload: Stamp,
+    /// Ascending part numbers with the tags (and checksums) the client knows.
+    pub parts: Vec<CompletePart>,
+    /// On which condition.
+    pub expect: Expect,
+    /// The object's checksum, computed by the gateway from the parts' (combined CRC or composite), and checked
+    /// against the client's there.
+    pub checksum: Option<Checksum>,
+    /// `x-amz-mp-object-size`.
+    pub bytes: Option<u64>,
+    /// Who asked.
+    pub origin: Origin,
+}
+
+/// One part of a [`CompleteUpload`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CompletePart {
+    /// Its number.
+    pub number: u16,
+    /// Its MD5.
+    pub md5: [u8; 16],
+    /// Its checksum, if the client sent one.
+    pub checksum: Option<Checksum>,
+}
+
+/// Forgets an upload and its parts. Done: [`Done::Nothing`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AbortUpload {
+    /// Where.
+    pub bucket: BucketId,
+    /// Of which key.
+    pub key: ObjectKey,
+    /// Which upload.
+    pub upload: Stamp,
+}
+
+/// A node says that it holds every chunk of these extents now. Done: [`Done::Nothing`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PayDebts {
+    /// Which node.
+    pub node: NodeId,
+    /// Which extents; those that are gone meanwhile are passed over.
+    pub extents: Vec<(Home, ExtentId)>,
+}
+
+/// Removes garbage rows whose chunks are gone from every owner, and takes body rows apart. Done: [`Done::Nothing`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CollectGarbage {
+    /// Keys of garbage rows that are done.
+    pub done: Vec<(BucketId, Stamp)>,
+    /// Keys of [`super::model::Garbage::Body`] rows to take apart: at most 1,000 extents each are released.
+    pub take_apart: Vec<(BucketId, Stamp)>,
+}
+
+/// The outcome of a command. Kept per (session, sequence), so that a repeat gets its first reply.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Reply {
+    /// It happened.
+    Done(Done),
+    /// The rules said no; nothing changed.
+    Rejected(Reject),
+    /// The sequence was given up before: it never happened through this entry.
+    TooLate,
+}
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Done {
+    /// Nothing to tell.
+    Nothing,
+    /// The session that was opened.
+    Session(SessionId),
+    /// The bucket that was created.
+    Bucket(Bucket),
+    /// What a write became.
+    Stored(Stored),
+    /// Outcomes of [`DeleteObjects`], in order.
+    Deleted(Vec<Result<DeletedKey, Reject>>),
+    /// The upload that began.
+    Upload(Stamp),
+    /// The part that was stored, and when.
+    Part(ClusterMs),
+}
+
+/// Outcome of the deletion of one key. Deleting what is not there is done, too.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct DeletedKey {
+    /// The version that was removed, if it is visible to clients (its id text; `null` for the null version).
+    pub version: Option<String>,
+    /// The delete marker that was set, or removed (when `version` names it).
+    pub marker: Option<String>,
+}
+
+/// The rules said no. Part of the replicated outcome: every replica refuses alike.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Reject {
+    /// The session is ended or unknown: open a new one.
+    SessionEnded,
+    /// More than [`fabric::limits::SESSION_OPEN_MAX`] commands of the session are open.
+    SessionFull,
+    /// The extent belongs to an ended session or lies below its oldest open write.
+    LateExtent,
+    /// The start counter of a node did not ascend: a copied or restored data directory.
+    StaleNode,
+    /// The layout version is not the next.
+    LayoutExists,
+    /// No such user.
+    NoSuchUser,
+    /// The name is taken.
+    UserExists,
+    /// The user owns buckets.
+    UserOwnsBuckets,
+    /// The last key of a user cannot be removed on its own; or: no such key.
+    NoSuchAccessKey,
+    /// The access key id is taken.
+    AccessKeyExists,
+    /// No such bucket (any more).
+    NoSuchBucket,
+    /// The name is taken; by whom.
+    BucketExists {
+        /// The owner.
+        owner: UserName,
+    },
+    /// It holds objects, versions, markers or uploads.
+    BucketNotEmpty,
+    /// The user owns too many.
+    TooManyBuckets,
+    /// No such key.
+    NoSuchKey,
+    /// No such version.
+    NoSuchVersion,
+    /// The version is a delete marker (copy source).
+    IsDeleteMarker,
+    /// A condition on the destination did not hold.
+    PreconditionFailed,
+    /// A condition on the source did not hold.
+    SourcePreconditionFailed,
+    /// The source is another version than the gateway saw.
+    SourceChanged,
+    /// Copy onto itself without any change.
+    CopyOntoItself,
+    /// No such upload.
+    NoSuchUpload,
+    /// A part is missing or has another tag or checksum.
+    InvalidPart {
+        /// Which.
+        number: u16,
+    },
+    /// The part numbers do not ascend.
+    InvalidPartOrder,
+    /// A part that is not the last is below 5 MiB.
+    PartTooSmall {
+        /// Which.
+        number: u16,
+        /// Its bytes.
+        bytes: u64,
+    },
+    /// The object would exceed the limit.
+    TooLarge,
+    /// `x-amz-mp-object-size` differs from the sum of the parts.
+    WrongSize,
+    /// The command breaks a rule of the model that a correct client of it keeps; the words say which.
+    Malformed(String),
+}

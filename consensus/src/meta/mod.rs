@@ -1,0 +1,6 @@
+//! The metadata model: what is stored, what changes it, what can be asked. Pure: no clock, no network.
+
+pub mod command;
+pub mod model;
+pub mod names;
+pub mod query;

@@ -1,0 +1,463 @@
+//! What is stored: the values of the rows. Encoded with [`fabric::codec`], one format version per type;
+//! append-only, pinned by golden tests.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use fabric::ids::{BucketId, ExtentId, Incarnation, LayoutVersion, NodeId, RaftId, Stamp};
+use serde::{Deserialize, Serialize};
+
+use super::names::{AccessKeyId, BucketName, ObjectKey, UserName};
+
+/// Cluster time in milliseconds since 1970: stamped by the leader, never back. Decides nothing that
+/// safety depends on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+pub struct ClusterMs(pub u64);
+
+/// A user. Its buckets name it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct User {
+    /// Unique name.
+    pub name: UserName,
+    /// When it was added.
+    pub created: ClusterMs,
+}
+
+/// An access key of a user. A user may have several.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AccessKey {
+    /// The id that requests name.
+    pub id: AccessKeyId,
+    /// Whose key it is.
+    pub user: UserName,
+    /// The secret, sealed under the cluster key by the gateway that added it (see `gateway::secrets`).
+    pub sealed_secret: Bytes,
+    /// When it was added.
+    pub created: ClusterMs,
+}
+
+/// A bucket.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bucket {
+    /// Never reused.
+    pub id: BucketId,
+    /// Its name in this cluster.
+    pub name: BucketName,
+    /// Who owns it and everything in it.
+    pub owner: UserName,
+    /// When it was created.
+    pub created: ClusterMs,
+    /// Raised by promotion, restore and range splits; part of every stamp in the bucket.
+    pub epoch: u16,
+    /// Versioning; changed by step 4 of the plan, `Off` until then.
+    pub versioning: Versioning,
+}
+
+/// State of versioning of a bucket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Versioning {
+    /// Never enabled: every version is the null version.
+    Off,
+    /// Each write makes a version.
+    Enabled,
+    /// Writes replace the null version.
+    Suspended,
+}
+
+/// Objects and bytes in a bucket; current and noncurrent versions together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Usage {
+    /// Versions, delete markers not counted.
+    pub objects: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Uploads in progress.
+    pub uploads: u64,
+}
+
+/// The entity tag, without quotes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Etag {
+    /// MD5 of the body.
+    Md5([u8; 16]),
+    /// MD5 of the MD5s of the parts, and how many parts.
+    Multipart([u8; 16], u16),
+}
+
+impl std::fmt::Display for Etag {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Etag::Md5(digest) => f.write_str(&hex::encode(digest)),
+            Etag::Multipart(digest, parts) => write!(f, "{}-{parts}", hex::encode(digest)),
+        }
+    }
+}
+
+impl std::str::FromStr for Etag {
+    type Err = ();
+
+    /// Accepts what [`Etag`]'s `Display` writes, hex in either case, with or without quotes.
+    fn from_str(text: &str) -> Result<Etag, ()> {
+        let text = text.trim();
+        let text = text.strip_prefix('"').and_then(|inner| inner.strip_suffix('"')).unwrap_or(text);
+        let (digest, parts) = match text.split_once('-') {
+            Some((digest, parts)) => (digest, Some(parts.parse::<u16>().map_err(|_| ())?)),
+            None => (text, None),
+        };
+        let mut bytes = [0; 16];
+        hex::decode_to_slice(digest, &mut bytes).map_err(|_| ())?;
+        Ok(parts.map_or(Etag::Md5(bytes), |parts| Etag::Multipart(bytes, parts)))
+    }
+}
+
+/// Algorithms of additional checksums. The order is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub enum ChecksumAlgorithm {
+    Crc32,
+    Crc32c,
+    Crc64Nvme,
+    Sha1,
+    Sha256,
+    Md5,
+    Sha512,
+    XxHash3,
+    XxHash64,
+    XxHash128,
+}
+
+/// Whether a checksum covers the whole body or the checksums of its parts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum ChecksumKind {
+    /// Of all bytes.
+    FullObject,
+    /// Of the checksums of the parts; shown with `-N`.
+    Composite,
+}
+
+/// An additional checksum.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Checksum {
+    /// How it was computed.
+    pub algorithm: ChecksumAlgorithm,
+    /// Over what.
+    pub kind: ChecksumKind,
+    /// Raw digest, big endian as S3 encodes it in base64.
+    pub value: Bytes,
+}
+
+/// What a client says about an object: content headers and user metadata.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Attributes {
+    /// `content-type`, `cache-control`, `content-disposition`, `content-encoding`, `content-language`,
+    /// `expires`, `x-amz-website-redirect-location`: lower-case name → value as sent.
+    pub headers: BTreeMap<String, String>,
+    /// `x-amz-meta-*`: name without the prefix, lower-case → value.
+    pub user: BTreeMap<String, String>,
+    /// `x-amz-storage-class`; `None` is `STANDARD`.
+    pub storage_class: Option<String>,
+    /// `x-amz-tagging`: pairs in order (step 4 shows and changes them).
+    pub tags: Vec<(String, String)>,
+}
+
+/// The body of one PUT or one part on chunk volumes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Extent {
+    /// Its name; the hash in it chooses the partition.
+    pub id: ExtentId,
+    /// Bytes.
+    pub bytes: u64,
+    /// Bytes of each chunk but the last.
+    pub chunk_bytes: u32,
+    /// The layout under which it was written.
+    pub layout: LayoutVersion,
+    /// Bit i: owner i of the partition (in that layout) held every chunk, synced, at commit.
+    pub confirmed: u16,
+}
+
+/// Row of a named extent, keyed by its home (bucket, key) and id.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExtentRow {
+    /// The extent; `confirmed` grows as debts are paid.
+    pub extent: Extent,
+    /// How many bodies and parts name it.
+    pub references: u32,
+}
+
+/// A piece of an extent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Slice {
+    /// Which extent.
+    pub extent: ExtentId,
+    /// Where the piece begins.
+    pub offset: u64,
+    /// Bytes of the piece.
+    pub bytes: u64,
+    /// Number of the part it came from.
+    pub part: u16,
+    /// MD5 of the part.
+    pub md5: [u8; 16],
+    /// Additional checksum of the part, where the upload had one.
+    pub checksum: Option<Checksum>,
+}
+
+/// Row of a body of several pieces, keyed by its home (bucket, key) and stamp.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BodyRow {
+    /// At most 10,000, in order.
+    pub slices: Vec<Slice>,
+    /// How many object versions name it.
+    pub references: u32,
+}
+
+/// Under which (bucket, key) the rows of a shared body live; copies name the original's.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Home {
+    /// Bucket of the first owner.
+    pub bucket: BucketId,
+    /// Key of the first owner.
+    pub key: ObjectKey,
+}
+
+/// Where the bytes of an object version are.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Body {
+    /// No bytes.
+    Empty,
+    /// In the inline table under the object's own (bucket, key) and this stamp.
+    Inline(Stamp),
+    /// One extent. `home` is `None` where it is the object's own (bucket, key).
+    Extent {
+        /// Name of the extent.
+        id: ExtentId,
+        /// Whose rows.
+        home: Option<Home>,
+    },
+    /// Several slices: a row of its own.
+    Slices {
+        /// Stamp of the body row.
+        id: Stamp,
+        /// Whose rows.
+        home: Option<Home>,
+    },
+}
+
+/// A version of an object: the row that LIST reads.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Object {
+    /// Order and identity of the version.
+    pub stamp: Stamp,
+    /// Whether clients see its version id as `null`.
+    pub null_version: bool,
+    /// When it was stored.
+    pub modified: ClusterMs,
+    /// Bytes of the body.
+    pub bytes: u64,
+    /// Entity tag.
+    pub etag: Etag,
+    /// Where the bytes are.
+    pub body: Body,
+    /// Additional checksum.
+    pub checksum: Option<Checksum>,
+    /// Content headers, user metadata, storage class, tags.
+    pub attributes: Attributes,
+}
+
+/// A version that is not current, or a delete marker. Keyed (bucket, key, stamp descending).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Version {
+    /// A stored version.
+    Object(Object),
+    /// A delete marker.
+    DeleteMarker {
+        /// Order and identity.
+        stamp: Stamp,
+        /// Whether clients see its version id as `null`.
+        null_version: bool,
+        /// When it was set.
+        modified: ClusterMs,
+    },
+}
+
+/// A multipart upload in progress, keyed (bucket, key, stamp); the stamp is the upload id.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Upload {
+    /// Its id.
+    pub id: Stamp,
+    /// Who began it.
+    pub initiator: UserName,
+    /// When.
+    pub initiated: ClusterMs,
+    /// Attributes of the object to be.
+    pub attributes: Attributes,
+    /// Algorithm and kind of checksum announced at creation.
+    pub checksum: Option<(ChecksumAlgorithm, ChecksumKind)>,
+}
+
+/// A part, keyed (bucket, key, upload, number).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Part {
+    /// 1 to 10,000.
+    pub number: u16,
+    /// Bytes.
+    pub bytes: u64,
+    /// MD5 of the bytes.
+    pub md5: [u8; 16],
+    /// Additional checksum.
+    pub checksum: Option<Checksum>,
+    /// When it was stored.
+    pub modified: ClusterMs,
+    /// Its extent; `None` for a part of no bytes.
+    pub extent: Option<ExtentId>,
+}
+
+/// What a completed upload became; kept for 24 h of cluster time so that a repeated Complete gets the
+/// same answer. Keyed (bucket, key, upload).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Completed {
+    /// The answer.
+    pub stored: Stored,
+    /// When.
+    pub at: ClusterMs,
+}
+
+/// What a write became.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stored {
+    /// Order and identity.
+    pub stamp: Stamp,
+    /// Whether clients see the version id (versioning enabled) or not.
+    pub version_visible: bool,
+    /// Entity tag.
+    pub etag: Etag,
+    /// When it was stored.
+    pub modified: ClusterMs,
+    /// Bytes.
+    pub bytes: u64,
+    /// Additional checksum of the object.
+    pub checksum: Option<Checksum>,
+}
+
+/// Who holds a session.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SessionKind {
+    /// A gateway.
+    Gateway,
+    /// The jobs of a node.
+    Jobs(NodeId),
+}
+
+/// A session, keyed by its id. Numbers of extents, indexes of the log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Session {
+    /// Who holds it.
+    pub kind: SessionKind,
+    /// Sequences below are decided and forgotten.
+    pub lowest_open: u64,
+    /// Extent numbers below are named or garbage.
+    pub oldest_write: u64,
+    /// Log index below which the session reads nothing any more.
+    pub oldest_read: u64,
+    /// Extents that long reads and writes hold, at most 1,024.
+    pub pinned: Vec<ExtentId>,
+    /// Ended by command: none of its commands is taken any more.
+    pub ended: bool,
+}
+
+/// A copy that is missing, keyed (home bucket, home key, extent, node).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Debt {
+    /// The entry that left it.
+    pub since: u64,
+}
+
+/// Something whose chunks may be removed once no session reads it, keyed (bucket, index, ordinal).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Garbage {
+    /// An extent nobody names.
+    Extent(Extent),
+    /// A body row whose slices are still to be released, in steps.
+    Body {
+        /// Whose rows.
+        home: Home,
+        /// Extents left to release.
+        extents: Vec<ExtentId>,
+    },
+}
+
+/// A member of the cluster, keyed by node id.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeRow {
+    /// Its number.
+    pub id: NodeId,
+    /// The life it lives.
+    pub incarnation: Incarnation,
+    /// `host:port` for those who do not list it in `iptable.txt`.
+    pub address: String,
+    /// Failure domain; empty where there are none.
+    pub zone: String,
+    /// Bytes of its data disks; weighs placement.
+    pub capacity_bytes: u64,
+    /// Starts counted; a node whose counter is not above the highest seen is a copied directory.
+    pub starts: u64,
+    /// Release it runs.
+    pub release: String,
+    /// Its voter, if it takes part in Raft.
+    pub voter: Option<RaftId>,
+}
+
+/// What happened, for the change feed. Keyed (bucket, stamp).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Event {
+    /// What.
+    pub kind: EventKind,
+    /// To which key.
+    pub key: ObjectKey,
+    /// Which version.
+    pub version: Stamp,
+    /// Bytes of it.
+    pub bytes: u64,
+    /// Entity tag; `None` for deletions.
+    pub etag: Option<Etag>,
+    /// When.
+    pub at: ClusterMs,
+    /// Who asked and how.
+    pub origin: Origin,
+}
+
+/// Kinds of events. The order is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub enum EventKind {
+    Put,
+    Copy,
+    Complete,
+    Delete,
+    DeleteMarker,
+}
+
+/// Who asked for a change; part of the events.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Origin {
+    /// User name; empty for jobs.
+    pub requester: String,
+    /// Address of the client.
+    pub source: String,
+    /// Request id of the gateway.
+    pub request_id: String,
+}
+
+/// The cluster as a whole: one row.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClusterRow {
+    /// Raised by `recover`, restore and rebuild.
+    pub epoch: u16,
+    /// Cluster time of the last entry.
+    pub time: ClusterMs,
+    /// The next bucket id.
+    pub next_bucket: u64,
+    /// The next session number.
+    pub next_session: u32,
+    /// The newest layout; 0 before there is one.
+    pub layout: LayoutVersion,
+}

@@ -1,0 +1,184 @@
+//! Names that cannot be wrong: parsed once, then relied on.
+
+use std::fmt;
+
+use fabric::limits::KEY_BYTES_MAX;
+use serde::{Deserialize, Serialize};
+
+/// Why a text is not a name. The words go to the client.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NameError {
+    /// Not a bucket name by the rules of S3.
+    #[error("the bucket name is not valid: {0}")]
+    Bucket(&'static str),
+    /// The key has more than 1,024 bytes.
+    #[error("the key has {0} bytes; the limit is 1024")]
+    KeyTooLong(usize),
+    /// The key is empty or contains U+0000.
+    #[error("the key is not valid: {0}")]
+    Key(&'static str),
+    /// Not a user name.
+    #[error("the user name is not valid: {0}")]
+    User(&'static str),
+    /// Not an access key id.
+    #[error("the access key is not valid: {0}")]
+    AccessKey(&'static str),
+}
+
+macro_rules! text_name {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(try_from = "String", into = "String")]
+        pub struct $name(String);
+
+        impl $name {
+            /// The text.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(name: $name) -> String {
+                name.0
+            }
+        }
+
+        impl TryFrom<String> for $name {
+            type Error = NameError;
+
+            fn try_from(text: String) -> Result<$name, NameError> {
+                $name::check(&text)?;
+                Ok($name(text))
+            }
+        }
+
+        impl std::str::FromStr for $name {
+            type Err = NameError;
+
+            fn from_str(text: &str) -> Result<$name, NameError> {
+                $name::try_from(text.to_string())
+            }
+        }
+    };
+}
+
+text_name! {
+    /// Name of a bucket: 3–63 of a–z, 0–9, `-`, `.`, as S3 has it.
+    BucketName
+}
+
+text_name! {
+    /// Key of an object: 1–1,024 bytes of UTF-8 without U+0000, never normalised.
+    ObjectKey
+}
+
+text_name! {
+    /// Name of a user: 1–64 of letters, digits and `+=,.@_-`.
+    UserName
+}
+
+text_name! {
+    /// An access key id: 3–128 of letters, digits and `_.-`; no slash, as it is part of a credential scope.
+    AccessKeyId
+}
+
+impl BucketName {
+    fn check(text: &str) -> Result<(), NameError> {
+        let alphanumeric = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+        let bytes = text.as_bytes();
+        let wrong = |why| Err(NameError::Bucket(why));
+        if !(3..=63).contains(&bytes.len()) {
+            return wrong("it has 3 to 63 characters");
+        }
+        if !bytes.iter().all(|&byte| alphanumeric(byte) || byte == b'-' || byte == b'.') {
+            return wrong("it consists of a-z, 0-9, '-' and '.'");
+        }
+        if !alphanumeric(bytes[0]) || !alphanumeric(bytes[bytes.len() - 1]) {
+            return wrong("it begins and ends with a letter or digit");
+        }
+        if text.contains("..") {
+            return wrong("two dots must not be adjacent");
+        }
+        if text.split('.').count() == 4 && text.split('.').all(|part| part.parse::<u8>().is_ok()) {
+            return wrong("it must not look like an IP address");
+        }
+        if ["xn--", "sthree-", "amzn-s3-demo-"].iter().any(|prefix| text.starts_with(prefix)) {
+            return wrong("this prefix is reserved");
+        }
+        if ["-s3alias", "--ol-s3", ".mrap", "--x-s3", "--table-s3"].iter().any(|end| text.ends_with(end)) {
+            return wrong("this suffix is reserved");
+        }
+        Ok(())
+    }
+}
+
+impl ObjectKey {
+    fn check(text: &str) -> Result<(), NameError> {
+        if text.is_empty() {
+            return Err(NameError::Key("it is empty"));
+        }
+        if text.len() > KEY_BYTES_MAX {
+            return Err(NameError::KeyTooLong(text.len()));
+        }
+        if text.contains('\0') {
+            return Err(NameError::Key("it contains U+0000"));
+        }
+        Ok(())
+    }
+}
+
+impl UserName {
+    fn check(text: &str) -> Result<(), NameError> {
+        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"+=,.@_-".contains(&byte);
+        if !(1..=64).contains(&text.len()) || !text.bytes().all(allowed) {
+            return Err(NameError::User("it has 1 to 64 letters, digits and +=,.@_-"));
+        }
+        Ok(())
+    }
+}
+
+impl AccessKeyId {
+    fn check(text: &str) -> Result<(), NameError> {
+        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
+        if !(3..=128).contains(&text.len()) || !text.bytes().all(allowed) {
+            return Err(NameError::AccessKey("it has 3 to 128 letters, digits and _.-"));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bucket_names_follow_the_rules_of_s3() {
+        for good in ["abc", "a-b", "a.b.c", "1.2.3.4.5", "health", "192.168.0.999", &"a".repeat(63)] {
+            assert!(good.parse::<BucketName>().is_ok(), "{good}");
+        }
+        for bad in
+            ["aa", "", "A-b", "a_b", "a..b", "-ab", "ab-", ".ab", "192.168.0.1", "xn--a", "a-s3alias", &"a".repeat(64)]
+        {
+            assert!(bad.parse::<BucketName>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn keys_are_any_text_of_1024_bytes() {
+        for good in ["..", "a//b", "/", "a/", "\u{1}", "ü+%", &"é".repeat(512)] {
+            assert!(good.parse::<ObjectKey>().is_ok(), "{good}");
+        }
+        assert_eq!("é".repeat(512).parse::<ObjectKey>().map(|key| key.as_str().len()), Ok(1024));
+        assert_eq!((("é".repeat(512)) + "x").parse::<ObjectKey>(), Err(NameError::KeyTooLong(1025)));
+        assert!("a\0b".parse::<ObjectKey>().is_err());
+        assert!("".parse::<ObjectKey>().is_err());
+    }
+}

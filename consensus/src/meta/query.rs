@@ -1,0 +1,291 @@
+//! What can be asked of the metadata, and the answers. Sent between processes: append only.
+
+use bytes::Bytes;
+use fabric::ids::{BucketId, ExtentId, NodeId, SessionId, Stamp};
+use fabric::placement::Layout;
+use serde::{Deserialize, Serialize};
+
+use super::command::{Reject, VersionSelector};
+use super::model::{
+    AccessKey, Bucket, ClusterMs, ClusterRow, Event, Extent, Garbage, Home, NodeRow, Object, Part, Session,
+    Slice, Upload, Usage, User,
+};
+use super::names::{AccessKeyId, BucketName, ObjectKey, UserName};
+
+/// A question. Each is answered from one applied index.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Query {
+    /// One bucket by name → [`Answer::Bucket`].
+    Bucket(BucketName),
+    /// Buckets in order of name → [`Answer::Buckets`].
+    Buckets {
+        /// Only those of this owner.
+        owner: Option<UserName>,
+        /// Only names with this prefix.
+        prefix: String,
+        /// Only names after this one.
+        after: Option<String>,
+        /// At most so many.
+        limit: u32,
+    },
+    /// Objects and bytes of a bucket → [`Answer::Usage`].
+    Usage(BucketId),
+    /// One version of an object → [`Answer::Object`].
+    Object {
+        /// Where.
+        bucket: BucketId,
+        /// Which key.
+        key: ObjectKey,
+        /// Which version; `None` is the current one.
+        version: Option<VersionSelector>,
+        /// How much of the body to resolve.
+        want: Want,
+    },
+    /// A page of current versions → [`Answer::List`].
+    List(List),
+    /// A page of versions and delete markers → [`Answer::Versions`].
+    ListVersions(ListVersions),
+    /// A page of uploads → [`Answer::Uploads`].
+    ListUploads(ListUploads),
+    /// One upload with a page of its parts → [`Answer::Parts`].
+    Parts {
+        /// Where.
+        bucket: BucketId,
+        /// Of which key.
+        key: ObjectKey,
+        /// Which upload.
+        upload: Stamp,
+        /// Only numbers above.
+        after: u16,
+        /// At most so many.
+        limit: u32,
+    },
+    /// A key with its sealed secret → [`Answer::AccessKey`].
+    AccessKey(AccessKeyId),
+    /// All users with their key ids → [`Answer::Users`].
+    Users,
+    /// Nodes, layout, counters → [`Answer::Status`].
+    Status,
+    /// The newest layout, or one by version → [`Answer::Layout`].
+    Layout(Option<fabric::ids::LayoutVersion>),
+    /// Sessions → [`Answer::Sessions`].
+    Sessions,
+    /// Debts of a node, after a position → [`Answer::Debts`].
+    Debts {
+        /// Whose.
+        node: NodeId,
+        /// Only after this extent of this home.
+        after: Option<(Home, ExtentId)>,
+        /// At most so many.
+        limit: u32,
+    },
+    /// Garbage that no session reads any more, oldest first → [`Answer::Garbage`].
+    Garbage {
+        /// At most so many.
+        limit: u32,
+    },
+    /// Which of these extents are named by a row, in order → [`Answer::Named`].
+    Named(Vec<(Home, ExtentId)>),
+    /// Events of a bucket after a stamp → [`Answer::Events`].
+    Events {
+        /// Where.
+        bucket: BucketId,
+        /// Only later ones.
+        after: Option<Stamp>,
+        /// At most so many.
+        limit: u32,
+    },
+    /// Uploads older than a time, anywhere (for the job that aborts them) → [`Answer::OldUploads`].
+    OldUploads {
+        /// Begun before.
+        before: ClusterMs,
+        /// At most so many.
+        limit: u32,
+    },
+}
+
+/// How much of a body to resolve.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Want {
+    /// The row only (HEAD).
+    Row,
+    /// Payload or slices, and where the extents are.
+    Body,
+}
+
+/// A page of a listing. Positions are exclusive.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct List {
+    /// Where.
+    pub bucket: BucketId,
+    /// Only keys with this prefix.
+    pub prefix: String,
+    /// Group keys that contain it after the prefix; empty: no grouping.
+    pub delimiter: String,
+    /// Only keys after this text. If it ends in a common prefix of the page before, everything under that prefix
+    /// is behind it (S3: a marker that is a common prefix skips the whole group).
+    pub after: String,
+    /// Keys and common prefixes, at most.
+    pub limit: u32,
+}
+
+/// A page of versions. Positions are exclusive.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListVersions {
+    /// Where.
+    pub bucket: BucketId,
+    /// Only keys with this prefix.
+    pub prefix: String,
+    /// Group keys that contain it after the prefix; empty: no grouping.
+    pub delimiter: String,
+    /// Only after this key …
+    pub after_key: String,
+    /// … or, within it, after this version.
+    pub after_version: Option<VersionSelector>,
+    /// Versions, markers and common prefixes, at most.
+    pub limit: u32,
+}
+
+/// A page of uploads in order of (key, upload id). Positions are exclusive.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListUploads {
+    /// Where.
+    pub bucket: BucketId,
+    /// Only keys with this prefix.
+    pub prefix: String,
+    /// Group keys that contain it after the prefix; empty: no grouping.
+    pub delimiter: String,
+    /// Only after this key …
+    pub after_key: String,
+    /// … or, within it, after this upload.
+    pub after_upload: Option<Stamp>,
+    /// Uploads and common prefixes, at most.
+    pub limit: u32,
+}
+
+/// An answer and the log index it is true of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Answered {
+    /// Applied index of the view that answered.
+    pub index: u64,
+    /// The answer, or why there is none.
+    pub answer: Result<Answer, Reject>,
+}
+
+/// Answers, by the names of the queries.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs, clippy::large_enum_variant)]
+pub enum Answer {
+    Bucket(Option<Bucket>),
+    Buckets { buckets: Vec<Bucket>, more: bool },
+    Usage(Usage),
+    Object(ObjectView),
+    List(Page<Object>),
+    Versions(Page<ListedVersion>),
+    Uploads(Page<Upload>),
+    Parts(PartsPage),
+    AccessKey(Option<AccessKey>),
+    Users(Vec<(User, Vec<AccessKeyId>)>),
+    Status(Status),
+    Layout(Option<Layout>),
+    Sessions(Vec<(SessionId, Session)>),
+    Debts(Vec<(Home, Extent)>),
+    Garbage(Vec<(BucketId, Stamp, Garbage)>),
+    Named(Vec<bool>),
+    Events(Vec<(Stamp, Event)>),
+    OldUploads(Vec<(BucketId, ObjectKey, Stamp)>),
+}
+
+/// A version with its body resolved.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ObjectView {
+    /// The row; a delete marker is [`Reject::NoSuchKey`] (current) or [`Reject::IsDeleteMarker`] (by version).
+    pub object: Object,
+    /// The body; [`BodyView::NotAsked`] for [`Want::Row`].
+    pub body: BodyView,
+    /// Sizes of the parts of a multipart object in order (for `partNumber` and `x-amz-mp-parts-count`);
+    /// empty otherwise, and for [`Want::Row`] only the count is in the tag.
+    pub parts: Vec<Slice>,
+}
+
+/// The body of a version.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum BodyView {
+    /// Only the row was asked for.
+    NotAsked,
+    /// All the bytes.
+    Inline(Bytes),
+    /// Where the bytes are, in order; one extent is one piece.
+    Pieces(Vec<Piece>),
+}
+
+/// A run of bytes in an extent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Piece {
+    /// The extent with its confirmed copies.
+    pub extent: Extent,
+    /// Where the run begins in the extent.
+    pub offset: u64,
+    /// Its bytes.
+    pub bytes: u64,
+}
+
+/// A page of a listing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Page<T> {
+    /// In order; common prefixes stand where their keys would.
+    pub entries: Vec<PageEntry<T>>,
+    /// Whether there is more after the last entry. A page may be short or empty and still have more
+    /// (bound on rows visited): continue from `position`.
+    pub more: bool,
+    /// Where the next page begins: an exclusive position, to be passed as `after` (or `after_key`).
+    pub position: String,
+}
+
+/// An entry of a page.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PageEntry<T> {
+    /// Something under a key.
+    Item(ObjectKey, T),
+    /// A common prefix.
+    Prefix(String),
+}
+
+/// A version in a listing of versions.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListedVersion {
+    /// Version or marker.
+    pub version: super::model::Version,
+    /// Whether it is the current one.
+    pub latest: bool,
+}
+
+/// An upload with a page of its parts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PartsPage {
+    /// The upload.
+    pub upload: Upload,
+    /// Parts in order of number.
+    pub parts: Vec<Part>,
+    /// Whether there are more.
+    pub more: bool,
+}
+
+/// The cluster at a glance.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// The cluster's own row.
+    pub cluster: ClusterRow,
+    /// Its members.
+    pub nodes: Vec<NodeRow>,
+    /// Copies owed, per node.
+    pub debts: Vec<(NodeId, u64)>,
+    /// Rows of garbage.
+    pub garbage: u64,
+    /// Buckets.
+    pub buckets: u64,
+    /// Sum over all buckets.
+    pub usage: Usage,
+    /// Live sessions.
+    pub sessions: u64,
+}

@@ -1,0 +1,6 @@
+//! The gateway: speaks S3 to clients, keeps nothing durable.
+//!
+//! [`s3`] is the dialect, [`data`] turns bodies into extents and back and never imports [`s3`].
+//! Must not know: redb, openraft, the disks of nodes.
+
+pub mod s3;

@@ -1,0 +1,3 @@
+//! The S3 dialect: routing, authentication, bodies, errors, XML, and one file per operation.
+
+pub mod op;

@@ -1,0 +1,6 @@
+//! Storage: chunks on disks, and the daemon that serves them beside the metadata.
+//!
+//! Owns chunk volumes, the chunk RPC and its client, background jobs, and the composition of
+//! `fluffy-storage`. Must not know: HTTP (but for health and metrics on the admin port), XML, S3 operations.
+
+pub mod client;
