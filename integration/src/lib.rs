@@ -1,1 +1,3 @@
-//! Skeleton.
+//! Integration: what tests, simulates and measures the whole. May import everything.
+
+pub mod sim;

@@ -1,0 +1,463 @@
+//! Simulated disks: what is synced survives, of the rest a seeded part does, torn at any byte.
+//!
+//! Each file has a durable image and the writes since its last sync. A power cut keeps, of every such
+//! write, all, none or a run of bytes, and any length between the old and the new one; names that were not
+//! made durable by a sync of their directory are old or new. A kill of the process loses nothing: the page
+//! cache belongs to the machine.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
+
+use fabric::disks::{Disks, File, OpenMode, Space};
+
+use super::random::SimRandom;
+
+const PAGE_BYTES: u64 = 4096;
+
+/// What may go wrong with the disk of one machine, in percent of operations. All zero: a good disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct DiskFaults {
+    /// Reads that fail with EIO.
+    pub read_error_percent: u64,
+    /// Writes that fail with EIO.
+    pub write_error_percent: u64,
+    /// Syncs that fail with EIO; what they covered may be lost.
+    pub sync_error_percent: u64,
+    /// Syncs that report success and do nothing: the canary of crash images.
+    pub sync_lie_percent: u64,
+}
+
+/// The disk of one machine; outlives its processes.
+pub struct SimDisks {
+    state: Arc<Mutex<State>>,
+    random: Arc<SimRandom>,
+}
+
+struct State {
+    /// Names as the running system sees them.
+    names: BTreeMap<PathBuf, Arc<Mutex<Contents>>>,
+    /// Names that a power cut leaves for sure.
+    durable_names: BTreeMap<PathBuf, Arc<Mutex<Contents>>>,
+    directories: Vec<PathBuf>,
+    locks: BTreeMap<PathBuf, Weak<()>>,
+    faults: DiskFaults,
+    capacity_bytes: u64,
+    operations: u64,
+    syncs: u64,
+}
+
+/// Pages of one file, now and after a power cut.
+#[derive(Default)]
+struct Contents {
+    now: Image,
+    durable: Image,
+    unsynced: Vec<Write>,
+}
+
+#[derive(Clone, Default)]
+struct Image {
+    /// Absent pages are zeros.
+    pages: BTreeMap<u64, Box<[u8]>>,
+    bytes: u64,
+}
+
+enum Write {
+    Bytes { offset: u64, bytes: Vec<u8> },
+    Length(u64),
+}
+
+impl Image {
+    fn read(&self, offset: u64, into: &mut [u8]) -> io::Result<()> {
+        if offset + into.len() as u64 > self.bytes {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        for_pages(offset, into.len(), |page, in_page, range| match self.pages.get(&page) {
+            Some(bytes) => into[range.clone()].copy_from_slice(&bytes[in_page..in_page + range.len()]),
+            None => into[range].fill(0),
+        });
+        Ok(())
+    }
+
+    fn write(&mut self, offset: u64, bytes: &[u8]) {
+        for_pages(offset, bytes.len(), |page, in_page, range| {
+            let piece = &bytes[range];
+            let absent = !self.pages.contains_key(&page);
+            if absent && piece.iter().all(|&byte| byte == 0) {
+                return; // Zeros over zeros: files are filled ahead of need, this keeps them small here.
+            }
+            let page =
+                self.pages.entry(page).or_insert_with(|| vec![0; PAGE_BYTES as usize].into_boxed_slice());
+            page[in_page..in_page + piece.len()].copy_from_slice(piece);
+        });
+        self.bytes = self.bytes.max(offset + bytes.len() as u64);
+    }
+
+    fn set_len(&mut self, bytes: u64) {
+        if bytes < self.bytes {
+            self.pages.retain(|&page, _| page * PAGE_BYTES < bytes);
+            let kept = (bytes % PAGE_BYTES) as usize;
+            if kept > 0
+                && let Some(page) = self.pages.get_mut(&(bytes / PAGE_BYTES))
+            {
+                page[kept..].fill(0);
+            }
+        }
+        self.bytes = bytes;
+    }
+}
+
+/// Splits a run of bytes at page borders: calls `each(page, offset in page, range of the run)`.
+fn for_pages(offset: u64, bytes: usize, mut each: impl FnMut(u64, usize, std::ops::Range<usize>)) {
+    let mut done = 0;
+    while done < bytes {
+        let position = offset + done as u64;
+        let in_page = (position % PAGE_BYTES) as usize;
+        let run = (PAGE_BYTES as usize - in_page).min(bytes - done);
+        each(position / PAGE_BYTES, in_page, done..done + run);
+        done += run;
+    }
+}
+
+impl SimDisks {
+    /// An empty disk.
+    pub fn new(random: Arc<SimRandom>, capacity_bytes: u64) -> SimDisks {
+        let state = State {
+            names: BTreeMap::new(),
+            durable_names: BTreeMap::new(),
+            directories: Vec::new(),
+            locks: BTreeMap::new(),
+            faults: DiskFaults::default(),
+            capacity_bytes,
+            operations: 0,
+            syncs: 0,
+        };
+        SimDisks { state: Arc::new(Mutex::new(state)), random }
+    }
+
+    /// Sets what goes wrong from now on.
+    pub fn set_faults(&self, faults: DiskFaults) {
+        self.lock_state().faults = faults;
+    }
+
+    /// Reads, writes and syncs so far.
+    pub fn operations(&self) -> u64 {
+        self.lock_state().operations
+    }
+
+    /// Syncs of files so far.
+    pub fn syncs(&self) -> u64 {
+        self.lock_state().syncs
+    }
+
+    /// Pulls the plug: only call it when no process runs on this disk.
+    pub fn power_cut(&self) {
+        let mut state = self.lock_state();
+        let mut names = state.durable_names.clone();
+        for (path, contents) in &state.names {
+            // A name that was not synced may have made it to the disk.
+            if !names.contains_key(path) && self.random.chance(50) {
+                names.insert(path.clone(), contents.clone());
+            }
+        }
+        for contents in names.values() {
+            self.tear(&mut contents.lock().expect("no holder of this lock can panic"));
+        }
+        state.names = names.clone();
+        state.durable_names = names;
+        state.locks.clear();
+    }
+
+    /// Empties the disk, as when it is replaced.
+    pub fn wipe(&self) {
+        let mut state = self.lock_state();
+        state.names.clear();
+        state.durable_names.clear();
+        state.directories.clear();
+        state.locks.clear();
+    }
+
+    /// Flips one bit of a file whose name ends in `suffix`; returns where, if there was one with bytes.
+    pub fn rot(&self, suffix: &str) -> Option<(PathBuf, u64)> {
+        let state = self.lock_state();
+        let files: Vec<_> =
+            state.names.iter().filter(|(path, _)| path.to_string_lossy().ends_with(suffix)).collect();
+        if files.is_empty() {
+            return None;
+        }
+        let (path, contents) = *self.random.pick(&files);
+        let mut contents = contents.lock().expect("no holder of this lock can panic");
+        let pages: Vec<u64> = contents.durable.pages.keys().copied().collect();
+        if pages.is_empty() {
+            return None;
+        }
+        let page = *self.random.pick(&pages);
+        let (byte, bit) = (self.random.below(PAGE_BYTES) as usize, self.random.below(8));
+        let flip = |image: &mut Image| {
+            if let Some(page) = image.pages.get_mut(&page) {
+                page[byte] ^= 1 << bit;
+            }
+        };
+        flip(&mut contents.durable);
+        flip(&mut contents.now);
+        Some((path.clone(), page * PAGE_BYTES + byte as u64))
+    }
+
+    /// Decides what of the unsynced writes reached the medium.
+    fn tear(&self, contents: &mut Contents) {
+        for write in std::mem::take(&mut contents.unsynced) {
+            match write {
+                Write::Length(bytes) => {
+                    if self.random.chance(50) {
+                        contents.durable.set_len(bytes);
+                    }
+                }
+                Write::Bytes { offset, bytes } => {
+                    let (from, to) = match self.random.below(4) {
+                        0 => (0, 0),
+                        1 | 2 => (0, bytes.len()),
+                        _ => {
+                            let from = self.random.below(bytes.len() as u64 + 1) as usize;
+                            (from, from + self.random.below((bytes.len() - from) as u64 + 1) as usize)
+                        }
+                    };
+                    if from < to {
+                        contents.durable.write(offset + from as u64, &bytes[from..to]);
+                    }
+                }
+            }
+        }
+        contents.now = contents.durable.clone();
+    }
+
+    fn lock_state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("no holder of this lock can panic")
+    }
+}
+
+fn eio(what: &str) -> io::Error {
+    // 5 is EIO: what a kernel reports for a bad sector.
+    io::Error::new(io::Error::from_raw_os_error(5).kind(), format!("simulated input/output error in {what}"))
+}
+
+impl Disks for SimDisks {
+    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn File>> {
+        let mut state = self.lock_state();
+        let found = state.names.get(path).cloned();
+        let contents = match (mode, found) {
+            (OpenMode::Existing, Some(contents)) => contents,
+            (OpenMode::Existing, None) => return Err(io::ErrorKind::NotFound.into()),
+            (OpenMode::New, Some(_)) => return Err(io::ErrorKind::AlreadyExists.into()),
+            (OpenMode::New, None) => {
+                let contents = Arc::new(Mutex::new(Contents::default()));
+                state.names.insert(path.to_path_buf(), contents.clone());
+                contents
+            }
+        };
+        let file = SimFile { contents, state: self.state.clone(), random: self.random.clone() };
+        Ok(Arc::new(file))
+    }
+
+    fn list(&self, directory: &Path) -> io::Result<Vec<String>> {
+        let state = self.lock_state();
+        if !state.directories.iter().any(|known| known == directory) {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        let names =
+            state.names.keys().chain(&state.directories).filter(|path| path.parent() == Some(directory));
+        let mut names: Vec<String> = names
+            .filter_map(|path| path.file_name())
+            .map(|name| name.to_string_lossy().into_owned())
+            .collect();
+        names.sort();
+        names.dedup();
+        Ok(names)
+    }
+
+    fn create_dir(&self, directory: &Path) -> io::Result<()> {
+        let mut state = self.lock_state();
+        for ancestor in directory.ancestors() {
+            if !state.directories.iter().any(|known| known == ancestor) {
+                state.directories.push(ancestor.to_path_buf());
+            }
+        }
+        Ok(())
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let mut state = self.lock_state();
+        let contents = state.names.remove(from).ok_or(io::ErrorKind::NotFound)?;
+        state.names.insert(to.to_path_buf(), contents);
+        Ok(())
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        self.lock_state().names.remove(path).map(|_| ()).ok_or(io::ErrorKind::NotFound.into())
+    }
+
+    fn sync_dir(&self, directory: &Path) -> io::Result<()> {
+        let mut state = self.lock_state();
+        let here: BTreeMap<_, _> = state
+            .names
+            .iter()
+            .filter(|(path, _)| path.parent() == Some(directory))
+            .map(|(path, contents)| (path.clone(), contents.clone()))
+            .collect();
+        state.durable_names.retain(|path, _| path.parent() != Some(directory));
+        state.durable_names.extend(here);
+        Ok(())
+    }
+
+    fn space(&self, _directory: &Path) -> io::Result<Space> {
+        let state = self.lock_state();
+        let used: u64 = state.names.values().map(|contents| used_bytes(contents)).sum();
+        Ok(Space { free_bytes: state.capacity_bytes.saturating_sub(used), total_bytes: state.capacity_bytes })
+    }
+
+    fn lock(&self, directory: &Path) -> io::Result<Box<dyn Send + Sync>> {
+        let mut state = self.lock_state();
+        if state.locks.get(directory).is_some_and(|lock| lock.strong_count() > 0) {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        let guard = Arc::new(());
+        state.locks.insert(directory.to_path_buf(), Arc::downgrade(&guard));
+        Ok(Box::new(guard))
+    }
+}
+
+fn used_bytes(contents: &Mutex<Contents>) -> u64 {
+    contents.lock().expect("no holder of this lock can panic").now.pages.len() as u64 * PAGE_BYTES
+}
+
+struct SimFile {
+    contents: Arc<Mutex<Contents>>,
+    state: Arc<Mutex<State>>,
+    random: Arc<SimRandom>,
+}
+
+impl SimFile {
+    /// Counts the operation and draws whether it fails.
+    fn fails(&self, percent: impl Fn(&DiskFaults) -> u64) -> bool {
+        let mut state = self.state.lock().expect("no holder of this lock can panic");
+        state.operations += 1;
+        let percent = percent(&state.faults);
+        percent > 0 && self.random.chance(percent)
+    }
+
+    fn contents(&self) -> MutexGuard<'_, Contents> {
+        self.contents.lock().expect("no holder of this lock can panic")
+    }
+}
+
+impl File for SimFile {
+    fn read_at(&self, offset: u64, into: &mut [u8]) -> io::Result<()> {
+        if self.fails(|faults| faults.read_error_percent) {
+            return Err(eio("read"));
+        }
+        self.contents().now.read(offset, into)
+    }
+
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        if self.fails(|faults| faults.write_error_percent) {
+            return Err(eio("write"));
+        }
+        let mut contents = self.contents();
+        contents.now.write(offset, bytes);
+        contents.unsynced.push(Write::Bytes { offset, bytes: bytes.to_vec() });
+        Ok(())
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.contents().now.bytes)
+    }
+
+    fn set_len(&self, bytes: u64) -> io::Result<()> {
+        if self.fails(|faults| faults.write_error_percent) {
+            return Err(eio("truncate"));
+        }
+        let mut contents = self.contents();
+        contents.now.set_len(bytes);
+        contents.unsynced.push(Write::Length(bytes));
+        Ok(())
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        if self.fails(|faults| faults.sync_error_percent) {
+            return Err(eio("sync"));
+        }
+        let lies = {
+            let mut state = self.state.lock().expect("no holder of this lock can panic");
+            state.syncs += 1;
+            state.faults.sync_lie_percent
+        };
+        if lies > 0 && self.random.chance(lies) {
+            return Ok(());
+        }
+        let mut contents = self.contents();
+        let contents = &mut *contents;
+        for write in contents.unsynced.drain(..) {
+            match write {
+                Write::Length(bytes) => contents.durable.set_len(bytes),
+                Write::Bytes { offset, bytes } => contents.durable.write(offset, &bytes),
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn disk(seed: u64) -> SimDisks {
+        SimDisks::new(Arc::new(SimRandom::new(seed, "disk")), 1 << 30)
+    }
+
+    #[test]
+    fn a_power_cut_keeps_what_was_synced_and_tears_the_rest() {
+        let mut torn = 0;
+        for seed in 0..200 {
+            let disk = disk(seed);
+            let directory = Path::new("/data");
+            disk.create_dir(directory).unwrap();
+            let file = disk.open(&directory.join("f"), OpenMode::New).unwrap();
+            disk.sync_dir(directory).unwrap();
+            file.write_at(0, &[1; 10_000]).unwrap();
+            file.sync_data().unwrap();
+            file.write_at(5_000, &[2; 3_000]).unwrap();
+            disk.power_cut();
+            let mut bytes = vec![0; 10_000];
+            disk.open(&directory.join("f"), OpenMode::Existing).unwrap().read_at(0, &mut bytes).unwrap();
+            assert!(bytes[..5_000].iter().chain(&bytes[8_000..]).all(|&byte| byte == 1));
+            let twos = bytes.iter().filter(|&&byte| byte == 2).count();
+            torn += usize::from(twos > 0 && twos < 3_000);
+        }
+        assert!(torn > 10);
+    }
+
+    #[test]
+    fn a_name_without_a_synced_directory_may_be_lost() {
+        let (mut kept, mut lost) = (0, 0);
+        for seed in 0..50 {
+            let disk = disk(seed);
+            disk.create_dir(Path::new("/data")).unwrap();
+            disk.open(Path::new("/data/f"), OpenMode::New).unwrap();
+            disk.power_cut();
+            match disk.list(Path::new("/data")).unwrap().len() {
+                1 => kept += 1,
+                _ => lost += 1,
+            }
+        }
+        assert!(kept > 0 && lost > 0);
+    }
+
+    #[test]
+    fn one_process_holds_the_lock() {
+        let disk = disk(1);
+        let held = disk.lock(Path::new("/data")).unwrap();
+        assert!(disk.lock(Path::new("/data")).is_err());
+        drop(held);
+        assert!(disk.lock(Path::new("/data")).is_ok());
+    }
+}
