@@ -21,6 +21,8 @@ pub struct User {
     pub name: UserName,
     /// When it was added.
     pub created: ClusterMs,
+    /// How many buckets it owns.
+    pub buckets: u64,
 }
 
 /// An access key of a user. A user may have several.
@@ -184,7 +186,7 @@ pub struct ExtentRow {
     pub references: u32,
 }
 
-/// A piece of an extent.
+/// A piece of an extent. A part of no bytes is a slice of no bytes: it names no extent (the id is all zeros).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Slice {
     /// Which extent.
@@ -347,7 +349,8 @@ pub enum SessionKind {
     Jobs(NodeId),
 }
 
-/// A session, keyed by its id. Numbers of extents, indexes of the log.
+/// A live session, keyed by its id. Numbers of extents, indexes of the log. Missing: it was ended, or never opened,
+/// and none of its commands is taken.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Session {
     /// Who holds it.
@@ -360,8 +363,8 @@ pub struct Session {
     pub oldest_read: u64,
     /// Extents that long reads and writes hold, at most 1,024.
     pub pinned: Vec<ExtentId>,
-    /// Ended by command: none of its commands is taken any more.
-    pub ended: bool,
+    /// Drawn by the holder: a repeated open finds the session by it.
+    pub nonce: u128,
 }
 
 /// A copy that is missing, keyed (home bucket, home key, extent, node).
@@ -371,7 +374,8 @@ pub struct Debt {
     pub since: u64,
 }
 
-/// Something whose chunks may be removed once no session reads it, keyed (bucket, index, ordinal).
+/// Something whose chunks may be removed once no session reads it. Keyed (home bucket, stamp); the stamp is of the
+/// log and not of the bucket: cluster epoch, index of the entry that released it, position in it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Garbage {
     /// An extent nobody names.
@@ -380,7 +384,7 @@ pub enum Garbage {
     Body {
         /// Whose rows.
         home: Home,
-        /// Extents left to release.
+        /// Extents left to release, one for each reference.
         extents: Vec<ExtentId>,
     },
 }
@@ -460,4 +464,12 @@ pub struct ClusterRow {
     pub next_session: u32,
     /// The newest layout; 0 before there is one.
     pub layout: LayoutVersion,
+    /// Buckets that exist.
+    pub buckets: u64,
+    /// Bytes of inline payloads.
+    pub inline_bytes: u64,
+    /// Rows of garbage.
+    pub garbage: u64,
+    /// Events kept.
+    pub events: u64,
 }
