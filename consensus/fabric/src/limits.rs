@@ -74,8 +74,12 @@ pub const MEMORY_LIMIT_DEFAULT: u64 = GIB;
 /// Events kept in the change feed.
 pub const EVENTS_MAX: u64 = 100_000;
 
+/// First line of a request: method, target, version.
+pub const REQUEST_LINE_BYTES_MAX: usize = 8 << 10;
 /// Header section of a request.
 pub const HEADER_SECTION_BYTES_MAX: usize = 8 << 10;
+/// Header lines of a request.
+pub const HEADERS_MAX: usize = 100;
 /// XML body of a request.
 pub const XML_BODY_BYTES_MAX: usize = 4 << 20;
 /// Nesting of an XML body.

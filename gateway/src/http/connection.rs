@@ -1,0 +1,238 @@
+//! One connection: hyper over a [`Guard`], one request after the other.
+//!
+//! What always holds: a request is answered exactly once; a panic in a handler ends that request with 500 and
+//! nothing else; a connection whose request body was not read to its end is either drained within bounds or
+//! closed, never reused out of step.
+
+use std::convert::Infallible;
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, UNIX_EPOCH};
+
+use bytes::Bytes;
+use fabric::env::Env;
+use fabric::limits::HEADERS_MAX;
+use futures::FutureExt;
+use http::header::{CONNECTION, CONTENT_LENGTH, DATE, EXPECT, TRANSFER_ENCODING};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+use super::body::{Leftover, RequestBody};
+use super::guard::{Guard, HEAD_DEADLINE, IDLE_DEADLINE, Notes};
+use super::{BoxError, Handler, Refusal, ResponseBody};
+
+/// A body left unread is drained before the answer when it announces at most this much …
+const DRAIN_BYTES_MAX: u64 = 1 << 20;
+/// … and comes within this time. Otherwise the connection closes after the answer.
+const DRAIN_DEADLINE: Duration = Duration::from_secs(5);
+/// Read buffer of a connection.
+const BUFFER_BYTES_MAX: usize = 256 << 10;
+
+const PANICKED: Refusal = Refusal::new(
+    StatusCode::INTERNAL_SERVER_ERROR,
+    "InternalError",
+    "We encountered an internal error. Please try again.",
+);
+
+/// How far a server is on its way to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stop {
+    /// Serving.
+    Running,
+    /// No new connections; requests in progress are finished.
+    Draining,
+    /// Connections are dropped.
+    Ended,
+}
+
+/// What the requests of one connection share.
+struct Shared {
+    handler: Arc<dyn Handler>,
+    env: Arc<dyn Env>,
+    notes: Arc<Notes>,
+    source: SocketAddr,
+}
+
+/// Serves a connection to its end.
+pub async fn serve<S>(
+    stream: S,
+    source: SocketAddr,
+    handler: Arc<dyn Handler>,
+    env: Arc<dyn Env>,
+    mut stop: watch::Receiver<Stop>,
+) where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let notes = Arc::new(Notes::default());
+    let shared = Arc::new(Shared { handler, env, notes: notes.clone(), source });
+    let io = TokioIo::new(Guard::new(stream, notes));
+    let service = service_fn(move |request| Box::pin(answer(shared.clone(), request)));
+    let mut connection = builder().serve_connection(io, service);
+    let mut draining = false;
+    loop {
+        tokio::select! {
+            biased;
+            reached = reached(&mut stop, if draining { Stop::Ended } else { Stop::Draining }) => {
+                if reached == Stop::Ended {
+                    return;
+                }
+                draining = true;
+                Pin::new(&mut connection).graceful_shutdown();
+            }
+            outcome = poll_fn(|cx| connection.poll_without_shutdown(cx)) => {
+                if let Err(error) = outcome {
+                    tracing::debug!(%source, %error, "connection broke");
+                }
+                break;
+            }
+        }
+    }
+    connection.into_parts().io.into_inner().linger().await;
+}
+
+/// Waits until the server is at least at `stage`; a server that is gone has ended.
+pub async fn reached(stop: &mut watch::Receiver<Stop>, stage: Stop) -> Stop {
+    stop.wait_for(|at| *at >= stage).await.map_or(Stop::Ended, |at| *at)
+}
+
+fn builder() -> hyper::server::conn::http1::Builder {
+    let mut builder = hyper::server::conn::http1::Builder::new();
+    builder
+        .timer(TokioTimer::new())
+        // The guard keeps the exact deadlines; this one is behind it.
+        .header_read_timeout(HEAD_DEADLINE + IDLE_DEADLINE + Duration::from_secs(15))
+        .max_buf_size(BUFFER_BYTES_MAX)
+        .max_headers(HEADERS_MAX)
+        .auto_date_header(false);
+    builder
+}
+
+async fn answer(
+    shared: Arc<Shared>,
+    request: Request<Incoming>,
+) -> Result<Response<TrackedBody>, Infallible> {
+    let active = Active::new(shared.notes.clone());
+    let (mut response, mut close) = if request.uri() == "*" {
+        // Only the guard's stand-in has this target.
+        (shared.handler.refuse(shared.notes.refusal().unwrap_or(PANICKED)), true)
+    } else {
+        handle(&shared, request).await
+    };
+    close |= response.headers().get(CONNECTION).is_some_and(|value| value == "close");
+    if close {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    let date = httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_millis(shared.env.wall_ms()));
+    if let Ok(date) = HeaderValue::try_from(date) {
+        response.headers_mut().insert(DATE, date);
+    }
+    Ok(response.map(|body| TrackedBody { body, _active: active }))
+}
+
+/// Runs the handler and settles what it left of the request body. Returns whether the connection must close.
+async fn handle(shared: &Shared, request: Request<Incoming>) -> (Response<ResponseBody>, bool) {
+    let unread = Unread::of(request.headers());
+    let leftover = Arc::new(Leftover::default());
+    let request = request.map(|incoming| RequestBody::network(incoming, leftover.clone()));
+    let handled = AssertUnwindSafe(shared.handler.handle(request, shared.source)).catch_unwind().await;
+    let response = handled.unwrap_or_else(|_| {
+        metrics::counter!("fluffy_http_panics_total").increment(1);
+        tracing::error!("a request handler panicked");
+        shared.handler.refuse(PANICKED)
+    });
+    let close = match leftover.take() {
+        None => unread == Unread::Close,
+        Some(body) => unread != Unread::Drain || !drain(body).await,
+    };
+    (response, close)
+}
+
+/// What to do with a body that was not read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Unread {
+    /// Read and forget: it is small.
+    Drain,
+    /// Close after the answer if something was left: it is large, or the client waits for `100 Continue`.
+    CloseIfLeft,
+    /// Close in any case: the guard does not follow this framing.
+    Close,
+}
+
+impl Unread {
+    fn of(headers: &HeaderMap) -> Unread {
+        if headers.contains_key(TRANSFER_ENCODING) {
+            return Unread::Close;
+        }
+        let length = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+        if headers.contains_key(EXPECT) || length.is_some_and(|bytes| bytes > DRAIN_BYTES_MAX) {
+            return Unread::CloseIfLeft;
+        }
+        Unread::Drain
+    }
+}
+
+/// Reads a body to its end; false when it did not come in time.
+async fn drain(mut body: Incoming) -> bool {
+    let read = async {
+        while let Some(frame) = body.frame().await {
+            if frame.is_err() {
+                return false;
+            }
+        }
+        true
+    };
+    timeout(DRAIN_DEADLINE, read).await.unwrap_or(false)
+}
+
+/// Counts a request as active until it is dropped with its response.
+struct Active(Arc<Notes>);
+
+impl Active {
+    fn new(notes: Arc<Notes>) -> Active {
+        notes.begin();
+        Active(notes)
+    }
+}
+
+impl Drop for Active {
+    fn drop(&mut self) {
+        self.0.end();
+    }
+}
+
+/// A response body that keeps its request active until it was sent or given up.
+struct TrackedBody {
+    body: ResponseBody,
+    _active: Active,
+}
+
+impl Body for TrackedBody {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        Pin::new(&mut self.get_mut().body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

@@ -1,0 +1,61 @@
+//! HTTP/1.1 towards clients: listening, hardening, and nothing of S3.
+//!
+//! [`head`] checks the raw bytes of each request head before hyper sees them, [`guard`] is the stream that does
+//! so and keeps the deadlines of a connection, [`body`] the request body with its minimum rate, [`connection`]
+//! serves one connection, [`server`] accepts them, [`tls`] loads certificates. What always holds: every wait has
+//! a deadline, every buffer a bound, one connection cannot take down another, and the accept loop never ends
+//! before it is told to.
+
+pub mod body;
+pub mod connection;
+pub mod guard;
+pub mod head;
+pub mod server;
+pub mod tls;
+
+use std::net::SocketAddr;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use http::{Request, Response, StatusCode};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full};
+
+pub use body::{BodyError, RequestBody};
+
+/// An error of any kind, boxed.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+/// Body of a response. An error in it resets the connection, so that a client never takes half for the whole.
+pub type ResponseBody = UnsyncBoxBody<Bytes, BoxError>;
+
+/// Why a request is answered by the HTTP layer and never reaches an operation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Refusal {
+    /// HTTP status.
+    pub status: StatusCode,
+    /// S3 error code.
+    pub code: &'static str,
+    /// One sentence for people.
+    pub message: &'static str,
+}
+
+impl Refusal {
+    /// A refusal from its parts.
+    pub const fn new(status: StatusCode, code: &'static str, message: &'static str) -> Refusal {
+        Refusal { status, code, message }
+    }
+}
+
+/// What answers requests.
+#[async_trait]
+pub trait Handler: Send + Sync + 'static {
+    /// Answers one request. `source` is the other end of the connection. A panic is answered with 500.
+    async fn handle(&self, request: Request<RequestBody>, source: SocketAddr) -> Response<ResponseBody>;
+    /// Dresses the refusal of a request that never became one. The connection closes after it.
+    fn refuse(&self, refusal: Refusal) -> Response<ResponseBody>;
+}
+
+/// A response body of bytes in memory.
+pub fn full(bytes: impl Into<Bytes>) -> ResponseBody {
+    Full::new(bytes.into()).map_err(|never| match never {}).boxed_unsync()
+}
