@@ -8,3 +8,4 @@
 
 pub mod client;
 pub mod meta;
+pub mod redb_file;

@@ -231,7 +231,7 @@ mod tests {
     fn chunk_id_golden_bytes() {
         let session = SessionId { epoch: 0x0102, number: 0x0304_0506 };
         let extent = ExtentId::new(0xABCD, session, 0x11_2233_4455);
-        assert_eq!(extent.chunk(0xF_FFFF).to_string(), "abcd0102030405061122334455" .to_string() + "0fffff");
+        assert_eq!(extent.chunk(0xF_FFFF).to_string(), "abcd0102030405061122334455".to_string() + "0fffff");
         assert_eq!((extent.hash(), extent.session(), extent.number()), (0xABCD, session, 0x11_2233_4455));
         assert_eq!(extent.chunk(7).extent(), extent);
         assert_eq!(extent.chunk(7).ordinal(), 7);

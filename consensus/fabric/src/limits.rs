@@ -76,6 +76,11 @@ pub const EVENTS_MAX: u64 = 100_000;
 
 /// First line of a request: method, target, version.
 pub const REQUEST_LINE_BYTES_MAX: usize = 8 << 10;
+/// Threads for blocking work of a process.
+pub const BLOCKING_THREADS_MAX: usize = 64;
+/// Work queued for one lane; a caller beyond it waits.
+pub const LANE_QUEUE_MAX: usize = 1024;
+
 /// Header section of a request.
 pub const HEADER_SECTION_BYTES_MAX: usize = 8 << 10;
 /// Header lines of a request.
