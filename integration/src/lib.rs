@@ -1,3 +1,10 @@
-//! Integration: what tests, simulates and measures the whole. May import everything.
+//! Everything that proves the store from outside: the conformance suite, hostile input, real daemons and
+//! real clients, the simulator, and the stages of `cargo verify`. May import every crate.
+//!
+//! Behaviours and cases speak S3 bytes through [`client::Target`], so that they run against real daemons
+//! and against the simulated cluster alike.
 
+pub mod client;
+pub mod daemons;
 pub mod sim;
+pub mod verify;

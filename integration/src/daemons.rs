@@ -1,0 +1,434 @@
+//! Real daemons: starts them on free ports in directories of their own, waits until they are ready, kills
+//! and restarts them, reads what the system says about them. Nothing survives a drop.
+
+// This file works with the real system on purpose: processes, ports and files are its subject.
+#![allow(clippy::disallowed_methods, clippy::disallowed_types)]
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result, bail, ensure};
+use async_trait::async_trait;
+use fabric::net::BoxStream;
+use tempfile::TempDir;
+use tokio::net::TcpStream;
+
+use crate::client::{Credentials, Target, Wire, exchange};
+
+/// Keys of the first user in every test store.
+pub const ROOT: (&str, &str) = ("FLUFFYROOTACCESSKEY1", "conformance-root-secret-0123456789abcdef");
+/// Keys of another user, added after the start.
+pub const OTHER: (&str, &str) = ("FLUFFYOTHERACCESSKEY", "conformance-other-secret-0123456789abcde");
+/// The domain of virtual-host style in test stores.
+pub const DOMAIN: &str = "s3.fluffy.test";
+/// How long a daemon may take to get ready.
+const READY_DEADLINE: Duration = Duration::from_secs(60);
+
+/// The root of the repository.
+pub fn repository() -> PathBuf {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    here.parent().unwrap_or(here).to_path_buf()
+}
+
+/// A new directory under `.verify/tmp`, removed when dropped.
+pub fn scratch(purpose: &str) -> Result<TempDir> {
+    let base = repository().join(".verify/tmp");
+    fs::create_dir_all(&base).with_context(|| format!("create {}", base.display()))?;
+    tempfile::Builder::new().prefix(purpose).tempdir_in(base).context("create a scratch directory")
+}
+
+/// A binary of the same build as this process.
+pub fn binary(name: &str) -> Result<PathBuf> {
+    let own = std::env::current_exe().context("find this executable")?;
+    own.ancestors()
+        .skip(1)
+        .take(2) // `target/release`, or its parent when this is a test in `target/release/deps`.
+        .map(|directory| directory.join(name))
+        .find(|candidate| candidate.is_file())
+        .with_context(|| format!("{name} is not built beside {}: run `cargo build --release`", own.display()))
+}
+
+/// A port that was free a moment ago.
+pub fn free_port() -> Result<u16> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("find a free port")?;
+    Ok(listener.local_addr()?.port())
+}
+
+/// One process: how to start it, and the running child.
+pub struct Daemon {
+    name: String,
+    program: PathBuf,
+    args: Vec<String>,
+    variables: Vec<(String, String)>,
+    directory: PathBuf,
+    log: PathBuf,
+    child: Option<Child>,
+}
+
+impl Daemon {
+    /// Describes a process that runs `program` in `directory`; it logs to `<name>.log` there.
+    pub fn new(name: &str, program: &str, directory: &Path, args: Vec<String>) -> Result<Daemon> {
+        Ok(Daemon {
+            name: name.to_string(),
+            program: binary(program)?,
+            args,
+            variables: Vec::new(),
+            directory: directory.to_path_buf(),
+            log: directory.join(format!("{name}.log")),
+            child: None,
+        })
+    }
+
+    /// Sets an environment variable for it.
+    pub fn variable(mut self, name: &str, value: &str) -> Daemon {
+        self.variables.push((name.to_string(), value.to_string()));
+        self
+    }
+
+    /// Starts it; does not wait until it is ready.
+    pub fn start(&mut self) -> Result<()> {
+        ensure!(self.child.is_none(), "{} runs already", self.name);
+        let log = File::options().create(true).append(true).open(&self.log).context("open a log")?;
+        let mut command = Command::new(&self.program);
+        command.args(&self.args).current_dir(&self.directory).stdin(Stdio::null());
+        command.envs(self.variables.iter().map(|(name, value)| (name, value)));
+        command.stdout(log.try_clone()?).stderr(log);
+        self.child = Some(command.spawn().with_context(|| format!("start {}", self.program.display()))?);
+        Ok(())
+    }
+
+    /// `kill -9`, and waits until the process is gone.
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill(); // Already gone is as good.
+            let _ = child.wait();
+        }
+    }
+
+    /// The exit status, if it ended by itself.
+    pub fn exited(&mut self) -> Option<std::process::ExitStatus> {
+        self.child.as_mut().and_then(|child| child.try_wait().ok().flatten())
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The last lines of its log.
+    pub fn log_tail(&self) -> String {
+        let text = fs::read(&self.log).unwrap_or_default();
+        let text = String::from_utf8_lossy(&text);
+        let lines: Vec<&str> = text.lines().collect();
+        lines[lines.len().saturating_sub(30)..].join("\n")
+    }
+
+    /// Resident bytes now (`VmRSS`) and at most so far (`VmHWM`).
+    pub fn resident(&self) -> Option<(u64, u64)> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.as_ref()?.id())).ok()?;
+        let kib = |field: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(field))?;
+            line.trim().trim_end_matches(" kB").parse::<u64>().ok()
+        };
+        Some((kib("VmRSS:")? << 10, kib("VmHWM:")? << 10))
+    }
+
+    /// Open file descriptors.
+    pub fn descriptors(&self) -> Option<usize> {
+        let directory = format!("/proc/{}/fd", self.child.as_ref()?.id());
+        Some(fs::read_dir(directory).ok()?.count())
+    }
+
+    /// Waits until `GET /health/ready` on `admin` says 200.
+    pub async fn ready(&mut self, admin: SocketAddr) -> Result<Duration> {
+        let begin = Instant::now();
+        loop {
+            if let Some(status) = self.exited() {
+                bail!("{} ended with {status}:\n{}", self.name, self.log_tail());
+            }
+            if health(admin, "/health/ready").await.unwrap_or(0) == 200 {
+                return Ok(begin.elapsed());
+            }
+            if begin.elapsed() > READY_DEADLINE {
+                bail!("{} is not ready after {READY_DEADLINE:?}:\n{}", self.name, self.log_tail());
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// The status of a plain GET.
+pub async fn health(address: SocketAddr, path: &str) -> io::Result<u16> {
+    let wire = Wire {
+        method: "GET".to_string(),
+        target: path.to_string(),
+        headers: vec![("host".to_string(), address.to_string())],
+        body: Vec::new(),
+        generated: None,
+    };
+    let stream: BoxStream = Box::new(TcpStream::connect(address).await?);
+    let answer = tokio::time::timeout(Duration::from_secs(5), exchange(stream, &wire, None)).await;
+    Ok(answer.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??.status)
+}
+
+/// A gateway: its process and its ports.
+pub struct Gateway {
+    /// The process.
+    pub daemon: Daemon,
+    /// Where it serves S3.
+    pub listen: SocketAddr,
+    /// Where it serves health, metrics and the admin API.
+    pub admin: SocketAddr,
+}
+
+impl Gateway {
+    fn new(name: &str, directory: &Path, args: &[&str]) -> Result<Gateway> {
+        let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()?));
+        let admin = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()?));
+        let mut all = vec![
+            "--listen".to_string(),
+            listen.to_string(),
+            "--admin-listen".to_string(),
+            admin.to_string(),
+            "--domain".to_string(),
+            DOMAIN.to_string(),
+        ];
+        all.extend(args.iter().map(ToString::to_string));
+        let daemon = Daemon::new(name, "fluffy-gateway", directory, all)?
+            .variable("FLUFFY_ROOT_ACCESS_KEY", ROOT.0)
+            .variable("FLUFFY_ROOT_SECRET_KEY", ROOT.1);
+        Ok(Gateway { daemon, listen, admin })
+    }
+
+    /// Starts it and waits until it is ready; returns how long that took.
+    pub async fn start(&mut self) -> Result<Duration> {
+        let begin = Instant::now();
+        self.daemon.start()?;
+        self.daemon.ready(self.admin).await?;
+        Ok(begin.elapsed())
+    }
+}
+
+/// A store in one process.
+pub struct Embedded {
+    /// The process.
+    pub gateway: Gateway,
+    /// How long the first start took.
+    pub start_time: Duration,
+    directory: TempDir,
+}
+
+impl Embedded {
+    /// Starts `fluffy-gateway` with `args` beside the ports and waits until it is ready.
+    pub async fn start(args: &[&str]) -> Result<Embedded> {
+        let directory = scratch("embedded-")?;
+        let mut gateway = Gateway::new("gateway", directory.path(), args)?;
+        let start_time = gateway.start().await?;
+        let embedded = Embedded { gateway, start_time, directory };
+        Ok(embedded)
+    }
+
+    /// Where its files are.
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// Adds [`OTHER`] as a user.
+    pub fn add_other_user(&self) -> Result<()> {
+        let credential = self.directory.path().join("fluffy-data");
+        add_other_user(self.gateway.admin, &credential, &["--data"])
+    }
+}
+
+/// Runs `fluffy-gateway user add` against a running store.
+fn add_other_user(admin: SocketAddr, place: &Path, place_option: &[&str]) -> Result<()> {
+    let output = Command::new(binary("fluffy-gateway")?)
+        .args(["user", "add", "other", "--access-key", OTHER.0, "--secret-key", OTHER.1, "--json"])
+        .args(place_option)
+        .arg(place)
+        .args(["--admin-listen", &admin.to_string()])
+        .output()
+        .context("run fluffy-gateway user add")?;
+    if output.status.success() {
+        return Ok(());
+    }
+    bail!("user add: {} {}", output.status, String::from_utf8_lossy(&output.stderr))
+}
+
+/// Three storage daemons and two gateways.
+pub struct Cluster {
+    /// Storage daemons, node 1 first.
+    pub nodes: Vec<Daemon>,
+    /// Admin ports of the storage daemons.
+    pub node_admins: Vec<SocketAddr>,
+    /// Gateways.
+    pub gateways: Vec<Gateway>,
+    directory: TempDir,
+}
+
+impl Cluster {
+    /// Makes a configuration with `fluffy-storage init`, starts all processes, waits until all are ready.
+    pub async fn start(nodes: usize, gateways: usize, settings: &str) -> Result<Cluster> {
+        let directory = scratch("cluster-")?;
+        let mut cluster =
+            Cluster { nodes: Vec::new(), node_admins: Vec::new(), gateways: Vec::new(), directory };
+        cluster.configure(nodes, settings)?;
+        for index in 0..gateways {
+            let name = format!("gateway-{}", index + 1);
+            let config = cluster.config().display().to_string();
+            cluster.gateways.push(Gateway::new(&name, cluster.directory.path(), &["--config", &config])?);
+        }
+        for node in &mut cluster.nodes {
+            node.start()?;
+        }
+        for (node, admin) in cluster.nodes.iter_mut().zip(&cluster.node_admins) {
+            node.ready(*admin).await?;
+        }
+        for gateway in &mut cluster.gateways {
+            gateway.start().await?;
+        }
+        Ok(cluster)
+    }
+
+    /// The `config.yaml` of the cluster.
+    pub fn config(&self) -> PathBuf {
+        self.directory.path().join("config.yaml")
+    }
+
+    /// Where its files are.
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// Adds [`OTHER`] as a user.
+    pub fn add_other_user(&self) -> Result<()> {
+        let gateway = self.gateways.first().context("a cluster without gateways")?;
+        add_other_user(gateway.admin, &self.config(), &["--config"])
+    }
+
+    /// Starts a node that was killed and waits until it is ready.
+    pub async fn restart_node(&mut self, index: usize) -> Result<()> {
+        self.nodes[index].start()?;
+        self.nodes[index].ready(self.node_admins[index]).await?;
+        Ok(())
+    }
+
+    fn configure(&mut self, nodes: usize, settings: &str) -> Result<()> {
+        let home = self.directory.path();
+        let mut table = File::create(home.join("iptable.txt"))?;
+        for id in 1..=nodes {
+            writeln!(table, "{id} 127.0.0.1:{}", free_port()?)?;
+        }
+        drop(table);
+        let config = format!("iptable: iptable.txt\nsecrets: secrets\n{settings}");
+        fs::write(self.config(), config)?;
+        run(&binary("fluffy-storage")?, home, &["init", "--config", "config.yaml"])?;
+        for id in 1..=nodes {
+            let admin = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()?));
+            let args = ["--config", "config.yaml", "--node", &id.to_string(), "--admin-listen", &admin.to_string()]
+                .map(str::to_string)
+                .to_vec();
+            let data = format!("node-{id}");
+            let args = [args, vec!["--data".to_string(), data]].concat();
+            self.nodes.push(Daemon::new(&format!("storage-{id}"), "fluffy-storage", home, args)?);
+            self.node_admins.push(admin);
+        }
+        Ok(())
+    }
+}
+
+/// Runs a command to its end; an error carries what it said.
+pub fn run(program: &Path, directory: &Path, args: &[&str]) -> Result<String> {
+    let output = Command::new(program)
+        .args(args)
+        .current_dir(directory)
+        .stdin(Stdio::null())
+        .output()
+        .with_context(|| format!("run {}", program.display()))?;
+    let said = [output.stdout, output.stderr].concat();
+    let said = String::from_utf8_lossy(&said).into_owned();
+    ensure!(output.status.success(), "{} {}: {}: {said}", program.display(), args.join(" "), output.status);
+    Ok(said)
+}
+
+async fn connect(address: SocketAddr) -> io::Result<BoxStream> {
+    let stream = TcpStream::connect(address).await?;
+    stream.set_nodelay(true)?;
+    Ok(Box::new(stream))
+}
+
+fn wall_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_millis() as u64)
+}
+
+#[async_trait]
+impl Target for Embedded {
+    fn gateways(&self) -> usize {
+        1
+    }
+
+    async fn connect(&self, _gateway: usize) -> io::Result<BoxStream> {
+        connect(self.gateway.listen).await
+    }
+
+    fn host(&self, _gateway: usize) -> String {
+        self.gateway.listen.to_string()
+    }
+
+    fn wall_ms(&self) -> u64 {
+        wall_ms()
+    }
+
+    fn root(&self) -> Credentials {
+        Credentials::new(ROOT.0, ROOT.1)
+    }
+
+    fn other_user(&self) -> Option<Credentials> {
+        Some(Credentials::new(OTHER.0, OTHER.1))
+    }
+
+    fn domain(&self) -> Option<String> {
+        Some(DOMAIN.to_string())
+    }
+}
+
+#[async_trait]
+impl Target for Cluster {
+    fn gateways(&self) -> usize {
+        self.gateways.len()
+    }
+
+    async fn connect(&self, gateway: usize) -> io::Result<BoxStream> {
+        connect(self.gateways[gateway].listen).await
+    }
+
+    fn host(&self, gateway: usize) -> String {
+        self.gateways[gateway].listen.to_string()
+    }
+
+    fn wall_ms(&self) -> u64 {
+        wall_ms()
+    }
+
+    fn root(&self) -> Credentials {
+        Credentials::new(ROOT.0, ROOT.1)
+    }
+
+    fn other_user(&self) -> Option<Credentials> {
+        Some(Credentials::new(OTHER.0, OTHER.1))
+    }
+
+    fn domain(&self) -> Option<String> {
+        Some(DOMAIN.to_string())
+    }
+}

@@ -1,0 +1,122 @@
+//! Stages that are other programs: cargo's own checks and the simulator.
+
+use std::fs;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result};
+
+use super::{Tally, say};
+use crate::daemons::repository;
+
+/// Seeds of the simulator that every run repeats.
+const SIM_SEEDS_FIXED: u64 = 20;
+/// Seeds of the simulator that are new in every run.
+const SIM_SEEDS_FRESH: u64 = 20;
+
+/// What a program said, and whether it succeeded. The output also goes to `.verify/logs/<log>.log`.
+pub(super) fn capture(log: &str, program: &str, args: &[&str]) -> Result<(bool, String)> {
+    let output = Command::new(program)
+        .args(args)
+        .current_dir(repository())
+        .stdin(Stdio::null())
+        .output()
+        .with_context(|| format!("run {program}"))?;
+    let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    let logs = repository().join(".verify/logs");
+    fs::create_dir_all(&logs)?;
+    fs::write(logs.join(format!("{log}.log")), &text)?;
+    Ok((output.status.success(), text))
+}
+
+fn tail(text: &str, lines: usize) -> String {
+    let all: Vec<&str> = text.lines().collect();
+    all[all.len().saturating_sub(lines)..].join("\n")
+}
+
+fn one_check(tally: &mut Tally, name: &str, args: &[&str]) -> Result<()> {
+    let (good, text) = capture(name, env!("CARGO"), args)?;
+    if !good {
+        say(&tail(&text, 60));
+    }
+    tally.check(name, if good { Ok(()) } else { Err(format!("cargo {} failed", args.join(" "))) });
+    Ok(())
+}
+
+pub(super) fn fmt(tally: &mut Tally) -> Result<()> {
+    one_check(tally, "fmt", &["fmt", "--all", "--check"])
+}
+
+pub(super) fn clippy(tally: &mut Tally) -> Result<()> {
+    one_check(
+        tally,
+        "clippy",
+        &["clippy", "--release", "--workspace", "--all-targets", "--", "-D", "warnings"],
+    )
+}
+
+pub(super) fn build(tally: &mut Tally) -> Result<()> {
+    one_check(tally, "build", &["build", "--release", "--workspace", "--bins"])
+}
+
+pub(super) fn tests(tally: &mut Tally) -> Result<()> {
+    let (good, text) = capture("tests", env!("CARGO"), &["test", "--release", "--workspace", "--no-fail-fast"])?;
+    let failures = count_tests(&text, tally);
+    for name in &failures {
+        tally.check(name, Err("see .verify/logs/tests.log".to_string()));
+    }
+    if !good {
+        say(&tail(&text, 80));
+    }
+    if !good && failures.is_empty() {
+        tally.check("tests", Err("cargo test failed".to_string()));
+    }
+    say(&format!("  {} tests passed", tally.passed));
+    Ok(())
+}
+
+/// Adds the passed tests of cargo's output to `tally`; returns the names of failed ones.
+fn count_tests(text: &str, tally: &mut Tally) -> Vec<String> {
+    let mut failed = Vec::new();
+    for line in text.lines() {
+        if let Some(rest) = line.strip_prefix("test result: ") {
+            let passed = rest.split("; ").next().and_then(|part| part.split_whitespace().nth(1));
+            tally.passed += passed.and_then(|count| count.parse::<usize>().ok()).unwrap_or(0);
+        } else if let Some(name) = line.strip_prefix("test ").and_then(|line| line.strip_suffix(" ... FAILED")) {
+            failed.push(name.to_string());
+        }
+    }
+    failed
+}
+
+pub(super) fn sim(tally: &mut Tally) -> Result<()> {
+    let fixed = SIM_SEEDS_FIXED.to_string();
+    let fresh = SIM_SEEDS_FRESH.to_string();
+    let args = ["sim", "--smoke", "--fixed", &fixed, "--fresh", &fresh];
+    let (good, text) = capture("sim", env!("CARGO"), &args)?;
+    if !good {
+        say(&tail(&text, 60));
+    }
+    // The simulator says `N passed, N failed` on its last line, as this program does.
+    let last = text.lines().rev().find(|line| line.ends_with(" failed"));
+    let passed = last.and_then(|line| line.split(' ').next()).and_then(|count| count.parse::<usize>().ok());
+    tally.passed += passed.unwrap_or(0);
+    if !good || passed.is_none() {
+        tally.check("sim", Err("see .verify/logs/sim.log".to_string()));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Tally, count_tests};
+
+    #[test]
+    fn tests_are_counted_over_all_binaries() {
+        let text = "test a::b ... ok\ntest a::c ... FAILED\n\
+            test result: FAILED. 1 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out\n\
+            test result: ok. 41 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out\n";
+        let mut tally = Tally::default();
+        assert_eq!(count_tests(text, &mut tally), ["a::c"]);
+        assert_eq!(tally.passed, 42);
+    }
+}
