@@ -335,9 +335,10 @@ impl Cluster {
         run(&binary("fluffy-storage")?, home, &["init", "--config", "config.yaml"])?;
         for id in 1..=nodes {
             let admin = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()?));
-            let args = ["--config", "config.yaml", "--node", &id.to_string(), "--admin-listen", &admin.to_string()]
-                .map(str::to_string)
-                .to_vec();
+            let args =
+                ["--config", "config.yaml", "--node", &id.to_string(), "--admin-listen", &admin.to_string()]
+                    .map(str::to_string)
+                    .to_vec();
             let data = format!("node-{id}");
             let args = [args, vec!["--data".to_string(), data]].concat();
             self.nodes.push(Daemon::new(&format!("storage-{id}"), "fluffy-storage", home, args)?);

@@ -38,7 +38,13 @@ pub fn composite(algorithm: &Algorithm, parts: &[&[u8]]) -> String {
 
 /// All ten.
 pub const ALGORITHMS: [Algorithm; 10] = [
-    Algorithm { name: "CRC32", header: "x-amz-checksum-crc32", full_object: true, composite: true, digest: crc32 },
+    Algorithm {
+        name: "CRC32",
+        header: "x-amz-checksum-crc32",
+        full_object: true,
+        composite: true,
+        digest: crc32,
+    },
     Algorithm {
         name: "CRC32C",
         header: "x-amz-checksum-crc32c",
@@ -53,7 +59,13 @@ pub const ALGORITHMS: [Algorithm; 10] = [
         composite: false,
         digest: crc64nvme,
     },
-    Algorithm { name: "SHA1", header: "x-amz-checksum-sha1", full_object: false, composite: true, digest: sha1 },
+    Algorithm {
+        name: "SHA1",
+        header: "x-amz-checksum-sha1",
+        full_object: false,
+        composite: true,
+        digest: sha1,
+    },
     Algorithm {
         name: "SHA256",
         header: "x-amz-checksum-sha256",
@@ -61,7 +73,13 @@ pub const ALGORITHMS: [Algorithm; 10] = [
         composite: true,
         digest: sha256,
     },
-    Algorithm { name: "MD5", header: "x-amz-checksum-md5", full_object: false, composite: true, digest: md5_digest },
+    Algorithm {
+        name: "MD5",
+        header: "x-amz-checksum-md5",
+        full_object: false,
+        composite: true,
+        digest: md5_digest,
+    },
     Algorithm {
         name: "SHA512",
         header: "x-amz-checksum-sha512",
@@ -151,7 +169,10 @@ mod tests {
         ];
         for (name, hex) in expected {
             let found = ALGORITHMS.iter().find(|algorithm| algorithm.name == name);
-            assert_eq!(found.map(|algorithm| hex::encode(algorithm.digest(b"123456789"))), Some(hex.to_string()));
+            assert_eq!(
+                found.map(|algorithm| hex::encode(algorithm.digest(b"123456789"))),
+                Some(hex.to_string())
+            );
         }
     }
 }

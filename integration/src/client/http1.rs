@@ -273,7 +273,8 @@ impl<R: AsyncRead + Unpin> BodyReader<'_, '_, R> {
             if let Some(end) = self.buffer.windows(2).position(|window| window == b"\r\n") {
                 let rest = self.buffer.split_off(end + 2);
                 let line = std::mem::replace(&mut self.buffer, rest);
-                return String::from_utf8(line[..end].to_vec()).map_err(|_| invalid("chunk line is not UTF-8"));
+                return String::from_utf8(line[..end].to_vec())
+                    .map_err(|_| invalid("chunk line is not UTF-8"));
             }
             self.more().await?;
         }

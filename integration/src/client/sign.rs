@@ -309,10 +309,8 @@ impl Signer {
     }
 
     fn sign_header(&self, request: Request) -> Wire {
-        let mut headers = vec![
-            ("host".to_string(), self.host.clone()),
-            ("x-amz-date".to_string(), self.amz_date()),
-        ];
+        let mut headers =
+            vec![("host".to_string(), self.host.clone()), ("x-amz-date".to_string(), self.amz_date())];
         let content = content_sha256(&request);
         if request.payload != Payload::Absent {
             headers.push(("x-amz-content-sha256".to_string(), content.clone()));
@@ -360,7 +358,12 @@ impl Signer {
     }
 
     fn string_to_sign(&self, canonical: &str) -> String {
-        format!("AWS4-HMAC-SHA256\n{}\n{}\n{}", self.amz_date(), self.scope(), sha256_hex(canonical.as_bytes()))
+        format!(
+            "AWS4-HMAC-SHA256\n{}\n{}\n{}",
+            self.amz_date(),
+            self.scope(),
+            sha256_hex(canonical.as_bytes())
+        )
     }
 
     /// Frames the body and puts the wire together.
@@ -385,7 +388,13 @@ impl Signer {
     }
 
     /// The `aws-chunked` framing; signed when there is a seed signature.
-    fn chunks(&self, body: &[u8], size: usize, seed: Option<String>, trailers: &[(String, String)]) -> Vec<u8> {
+    fn chunks(
+        &self,
+        body: &[u8],
+        size: usize,
+        seed: Option<String>,
+        trailers: &[(String, String)],
+    ) -> Vec<u8> {
         let mut out = Vec::new();
         let mut previous = seed;
         for data in body.chunks(size.max(1)).chain([&[][..]]) {
@@ -417,7 +426,9 @@ impl Signer {
     fn chunk_signature(&self, previous: &str, data: &[u8]) -> String {
         let (date, scope) = (self.amz_date(), self.scope());
         let digest = sha256_hex(data);
-        self.signature(&format!("AWS4-HMAC-SHA256-PAYLOAD\n{date}\n{scope}\n{previous}\n{EMPTY_SHA256}\n{digest}"))
+        self.signature(&format!(
+            "AWS4-HMAC-SHA256-PAYLOAD\n{date}\n{scope}\n{previous}\n{EMPTY_SHA256}\n{digest}"
+        ))
     }
 
     fn trailer_signature(&self, previous: &str, canonical: &str) -> String {
@@ -436,7 +447,9 @@ fn is_chunked(payload: &Payload) -> bool {
 
 fn trailers_of(payload: &Payload) -> Option<&[(String, String)]> {
     match payload {
-        Payload::SignedChunksTrailer(_, trailers) | Payload::UnsignedChunksTrailer(_, trailers) => Some(trailers),
+        Payload::SignedChunksTrailer(_, trailers) | Payload::UnsignedChunksTrailer(_, trailers) => {
+            Some(trailers)
+        }
         _ => None,
     }
 }
@@ -576,7 +589,10 @@ mod tests {
         let list = Request::new("GET", "/").query("max-keys", 2).query("prefix", "J");
         assert_eq!(signature_of(list), "34b48302e7b5fa45bde8084f4b7868a86f0a534bc59db6670ed5711ef69dc6f7");
         let lifecycle = Request::new("GET", "/").flag("lifecycle");
-        assert_eq!(signature_of(lifecycle), "fea454ca298b7da1c68078a5d1bdbfbbe0d65c699e0f91ac7a200a0136783543");
+        assert_eq!(
+            signature_of(lifecycle),
+            "fea454ca298b7da1c68078a5d1bdbfbbe0d65c699e0f91ac7a200a0136783543"
+        );
         let put = Request::new("PUT", "/test%24file.text")
             .header("date", "Fri, 24 May 2013 00:00:00 GMT")
             .header("x-amz-storage-class", "REDUCED_REDUNDANCY")

@@ -88,7 +88,8 @@ mod tests {
 
     #[test]
     fn text_entities_and_children_are_read() {
-        let root = parse(b"<?xml version=\"1.0\"?><A xmlns=\"x\"><B>a&amp;b&#x41;</B><B/><C>d</C></A>").unwrap();
+        let root =
+            parse(b"<?xml version=\"1.0\"?><A xmlns=\"x\"><B>a&amp;b&#x41;</B><B/><C>d</C></A>").unwrap();
         assert_eq!(root.name, "A");
         assert_eq!(root.text_of("B"), "a&bA");
         assert_eq!(root.all("B").count(), 2);

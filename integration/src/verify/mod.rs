@@ -75,7 +75,7 @@ pub fn main(arguments: &[String]) -> bool {
         for stage in STAGES.iter().chain(CAMPAIGNS) {
             say(&format!("{:<10} {}", stage.name, stage.about));
         }
-            return true;
+        return true;
     }
     let Some(stages) = choose(arguments) else {
         say("unknown stage; `cargo verify --list` shows them");
@@ -143,4 +143,3 @@ fn summary(rows: &[Row]) -> bool {
 pub(crate) fn say(line: &str) {
     let _ = writeln!(std::io::stdout().lock(), "{line}");
 }
-

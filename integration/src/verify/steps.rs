@@ -59,7 +59,8 @@ pub(super) fn build(tally: &mut Tally) -> Result<()> {
 }
 
 pub(super) fn tests(tally: &mut Tally) -> Result<()> {
-    let (good, text) = capture("tests", env!("CARGO"), &["test", "--release", "--workspace", "--no-fail-fast"])?;
+    let (good, text) =
+        capture("tests", env!("CARGO"), &["test", "--release", "--workspace", "--no-fail-fast"])?;
     let failures = count_tests(&text, tally);
     for name in &failures {
         tally.check(name, Err("see .verify/logs/tests.log".to_string()));
@@ -81,7 +82,9 @@ fn count_tests(text: &str, tally: &mut Tally) -> Vec<String> {
         if let Some(rest) = line.strip_prefix("test result: ") {
             let passed = rest.split("; ").next().and_then(|part| part.split_whitespace().nth(1));
             tally.passed += passed.and_then(|count| count.parse::<usize>().ok()).unwrap_or(0);
-        } else if let Some(name) = line.strip_prefix("test ").and_then(|line| line.strip_suffix(" ... FAILED")) {
+        } else if let Some(name) =
+            line.strip_prefix("test ").and_then(|line| line.strip_suffix(" ... FAILED"))
+        {
             failed.push(name.to_string());
         }
     }
