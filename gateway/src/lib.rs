@@ -3,5 +3,6 @@
 //! [`s3`] is the dialect, [`data`] turns bodies into extents and back and never imports [`s3`].
 //! Must not know: redb, openraft, the disks of nodes.
 
+pub mod data;
 pub mod http;
 pub mod s3;

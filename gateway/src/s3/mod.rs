@@ -1,3 +1,24 @@
 //! The S3 dialect: routing, authentication, bodies, errors, XML, and one file per operation.
+//!
+//! A request is parsed once into types that cannot be wrong, routed to exactly one operation, verified, allowed,
+//! and only then run. The body streams past every digest and signature before anything becomes visible.
 
+pub mod auth;
+pub mod checksum;
+mod chunked;
+pub mod error;
 pub mod op;
+pub mod ops;
+pub mod path;
+pub mod payload;
+pub mod request;
+pub mod response;
+pub mod route;
+pub mod xml;
+
+pub use error::{BoxError, Code, S3Error, S3Result};
+pub use op::{Action, BodyRule, Context, Op};
+pub use payload::{Digests, Payload};
+pub use request::{Query, Request};
+pub use response::{Response, ResponseBody};
+pub use route::{Route, Router};

@@ -1,2 +1,176 @@
 //! What an operation is: a route, a permission, and a function from a verified request to a response.
 
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use consensus::client::{Meta, ask};
+use consensus::meta::command::{Command, Done};
+use consensus::meta::model::{Bucket, Origin};
+use consensus::meta::names::{BucketName, UserName};
+use consensus::meta::query::{Answer, Query};
+use fabric::env::Env;
+
+use super::error::{Code, S3Error, S3Result};
+use super::request::Request;
+use super::response::Response;
+use super::route::Route;
+use crate::data::Data;
+
+/// One S3 operation. Operations never import each other.
+#[async_trait]
+pub trait Op: Send + Sync + 'static {
+    /// The name in S3's model, for logs and metrics.
+    fn name(&self) -> &'static str;
+
+    /// Which requests are this operation. No request is two (tested over the list).
+    fn route(&self) -> Route;
+
+    /// What the requester must be allowed to do, checked before [`Op::run`].
+    fn action(&self) -> Action;
+
+    /// What the body of the request is.
+    fn body(&self) -> BodyRule {
+        BodyRule::None
+    }
+
+    /// Does it. The signature is verified, the bucket is resolved and the action allowed.
+    async fn run(&self, cx: &Context, request: Request) -> S3Result<Response>;
+}
+
+/// What the body of a request is, and so which payload modes and checksums it may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BodyRule {
+    /// No body. A small one is read, verified and thrown away before [`Op::run`].
+    None,
+    /// A document, read by [`Request::document`]. `x-amz-checksum-*` are its checksums.
+    Document,
+    /// A document whose request carries `x-amz-checksum-*` of the object instead (CompleteMultipartUpload).
+    DocumentAboutObject,
+    /// The bytes of an object or a part: all payload modes, a length, at most 5 GiB.
+    Object,
+}
+
+/// What a requester does, by S3's permissions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[allow(missing_docs)]
+pub enum Action {
+    ListAllMyBuckets,
+    CreateBucket,
+    DeleteBucket,
+    ListBucket,
+    ListBucketVersions,
+    ListBucketMultipartUploads,
+    GetBucketLocation,
+    GetBucketVersioning,
+    GetObject,
+    GetObjectAttributes,
+    PutObject,
+    DeleteObject,
+    AbortMultipartUpload,
+    ListMultipartUploadParts,
+}
+
+impl Action {
+    /// Whether it concerns a bucket that must exist. The others need only a user.
+    pub fn needs_bucket(self) -> bool {
+        match self {
+            Action::ListAllMyBuckets | Action::CreateBucket => false,
+            Action::DeleteBucket
+            | Action::ListBucket
+            | Action::ListBucketVersions
+            | Action::ListBucketMultipartUploads
+            | Action::GetBucketLocation
+            | Action::GetBucketVersioning
+            | Action::GetObject
+            | Action::GetObjectAttributes
+            | Action::PutObject
+            | Action::DeleteObject
+            | Action::AbortMultipartUpload
+            | Action::ListMultipartUploadParts => true,
+        }
+    }
+}
+
+/// What an operation may use, made for one request.
+pub struct Context {
+    /// The metadata.
+    pub meta: Arc<dyn Meta>,
+    /// Bodies of objects.
+    pub data: Arc<Data>,
+    /// Clocks and randomness.
+    pub env: Arc<dyn Env>,
+    /// The region of this gateway.
+    pub region: Arc<str>,
+    /// Who asks; the signature proved it.
+    pub requester: UserName,
+    /// The bucket of the path; `None` only where [`Action::needs_bucket`] is false.
+    pub bucket: Option<Arc<Bucket>>,
+    /// Who asks from where: goes into every command.
+    pub origin: Origin,
+}
+
+impl Context {
+    /// The bucket of the path.
+    pub fn bucket(&self) -> S3Result<&Bucket> {
+        self.bucket.as_deref().ok_or_else(|| Code::NoSuchBucket.into())
+    }
+
+    /// Proposes a command and waits for its outcome. The origin is set here, so that no operation forgets it.
+    pub async fn propose(&self, mut command: Command) -> S3Result<Done> {
+        self.sign(&mut command);
+        Ok(self.meta.propose(command).await?)
+    }
+
+    /// Like [`Context::propose`], with the refusal of the rules as it is, for operations that read more from it
+    /// than its S3 code.
+    pub async fn propose_raw(&self, mut command: Command) -> Result<Done, consensus::client::MetaError> {
+        self.sign(&mut command);
+        self.meta.propose(command).await
+    }
+
+    /// Asks the metadata.
+    pub async fn ask(&self, query: Query) -> S3Result<Answer> {
+        Ok(ask(&*self.meta, query).await?)
+    }
+
+    /// Another bucket than the path's (source of a copy), with the permission of the requester checked.
+    pub async fn bucket_named(&self, name: &BucketName, action: Action) -> S3Result<Arc<Bucket>> {
+        resolve_bucket(&*self.meta, &self.requester, name, action).await
+    }
+
+    fn sign(&self, command: &mut Command) {
+        let origin = match command {
+            Command::PutObject(command) => &mut command.origin,
+            Command::CopyObject(command) => &mut command.origin,
+            Command::DeleteObjects(command) => &mut command.origin,
+            Command::CreateUpload(command) => &mut command.origin,
+            Command::CompleteUpload(command) => &mut command.origin,
+            _ => return,
+        };
+        *origin = self.origin.clone();
+    }
+}
+
+/// The bucket by name if the requester may do this in it. Buckets belong to their owner until policies exist.
+pub(super) async fn resolve_bucket(
+    meta: &dyn Meta,
+    requester: &UserName,
+    name: &BucketName,
+    action: Action,
+) -> S3Result<Arc<Bucket>> {
+    debug_assert!(action.needs_bucket());
+    let Answer::Bucket(found) = ask(meta, Query::Bucket(name.clone())).await? else {
+        return Err(unexpected("Bucket"));
+    };
+    let missing = || S3Error::from(Code::NoSuchBucket).field("BucketName", name.as_str());
+    let bucket = found.ok_or_else(missing)?;
+    if bucket.owner != *requester {
+        return Err(Code::AccessDenied.into());
+    }
+    Ok(Arc::new(bucket))
+}
+
+/// The metadata answered something else than was asked: our own fault, never the client's.
+pub fn unexpected(asked: &'static str) -> S3Error {
+    Code::InternalError.caused(format!("the metadata answered another question than {asked}"))
+}

@@ -1,0 +1,14 @@
+//! Who asks: AWS Signature Version 4 in the `Authorization` header and in presigned queries.
+//!
+//! [`Verified`] is the proof. Its only constructor is [`verify`], and nothing reaches an operation without one.
+
+mod canonical;
+mod header;
+mod keys;
+mod presigned;
+mod signature;
+mod verify;
+
+pub use keys::{Keys, Secret, SigningKeys};
+pub use signature::{ChunkSigner, EMPTY_SHA256, PayloadAuth};
+pub use verify::Verified;

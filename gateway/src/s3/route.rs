@@ -1,0 +1,329 @@
+//! Which operation a request is: exactly one, or a refusal.
+//!
+//! A sub-resource that S3 has and we have not is 501, never another operation. Parameters that S3 does not know
+//! are ignored (and still signed).
+
+use http::{HeaderMap, Method, header};
+
+use super::error::{Code, S3Error, S3Result};
+use super::op::Op;
+use super::path::Target;
+use super::request::Query;
+
+/// What a route is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// The service.
+    Service,
+    /// A bucket.
+    Bucket,
+    /// An object.
+    Object,
+}
+
+impl From<&Target> for Scope {
+    fn from(target: &Target) -> Scope {
+        match target {
+            Target::Service => Scope::Service,
+            Target::Bucket(_) => Scope::Bucket,
+            Target::Object(..) => Scope::Object,
+        }
+    }
+}
+
+/// Which requests an operation answers: those with this scope and method, exactly these sub-resources, and with and
+/// without these headers.
+#[derive(Debug, Clone)]
+pub struct Route {
+    scope: Scope,
+    method: Method,
+    sub_resources: Vec<(&'static str, Option<&'static str>)>,
+    with_headers: Vec<&'static str>,
+    without_headers: Vec<&'static str>,
+}
+
+impl Route {
+    /// A route at the service.
+    pub fn service(method: Method) -> Route {
+        Route::new(Scope::Service, method)
+    }
+
+    /// A route at a bucket.
+    pub fn bucket(method: Method) -> Route {
+        Route::new(Scope::Bucket, method)
+    }
+
+    /// A route at an object.
+    pub fn object(method: Method) -> Route {
+        Route::new(Scope::Object, method)
+    }
+
+    fn new(scope: Scope, method: Method) -> Route {
+        let (sub_resources, with_headers, without_headers) = (Vec::new(), Vec::new(), Vec::new());
+        Route { scope, method, sub_resources, with_headers, without_headers }
+    }
+
+    /// Only with this sub-resource in the query, whatever its value.
+    #[must_use]
+    pub fn with(mut self, name: &'static str) -> Route {
+        self.sub_resources.push((name, None));
+        self
+    }
+
+    /// Only with this sub-resource and value.
+    #[must_use]
+    pub fn with_value(mut self, name: &'static str, value: &'static str) -> Route {
+        self.sub_resources.push((name, Some(value)));
+        self
+    }
+
+    /// Only with this header.
+    #[must_use]
+    pub fn with_header(mut self, name: &'static str) -> Route {
+        self.with_headers.push(name);
+        self
+    }
+
+    /// Only without this header.
+    #[must_use]
+    pub fn without_header(mut self, name: &'static str) -> Route {
+        self.without_headers.push(name);
+        self
+    }
+
+    fn matches(&self, call: &Call<'_>) -> bool {
+        self.scope == call.scope
+            && self.method == *call.method
+            && self.sub_resources.len() == call.present.len()
+            && self.sub_resources.iter().all(|(name, value)| {
+                call.present.contains(name) && value.is_none_or(|value| call.query.get(name) == Some(value))
+            })
+            && self.with_headers.iter().all(|name| call.headers.contains_key(*name))
+            && !self.without_headers.iter().any(|name| call.headers.contains_key(*name))
+    }
+
+    /// Whether some request would match both.
+    fn overlaps(&self, other: &Route) -> bool {
+        let same_sub_resources = self.sub_resources.len() == other.sub_resources.len()
+            && self.sub_resources.iter().all(|(name, value)| {
+                other.sub_resources.iter().any(|(theirs, their_value)| {
+                    name == theirs && (value.is_none() || their_value.is_none() || value == their_value)
+                })
+            });
+        let apart = |left: &Route, right: &Route| {
+            left.with_headers.iter().any(|name| right.without_headers.contains(name))
+        };
+        self.scope == other.scope
+            && self.method == other.method
+            && same_sub_resources
+            && !apart(self, other)
+            && !apart(other, self)
+    }
+}
+
+/// What routing looks at.
+struct Call<'a> {
+    scope: Scope,
+    method: &'a Method,
+    query: &'a Query,
+    headers: &'a HeaderMap,
+    present: Vec<&'static str>,
+}
+
+/// Sub-resources that choose an operation of the core. With another method they mean nothing: 405.
+const CORE: &[&str] =
+    &["attributes", "delete", "list-type", "location", "partNumber", "uploadId", "uploads", "versions"];
+
+/// Sub-resources of S3 that choose an operation. What we lack is 501.
+const OTHERS: &[&str] = &[
+    "abac",
+    "accelerate",
+    "acl",
+    "analytics",
+    "annotation",
+    "annotations",
+    "cors",
+    "encryption",
+    "intelligent-tiering",
+    "inventory",
+    "legal-hold",
+    "lifecycle",
+    "logging",
+    "metadataConfiguration",
+    "metadataInventoryTable",
+    "metadataJournalTable",
+    "metadataTable",
+    "metrics",
+    "notification",
+    "object-lock",
+    "ownershipControls",
+    "policy",
+    "policyStatus",
+    "publicAccessBlock",
+    "renameObject",
+    "replication",
+    "requestPayment",
+    "restore",
+    "retention",
+    "select",
+    "session",
+    "tagging",
+    "torrent",
+    "versioning",
+    "website",
+];
+
+/// Parameters that say how, not what. Like the sub-resources they may be sent once only.
+const PARAMETERS: &[&str] = &[
+    "bucket-region",
+    "continuation-token",
+    "delimiter",
+    "encoding-type",
+    "fetch-owner",
+    "id",
+    "key-marker",
+    "marker",
+    "max-buckets",
+    "max-keys",
+    "max-parts",
+    "max-uploads",
+    "part-number-marker",
+    "prefix",
+    "response-cache-control",
+    "response-content-disposition",
+    "response-content-encoding",
+    "response-content-language",
+    "response-content-type",
+    "response-expires",
+    "select-type",
+    "start-after",
+    "upload-id-marker",
+    "versionId",
+    "version-id-marker",
+];
+
+/// Chooses the operation of a request.
+pub struct Router {
+    routes: Vec<(Route, &'static dyn Op)>,
+}
+
+impl Router {
+    /// A router over these operations.
+    pub fn new(ops: &[&'static dyn Op]) -> Router {
+        Router { routes: ops.iter().map(|op| (op.route(), *op)).collect() }
+    }
+
+    /// The operation that this request is.
+    pub fn route(
+        &self,
+        method: &Method,
+        target: &Target,
+        query: &Query,
+        headers: &HeaderMap,
+    ) -> S3Result<&'static dyn Op> {
+        refuse_repeated(query)?;
+        let scope = Scope::from(target);
+        let present = present(method, scope, query);
+        let call = Call { scope, method, query, headers, present };
+        refuse_contradictions(&call)?;
+        match self.routes.iter().find(|(route, _)| route.matches(&call)) {
+            Some((_, op)) => Ok(*op),
+            None => Err(self.why_not(&call)),
+        }
+    }
+
+    /// Pairs of operations that would answer the same request; empty in a correct list.
+    pub fn conflicts(&self) -> Vec<(&'static str, &'static str)> {
+        let mut conflicts = Vec::new();
+        for (at, (route, op)) in self.routes.iter().enumerate() {
+            for (other_route, other) in &self.routes[at + 1..] {
+                if route.overlaps(other_route) {
+                    conflicts.push((op.name(), other.name()));
+                }
+            }
+        }
+        conflicts
+    }
+
+    fn why_not(&self, call: &Call<'_>) -> S3Error {
+        let not_allowed = || S3Error::from(Code::MethodNotAllowed).field("Method", call.method.as_str());
+        match call.present.as_slice() {
+            ["uploadId"] if call.method == Method::PUT => not_allowed(),
+            ["partNumber"] if call.method == Method::PUT => S3Error::argument(
+                "partNumber",
+                call.query.get("partNumber").unwrap_or(""),
+                "uploadId is missing.",
+            ),
+            ["list-type"] => S3Error::argument(
+                "list-type",
+                call.query.get("list-type").unwrap_or(""),
+                "Invalid List Type specified in Request",
+            ),
+            [name] if !CORE.contains(name) => not_implemented(name),
+            // The form of a browser.
+            [] if call.method == Method::POST && call.scope == Scope::Bucket && is_form(call.headers) => {
+                not_implemented("POST Object")
+            }
+            // Same scope, method and sub-resources, but other headers: an operation of S3 that we lack.
+            present
+                if self.routes.iter().any(|(route, _)| {
+                    route.scope == call.scope
+                        && route.method == *call.method
+                        && route.sub_resources.len() == present.len()
+                        && route.sub_resources.iter().all(|(name, _)| present.contains(name))
+                }) =>
+            {
+                not_implemented("header")
+            }
+            _ => not_allowed(),
+        }
+    }
+}
+
+fn is_form(headers: &HeaderMap) -> bool {
+    headers
+        .get(header::CONTENT_TYPE)
+        .is_some_and(|value| value.as_bytes().starts_with(b"multipart/form-data"))
+}
+
+fn not_implemented(what: &str) -> S3Error {
+    S3Error::from(Code::NotImplemented).field("Header", what)
+}
+
+/// The sub-resources of the query. Some names are sub-resources with some methods and parameters with others.
+fn present(method: &Method, scope: Scope, query: &Query) -> Vec<&'static str> {
+    let chooses = |name: &str| match name {
+        "partNumber" => *method == Method::PUT && scope == Scope::Object,
+        "list-type" => *method == Method::GET && scope == Scope::Bucket,
+        // The service has none.
+        _ => scope != Scope::Service,
+    };
+    CORE.iter().chain(OTHERS).copied().filter(|name| chooses(name) && query.has(name)).collect()
+}
+
+/// A parameter that means something is sent once: nobody may check the first and use the second.
+fn refuse_repeated(query: &Query) -> S3Result<()> {
+    for name in CORE.iter().chain(OTHERS).chain(PARAMETERS) {
+        if 1 < query.count(name) {
+            return Err(S3Error::argument(name, "", "The parameter is given more than once."));
+        }
+    }
+    Ok(())
+}
+
+fn refuse_contradictions(call: &Call<'_>) -> S3Result<()> {
+    let exclusive = call.present.iter().filter(|name| !["partNumber", "list-type"].contains(name)).count();
+    if 1 < exclusive {
+        return Err(Code::InvalidRequest.says("Conflicting sub-resources are specified in the request."));
+    }
+    let reads = call.method == Method::GET || call.method == Method::HEAD;
+    if reads && call.scope == Scope::Object {
+        for name in ["uploads", "versions"] {
+            if call.present.contains(&name) {
+                return Err(Code::InvalidRequest
+                    .says(format!("There is no such thing as the ?{name} sub-resource for a key")));
+            }
+        }
+    }
+    Ok(())
+}
