@@ -56,6 +56,15 @@ pub const CHUNK_DEADLINE: Duration = Duration::from_secs(10);
 /// A connection attempt and its handshake.
 pub const CONNECT_DEADLINE: Duration = Duration::from_secs(3);
 
+/// Calls open at once on one connection between processes; further ones wait.
+pub const RPC_CALLS_PER_CONNECTION_MAX: usize = 1024;
+/// Connections for chunks to one node.
+pub const RPC_BULK_CONNECTIONS: usize = 4;
+/// Connections of peers that a process serves at once.
+pub const RPC_CONNECTIONS_MAX: usize = 1024;
+/// Bytes of requests that a process reads and handles at once, for each class of connections.
+pub const RPC_SERVER_BYTES_MAX: usize = 64 << 20;
+
 /// Partitions of a new layout.
 pub const PARTITIONS: usize = 1024;
 /// Owners a partition may list; masks have as many bits.
@@ -99,6 +108,7 @@ pub const AWS_CHUNK_BYTES_MIN: u64 = 8 << 10;
 pub const CONNECTIONS_MAX: usize = 4096;
 
 const _: () = assert!(CHUNK_BYTES + 64 * 1024 < FRAME_BYTES_MAX);
+const _: () = assert!(FRAME_BYTES_MAX < RPC_SERVER_BYTES_MAX);
 const _: () = assert!(PUT_BYTES_MAX / CHUNK_BYTES as u64 <= EXTENT_CHUNKS_MAX);
 const _: () = assert!(PARTS_MAX as u64 * PUT_BYTES_MAX == OBJECT_BYTES_MAX);
 const _: () = assert!(INLINE_BYTES_MAX + 64 * 1024 < ENTRY_BYTES_MAX);

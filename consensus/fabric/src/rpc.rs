@@ -5,14 +5,26 @@
 //! certificate where TLS is on) before the first call, so that a moved address never reaches a wrong node.
 //! Bulk and control use separate connections: a chunk never delays a heartbeat.
 
+use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::codec::{self, DecodeError};
 use crate::ids::{ClusterId, NodeId};
+
+mod client;
+mod frame;
+mod handshake;
+mod server;
+
+pub use client::RpcClient;
+pub use server::serve;
 
 /// Who is at an end of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -21,6 +33,15 @@ pub enum Peer {
     Node(NodeId),
     /// A gateway; they have no number.
     Gateway,
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Peer::Node(node) => write!(f, "node {node}"),
+            Peer::Gateway => f.write_str("a gateway"),
+        }
+    }
 }
 
 /// What a connection is used for. Classes never share a connection.
@@ -45,7 +66,7 @@ pub struct Message {
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum RpcError {
     /// The request certainly never reached the peer.
-    #[error("{0} cannot be reached")]
+    #[error("cannot be reached: {0}")]
     Unreachable(String),
     /// The request may have been handled; the reply did not come.
     #[error("no reply: {0}")]
@@ -59,7 +80,8 @@ pub enum RpcError {
 /// 0x03.. chunks, 0x04.. birth and administration.
 #[async_trait]
 pub trait Service: Send + Sync + 'static {
-    /// Handles one call. An `Err` reaches the caller as [`RpcError::Refused`].
+    /// Handles one call. An `Err` reaches the caller as [`RpcError::Refused`], a panic as [`RpcError::Lost`].
+    /// It runs to its end even when the caller is gone, so it must bound its own waits.
     async fn call(&self, from: Peer, method: u16, request: Message) -> Result<Message, String>;
 }
 
@@ -90,3 +112,70 @@ pub struct CallOptions {
     /// The call ends in [`RpcError::Lost`] after this.
     pub deadline: Duration,
 }
+
+/// Format version of typed heads.
+const HEAD_FORMAT: u8 = 1;
+
+/// Encodes the typed part of a request or of an answer.
+pub fn encode_head<T: Serialize>(value: &T) -> Bytes {
+    Bytes::from(codec::encode(HEAD_FORMAT, value))
+}
+
+/// Decodes what [`encode_head`] wrote. In a service: `decode_head(&request.head).map_err(|e| e.to_string())?`.
+pub fn decode_head<T: DeserializeOwned>(head: &[u8]) -> Result<T, DecodeError> {
+    codec::decode(HEAD_FORMAT, "the head of a call", head)
+}
+
+/// An answer with a typed head.
+pub fn reply_typed<A: Serialize>(answer: &A, body: Bytes) -> Message {
+    Message { head: encode_head(answer), body }
+}
+
+/// Puts services together: the upper byte of a method number chooses.
+#[derive(Default)]
+pub struct Router {
+    services: BTreeMap<u8, Arc<dyn Service>>,
+}
+
+impl Router {
+    /// Adds the service for methods `group << 8 ..`. Each group has one.
+    pub fn with(mut self, group: u8, service: Arc<dyn Service>) -> Router {
+        let replaced = self.services.insert(group, service);
+        assert!(replaced.is_none(), "method group {group} has two services");
+        self
+    }
+}
+
+#[async_trait]
+impl Service for Router {
+    async fn call(&self, from: Peer, method: u16, request: Message) -> Result<Message, String> {
+        match self.services.get(&((method >> 8) as u8)) {
+            Some(service) => service.call(from, method, request).await,
+            None => Err(format!("method {method:#06x} is not offered here")),
+        }
+    }
+}
+
+/// What becomes of a frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// It arrives.
+    Deliver,
+    /// It is lost.
+    Drop,
+    /// It arrives twice.
+    Duplicate,
+    /// It arrives this much later, perhaps behind later ones.
+    Delay(Duration),
+}
+
+/// Decides about frames, at the side that calls. For the simulator; production has none.
+pub trait FrameFaults: Send + Sync + 'static {
+    /// The fate of a request to `node`.
+    fn request(&self, node: NodeId, class: Class) -> Fate;
+    /// The fate of a reply from `node`. A duplicate reply is as good as one.
+    fn reply(&self, node: NodeId, class: Class) -> Fate;
+}
+
+#[cfg(test)]
+mod tests;
