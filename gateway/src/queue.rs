@@ -1,0 +1,237 @@
+//! Admission: each class of work has a bound on what runs and a bound on what waits, and the bytes of the process
+//! are split before anybody uses them.
+//!
+//! A full queue, or a wait that is too long, is "certainly not done": 503 `SlowDown`.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use fabric::limits::{GIB, MIB};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
+
+/// The longest wait for a turn.
+pub const TURN_DEADLINE: Duration = Duration::from_secs(10);
+/// What a client is told to wait.
+pub const RETRY_AFTER_SECONDS: u32 = 1;
+/// A request or response body above this is large.
+pub const SMALL_BYTES_MAX: u64 = MIB;
+/// Buffers that one large transfer may hold: chunks on their way to or from three nodes.
+const LARGE_TRANSFER_BYTES: u64 = 6 * MIB;
+const SMALL_TRANSFER_BYTES: u64 = MIB + MIB / 2;
+
+/// Kinds of work that do not stand in each other's way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Work {
+    /// Heads, listings, deletions, buckets.
+    Metadata,
+    /// Bodies up to [`SMALL_BYTES_MAX`].
+    Small,
+    /// Larger bodies.
+    Large,
+    /// Nobody waits for it.
+    Background,
+}
+
+impl Work {
+    /// Label of metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Work::Metadata => "metadata",
+            Work::Small => "small",
+            Work::Large => "large",
+            Work::Background => "background",
+        }
+    }
+}
+
+/// There is no turn for this work now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("too much work of this kind is waiting already")]
+pub struct Busy;
+
+/// How many may run and wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bounds {
+    /// At once.
+    pub running_max: usize,
+    /// Waiting for a turn.
+    pub waiting_max: usize,
+}
+
+/// One queue.
+struct Queue {
+    turns: Arc<Semaphore>,
+    waiting: AtomicUsize,
+    waiting_max: usize,
+}
+
+/// The queues of a gateway.
+pub struct Queues {
+    metadata: Queue,
+    small: Queue,
+    large: Queue,
+    background: Queue,
+}
+
+/// A turn: the work may run until this is dropped.
+pub struct Turn {
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Queues {
+    /// Queues within a byte budget.
+    pub fn new(budget: &Budget) -> Queues {
+        Queues {
+            metadata: Queue::new(budget.bounds(Work::Metadata)),
+            small: Queue::new(budget.bounds(Work::Small)),
+            large: Queue::new(budget.bounds(Work::Large)),
+            background: Queue::new(budget.bounds(Work::Background)),
+        }
+    }
+
+    /// Waits for a turn, at most [`TURN_DEADLINE`], unless too many wait already.
+    pub async fn enter(&self, work: Work) -> Result<Turn, Busy> {
+        let queue = match work {
+            Work::Metadata => &self.metadata,
+            Work::Small => &self.small,
+            Work::Large => &self.large,
+            Work::Background => &self.background,
+        };
+        let turn = queue.enter().await;
+        if turn.is_err() {
+            metrics::counter!("fluffy_queue_refusals_total", "work" => work.name()).increment(1);
+        }
+        turn
+    }
+}
+
+impl Queue {
+    fn new(bounds: Bounds) -> Queue {
+        Queue {
+            turns: Arc::new(Semaphore::new(bounds.running_max)),
+            waiting: AtomicUsize::new(0),
+            waiting_max: bounds.waiting_max,
+        }
+    }
+
+    async fn enter(&self) -> Result<Turn, Busy> {
+        if let Ok(permit) = self.turns.clone().try_acquire_owned() {
+            return Ok(Turn { _permit: permit });
+        }
+        let _place = Place::take(&self.waiting, self.waiting_max).ok_or(Busy)?;
+        let permit = timeout(TURN_DEADLINE, self.turns.clone().acquire_owned()).await.map_err(|_| Busy)?;
+        permit.map(|permit| Turn { _permit: permit }).map_err(|_| Busy)
+    }
+}
+
+/// A place among those who wait.
+struct Place<'a>(&'a AtomicUsize);
+
+impl<'a> Place<'a> {
+    fn take(waiting: &'a AtomicUsize, waiting_max: usize) -> Option<Place<'a>> {
+        let place = Place(waiting);
+        // Dropping `place` gives it back where there was none.
+        (waiting.fetch_add(1, Ordering::Relaxed) < waiting_max).then_some(place)
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// The bytes of a process: what `memory_limit` allows for everything that can grow. The parts add up to 60 % of
+/// it; the rest is for stacks, connections, the allocator and what cannot be counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Budget {
+    /// Hot chunks.
+    pub cache_bytes: u64,
+    /// Bodies of requests and responses on their way.
+    pub transfer_bytes: u64,
+    /// Everything of the storage nodes in this process: write buffers, table caches, overlay.
+    pub storage_bytes: u64,
+}
+
+/// Below this nothing works.
+pub const MEMORY_LIMIT_MIN: u64 = 128 * MIB;
+
+impl Budget {
+    /// Splits `memory_limit` among the gateway and `nodes` storage nodes in the same process.
+    pub fn split(memory_limit: u64, nodes: usize) -> Budget {
+        let all = memory_limit.max(MEMORY_LIMIT_MIN) / 10 * 6;
+        let storage_bytes = if nodes == 0 { 0 } else { all / 2 };
+        let gateway = all - storage_bytes;
+        Budget { cache_bytes: (gateway / 3).min(4 * GIB), transfer_bytes: gateway / 3 * 2, storage_bytes }
+    }
+
+    /// Bounds of a queue within this budget.
+    pub fn bounds(&self, work: Work) -> Bounds {
+        let fit = |bytes: u64, each: u64, least: usize, most: usize| {
+            usize::try_from(bytes / each).unwrap_or(most).clamp(least, most)
+        };
+        match work {
+            Work::Metadata => Bounds { running_max: 256, waiting_max: 2048 },
+            Work::Small => Bounds {
+                running_max: fit(self.transfer_bytes / 3, SMALL_TRANSFER_BYTES, 8, 512),
+                waiting_max: 2048,
+            },
+            Work::Large => Bounds {
+                running_max: fit(self.transfer_bytes / 3 * 2, LARGE_TRANSFER_BYTES, 4, 512),
+                waiting_max: 512,
+            },
+            Work::Background => Bounds { running_max: 4, waiting_max: 64 },
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn queue(running_max: usize, waiting_max: usize) -> Queue {
+        Queue::new(Bounds { running_max, waiting_max })
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_full_queue_refuses_at_once_and_a_long_wait_at_last() {
+        let queue = Arc::new(queue(1, 1));
+        let turn = queue.enter().await.unwrap();
+        let (second, third) = tokio::join!(queue.enter(), queue.enter());
+        assert_eq!([second.err(), third.err()], [Some(Busy), Some(Busy)]);
+        assert_eq!(queue.waiting.load(Ordering::Relaxed), 0, "places are given back");
+        drop(turn);
+        assert!(queue.enter().await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn turns_are_given_in_the_order_of_waiting() {
+        let queue = queue(1, 2);
+        let turn = queue.enter().await.unwrap();
+        let order = std::cell::RefCell::new(Vec::new());
+        let wait = |name: u8| {
+            let (queue, order) = (&queue, &order);
+            async move {
+                let turn = queue.enter().await;
+                order.borrow_mut().push(name);
+                drop(turn);
+            }
+        };
+        tokio::join!(wait(1), wait(2), async { drop(turn) });
+        assert_eq!(order.into_inner(), [1, 2]);
+    }
+
+    #[test]
+    fn the_budget_stays_within_60_percent() {
+        for (limit, nodes) in [(0, 1), (128 * MIB, 0), (512 * MIB, 1), (GIB, 3), (64 * GIB, 1)] {
+            let budget = Budget::split(limit, nodes);
+            let all = budget.cache_bytes + budget.transfer_bytes + budget.storage_bytes;
+            assert!(all <= limit.max(MEMORY_LIMIT_MIN) / 10 * 6, "{budget:?}");
+            let large = budget.bounds(Work::Large).running_max as u64;
+            assert!(large * LARGE_TRANSFER_BYTES <= budget.transfer_bytes.max(4 * LARGE_TRANSFER_BYTES));
+        }
+    }
+}
