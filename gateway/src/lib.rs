@@ -3,6 +3,10 @@
 //! [`s3`] is the dialect, [`data`] turns bodies into extents and back and never imports [`s3`].
 //! Must not know: redb, openraft, the disks of nodes.
 
+pub mod accounts;
+pub mod config;
 pub mod data;
 pub mod http;
+pub mod queue;
 pub mod s3;
+pub mod secrets;

@@ -88,7 +88,11 @@ fn draw_text(env: &dyn Env, alphabet: &[u8], chars: usize) -> String {
         let mut bytes = [0; 64];
         env.random(&mut bytes);
         let drawn = bytes.iter().filter(|&&byte| usize::from(byte) < fair);
-        text.extend(drawn.map(|&byte| char::from(alphabet[usize::from(byte) % alphabet.len()])).take(chars - text.len()));
+        text.extend(
+            drawn
+                .map(|&byte| char::from(alphabet[usize::from(byte) % alphabet.len()]))
+                .take(chars - text.len()),
+        );
     }
     text
 }

@@ -63,7 +63,7 @@ impl Notes {
     pub fn end(&self) {
         self.with(|notes| {
             notes.active = notes.active.saturating_sub(1);
-            notes.idle_since = Some(Instant::now());
+            notes.idle_since = Some(now());
         });
     }
 
@@ -75,7 +75,7 @@ impl Notes {
     /// Whether a timer that fired now must be put off, and until when.
     fn put_off(&self, started: Instant, wait: Duration) -> Option<Instant> {
         self.with(|notes| {
-            let now = Instant::now();
+            let now = now();
             if notes.active > 0 {
                 return Some(now + wait);
             }
@@ -83,6 +83,12 @@ impl Notes {
             (due > now).then_some(due)
         })
     }
+}
+
+/// Tokio's clock, which also drives the timers here; the simulator drives it in turn.
+#[allow(clippy::disallowed_methods)]
+fn now() -> Instant {
+    Instant::now()
 }
 
 /// See the file's head.
@@ -117,7 +123,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Guard<S> {
             ended: false,
             notes,
             timer: Box::pin(sleep(HEAD_DEADLINE)),
-            timer_started: Instant::now(),
+            timer_started: now(),
             timer_wait: HEAD_DEADLINE,
             write_stall: None,
         }
@@ -144,7 +150,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Guard<S> {
     }
 
     fn arm(&mut self, wait: Duration) {
-        self.timer_started = Instant::now();
+        self.timer_started = now();
         self.timer_wait = wait;
         self.timer.as_mut().reset(self.timer_started + wait);
     }

@@ -1,0 +1,156 @@
+//! Records that every request needs, kept for seconds: access keys and buckets.
+//!
+//! [`Records`] stands in front of the metadata and looks like it. What always holds: a record is used for at most
+//! [`RECORD_LIFETIME`] after it was asked for, so a revoked key is dead everywhere within five seconds; what this
+//! gateway changes itself, it forgets at once; that something does *not* exist is never kept.
+
+use std::hash::Hash;
+use std::num::NonZeroUsize;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use consensus::client::{Meta, MetaError, ReadGuard, WriteGuard};
+use consensus::meta::command::{Command, Done, Reject};
+use consensus::meta::model::{AccessKey, Bucket};
+use consensus::meta::names::{AccessKeyId, BucketName};
+use consensus::meta::query::{Answer, Answered, Query};
+use fabric::env::Env;
+use lru::LruCache;
+
+/// A record is asked for again after this.
+pub const RECORD_LIFETIME: Duration = Duration::from_secs(4);
+/// Records of each kind.
+const RECORDS_MAX: NonZeroUsize = NonZeroUsize::new(10_000).expect("10,000 is not 0");
+
+/// See the file's head.
+pub struct Records {
+    meta: Arc<dyn Meta>,
+    env: Arc<dyn Env>,
+    keys: Mutex<LruCache<AccessKeyId, Kept<AccessKey>>>,
+    buckets: Mutex<LruCache<BucketName, Kept<Bucket>>>,
+}
+
+struct Kept<T> {
+    record: T,
+    index: u64,
+    asked: Duration,
+}
+
+impl Records {
+    /// In front of `meta`.
+    pub fn new(meta: Arc<dyn Meta>, env: Arc<dyn Env>) -> Records {
+        Records {
+            meta,
+            env,
+            keys: Mutex::new(LruCache::new(RECORDS_MAX)),
+            buckets: Mutex::new(LruCache::new(RECORDS_MAX)),
+        }
+    }
+
+    fn kept<K: Hash + Eq, T: Clone>(
+        &self,
+        cache: &Mutex<LruCache<K, Kept<T>>>,
+        name: &K,
+    ) -> Option<(u64, T)> {
+        let mut cache = locked(cache);
+        let kept = cache.get(name)?;
+        if self.env.monotonic().saturating_sub(kept.asked) < RECORD_LIFETIME {
+            return Some((kept.index, kept.record.clone()));
+        }
+        cache.pop(name);
+        None
+    }
+
+    /// Forgets what a command may have changed.
+    fn forget(&self, command: &Touched) {
+        match command {
+            Touched::Nothing => {}
+            Touched::Keys => locked(&self.keys).clear(),
+            Touched::Buckets => locked(&self.buckets).clear(),
+        }
+    }
+
+    fn note_missing(&self, reject: &Reject) {
+        if *reject == Reject::NoSuchBucket {
+            locked(&self.buckets).clear();
+        }
+    }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Each change of a cache is a single call, so poison means nothing here.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Which records a command changes.
+enum Touched {
+    Nothing,
+    Keys,
+    Buckets,
+}
+
+impl Touched {
+    fn by(command: &Command) -> Touched {
+        match command {
+            Command::AddUser(_)
+            | Command::RemoveUser(_)
+            | Command::AddAccessKey(_)
+            | Command::RemoveAccessKey(_) => Touched::Keys,
+            Command::CreateBucket(_) | Command::DeleteBucket(_) => Touched::Buckets,
+            _ => Touched::Nothing,
+        }
+    }
+}
+
+#[async_trait]
+impl Meta for Records {
+    async fn propose(&self, command: Command) -> Result<Done, MetaError> {
+        let touched = Touched::by(&command);
+        let outcome = self.meta.propose(command).await;
+        self.forget(&touched);
+        if let Err(MetaError::Rejected(reject)) = &outcome {
+            self.note_missing(reject);
+        }
+        outcome
+    }
+
+    async fn query(&self, query: Query) -> Result<Answered, MetaError> {
+        let kept = match &query {
+            Query::Bucket(name) => self
+                .kept(&self.buckets, name)
+                .map(|(index, bucket)| Answered { index, answer: Ok(Answer::Bucket(Some(bucket))) }),
+            Query::AccessKey(id) => self
+                .kept(&self.keys, id)
+                .map(|(index, key)| Answered { index, answer: Ok(Answer::AccessKey(Some(key))) }),
+            _ => None,
+        };
+        if let Some(answered) = kept {
+            return Ok(answered);
+        }
+        // The time of the question counts, not of the answer: a record is true as of somewhere between.
+        let asked = self.env.monotonic();
+        let answered = self.meta.query(query).await?;
+        let index = answered.index;
+        match &answered.answer {
+            Ok(Answer::Bucket(Some(bucket))) => {
+                let kept = Kept { record: bucket.clone(), index, asked };
+                locked(&self.buckets).put(bucket.name.clone(), kept);
+            }
+            Ok(Answer::AccessKey(Some(key))) => {
+                locked(&self.keys).put(key.id.clone(), Kept { record: key.clone(), index, asked });
+            }
+            Err(reject) => self.note_missing(reject),
+            Ok(_) => {}
+        }
+        Ok(answered)
+    }
+
+    async fn begin_write(&self) -> Result<WriteGuard, MetaError> {
+        self.meta.begin_write().await
+    }
+
+    fn begin_read(&self) -> ReadGuard {
+        self.meta.begin_read()
+    }
+}

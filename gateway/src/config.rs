@@ -1,0 +1,452 @@
+//! Options of `fluffy-gateway`: parsed and checked once, then relied on.
+//!
+//! Scripts rely on the names here: options are added, never renamed. A wrong option is one sentence that says what
+//! and where, and exit code 2.
+
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Parser, Subcommand};
+use fabric::limits::{GIB, KIB, MEMORY_LIMIT_DEFAULT, MIB};
+
+use crate::queue::MEMORY_LIMIT_MIN;
+
+/// Storage nodes that one process can hold.
+pub const EMBEDDED_NODES_MAX: u16 = 9;
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0   done, or stopped by SIGTERM or SIGINT after requests in progress were finished
+  1   it could not be done: the reason is the last line on standard error
+  2   wrong options or configuration
+  70  stopped itself, because going on could have cost data: the reason is in the log
+
+Variables beside those named above:
+  FLUFFY_ROOT_ACCESS_KEY, FLUFFY_ROOT_SECRET_KEY   keys of the first user, used on the first start only
+  FLUFFY_SECRET_KEY                                secret for `user add` (not visible to other processes' users)
+  FLUFFY_LOG                                       what is logged: error, warn, info (default), debug, or filters
+  FLUFFY_LOG_FORMAT                                `json` for one JSON object a line";
+
+/// An S3-compatible object store. Without options: a whole store in this process, data in ./fluffy-data.
+#[derive(Debug, Clone, Parser)]
+#[command(name = "fluffy-gateway", version, after_help = EXIT_CODES, args_conflicts_with_subcommands = false)]
+pub struct Cli {
+    /// What to do instead of serving.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    /// Which store.
+    #[command(flatten)]
+    pub store: StoreArgs,
+    /// How to serve.
+    #[command(flatten)]
+    pub serve: ServeArgs,
+}
+
+/// Options that say which store is meant.
+#[derive(Debug, Clone, Default, Args)]
+pub struct StoreArgs {
+    /// Data directory of an embedded store; with --nodes, several (A,B,C) put the nodes on different disks
+    #[arg(long, global = true, value_name = "DIR", value_delimiter = ',', env = "FLUFFY_DATA")]
+    pub data: Vec<PathBuf>,
+    /// Configuration of a cluster; without it the store is embedded
+    #[arg(long, global = true, value_name = "FILE", env = "FLUFFY_CONFIG")]
+    pub config: Option<PathBuf>,
+}
+
+/// Options for serving.
+#[derive(Debug, Clone, Args)]
+pub struct ServeArgs {
+    /// Where S3 clients connect [default: 127.0.0.1:9000]
+    #[arg(long, value_name = "ADDR:PORT", env = "FLUFFY_LISTEN")]
+    pub listen: Option<String>,
+    /// Where health, metrics and administration are [default: 127.0.0.1:9001]
+    #[arg(long, value_name = "ADDR:PORT", env = "FLUFFY_ADMIN_LISTEN")]
+    pub admin_listen: Option<String>,
+    /// Storage nodes in this process (1 or 3 to 9); three copies with 3 or more
+    #[arg(long, value_name = "N", env = "FLUFFY_NODES")]
+    pub nodes: Option<u16>,
+    /// Keep everything in memory and forget it at the end; for tests
+    #[arg(long, conflicts_with = "config")]
+    pub memory: bool,
+    /// Region that clients sign for [default: us-east-1]
+    #[arg(long, value_name = "NAME", env = "FLUFFY_REGION")]
+    pub region: Option<String>,
+    /// Domain for virtual-host style addresses (bucket.NAME); may be given several times
+    #[arg(long, value_name = "NAME", value_delimiter = ',', env = "FLUFFY_DOMAIN")]
+    pub domain: Vec<String>,
+    /// Ceiling for the memory of this process, for example 512MiB [default: 1GiB]
+    #[arg(long, value_name = "BYTES", value_parser = parse_bytes, env = "FLUFFY_MEMORY_LIMIT")]
+    pub memory_limit: Option<u64>,
+    /// Certificate chain (PEM) for TLS; reloaded when it changes
+    #[arg(long, value_name = "FILE", requires = "tls_key", env = "FLUFFY_TLS_CERT")]
+    pub tls_cert: Option<PathBuf>,
+    /// Private key (PEM) of --tls-cert
+    #[arg(long, value_name = "FILE", requires = "tls_cert", env = "FLUFFY_TLS_KEY")]
+    pub tls_key: Option<PathBuf>,
+}
+
+/// What can be done instead of serving. All of it talks to the admin port of a running store.
+#[derive(Debug, Clone, Subcommand)]
+pub enum Command {
+    /// Manage users and their access keys
+    User {
+        /// What to do.
+        #[command(subcommand)]
+        action: UserAction,
+    },
+    /// Show nodes, leader, copies owed, space and versions
+    Status {
+        /// Whom to ask.
+        #[command(flatten)]
+        admin: AdminArgs,
+        /// Answer in JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// Where the running store is.
+#[derive(Debug, Clone, Args)]
+pub struct AdminArgs {
+    /// Admin port of the running store [default: 127.0.0.1:9001]
+    #[arg(long, visible_alias = "admin-listen", value_name = "ADDR:PORT", env = "FLUFFY_ADMIN")]
+    pub admin: Option<String>,
+    /// Certificate authority (PEM) of the admin port, if it speaks TLS
+    #[arg(long, value_name = "FILE", env = "FLUFFY_ADMIN_CA")]
+    pub admin_ca: Option<PathBuf>,
+}
+
+/// What to do with users.
+#[derive(Debug, Clone, Subcommand)]
+pub enum UserAction {
+    /// Add a user; or, with --access-key, another key to an existing one
+    Add {
+        /// 1 to 64 letters, digits and +=,.@_-
+        name: String,
+        /// Access key to import; drawn if left out
+        #[arg(long, value_name = "K")]
+        access_key: Option<String>,
+        /// Secret key to import, at least 16 characters (others can see it in the process list)
+        #[arg(long, value_name = "S", env = "FLUFFY_SECRET_KEY", hide_env_values = true)]
+        secret_key: Option<String>,
+        /// Read the secret key from the first line of standard input
+        #[arg(long, conflicts_with = "secret_key")]
+        secret_stdin: bool,
+        /// Answer in JSON
+        #[arg(long)]
+        json: bool,
+        /// Whom to ask.
+        #[command(flatten)]
+        admin: AdminArgs,
+    },
+    /// List users with their access keys
+    List {
+        /// Answer in JSON
+        #[arg(long)]
+        json: bool,
+        /// Whom to ask.
+        #[command(flatten)]
+        admin: AdminArgs,
+    },
+    /// Remove a user that owns no buckets
+    Remove {
+        /// Who.
+        name: String,
+        /// Whom to ask.
+        #[command(flatten)]
+        admin: AdminArgs,
+    },
+    /// Give a user a new key and take all the old ones away
+    Rotate {
+        /// Who.
+        name: String,
+        /// Answer in JSON
+        #[arg(long)]
+        json: bool,
+        /// Whom to ask.
+        #[command(flatten)]
+        admin: AdminArgs,
+    },
+}
+
+/// Wrong options or configuration: one sentence. Exit code 2.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct UsageError(pub String);
+
+/// Where the parts of the store run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Mode {
+    /// In this process, on disk. One directory, or one a node.
+    Embedded {
+        /// Storage nodes.
+        nodes: u16,
+        /// Their directories; the first also holds what belongs to the store as a whole.
+        data: Vec<PathBuf>,
+    },
+    /// In this process, in memory.
+    Memory {
+        /// Storage nodes.
+        nodes: u16,
+    },
+    /// In other processes.
+    Cluster {
+        /// The configuration file.
+        config: PathBuf,
+    },
+}
+
+/// Everything that serving needs to know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// Where the store is.
+    pub mode: Mode,
+    /// S3 address.
+    pub listen: String,
+    /// Admin address.
+    pub admin_listen: String,
+    /// Region.
+    pub region: String,
+    /// Domains of virtual-host style.
+    pub domains: Vec<String>,
+    /// Ceiling of memory.
+    pub memory_limit: u64,
+    /// Certificate and key.
+    pub tls: Option<(PathBuf, PathBuf)>,
+}
+
+/// The data directory when none is given.
+pub const DATA_DEFAULT: &str = "fluffy-data";
+/// The admin address when none is given.
+pub const ADMIN_DEFAULT: &str = "127.0.0.1:9001";
+
+impl Settings {
+    /// Checks the options. What they leave open is `file`'s (the gateway's part of a configuration file), then
+    /// the default.
+    pub fn resolve(
+        store: &StoreArgs,
+        serve: &ServeArgs,
+        file: &FileSettings,
+    ) -> Result<Settings, UsageError> {
+        let pick = |option: &Option<String>, file: &Option<String>, default: &str| {
+            option.clone().or_else(|| file.clone()).unwrap_or_else(|| default.to_string())
+        };
+        let settings = Settings {
+            mode: mode(store, serve)?,
+            listen: pick(&serve.listen, &file.listen, "127.0.0.1:9000"),
+            admin_listen: pick(&serve.admin_listen, &file.admin_listen, ADMIN_DEFAULT),
+            region: pick(&serve.region, &file.region, "us-east-1"),
+            domains: if serve.domain.is_empty() { file.domains.clone() } else { serve.domain.clone() },
+            memory_limit: serve.memory_limit.or(file.memory_limit).unwrap_or(MEMORY_LIMIT_DEFAULT),
+            tls: serve.tls_cert.clone().zip(serve.tls_key.clone()).or_else(|| file.tls.clone()),
+        };
+        settings.check()?;
+        Ok(settings)
+    }
+
+    fn check(&self) -> Result<(), UsageError> {
+        check_address("--listen", &self.listen)?;
+        check_address("--admin-listen", &self.admin_listen)?;
+        if !is_loopback(&self.admin_listen) && self.tls.is_none() {
+            return wrong(format!(
+                "--admin-listen {} is reachable from other machines, which needs --tls-cert and --tls-key",
+                self.admin_listen
+            ));
+        }
+        let region_char = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+        if self.region.is_empty() || self.region.len() > 64 || !self.region.bytes().all(region_char) {
+            return wrong(format!("--region {:?}: a region consists of a-z, 0-9 and '-'", self.region));
+        }
+        for domain in &self.domains {
+            let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-.".contains(&byte);
+            if domain.is_empty() || domain.starts_with('.') || !domain.bytes().all(allowed) {
+                return wrong(format!("--domain {domain:?} is not a domain name"));
+            }
+        }
+        if self.memory_limit < MEMORY_LIMIT_MIN {
+            return wrong(format!("--memory-limit: the least is {}MiB", MEMORY_LIMIT_MIN / MIB));
+        }
+        Ok(())
+    }
+}
+
+/// The gateway's part of a configuration file.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct FileSettings {
+    pub listen: Option<String>,
+    pub admin_listen: Option<String>,
+    pub region: Option<String>,
+    pub domains: Vec<String>,
+    pub memory_limit: Option<u64>,
+    pub tls: Option<(PathBuf, PathBuf)>,
+}
+
+fn wrong<T>(why: String) -> Result<T, UsageError> {
+    Err(UsageError(why))
+}
+
+fn mode(store: &StoreArgs, serve: &ServeArgs) -> Result<Mode, UsageError> {
+    if let Some(config) = &store.config {
+        return match (serve.nodes, store.data.is_empty()) {
+            (Some(_), _) => {
+                wrong("--nodes and --config exclude each other: the nodes are in the file".to_string())
+            }
+            (None, false) => wrong("--data and --config exclude each other".to_string()),
+            (None, true) => Ok(Mode::Cluster { config: config.clone() }),
+        };
+    }
+    let nodes = serve.nodes.unwrap_or(1);
+    if nodes != 1 && !(3..=EMBEDDED_NODES_MAX).contains(&nodes) {
+        return wrong(format!("--nodes {nodes}: it is 1, or 3 to {EMBEDDED_NODES_MAX}"));
+    }
+    if serve.memory {
+        return match store.data.is_empty() {
+            true => Ok(Mode::Memory { nodes }),
+            false => wrong("--memory and --data exclude each other".to_string()),
+        };
+    }
+    let data = if store.data.is_empty() { vec![PathBuf::from(DATA_DEFAULT)] } else { store.data.clone() };
+    if data.len() != 1 && data.len() != usize::from(nodes) {
+        return wrong(format!(
+            "--data names {} directories for {nodes} node(s): give one, or one a node",
+            data.len()
+        ));
+    }
+    if let Some(twice) = data.iter().enumerate().find(|(at, path)| data[..*at].contains(path)) {
+        return wrong(format!("--data names {} twice", twice.1.display()));
+    }
+    Ok(Mode::Embedded { nodes, data })
+}
+
+fn check_address(option: &str, address: &str) -> Result<(), UsageError> {
+    let parsed =
+        address.rsplit_once(':').filter(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok());
+    match parsed {
+        Some((host, _)) if !host.contains(':') || (host.starts_with('[') && host.ends_with(']')) => Ok(()),
+        _ => wrong(format!("{option} {address:?} is not an address like 127.0.0.1:9000")),
+    }
+}
+
+/// Whether only this machine can reach the address.
+pub fn is_loopback(address: &str) -> bool {
+    let Some((host, _)) = address.rsplit_once(':') else {
+        return false;
+    };
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
+/// Bytes as people write them: `1073741824`, `512MiB`, `4GiB`, `64KiB`.
+pub fn parse_bytes(text: &str) -> Result<u64, String> {
+    let digits = text.trim_end_matches(|letter: char| !letter.is_ascii_digit());
+    let unit = match &text[digits.len()..] {
+        "" | "B" => 1,
+        "KiB" => KIB,
+        "MiB" => MIB,
+        "GiB" => GIB,
+        other => return Err(format!("{other:?} is no unit; B, KiB, MiB and GiB are")),
+    };
+    let number: u64 = digits.parse().map_err(|_| format!("{text:?} is not a number of bytes"))?;
+    number.checked_mul(unit).ok_or_else(|| format!("{text:?} is too large"))
+}
+
+/// The directory that holds what belongs to a store as a whole (keys, tokens).
+pub fn store_dir(store: &StoreArgs) -> PathBuf {
+    store.data.first().cloned().unwrap_or_else(|| PathBuf::from(DATA_DEFAULT))
+}
+
+/// Where the admin token of an embedded store is.
+pub fn admin_token_path(dir: &Path) -> PathBuf {
+    dir.join("admin-token")
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn resolve(line: &str) -> Result<Settings, String> {
+        let words = std::iter::once("fluffy-gateway").chain(line.split_whitespace());
+        let cli = Cli::try_parse_from(words).map_err(|error| error.to_string())?;
+        Settings::resolve(&cli.store, &cli.serve, &FileSettings::default()).map_err(|error| error.0)
+    }
+
+    #[test]
+    fn defaults_are_what_scripts_rely_on() {
+        let settings = resolve("").unwrap();
+        assert_eq!(settings.mode, Mode::Embedded { nodes: 1, data: vec!["fluffy-data".into()] });
+        assert_eq!(
+            (settings.listen.as_str(), settings.admin_listen.as_str()),
+            ("127.0.0.1:9000", "127.0.0.1:9001")
+        );
+        assert_eq!((settings.region.as_str(), settings.memory_limit), ("us-east-1", GIB));
+    }
+
+    #[test]
+    fn options_are_taken() {
+        let line = "--nodes 3 --data /a,/b,/c --listen [::1]:1 --region eu-west-1 --domain s3.example.org \
+                    --memory-limit 512MiB";
+        let settings = resolve(line).unwrap();
+        assert_eq!(
+            settings.mode,
+            Mode::Embedded { nodes: 3, data: vec!["/a".into(), "/b".into(), "/c".into()] }
+        );
+        assert_eq!(
+            (settings.memory_limit, settings.domains.as_slice()),
+            (512 * MIB, &["s3.example.org".to_string()][..])
+        );
+        assert_eq!(resolve("--memory").unwrap().mode, Mode::Memory { nodes: 1 });
+        assert_eq!(resolve("--config c.yaml").unwrap().mode, Mode::Cluster { config: "c.yaml".into() });
+    }
+
+    #[test]
+    fn wrong_options_say_what_and_where() {
+        for (line, said) in [
+            ("--nodes 2", "--nodes 2: it is 1, or 3 to 9"),
+            ("--nodes 3 --data /a,/b", "--data names 2 directories for 3 node(s)"),
+            ("--nodes 3 --data /a,/b,/a", "--data names /a twice"),
+            ("--nodes 3 --config c.yaml", "--nodes and --config exclude each other"),
+            ("--data /a --config c.yaml", "--data and --config exclude each other"),
+            ("--memory --data /a", "--memory and --data exclude each other"),
+            ("--memory --config c.yaml", "cannot be used with"),
+            ("--listen 9000", "--listen \"9000\" is not an address"),
+            ("--listen ::1:9000", "--listen \"::1:9000\" is not an address"),
+            ("--listen a:70000", "--listen \"a:70000\" is not an address"),
+            ("--admin-listen 0.0.0.0:9001", "needs --tls-cert and --tls-key"),
+            ("--region EU", "--region \"EU\""),
+            ("--domain .x", "--domain \".x\" is not a domain name"),
+            ("--memory-limit 1MiB", "--memory-limit: the least is 128MiB"),
+            ("--memory-limit 1MB", "\"MB\" is no unit"),
+            ("--tls-cert a", "--tls-key"),
+            ("--unknown", "--unknown"),
+        ] {
+            let error = resolve(line).expect_err(line);
+            assert!(error.contains(said), "{line}: {error}");
+        }
+    }
+
+    #[test]
+    fn help_names_every_option_variable_and_exit_code() {
+        let help = <Cli as clap::CommandFactory>::command().render_long_help().to_string();
+        for word in [
+            "--listen",
+            "--admin-listen",
+            "--data",
+            "--config",
+            "--region",
+            "--domain",
+            "--nodes",
+            "--memory",
+            "--memory-limit",
+            "--tls-cert",
+            "--tls-key",
+            "FLUFFY_ROOT_ACCESS_KEY",
+            "FLUFFY_LOG_FORMAT",
+            "70  ",
+            "user",
+            "status",
+        ] {
+            assert!(help.contains(word), "{word}");
+        }
+    }
+}
