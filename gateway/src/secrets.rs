@@ -149,3 +149,46 @@ impl ClusterKey {
         String::from_utf8(opened).map(Secret).map_err(|_| SecretError::Sealed)
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use fabric::env::system::SystemEnv;
+
+    use super::*;
+
+    #[test]
+    fn a_secret_opens_under_its_key_and_id_only() {
+        let env = SystemEnv::default();
+        let (key, id, secret) = (ClusterKey::draw(&env), draw_access_key(&env), Secret::draw(&env));
+        let sealed = key.seal(&env, &id, &secret);
+        assert!(key.open(&id, &sealed).unwrap() == secret);
+        assert_ne!(sealed, key.seal(&env, &id, &secret), "every nonce is new");
+        assert!(!sealed.windows(8).any(|window| secret.expose().as_bytes().starts_with(window)));
+
+        let copy = ClusterKey::from_hex(&key.to_hex()).unwrap();
+        assert!(copy.open(&id, &sealed).is_ok());
+        assert_eq!(key.open(&draw_access_key(&env), &sealed).err(), Some(SecretError::Sealed));
+        assert_eq!(ClusterKey::draw(&env).open(&id, &sealed).err(), Some(SecretError::Sealed));
+        for cut in 0..sealed.len() {
+            assert_eq!(key.open(&id, &sealed[..cut]).err(), Some(SecretError::Sealed));
+        }
+    }
+
+    #[test]
+    fn drawn_and_chosen_secrets() {
+        let env = SystemEnv::default();
+        assert_eq!((draw_access_key(&env).as_str().len(), Secret::draw(&env).expose().len()), (20, 40));
+        for (text, expected) in [
+            ("0123456789abcdef", None),
+            ("0123456789abcde", Some(SecretError::Length)),
+            ("", Some(SecretError::Length)),
+            ("0123456789 abcdef", Some(SecretError::Characters)),
+            ("0123456789abcdéf", Some(SecretError::Characters)),
+        ] {
+            assert_eq!(Secret::chosen(text).err(), expected, "{text:?}");
+        }
+        assert_eq!(format!("{:?}", Secret::draw(&env)), "Secret(…)");
+        assert_eq!(ClusterKey::from_hex("00").err(), Some(SecretError::Key));
+    }
+}

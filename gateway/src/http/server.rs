@@ -112,3 +112,212 @@ fn start(serving: &Serving, stream: BoxStream, source: SocketAddr, permit: Owned
     };
     serving.seams.env.spawn("http connection", Box::pin(task));
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use async_trait::async_trait;
+    use bytes::Bytes;
+    use fabric::disks::MemoryDisks;
+    use fabric::env::system::SystemEnv;
+    use fabric::net::{LocalNet, Net};
+    use http::{Request, Response};
+    use http_body_util::{BodyExt, StreamBody};
+    use hyper::body::Frame;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+    use crate::http::{BoxError, Refusal, RequestBody, ResponseBody, full};
+
+    /// `/echo` reads the body and says its length, `/deaf` answers 404 without reading, `/endless` never stops.
+    struct Stub;
+
+    #[async_trait]
+    impl Handler for Stub {
+        async fn handle(&self, request: Request<RequestBody>, _: SocketAddr) -> Response<ResponseBody> {
+            let answer =
+                |status: u16, body: ResponseBody| Response::builder().status(status).body(body).unwrap();
+            match request.uri().path() {
+                "/echo" => match request.into_body().collect().await {
+                    Ok(body) => answer(200, full(body.to_bytes().len().to_string())),
+                    Err(error) => answer(400, full(error.to_string())),
+                },
+                "/deaf" => answer(404, full("no")),
+                "/endless" => {
+                    let block = Ok::<_, BoxError>(Frame::data(Bytes::from(vec![0; 64 << 10])));
+                    let blocks = futures::stream::repeat_with(move || match &block {
+                        Ok(frame) => Ok(Frame::data(frame.data_ref().cloned().unwrap_or_default())),
+                        Err(_) => unreachable!(),
+                    });
+                    answer(200, BodyExt::boxed_unsync(StreamBody::new(blocks)))
+                }
+                "/slow" => {
+                    sleep(Duration::from_secs(20)).await;
+                    answer(200, full("late"))
+                }
+                _ => panic!("planted"),
+            }
+        }
+
+        fn refuse(&self, refusal: Refusal) -> Response<ResponseBody> {
+            Response::builder().status(refusal.status).body(full(refusal.code)).unwrap()
+        }
+    }
+
+    struct Served {
+        net: LocalNet,
+        address: String,
+        stop: watch::Sender<bool>,
+        done: tokio::sync::oneshot::Receiver<()>,
+    }
+
+    async fn served(connections_max: usize) -> Served {
+        let net = LocalNet::default();
+        let listener = net.listen("127.0.0.1:0").await.unwrap();
+        let address = listener.local_address().to_string();
+        let env = Arc::new(SystemEnv::default());
+        let disks = Arc::new(MemoryDisks::new(1 << 20));
+        let seams = Seams { env: env.clone(), net: Arc::new(net.clone()), disks };
+        let (stop, stopped) = watch::channel(false);
+        let (ended, done) = tokio::sync::oneshot::channel();
+        let task = async move {
+            let settings = Settings { connections_max, tls: None };
+            serve(seams, listener, settings, Arc::new(Stub), stopped).await;
+            let _ = ended.send(());
+        };
+        fabric::env::Env::spawn(&*env, "server", Box::pin(task));
+        Served { net, address, stop, done }
+    }
+
+    impl Served {
+        /// Sends `bytes` and reads until the server closes.
+        async fn talk(&self, bytes: &[u8]) -> String {
+            let (mut read, mut write) = tokio::io::split(self.net.connect(&self.address).await.unwrap());
+            let send = async {
+                // The server may close before it read everything.
+                let _ = write.write_all(bytes).await;
+                std::future::pending::<()>().await;
+            };
+            let mut heard = Vec::new();
+            tokio::select! {
+                biased;
+                _ = read.read_to_end(&mut heard) => {}
+                () = send => {}
+            }
+            String::from_utf8_lossy(&heard).into_owned()
+        }
+    }
+
+    const CLOSE: &str = "Connection: close\r\n\r\n";
+
+    #[tokio::test(start_paused = true)]
+    async fn requests_in_turn_on_one_connection() {
+        let served = served(10).await;
+        let line = |length: usize| format!("PUT /echo HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n");
+        let pipelined =
+            format!("{}\r\nhello\r\n{}\r\n{}{}", line(5), line(0), line(3), "Connection: close\r\n\r\nabc");
+        let heard = served.talk(pipelined.as_bytes()).await;
+        assert_eq!(heard.matches("HTTP/1.1 200").count(), 3, "{heard}");
+        assert_eq!(heard.matches("\r\ndate: ").count(), 3, "{heard}");
+        let bodies: Vec<&str> = heard.split("\r\n\r\n").skip(1).map(|body| &body[..1]).collect();
+        assert_eq!(bodies, ["5", "0", "3"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn smuggling_is_answered_once_and_closed() {
+        let served = served(10).await;
+        let hidden = "GET /echo HTTP/1.1\r\nHost: a\r\n\r\n";
+        for head in [
+            "Content-Length: 5\r\nTransfer-Encoding: chunked",
+            "Transfer-Encoding: chunked\r\nContent-Length: 5",
+            "Content-Length: 0\r\nContent-Length: 50",
+            "X: a\nContent-Length: 5",
+        ] {
+            let request = format!("POST /echo HTTP/1.1\r\nHost: a\r\n{head}\r\n\r\n0\r\n\r\n{hidden}");
+            let heard = served.talk(request.as_bytes()).await;
+            assert!(heard.starts_with("HTTP/1.1 400"), "{head}: {heard}");
+            assert_eq!(heard.matches("HTTP/1.1").count(), 1, "{head}: {heard}");
+            assert!(heard.contains("connection: close"), "{head}: {heard}");
+        }
+        let chunked =
+            "POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n0\r\n\r\n";
+        let heard = served.talk(format!("{chunked}{hidden}").as_bytes()).await;
+        assert!(heard.starts_with("HTTP/1.1 200") && heard.ends_with("\r\n\r\n2"), "{heard}");
+        assert!(heard.contains("connection: close"), "{heard}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_refusal_waits_for_the_answers_before_it() {
+        let served = served(10).await;
+        let heard = served.talk(b"GET /slow HTTP/1.1\r\nHost: a\r\n\r\nGET / HTTP/9\r\n\r\n").await;
+        let statuses: Vec<&str> = heard.split("HTTP/1.1 ").skip(1).map(|answer| &answer[..3]).collect();
+        assert_eq!(statuses, ["200", "505"], "{heard}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_before_the_body_arrives_whole() {
+        let served = served(10).await;
+        let head = |length: usize, more: &str| {
+            format!("PUT /deaf HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n{more}\r\n")
+        };
+        let small = format!("{}{}GET /deaf HTTP/1.1\r\nHost: a\r\n{CLOSE}", head(1000, ""), "x".repeat(1000));
+        let heard = served.talk(small.as_bytes()).await;
+        assert_eq!(heard.matches("HTTP/1.1 404").count(), 2, "a small body is drained: {heard}");
+        let large = format!("{}{}", head(64 << 20, ""), "x".repeat(900 << 10));
+        let heard = served.talk(large.as_bytes()).await;
+        assert!(heard.starts_with("HTTP/1.1 404") && heard.contains("connection: close"), "{heard}");
+        let heard = served.talk(head(1000, "Expect: 100-continue\r\n").as_bytes()).await;
+        assert!(heard.starts_with("HTTP/1.1 404") && heard.contains("connection: close"), "{heard}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_panic_ends_its_request_only() {
+        let served = served(1).await;
+        let both = format!("GET /panic HTTP/1.1\r\nHost: a\r\n\r\nGET /echo HTTP/1.1\r\nHost: a\r\n{CLOSE}");
+        let heard = served.talk(both.as_bytes()).await;
+        assert!(heard.starts_with("HTTP/1.1 500") && heard.contains("HTTP/1.1 200"), "{heard}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn silent_and_dawdling_clients_are_closed() {
+        let served = served(10).await;
+        for (bytes, seconds) in [
+            (&b""[..], 30..31),
+            (&b"GET / HT"[..], 30..31),
+            (&b"GET /echo HTTP/1.1\r\nHost: a\r\n\r\n"[..], 75..76),
+            (&b"GET /slow HTTP/1.1\r\nHost: a\r\n\r\n"[..], 95..96),
+        ] {
+            let begin = sleep(Duration::ZERO).deadline();
+            served.talk(bytes).await;
+            let took = sleep(Duration::ZERO).deadline() - begin;
+            assert!(seconds.contains(&took.as_secs()), "{bytes:?}: {took:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_reads_nothing_is_dropped() {
+        let served = served(1).await;
+        let mut stuck = served.net.connect(&served.address).await.unwrap();
+        stuck.write_all(b"GET /endless HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+        // With one connection allowed, this one is served when the stuck one is gone.
+        let heard = served.talk(format!("GET /echo HTTP/1.1\r\nHost: a\r\n{CLOSE}").as_bytes()).await;
+        assert!(heard.starts_with("HTTP/1.1 200"), "{heard}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stop_finishes_requests_and_closes_idle_connections() {
+        let served = served(10).await;
+        let mut busy = served.net.connect(&served.address).await.unwrap();
+        busy.write_all(b"GET /slow HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+        let mut idle = served.net.connect(&served.address).await.unwrap();
+        sleep(Duration::from_secs(1)).await;
+        served.stop.send_replace(true);
+        let (mut finished, mut nothing) = (Vec::new(), Vec::new());
+        busy.read_to_end(&mut finished).await.unwrap();
+        idle.read_to_end(&mut nothing).await.unwrap();
+        assert!(String::from_utf8_lossy(&finished).ends_with("late"));
+        assert!(nothing.is_empty());
+        served.done.await.unwrap();
+        assert!(served.net.connect(&served.address).await.is_err());
+    }
+}
