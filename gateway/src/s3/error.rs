@@ -196,6 +196,18 @@ impl S3Error {
     }
 }
 
+/// The document of an error that has no more than a code and words, for requests that were never parsed.
+pub(super) fn plain_document(code: &str, message: &str, request_id: &str, host_id: &str) -> String {
+    let mut xml = XmlWriter::new();
+    xml.element("Error", |xml| {
+        xml.text("Code", code);
+        xml.text("Message", message);
+        xml.text("RequestId", request_id);
+        xml.text("HostId", host_id);
+    });
+    xml.finish()
+}
+
 /// At most 1,024 bytes of what the client sent: an error does not amplify.
 fn clipped(value: &str) -> &str {
     let mut end = value.len().min(1024);

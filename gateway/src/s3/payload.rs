@@ -4,9 +4,7 @@
 //! committed after that and not before. Framing never reaches an object, a trailer never becomes a header, and no
 //! more than one frame of the connection is held.
 
-use std::time::Duration;
-
-use bytes::{Buf as _, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use consensus::meta::model::{Checksum, ChecksumAlgorithm};
 use fabric::limits::PUT_BYTES_MAX;
 use http::HeaderMap;
@@ -21,14 +19,10 @@ use super::chunked::{ChunkedDecoder, Decoded};
 use super::error::{BoxError, Code, S3Error, S3Result};
 use super::op::BodyRule;
 use super::request::header_text;
+use crate::http::BodyError;
 
 /// The body as the connection gives it.
 pub type RawBody = UnsyncBoxBody<Bytes, BoxError>;
-
-/// Waiting for the client is added up; after so much of it the bytes since must reach the least rate.
-const PATIENCE: Duration = Duration::from_secs(60);
-/// Least rate of a body, bytes a second of waiting.
-const RATE_MIN: u64 = 1024;
 
 /// What a complete body turned out to be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,7 +47,6 @@ pub struct Payload {
     content_md5: Option<[u8; 16]>,
     expected: Expected,
     hasher: Hasher,
-    pace: Pace,
     state: State,
 }
 
@@ -108,7 +101,6 @@ impl Payload {
             content_md5: content_md5(headers)?,
             expected,
             hasher: Hasher::new(algorithm),
-            pace: Pace::default(),
             state: State::Open,
         })
     }
@@ -183,36 +175,17 @@ impl Payload {
         Ok(whole.freeze())
     }
 
-    /// Reads and forgets at most `bytes_max` of what is left on the connection, so that a client that is still
-    /// sending gets to read its error. Returns whether the end was reached.
-    pub(super) async fn drain(&mut self, bytes_max: u64) -> bool {
-        let mut left = bytes_max;
-        loop {
-            match self.body.frame().await {
-                None => return true,
-                Some(Err(_)) => return false,
-                Some(Ok(frame)) => {
-                    let bytes = frame.data_ref().map_or(0, |data| data.len() as u64);
-                    if left < bytes {
-                        return false;
-                    }
-                    left -= bytes;
-                }
-            }
-        }
-    }
-
     async fn advance(&mut self) -> S3Result<Option<Bytes>> {
         loop {
             let bytes = match &mut self.framing {
-                Framing::Identity => match self.pace.frame(&mut self.body).await? {
+                Framing::Identity => match data(&mut self.body).await? {
                     Some(bytes) => bytes,
                     None => return self.complete(None).map(|()| None),
                 },
                 Framing::Chunked(decoder) => match decoder.next()? {
                     Decoded::Bytes(bytes) => bytes,
                     Decoded::Hungry => {
-                        match self.pace.frame(&mut self.body).await? {
+                        match data(&mut self.body).await? {
                             Some(bytes) => decoder.feed(bytes),
                             None => return Err(Code::IncompleteBody.into()),
                         }
@@ -220,7 +193,7 @@ impl Payload {
                     }
                     Decoded::End(trailer) => {
                         // Bytes after the end are no part of any object: refused.
-                        if decoder.has_rest() || self.pace.frame(&mut self.body).await?.is_some() {
+                        if decoder.has_rest() || data(&mut self.body).await?.is_some() {
                             return Err(Code::IncompleteBody.says("There are bytes after the last chunk."));
                         }
                         return self.complete(trailer).map(|()| None);
@@ -290,41 +263,24 @@ fn chunked(
     Framing::Chunked(Box::new(ChunkedDecoder::new(length.unwrap_or(0), signer, declared, trailers)))
 }
 
-/// Adds up the time spent waiting for the client and breaks off a body that comes too slowly. Time in which the
-/// store does not read is not the client's.
-#[derive(Default)]
-struct Pace {
-    waited: Duration,
-    bytes: u64,
+/// The next data of the connection; `None` at the end. Deadlines and the least rate are the body's own.
+async fn data(body: &mut RawBody) -> S3Result<Option<Bytes>> {
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(broken)?;
+        // Trailers of the connection mean nothing here: only those inside `aws-chunked` do.
+        if let Ok(bytes) = frame.into_data()
+            && !bytes.is_empty()
+        {
+            return Ok(Some(bytes));
+        }
+    }
+    Ok(None)
 }
 
-impl Pace {
-    /// The next frame with data; `None` at the end.
-    async fn frame(&mut self, body: &mut RawBody) -> S3Result<Option<Bytes>> {
-        loop {
-            let began = tokio::time::Instant::now();
-            let frame = match tokio::time::timeout(PATIENCE, body.frame()).await {
-                Err(_) => return Err(Code::RequestTimeout.into()),
-                Ok(None) => return Ok(None),
-                Ok(Some(Err(cause))) => return Err(Code::IncompleteBody.caused(cause)),
-                Ok(Some(Ok(frame))) => frame,
-            };
-            self.waited += began.elapsed();
-            // HTTP trailers of the connection mean nothing here: only those inside `aws-chunked` do.
-            let Ok(bytes) = frame.into_data() else {
-                continue;
-            };
-            self.bytes += bytes.len() as u64;
-            if PATIENCE <= self.waited {
-                if self.bytes < RATE_MIN * PATIENCE.as_secs() {
-                    return Err(Code::RequestTimeout.into());
-                }
-                *self = Pace::default();
-            }
-            if bytes.has_remaining() {
-                return Ok(Some(bytes));
-            }
-        }
+fn broken(cause: BoxError) -> S3Error {
+    match cause.downcast_ref::<BodyError>() {
+        Some(BodyError::TooSlow) => Code::RequestTimeout.into(),
+        Some(BodyError::Broken(_)) | None => Code::IncompleteBody.caused(cause),
     }
 }
 

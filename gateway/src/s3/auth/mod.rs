@@ -3,12 +3,17 @@
 //! [`Verified`] is the proof. Its only constructor is [`verify`], and nothing reaches an operation without one.
 
 mod canonical;
+mod claim;
 mod header;
 mod keys;
 mod presigned;
 mod signature;
+#[cfg(test)]
+mod tests;
 mod verify;
 
+pub use canonical::Unverified;
+pub use claim::Carrier;
 pub use keys::{Keys, Secret, SigningKeys};
-pub use signature::{ChunkSigner, EMPTY_SHA256, PayloadAuth};
-pub use verify::Verified;
+pub use signature::{ChunkSigner, EMPTY_SHA256, PayloadAuth, SigningKey};
+pub use verify::{Policy, Verified, is_anonymous, verify};

@@ -1,19 +1,291 @@
-//! Skeleton, see the next commit.
+//! From a claim to a proof.
+//!
+//! Everything that can be refused without a secret is refused first. An unknown key takes the same arithmetic as a
+//! wrong secret. A server signature is compared and forgotten; no error contains one.
 
 use consensus::meta::names::{AccessKeyId, UserName};
+use http::HeaderMap;
 
-use super::signature::PayloadAuth;
+use super::canonical::{self, PathForm, Unverified};
+use super::claim::{Carrier, Claim};
+use super::keys::{Keys, Secret, SigningKeys};
+use super::signature::{ChunkSigner, PayloadAuth, SigningKey};
+use super::{header, presigned};
+use crate::s3::error::{Code, S3Error, S3Result};
+use crate::s3::request::{Query, header_text};
+use crate::s3::time::iso8601;
 
-/// Proof that the request was signed by a user. Made by [`verify`] and by nothing else.
+/// Clocks may differ by this much.
+const SKEW_SECONDS_MAX: u64 = 15 * 60;
+
+/// Headers that may occur once: nobody may check the first and use the second.
+const SINGLE: &[&str] = &["authorization", "content-md5", "date", "host"];
+
+/// Headers of presigning SDKs that they add after signing. They change nothing that is stored.
+const UNSIGNED_WITH_QUERY: &[&str] = &["x-amz-checksum-mode", "x-amz-user-agent"];
+
+/// Against what is verified.
+#[derive(Debug, Clone, Copy)]
+pub struct Policy<'a> {
+    /// The region of this gateway.
+    pub region: &'a str,
+    /// Now, in milliseconds since 1970.
+    pub now_ms: u64,
+}
+
+/// Proof that a request was signed by a user. Made by [`verify`] and by nothing else.
 #[derive(Debug)]
 pub struct Verified {
     user: UserName,
     key: AccessKeyId,
+    carrier: Carrier,
     payload: PayloadAuth,
 }
+
 impl Verified {
     /// Who asks.
     pub fn user(&self) -> &UserName {
         &self.user
     }
+
+    /// With which key.
+    pub fn key(&self) -> &AccessKeyId {
+        &self.key
+    }
+
+    /// How the signature came.
+    pub fn carrier(&self) -> Carrier {
+        self.carrier
+    }
+
+    /// What the signature says about the body.
+    pub fn payload(&self) -> &PayloadAuth {
+        &self.payload
+    }
+
+    /// A proof out of thin air, for tests of operations.
+    #[cfg(test)]
+    pub(crate) fn for_tests(user: &str) -> Verified {
+        Verified {
+            user: user.parse().expect("tests name valid users"),
+            key: "TESTKEY".parse().expect("TESTKEY is a valid key id"),
+            carrier: Carrier::Header,
+            payload: PayloadAuth::Unsigned,
+        }
+    }
+}
+
+/// Whether a request claims to be signed at all.
+pub fn is_anonymous(headers: &HeaderMap, query: &Query) -> bool {
+    !headers.contains_key("authorization") && !presigned::is_presigned(query) && !query.has("AWSAccessKeyId")
+}
+
+/// Verifies the signature of a request. Its body is verified later, by what [`Verified::payload`] says.
+pub async fn verify(
+    request: Unverified<'_>,
+    policy: Policy<'_>,
+    keys: &dyn Keys,
+    cache: &SigningKeys,
+) -> S3Result<Verified> {
+    refuse_repeated(request.headers)?;
+    let claim = parse_claim(&request)?;
+    let (payload_text, mode) = payload_mode(&request, claim.carrier)?;
+    check_region(&claim, policy.region)?;
+    check_time(&claim, policy.now_ms)?;
+    check_signed_headers(&claim, request.headers)?;
+    if request.headers.contains_key("x-amz-security-token") || request.query.has("X-Amz-Security-Token") {
+        return Err(Code::InvalidToken.into());
+    }
+    let (user, key, signing) = signing_key(&claim, policy.region, keys, cache).await?;
+    let right = signature_matches(&request, &claim, payload_text, &signing);
+    // The key first: with an unknown one the comparison was made with a secret that nobody has.
+    let (Some(user), Some(key)) = (user, key) else {
+        return Err(S3Error::from(Code::InvalidAccessKeyId).field("AWSAccessKeyId", claim.credential.key));
+    };
+    if !right {
+        return Err(S3Error::from(Code::SignatureDoesNotMatch).field("AWSAccessKeyId", claim.credential.key));
+    }
+    let signer =
+        || ChunkSigner::new(signing.clone(), &claim.timestamp, &claim.credential.scope(), claim.signature);
+    let payload = match mode {
+        Mode::Exact(sha256) => PayloadAuth::Exact(sha256),
+        Mode::Unsigned => PayloadAuth::Unsigned,
+        Mode::SignedChunks => PayloadAuth::SignedChunks(signer()),
+        Mode::SignedChunksTrailer => PayloadAuth::SignedChunksTrailer(signer()),
+        Mode::UnsignedTrailer => PayloadAuth::UnsignedTrailer,
+    };
+    Ok(Verified { user, key, carrier: claim.carrier, payload })
+}
+
+fn parse_claim(request: &Unverified<'_>) -> S3Result<Claim> {
+    let in_header = request.headers.contains_key("authorization");
+    let in_query = presigned::is_presigned(request.query);
+    match (in_header, in_query) {
+        (true, true) => Err(S3Error::argument(
+            "Authorization",
+            "",
+            "Only one auth mechanism allowed; only the X-Amz-Algorithm query parameter, Signature query string parameter or the Authorization header should be specified",
+        )),
+        (true, false) => header::parse(request.headers),
+        (false, true) => presigned::parse(request.query),
+        (false, false) if request.query.has("AWSAccessKeyId") => Err(Code::InvalidRequest.says(
+            "The authorization mechanism you have provided is not supported. Please use AWS4-HMAC-SHA256.",
+        )),
+        (false, false) => {
+            let streaming = |value: &str| value.starts_with("STREAMING-AWS4-");
+            if header_text(request.headers, "x-amz-content-sha256")?.is_some_and(streaming) {
+                return Err(Code::InvalidRequest.says("An anonymous request has no chunk signatures."));
+            }
+            Err(Code::AccessDenied.into())
+        }
+    }
+}
+
+/// Each `x-amz-*` header but metadata means one thing and may be said once.
+fn refuse_repeated(headers: &HeaderMap) -> S3Result<()> {
+    for name in headers.keys() {
+        let text = name.as_str();
+        // Its repetition has a code of its own, see the payload.
+        let single = SINGLE.contains(&text)
+            || text.starts_with("x-amz-")
+                && !text.starts_with("x-amz-meta-")
+                && text != "x-amz-decoded-content-length";
+        if single && 1 < headers.get_all(name).iter().count() {
+            return Err(Code::InvalidRequest.says(format!("The header {text} is given more than once.")));
+        }
+    }
+    Ok(())
+}
+
+/// The modes of `x-amz-content-sha256`.
+enum Mode {
+    Exact([u8; 32]),
+    Unsigned,
+    SignedChunks,
+    SignedChunksTrailer,
+    UnsignedTrailer,
+}
+
+/// The text that stands in the canonical request, and what it means.
+fn payload_mode<'a>(request: &Unverified<'a>, carrier: Carrier) -> S3Result<(&'a str, Mode)> {
+    const NAME: &str = "x-amz-content-sha256";
+    let text = match (header_text(request.headers, NAME)?, carrier) {
+        (Some(text), _) => text,
+        (None, Carrier::Query) => request.query.get("X-Amz-Content-Sha256").unwrap_or("UNSIGNED-PAYLOAD"),
+        (None, Carrier::Header) => {
+            return Err(
+                Code::InvalidRequest.says("Missing required header for this request: x-amz-content-sha256")
+            );
+        }
+    };
+    let mode = match text {
+        "UNSIGNED-PAYLOAD" => Mode::Unsigned,
+        "STREAMING-AWS4-HMAC-SHA256-PAYLOAD" => Mode::SignedChunks,
+        "STREAMING-AWS4-HMAC-SHA256-PAYLOAD-TRAILER" => Mode::SignedChunksTrailer,
+        "STREAMING-UNSIGNED-PAYLOAD-TRAILER" => Mode::UnsignedTrailer,
+        digest => {
+            let mut sha256 = [0; 32];
+            hex::decode_to_slice(digest, &mut sha256).map_err(|_| {
+                let message = "x-amz-content-sha256 must be UNSIGNED-PAYLOAD, STREAMING-UNSIGNED-PAYLOAD-TRAILER, \
+                               STREAMING-AWS4-HMAC-SHA256-PAYLOAD, STREAMING-AWS4-HMAC-SHA256-PAYLOAD-TRAILER or a \
+                               valid sha256 value.";
+                S3Error::argument(NAME, digest, message)
+            })?;
+            Mode::Exact(sha256)
+        }
+    };
+    Ok((text, mode))
+}
+
+fn check_region(claim: &Claim, region: &str) -> S3Result<()> {
+    let claimed = &claim.credential.region;
+    if claimed == region {
+        return Ok(());
+    }
+    let error = match claim.carrier {
+        Carrier::Header => Code::AuthorizationHeaderMalformed.says(format!(
+            "The authorization header is malformed; the region is wrong; expecting '{region}'"
+        )),
+        Carrier::Query => Code::AuthorizationQueryParametersError.says(format!(
+            "Error parsing the X-Amz-Credential parameter; the region is wrong; expecting '{region}'"
+        )),
+    };
+    Err(error.field("Region", region))
+}
+
+fn check_time(claim: &Claim, now_ms: u64) -> S3Result<()> {
+    let now = now_ms / 1000;
+    let Some(expires) = claim.expires else {
+        if SKEW_SECONDS_MAX < now.abs_diff(claim.seconds) {
+            return Err(S3Error::from(Code::RequestTimeTooSkewed)
+                .field("RequestTime", claim.timestamp.clone())
+                .field("ServerTime", iso8601(now_ms))
+                .field("MaxAllowedSkewMilliseconds", (SKEW_SECONDS_MAX * 1000).to_string()));
+        }
+        return Ok(());
+    };
+    if now + SKEW_SECONDS_MAX < claim.seconds {
+        return Err(Code::AccessDenied.says("Request is not valid yet").field("ServerTime", iso8601(now_ms)));
+    }
+    if claim.seconds + expires <= now {
+        return Err(Code::AccessDenied
+            .says("Request has expired")
+            .field("X-Amz-Expires", expires.to_string())
+            .field("Expires", iso8601((claim.seconds + expires) * 1000))
+            .field("ServerTime", iso8601(now_ms)));
+    }
+    Ok(())
+}
+
+/// `host` and every `x-amz-*` header must be signed: an intermediary adds none.
+fn check_signed_headers(claim: &Claim, headers: &HeaderMap) -> S3Result<()> {
+    let signed = |name: &str| claim.signed_headers.iter().any(|signed| signed == name);
+    let exempt = |name: &str| claim.carrier == Carrier::Query && UNSIGNED_WITH_QUERY.contains(&name);
+    let mut missing: Vec<&str> = headers
+        .keys()
+        .map(http::HeaderName::as_str)
+        .filter(|name| name.starts_with("x-amz-") && !signed(name) && !exempt(name))
+        .collect();
+    if !signed("host") {
+        missing.push("host");
+    }
+    if missing.is_empty() {
+        return Ok(());
+    }
+    missing.sort_unstable();
+    Err(Code::AccessDenied
+        .says("There were headers present in the request which were not signed")
+        .field("HeadersNotSigned", missing.join(", ")))
+}
+
+/// The signing key of the claimed access key; for an unknown one that of a secret which nobody has.
+async fn signing_key(
+    claim: &Claim,
+    region: &str,
+    keys: &dyn Keys,
+    cache: &SigningKeys,
+) -> S3Result<(Option<UserName>, Option<AccessKeyId>, SigningKey)> {
+    let key = claim.credential.key.parse::<AccessKeyId>().ok();
+    let found = match &key {
+        Some(key) => keys.secret(key).await?,
+        None => None,
+    };
+    // A key whose secret is empty would be everybody's: it counts as unknown.
+    let found = found.filter(|(_, secret)| !secret.reveal().is_empty());
+    let (user, secret) = match found {
+        Some((user, secret)) => (Some(user), secret),
+        None => (None, Secret::new("no user has this secret")),
+    };
+    let signing = cache.get(&secret, &claim.credential.date, region);
+    Ok((user, key, signing))
+}
+
+fn signature_matches(request: &Unverified<'_>, claim: &Claim, payload: &str, key: &SigningKey) -> bool {
+    let names: Vec<&str> = claim.signed_headers.iter().map(String::as_str).collect();
+    let scope = claim.credential.scope();
+    [PathForm::Encoded, PathForm::Raw].into_iter().any(|form| {
+        let hash = canonical::hash(request, &names, payload, form);
+        let text = format!("AWS4-HMAC-SHA256\n{}\n{scope}\n{hash}", claim.timestamp);
+        key.verifies(&text, &claim.signature)
+    })
 }

@@ -1,0 +1,362 @@
+//! What headers say about an object: from a request to what is stored, and from there to an answer.
+
+use std::collections::BTreeMap;
+
+use consensus::meta::model::{Attributes, Checksum, Object};
+use fabric::limits::USER_METADATA_BYTES_MAX;
+use http::header::{CONTENT_LENGTH, LAST_MODIFIED};
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+use super::checksum;
+use super::error::{Code, S3Error, S3Result};
+use super::path::percent_decoded;
+use super::request::{Query, header_text};
+use super::response::Response;
+use super::time::http_date;
+use consensus::meta::model::Etag;
+
+/// Headers that are stored with an object and given back as they came.
+const STORED: &[&str] = &[
+    "cache-control",
+    "content-disposition",
+    "content-encoding",
+    "content-language",
+    "content-type",
+    "expires",
+    "x-amz-website-redirect-location",
+];
+
+/// What a body is when nobody says.
+const CONTENT_TYPE_DEFAULT: &str = "binary/octet-stream";
+
+const USER_PREFIX: &str = "x-amz-meta-";
+const TAGS_MAX: usize = 10;
+const TAG_KEY_CHARS_MAX: usize = 128;
+const TAG_VALUE_CHARS_MAX: usize = 256;
+
+/// Everything that the headers say about an object to be stored.
+pub fn attributes(headers: &HeaderMap) -> S3Result<Attributes> {
+    let mut stored = BTreeMap::new();
+    for &name in STORED {
+        let Some(value) = header_text(headers, name)? else {
+            continue;
+        };
+        let value = match name {
+            "content-encoding" => without_aws_chunked(value),
+            _ => value.to_string(),
+        };
+        if !value.is_empty() {
+            stored.insert(name.to_string(), value);
+        }
+    }
+    if let Some(location) = stored.get("x-amz-website-redirect-location") {
+        check_redirect(location)?;
+    }
+    Ok(Attributes {
+        headers: stored,
+        user: user_metadata(headers)?,
+        storage_class: storage_class(headers)?,
+        tags: tagging(headers)?,
+    })
+}
+
+/// `aws-chunked` is how the body travelled, not what it is.
+fn without_aws_chunked(value: &str) -> String {
+    let codings: Vec<&str> = value
+        .split(',')
+        .map(str::trim)
+        .filter(|coding| !coding.eq_ignore_ascii_case("aws-chunked"))
+        .collect();
+    codings.join(",")
+}
+
+fn check_redirect(location: &str) -> S3Result<()> {
+    let good = ["http://", "https://", "/"].iter().any(|start| location.starts_with(start));
+    if good { Ok(()) } else { Err(Code::InvalidRedirectLocation.into()) }
+}
+
+/// `x-amz-meta-*`, values of one name joined with commas; names and values together have a limit.
+fn user_metadata(headers: &HeaderMap) -> S3Result<BTreeMap<String, String>> {
+    let mut user: BTreeMap<String, String> = BTreeMap::new();
+    for (name, value) in headers {
+        let Some(name) = name.as_str().strip_prefix(USER_PREFIX) else {
+            continue;
+        };
+        let text = std::str::from_utf8(value.as_bytes())
+            .map_err(|_| S3Error::argument(name, "", "The metadata is not UTF-8."))?
+            .trim();
+        let joined = user.entry(name.to_string()).or_default();
+        if !joined.is_empty() {
+            joined.push(',');
+        }
+        joined.push_str(text);
+    }
+    let bytes: usize = user.iter().map(|(name, value)| name.len() + value.len()).sum();
+    if USER_METADATA_BYTES_MAX < bytes {
+        return Err(S3Error::from(Code::MetadataTooLarge)
+            .field("Size", bytes.to_string())
+            .field("MaxSizeAllowed", USER_METADATA_BYTES_MAX.to_string()));
+    }
+    Ok(user)
+}
+
+/// Classes that exist here. `None` is `STANDARD`.
+fn storage_class(headers: &HeaderMap) -> S3Result<Option<String>> {
+    match header_text(headers, "x-amz-storage-class")? {
+        None | Some("STANDARD") => Ok(None),
+        Some(_) => Err(Code::InvalidStorageClass.into()),
+    }
+}
+
+/// `x-amz-tagging`: pairs as in a query.
+fn tagging(headers: &HeaderMap) -> S3Result<Vec<(String, String)>> {
+    let Some(text) = header_text(headers, "x-amz-tagging")? else {
+        return Ok(Vec::new());
+    };
+    let invalid = || {
+        S3Error::argument(
+            "x-amz-tagging",
+            text,
+            "The header 'x-amz-tagging' shall be encoded as UTF-8 then URLEncoded URL query parameters without tag name duplicates.",
+        )
+    };
+    let decoded = |raw: &str| {
+        let bytes = percent_decoded(raw.replace('+', " ").as_bytes()).map_err(|_| invalid())?;
+        String::from_utf8(bytes).map_err(|_| invalid())
+    };
+    let mut tags: Vec<(String, String)> = Vec::new();
+    for pair in text.split('&').filter(|pair| !pair.is_empty()) {
+        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+        let (key, value) = (decoded(key)?, decoded(value)?);
+        check_tag(&key, &value)?;
+        if tags.iter().any(|(have, _)| *have == key) {
+            return Err(Code::InvalidTag.says("Cannot provide multiple Tags with the same key"));
+        }
+        tags.push((key, value));
+        if TAGS_MAX < tags.len() {
+            return Err(Code::BadRequest.says("Object tags cannot be greater than 10"));
+        }
+    }
+    Ok(tags)
+}
+
+fn check_tag(key: &str, value: &str) -> S3Result<()> {
+    let allowed = |text: &str| text.chars().all(|one| one.is_alphanumeric() || " +-=._:/@".contains(one));
+    if key.is_empty() || TAG_KEY_CHARS_MAX < key.chars().count() || !allowed(key) {
+        return Err(Code::InvalidTag.says("The TagKey you have provided is invalid"));
+    }
+    if TAG_VALUE_CHARS_MAX < value.chars().count() || !allowed(value) {
+        return Err(Code::InvalidTag.says("The TagValue you have provided is invalid"));
+    }
+    if key.to_ascii_lowercase().starts_with("aws:") {
+        return Err(Code::InvalidTag.says("System tags cannot be added/updated by requester"));
+    }
+    Ok(())
+}
+
+/// Headers of S3 that ask for something that does not exist here: refused, never passed over, since an object
+/// stored without the encryption or the lock that was asked for is not what was asked for.
+pub fn refuse_unsupported(headers: &HeaderMap) -> S3Result<()> {
+    const PREFIXES: &[&str] = &[
+        "x-amz-server-side-encryption",
+        "x-amz-copy-source-server-side-encryption",
+        "x-amz-object-lock-",
+        "x-amz-bypass-governance-retention",
+        "x-amz-write-offset-bytes",
+        "x-amz-grant-",
+        "x-amz-rename-source",
+        "x-amz-meta-snowball-auto-extract",
+        "x-amz-mfa",
+    ];
+    for (name, value) in headers {
+        let name = name.as_str();
+        let text = value.to_str().unwrap_or("");
+        let lacking = match name {
+            // Buckets have one owner and no ACLs; these two say just that.
+            "x-amz-acl" if ["private", "bucket-owner-full-control"].contains(&text) => false,
+            "x-amz-acl" => return Err(Code::AccessControlListNotSupported.into()),
+            "x-amz-object-ownership" => text != "BucketOwnerEnforced",
+            "x-amz-bucket-object-lock-enabled" => !text.eq_ignore_ascii_case("false"),
+            name => PREFIXES.iter().any(|prefix| name.starts_with(prefix)),
+        };
+        if lacking {
+            return Err(S3Error::from(Code::NotImplemented).field("Header", name));
+        }
+    }
+    Ok(())
+}
+
+/// The parameters `response-*` and the headers that they override.
+const OVERRIDES: &[(&str, &str)] = &[
+    ("response-cache-control", "cache-control"),
+    ("response-content-disposition", "content-disposition"),
+    ("response-content-encoding", "content-encoding"),
+    ("response-content-language", "content-language"),
+    ("response-content-type", "content-type"),
+    ("response-expires", "expires"),
+];
+
+/// The headers that a reader wants instead of the stored ones.
+pub fn overrides(query: &Query) -> S3Result<Vec<(HeaderName, HeaderValue)>> {
+    let mut wanted = Vec::new();
+    for &(parameter, header) in OVERRIDES {
+        let Some(text) = query.non_empty(parameter) else {
+            continue;
+        };
+        // CR, LF and other control characters are no header value.
+        let value = HeaderValue::from_bytes(text.as_bytes())
+            .map_err(|_| S3Error::argument(parameter, text, "Header value cannot be represented."))?;
+        wanted.push((HeaderName::from_static(header), value));
+    }
+    Ok(wanted)
+}
+
+/// An answer about an object (GET, HEAD and also 304): tag, time, stored headers, metadata.
+pub fn describe(response: Response, object: &Object, overrides: Vec<(HeaderName, HeaderValue)>) -> Response {
+    let mut response = response
+        .etag(&object.etag)
+        .header(LAST_MODIFIED, http_date(object.modified.0))
+        .header(http::header::ACCEPT_RANGES, "bytes");
+    let attributes = &object.attributes;
+    if !attributes.headers.contains_key("content-type") {
+        response = response.header(http::header::CONTENT_TYPE, CONTENT_TYPE_DEFAULT);
+    }
+    for (name, value) in &attributes.headers {
+        if let Ok(name) = HeaderName::from_bytes(name.as_bytes()) {
+            response = response.header(name, value);
+        }
+    }
+    for (name, value) in &attributes.user {
+        if let Ok(name) = HeaderName::from_bytes(format!("{USER_PREFIX}{name}").as_bytes()) {
+            response = response.header(name, value);
+        }
+    }
+    // STANDARD is not shown.
+    if let Some(class) = &attributes.storage_class {
+        response = response.amz("x-amz-storage-class", class);
+    }
+    if !attributes.tags.is_empty() {
+        response = response.amz("x-amz-tagging-count", attributes.tags.len().to_string());
+    }
+    for (name, value) in overrides {
+        response.headers.insert(name, value);
+    }
+    response
+}
+
+/// Adds `x-amz-checksum-*` and its type (`x-amz-checksum-mode: ENABLED`, never on ranges).
+pub fn show_checksum(response: Response, checksum: &Checksum, parts: u16) -> Response {
+    let name = HeaderName::from_static(checksum::header_name(checksum.algorithm));
+    response
+        .header(name, checksum::display(checksum, parts))
+        .amz("x-amz-checksum-type", checksum::kind_name(checksum.kind))
+}
+
+/// How many parts a tag tells of; 0 for a single PUT.
+pub fn parts_of(etag: &Etag) -> u16 {
+    match etag {
+        Etag::Md5(_) => 0,
+        Etag::Multipart(_, parts) => *parts,
+    }
+}
+
+/// Whether the client wants checksums in the answer.
+pub fn wants_checksum(headers: &HeaderMap) -> bool {
+    headers.get("x-amz-checksum-mode").is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"enabled"))
+}
+
+/// Removes a length that an empty answer must not announce.
+pub fn without_length(mut response: Response) -> Response {
+    response.headers.remove(CONTENT_LENGTH);
+    response
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in pairs {
+            headers.append(*name, HeaderValue::from_bytes(value.as_bytes()).unwrap());
+        }
+        headers
+    }
+
+    #[test]
+    fn attributes_of_a_put() {
+        let got = attributes(&headers(&[
+            ("content-type", "text/plain"),
+            ("content-encoding", "aws-chunked, gzip"),
+            ("x-amz-meta-a", "1"),
+            ("x-amz-meta-a", "2"),
+            ("x-amz-meta-b", "ü"),
+            ("x-amz-storage-class", "STANDARD"),
+            ("x-amz-tagging", "k=v+1&l"),
+            ("host", "x"),
+        ]))
+        .unwrap();
+        let pairs: Vec<_> = got.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        assert_eq!(pairs, [("content-encoding", "gzip"), ("content-type", "text/plain")]);
+        let pairs: Vec<_> = got.user.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        assert_eq!(pairs, [("a", "1,2"), ("b", "ü")]);
+        assert_eq!(got.storage_class, None);
+        assert_eq!(got.tags, [("k".to_string(), "v 1".to_string()), ("l".to_string(), String::new())]);
+        assert!(
+            !attributes(&headers(&[("content-encoding", "aws-chunked")]))
+                .unwrap()
+                .headers
+                .contains_key("content-encoding")
+        );
+    }
+
+    #[test]
+    fn refusals() {
+        let metadata = "x".repeat(2048);
+        let eleven = (0..11).map(|at| format!("k{at}=v")).collect::<Vec<_>>().join("&");
+        let long_key = "k".repeat(129);
+        let long_value = format!("k={}", "v".repeat(257));
+        for (name, value, code) in [
+            ("x-amz-meta-a", metadata.as_str(), Code::MetadataTooLarge),
+            ("x-amz-storage-class", "GLACIER", Code::InvalidStorageClass),
+            ("x-amz-storage-class", "standard", Code::InvalidStorageClass),
+            ("x-amz-website-redirect-location", "javascript:alert(1)", Code::InvalidRedirectLocation),
+            ("x-amz-tagging", eleven.as_str(), Code::BadRequest),
+            ("x-amz-tagging", long_key.as_str(), Code::InvalidTag),
+            ("x-amz-tagging", long_value.as_str(), Code::InvalidTag),
+            ("x-amz-tagging", "k=1&k=2", Code::InvalidTag),
+            ("x-amz-tagging", "aws:k=1", Code::InvalidTag),
+            ("x-amz-tagging", "k=%zz", Code::InvalidArgument),
+        ] {
+            assert_eq!(attributes(&headers(&[(name, value)])).unwrap_err().code(), code, "{name}");
+        }
+        let fits = "x".repeat(2047);
+        assert!(attributes(&headers(&[("x-amz-meta-a", &fits)])).is_ok());
+    }
+
+    #[test]
+    fn what_does_not_exist_is_refused() {
+        for (name, value, code) in [
+            ("x-amz-server-side-encryption", "AES256", Some(Code::NotImplemented)),
+            ("x-amz-acl", "public-read", Some(Code::AccessControlListNotSupported)),
+            ("x-amz-acl", "private", None),
+            ("x-amz-write-offset-bytes", "0", Some(Code::NotImplemented)),
+            ("x-amz-meta-acl", "public-read", None),
+        ] {
+            let got = refuse_unsupported(&headers(&[(name, value)])).err().map(|error| error.code());
+            assert_eq!(got, code, "{name}");
+        }
+    }
+
+    #[test]
+    fn overrides_inject_nothing() {
+        let query = Query::parse("response-content-type=text%2Fplain&response-expires=").unwrap();
+        assert_eq!(
+            overrides(&query).unwrap(),
+            [("content-type".parse().unwrap(), "text/plain".parse().unwrap())]
+        );
+        let query = Query::parse("response-content-disposition=a%0d%0aSet-Cookie:x").unwrap();
+        assert_eq!(overrides(&query).unwrap_err().code(), Code::InvalidArgument);
+    }
+}

@@ -1,0 +1,358 @@
+//! From an HTTP request to an HTTP response: parse, route, verify, allow, run, answer.
+//!
+//! Every answer carries a request id, the same as in the log. A panic ends its request with 500 and nothing else.
+
+use std::net::SocketAddr;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use consensus::client::Meta;
+use consensus::meta::model::{Bucket, Origin};
+use consensus::meta::names::UserName;
+use fabric::env::Env;
+use fabric::limits::KIB;
+use futures::{FutureExt as _, StreamExt as _};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST, SERVER, X_CONTENT_TYPE_OPTIONS};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, request};
+use http_body::Frame;
+use http_body_util::{BodyExt as _, Full, StreamBody};
+
+use super::auth::{Keys, Policy, SigningKeys, Unverified, Verified, verify};
+use super::error::{BoxError, Code, S3Error, S3Result};
+use super::headers::refuse_unsupported;
+use super::op::{BodyRule, Context, Op, resolve_bucket};
+use super::path::{CanonicalPath, Target, virtual_bucket};
+use super::payload::Payload;
+use super::request::{Query, Request, header_text};
+use super::response::{Response, ResponseBody};
+use super::route::Router;
+use crate::data::Data;
+use crate::http::{Handler, Refusal, RequestBody, ResponseBody as HttpBody};
+
+/// A body that an operation has no use for is read and verified up to this size.
+const USELESS_BODY_BYTES_MAX: usize = 64 * KIB as usize;
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-amz-request-id");
+const HOST_ID: HeaderName = HeaderName::from_static("x-amz-id-2");
+
+/// What this gateway is to its clients.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The region that requests must be signed for.
+    pub region: String,
+    /// `photos.DOMAIN` is the bucket `photos`; `None`: path style only.
+    pub domain: Option<String>,
+    /// Whether connections are TLS.
+    pub secure: bool,
+}
+
+/// What operations stand on.
+#[derive(Clone)]
+pub struct Backend {
+    /// Metadata.
+    pub meta: Arc<dyn Meta>,
+    /// Bodies.
+    pub data: Arc<Data>,
+    /// Clocks and randomness.
+    pub env: Arc<dyn Env>,
+    /// Secrets of users.
+    pub keys: Arc<dyn Keys>,
+}
+
+/// The S3 service of one gateway.
+pub struct S3Service {
+    backend: Backend,
+    router: Router,
+    signing_keys: SigningKeys,
+    region: Arc<str>,
+    domain: Option<String>,
+    secure: bool,
+    host_id: String,
+}
+
+impl S3Service {
+    /// A service of these operations.
+    pub fn new(backend: Backend, settings: Settings, ops: &[&'static dyn Op]) -> S3Service {
+        let router = Router::new(ops);
+        assert!(router.conflicts().is_empty(), "no request is two operations: {:?}", router.conflicts());
+        let mut id = [0; 36];
+        backend.env.random(&mut id);
+        S3Service {
+            backend,
+            router,
+            signing_keys: SigningKeys::default(),
+            region: settings.region.into(),
+            domain: settings.domain,
+            secure: settings.secure,
+            host_id: super::checksum::encode(&id),
+        }
+    }
+
+    /// Answers one request.
+    pub async fn serve(
+        &self,
+        request: http::Request<RequestBody>,
+        source: SocketAddr,
+    ) -> http::Response<HttpBody> {
+        let (head, body) = request.into_parts();
+        let mut trace = Trace { id: self.request_id(), op: "-", requester: None };
+        let outcome = self.answer(&head, body, source, &mut trace).await;
+        let (response, error) = match outcome {
+            Ok(response) => (response, None),
+            Err(error) => (self.error_response(&error, &head, &trace.id), Some(error)),
+        };
+        log(&trace, &head, source, response.status, error.as_ref());
+        self.finish(response, &head.method, &trace.id)
+    }
+
+    async fn answer(
+        &self,
+        head: &request::Parts,
+        body: RequestBody,
+        source: SocketAddr,
+        trace: &mut Trace,
+    ) -> S3Result<Response> {
+        let host = effective_host(head)?;
+        let bucket = virtual_bucket(&host, self.domain.as_deref());
+        let path = CanonicalPath::parse(head.uri.path(), bucket)?;
+        let query = Query::parse(head.uri.query().unwrap_or(""))?;
+        let op = self.router.route(&head.method, path.target(), &query, &head.headers)?;
+        trace.op = op.name();
+        let unverified = Unverified {
+            method: &head.method,
+            raw_path: head.uri.path(),
+            path: &path,
+            query: &query,
+            headers: &head.headers,
+            host: &host,
+        };
+        let policy = Policy { region: &self.region, now_ms: self.backend.env.wall_ms() };
+        let verified = verify(unverified, policy, &*self.backend.keys, &self.signing_keys).await?;
+        trace.requester = Some(verified.user().clone());
+        refuse_unsupported(&head.headers)?;
+        let bucket = self.allowed_bucket(op, &path, &verified, &head.headers).await?;
+        let context = self.context(&verified, bucket, source, &trace.id);
+        let body = body.map_err(BoxError::from).boxed_unsync();
+        let payload = Payload::new(body, &head.headers, op.body(), verified.payload().clone())?;
+        let request = self.request(head, path.target(), query, payload, verified, source, &trace.id);
+        run(op, &context, request).await
+    }
+
+    /// The bucket of the path, if the requester may do this there.
+    async fn allowed_bucket(
+        &self,
+        op: &dyn Op,
+        path: &CanonicalPath,
+        verified: &Verified,
+        headers: &HeaderMap,
+    ) -> S3Result<Option<Arc<Bucket>>> {
+        let name = match path.target() {
+            Target::Bucket(name) | Target::Object(name, _) if op.action().needs_bucket() => name,
+            Target::Service | Target::Bucket(_) | Target::Object(..) => return Ok(None),
+        };
+        let bucket = resolve_bucket(&*self.backend.meta, verified.user(), name, op.action()).await?;
+        match header_text(headers, "x-amz-expected-bucket-owner")? {
+            Some(owner) if owner != bucket.owner.as_str() => Err(Code::AccessDenied.into()),
+            Some(_) | None => Ok(Some(bucket)),
+        }
+    }
+
+    fn context(
+        &self,
+        verified: &Verified,
+        bucket: Option<Arc<Bucket>>,
+        source: SocketAddr,
+        id: &Arc<str>,
+    ) -> Context {
+        let origin = Origin {
+            requester: verified.user().to_string(),
+            source: source.ip().to_string(),
+            request_id: id.to_string(),
+        };
+        Context {
+            meta: self.backend.meta.clone(),
+            data: self.backend.data.clone(),
+            env: self.backend.env.clone(),
+            region: self.region.clone(),
+            requester: verified.user().clone(),
+            bucket,
+            origin,
+        }
+    }
+
+    #[allow(clippy::too_many_arguments)] // The one place where a request is put together.
+    fn request(
+        &self,
+        head: &request::Parts,
+        target: &Target,
+        query: Query,
+        payload: Payload,
+        verified: Verified,
+        source: SocketAddr,
+        id: &Arc<str>,
+    ) -> Request {
+        let (bucket, key) = match target.clone() {
+            Target::Service => (None, None),
+            Target::Bucket(bucket) => (Some(bucket), None),
+            Target::Object(bucket, key) => (Some(bucket), Some(key)),
+        };
+        Request {
+            method: head.method.clone(),
+            bucket,
+            key,
+            query,
+            headers: without_internal(&head.headers),
+            payload,
+            verified,
+            request_id: id.clone(),
+            source: source.ip(),
+            secure: self.secure,
+        }
+    }
+
+    fn request_id(&self) -> Arc<str> {
+        let mut id = [0; 8];
+        self.backend.env.random(&mut id);
+        hex::encode_upper(id).into()
+    }
+
+    fn error_response(&self, error: &S3Error, head: &request::Parts, id: &str) -> Response {
+        let document = error.document(head.uri.path(), id, &self.host_id);
+        let mut response = Response::new(error.code().status())
+            .header(CONTENT_TYPE, "application/xml")
+            .header(X_CONTENT_TYPE_OPTIONS, "nosniff")
+            .bytes(Bytes::from(document));
+        for (name, value) in error.headers() {
+            response.headers.insert(name.clone(), value.clone());
+        }
+        // Who may not see a bucket still learns where to ask for it.
+        if head.method == Method::HEAD && error.code() == Code::AccessDenied {
+            response = response.amz("x-amz-bucket-region", &*self.region);
+        }
+        response
+    }
+
+    /// Adds what every answer has. The `Date` comes from the connection.
+    fn finish(&self, response: Response, method: &Method, id: &str) -> http::Response<HttpBody> {
+        let Response { status, mut headers, body } = response;
+        headers.insert(SERVER, HeaderValue::from_static("Fluffy"));
+        for (name, text) in [(REQUEST_ID, id), (HOST_ID, &self.host_id)] {
+            if let Ok(value) = HeaderValue::from_str(text) {
+                headers.insert(name, value);
+            }
+        }
+        let bodiless =
+            method == Method::HEAD || status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED;
+        let body = match body {
+            _ if bodiless => crate::http::full(Bytes::new()),
+            ResponseBody::Empty => crate::http::full(Bytes::new()),
+            ResponseBody::Bytes(bytes) => {
+                headers.insert(CONTENT_LENGTH, HeaderValue::from(bytes.len()));
+                Full::new(bytes).map_err(|never| match never {}).boxed_unsync()
+            }
+            ResponseBody::Stream { bytes, stream } => {
+                headers.insert(CONTENT_LENGTH, HeaderValue::from(bytes));
+                let frames = stream.map(|piece| piece.map(Frame::data));
+                http_body_util::combinators::UnsyncBoxBody::new(StreamBody::new(frames))
+            }
+        };
+        let mut response = http::Response::new(body);
+        *response.status_mut() = status;
+        *response.headers_mut() = headers;
+        response
+    }
+}
+
+#[async_trait]
+impl Handler for S3Service {
+    async fn handle(
+        &self,
+        request: http::Request<RequestBody>,
+        source: SocketAddr,
+    ) -> http::Response<HttpBody> {
+        self.serve(request, source).await
+    }
+
+    fn refuse(&self, refusal: Refusal) -> http::Response<HttpBody> {
+        let id = self.request_id();
+        let document = super::error::plain_document(refusal.code, refusal.message, &id, &self.host_id);
+        let response = Response::new(refusal.status)
+            .header(CONTENT_TYPE, "application/xml")
+            .bytes(Bytes::from(document));
+        tracing::info!(request_id = %id, code = refusal.code, "refused before it was a request");
+        self.finish(response, &Method::GET, &id)
+    }
+}
+
+/// What the log line of a request tells.
+struct Trace {
+    id: Arc<str>,
+    op: &'static str,
+    requester: Option<UserName>,
+}
+
+/// Runs the operation; its panic is this request's and nobody else's.
+async fn run(op: &dyn Op, context: &Context, mut request: Request) -> S3Result<Response> {
+    if op.body() == BodyRule::None {
+        // Nothing is done for a request whose body, though useless, is not what was signed.
+        request.payload_mut().collect(USELESS_BODY_BYTES_MAX).await?;
+    }
+    let outcome = AssertUnwindSafe(op.run(context, request)).catch_unwind().await;
+    outcome.unwrap_or_else(|_| {
+        metrics::counter!("fluffy_s3_panics_total", "op" => op.name()).increment(1);
+        Err(Code::InternalError.caused("the operation panicked"))
+    })
+}
+
+/// One line for every request, with no secret and nothing of the query in it.
+fn log(
+    trace: &Trace,
+    head: &request::Parts,
+    source: SocketAddr,
+    status: StatusCode,
+    error: Option<&S3Error>,
+) {
+    let code = error.map_or("", |error| error.code().name());
+    let status = status.as_u16();
+    metrics::counter!("fluffy_s3_requests_total", "op" => trace.op, "status" => status.to_string())
+        .increment(1);
+    let path: String = head.uri.path().chars().take(1024).collect();
+    let (id, op, method) = (&*trace.id, trace.op, head.method.as_str());
+    let requester = trace.requester.as_ref().map_or("", UserName::as_str);
+    match error {
+        Some(error) if error.code().status().is_server_error() => {
+            let cause = error.cause().map(ToString::to_string).unwrap_or_default();
+            tracing::warn!(request_id = id, %source, op, method, path = ?path, requester, status, code, cause, "request");
+        }
+        _ => {
+            tracing::info!(request_id = id, %source, op, method, path = ?path, requester, status, code, "request")
+        }
+    }
+}
+
+/// The host that the request is for. An absolute target must name the same one.
+fn effective_host(head: &request::Parts) -> S3Result<String> {
+    let mut hosts = head.headers.get_all(HOST).iter();
+    let host = hosts.next().ok_or_else(|| Code::InvalidRequest.says("The Host header is missing."))?;
+    if hosts.next().is_some() {
+        return Err(Code::InvalidRequest.says("The header host is given more than once."));
+    }
+    let host = host.to_str().map_err(|_| Code::InvalidURI)?.trim().to_string();
+    match head.uri.authority() {
+        Some(authority) if !authority.as_str().eq_ignore_ascii_case(&host) => Err(Code::InvalidURI.into()),
+        Some(_) | None => Ok(host),
+    }
+}
+
+/// Without headers that would mean something inside if they came from inside.
+fn without_internal(headers: &HeaderMap) -> HeaderMap {
+    let mut headers = headers.clone();
+    let internal: Vec<HeaderName> =
+        headers.keys().filter(|name| name.as_str().starts_with("x-fluffy-")).cloned().collect();
+    for name in internal {
+        headers.remove(name);
+    }
+    headers
+}
