@@ -127,10 +127,13 @@ impl Case {
     }
 }
 
+/// Makes the cases of one group.
+type Group = fn(&Scene<'_>) -> Vec<Case>;
+
 /// Runs the whole table; `report` hears of each case.
 pub async fn run(target: &dyn Target, mut report: impl FnMut(&str, Result<(), String>)) -> Result<()> {
     let scene = Scene::build(target).await?;
-    let groups: [(&str, fn(&Scene<'_>) -> Vec<Case>); 7] = [
+    let groups: [(&str, Group); 7] = [
         ("authentication", auth::cases),
         ("presigned", presigned::cases),
         ("payload", payload::cases),
