@@ -6,6 +6,7 @@
 //!
 //! Must not know: redb, openraft, HTTP, buckets and keys.
 
+pub mod cluster;
 pub mod codec;
 pub mod disks;
 pub mod env;

@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
-/// Bytes in one KiB, MiB, GiB.
+/// Bytes in one KiB.
 pub const KIB: u64 = 1 << 10;
 /// Bytes in one MiB.
 pub const MIB: u64 = 1 << 20;
 /// Bytes in one GiB.
 pub const GIB: u64 = 1 << 30;
+/// Bytes in one TiB.
+pub const TIB: u64 = 1 << 40;
 
 /// An extent is cut into chunks of this size; the last one may be shorter.
 pub const CHUNK_BYTES: usize = 1 << 20;

@@ -2,7 +2,7 @@
 #![allow(clippy::disallowed_methods)] // This file implements the seam.
 
 use std::fs::{self, DirBuilder, OpenOptions, TryLockError};
-use std::io;
+use std::io::{self, Read};
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
@@ -11,6 +11,9 @@ use super::{Disks, File, OpenMode, Space};
 
 /// The file in a data directory whose lock says that a process uses it.
 const LOCK_NAME: &str = "lock";
+
+/// Bound of what [`read_whole`] reads.
+const TEXT_BYTES_MAX: u64 = 1 << 20;
 
 /// The production [`Disks`].
 #[derive(Debug, Default, Clone, Copy)]
@@ -110,4 +113,20 @@ impl File for SystemFile {
     fn sync_data(&self) -> io::Result<()> {
         self.0.sync_data()
     }
+}
+
+/// A text file that an operator wrote, whole. `InvalidData` where it is larger than a MiB or no UTF-8.
+pub fn read_text(path: &Path) -> io::Result<String> {
+    let bytes = read_whole(path)?;
+    String::from_utf8(bytes).map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "it is not UTF-8"))
+}
+
+/// A small file, whole. `InvalidData` where it is larger than a MiB.
+pub fn read_whole(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let read = fs::File::open(path)?.take(TEXT_BYTES_MAX + 1).read_to_end(&mut bytes)?;
+    if read as u64 > TEXT_BYTES_MAX {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "it is larger than a MiB"));
+    }
+    Ok(bytes)
 }
