@@ -8,5 +8,4 @@
 
 pub mod client;
 pub mod meta;
-pub mod raft;
 pub mod redb_file;

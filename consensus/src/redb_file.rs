@@ -11,8 +11,15 @@ use fabric::disks::{File, LengthFile};
 use redb::{Database, DatabaseError, StorageBackend};
 
 /// redb's backend over a file.
-struct RedbFile {
+pub struct RedbFile {
     file: Arc<LengthFile>,
+}
+
+impl RedbFile {
+    /// For those who build their database themselves; others call [`open_database`].
+    pub fn new(file: Arc<LengthFile>) -> RedbFile {
+        RedbFile { file }
+    }
 }
 
 impl fmt::Debug for RedbFile {
@@ -47,7 +54,7 @@ impl StorageBackend for RedbFile {
 /// four times the largest transaction. Blocks, after a crash without quick-repair for as long as it takes to
 /// read the file.
 pub fn open_database(file: Arc<LengthFile>, cache_bytes: usize) -> Result<Database, DatabaseError> {
-    Database::builder().set_cache_size(cache_bytes).create_with_backend(RedbFile { file })
+    Database::builder().set_cache_size(cache_bytes).create_with_backend(RedbFile::new(file))
 }
 
 #[cfg(test)]

@@ -1,12 +1,19 @@
 //! Reads and writes chunks on storage nodes.
 //!
-//! Every call has a deadline; bytes that arrive were checked against the CRC over bytes and identity.
+//! Every call has a deadline; bytes that arrive were checked against the CRC over bytes and identity by the
+//! node, and against the CRC of the frame here.
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use consensus::meta::names::{BucketName, ObjectKey};
 use fabric::ids::{BucketId, ChunkId, NodeId, Stamp};
+use fabric::limits::CHUNK_DEADLINE;
+use fabric::rpc::{CallOptions, Class, RpcClient};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+
+use crate::chunks::CHUNKS_PER_CALL_MAX;
+use crate::wire::{self, DeleteRequest, Failure, GetReply, GetRequest, PutRequest, ScanRequest, StatRequest};
 
 /// Why a chunk call failed. The caller turns to another replica on each of them.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -77,5 +84,93 @@ pub trait Chunks: Send + Sync + 'static {
     /// What the node knows of these chunks; `None` for those it does not hold.
     async fn stat(&self, node: NodeId, chunks: Vec<ChunkId>) -> Result<Vec<Option<ChunkStat>>, ChunkError>;
     /// Chunks on the node in order of id, after a position.
-    async fn scan(&self, node: NodeId, after: Option<ChunkId>, limit: u32) -> Result<Vec<ChunkStat>, ChunkError>;
+    async fn scan(
+        &self,
+        node: NodeId,
+        after: Option<ChunkId>,
+        limit: u32,
+    ) -> Result<Vec<ChunkStat>, ChunkError>;
+}
+
+/// [`Chunks`] over the network.
+#[derive(Clone)]
+pub struct ChunkClient {
+    rpc: RpcClient,
+}
+
+impl ChunkClient {
+    /// Calls through these connections.
+    pub fn new(rpc: RpcClient) -> ChunkClient {
+        ChunkClient { rpc }
+    }
+
+    async fn call<Q: Serialize, A: DeserializeOwned>(
+        &self,
+        node: NodeId,
+        method: u16,
+        question: &Q,
+        body: Vec<Bytes>,
+    ) -> Result<(A, Bytes), ChunkError> {
+        let options = CallOptions { class: Class::Bulk, deadline: CHUNK_DEADLINE };
+        let answer =
+            self.rpc.call_typed_pieces::<Q, Result<A, Failure>>(node, method, question, body, options);
+        // Each way to have no answer is the same to the caller: a put that was done after all may be repeated.
+        let (answer, body) =
+            answer.await.map_err(|error| ChunkError::Unavailable(node, error.to_string()))?;
+        Ok((answer.map_err(|failure| failure.at(node))?, body))
+    }
+}
+
+#[async_trait]
+impl Chunks for ChunkClient {
+    async fn put(
+        &self,
+        node: NodeId,
+        chunk: ChunkId,
+        bytes: Vec<Bytes>,
+        origin: Option<ChunkOrigin>,
+    ) -> Result<(), ChunkError> {
+        let ((), _) = self.call(node, wire::PUT, &PutRequest { chunk, origin }, bytes).await?;
+        Ok(())
+    }
+
+    async fn get(&self, node: NodeId, chunk: ChunkId, offset: u32, bytes: u32) -> Result<Bytes, ChunkError> {
+        let question = GetRequest { chunk, offset, bytes };
+        let (reply, body): (GetReply, Bytes) = self.call(node, wire::GET, &question, Vec::new()).await?;
+        if reply.chunk != chunk || reply.offset != offset || body.len() != bytes as usize {
+            return Err(ChunkError::Unavailable(node, "it answered for other bytes".to_string()));
+        }
+        Ok(body)
+    }
+
+    async fn delete(&self, node: NodeId, chunks: Vec<ChunkId>) -> Result<(), ChunkError> {
+        for chunks in chunks.chunks(CHUNKS_PER_CALL_MAX) {
+            let question = DeleteRequest { chunks: chunks.to_vec() };
+            let ((), _) = self.call(node, wire::DELETE, &question, Vec::new()).await?;
+        }
+        Ok(())
+    }
+
+    async fn stat(&self, node: NodeId, chunks: Vec<ChunkId>) -> Result<Vec<Option<ChunkStat>>, ChunkError> {
+        let mut stats = Vec::with_capacity(chunks.len());
+        for chunks in chunks.chunks(CHUNKS_PER_CALL_MAX) {
+            let question = StatRequest { chunks: chunks.to_vec() };
+            let (page, _): (Vec<Option<ChunkStat>>, _) =
+                self.call(node, wire::STAT, &question, Vec::new()).await?;
+            if page.len() != chunks.len() {
+                return Err(ChunkError::Unavailable(node, "it answered for other chunks".to_string()));
+            }
+            stats.extend(page);
+        }
+        Ok(stats)
+    }
+
+    async fn scan(
+        &self,
+        node: NodeId,
+        after: Option<ChunkId>,
+        limit: u32,
+    ) -> Result<Vec<ChunkStat>, ChunkError> {
+        Ok(self.call(node, wire::SCAN, &ScanRequest { after, limit }, Vec::new()).await?.0)
+    }
 }

@@ -3,4 +3,7 @@
 //! Owns chunk volumes, the chunk RPC and its client, background jobs, and the composition of
 //! `fluffy-storage`. Must not know: HTTP (but for health and metrics on the admin port), XML, S3 operations.
 
+pub mod chunks;
 pub mod client;
+pub mod service;
+pub mod wire;

@@ -3,9 +3,7 @@
 pub mod answer;
 pub mod apply;
 pub mod command;
-mod lookup;
 pub mod model;
 pub mod names;
 pub mod query;
 pub mod store;
-pub mod tables;

@@ -1,0 +1,486 @@
+//! The chunk store of a node: volumes, the locator that finds a chunk in them, and one writer.
+//!
+//! What always holds: a put is answered after its bytes are synced; a chunk is served only after every byte of
+//! it was proved; other bytes under an id that is there are refused. A volume that breaks is reopened in the
+//! background while the others serve. Nothing is accepted before the index of every volume was read once, so
+//! that "not there" is known to be true.
+
+mod locator;
+mod tables;
+mod volume;
+mod writer;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::Duration;
+
+use bytes::Bytes;
+use fabric::Seams;
+use fabric::codec;
+use fabric::env::{Lane, run_blocking};
+use fabric::ids::{ChunkId, ExtentId, NodeId};
+use fabric::limits::{CHUNK_BYTES, CHUNK_DEADLINE, DISK_RESERVE_BYTES, MIB, VOLUME_BYTES_MAX};
+use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
+
+use crate::client::{ChunkError, ChunkOrigin, ChunkStat};
+use locator::Locator;
+use tables::{Check, Found, NewChunk};
+use volume::Volume;
+use writer::{Request, Writer};
+
+/// Chunks of one stat, scan or delete.
+pub const CHUNKS_PER_CALL_MAX: usize = 1024;
+/// Puts and deletes that wait for the writer.
+const WRITES_QUEUED_MAX: usize = 1024;
+/// Handles of volumes that are not written.
+const HANDLES_MAX: usize = 8;
+/// Reads that run at once, each with a chunk in memory.
+const READS_MAX: usize = 32;
+/// Rotten chunks that wait for repair; the oldest are forgotten (the scrub will find them again).
+const REPAIRS_MAX: usize = 4096;
+/// How often a broken volume is looked at.
+const RECOVERY_INTERVAL: Duration = Duration::from_millis(100);
+
+/// What a store needs to know.
+#[derive(Debug, Clone)]
+pub struct ChunkSettings {
+    /// The node; part of every checksum.
+    pub node: NodeId,
+    /// Directory of the volumes; made if it is not there.
+    pub directory: PathBuf,
+    /// What caches and queues may take.
+    pub memory_bytes: u64,
+    /// A volume is sealed when its chunks take this much.
+    pub volume_bytes_max: u64,
+    /// Puts are refused while less is free.
+    pub reserve_bytes: u64,
+}
+
+impl ChunkSettings {
+    /// The usual ones.
+    pub fn new(node: NodeId, directory: PathBuf, memory_bytes: u64) -> ChunkSettings {
+        let reserve_bytes = DISK_RESERVE_BYTES;
+        // Tables, free pages and the allocator's state need room in the file, too.
+        let volume_bytes_max = VOLUME_BYTES_MAX - VOLUME_BYTES_MAX / 32;
+        ChunkSettings { node, directory, memory_bytes, volume_bytes_max, reserve_bytes }
+    }
+
+    /// Cache of the volume that is written: redb wants four times the largest transaction.
+    fn writing_cache_bytes(&self) -> u64 {
+        (self.memory_bytes / 2).clamp(8 * MIB, 128 * MIB)
+    }
+
+    /// Cache of each other open volume.
+    fn reading_cache_bytes(&self) -> u64 {
+        (self.memory_bytes / 4 / HANDLES_MAX as u64).clamp(MIB, 16 * MIB)
+    }
+
+    /// Bytes of one transaction, and of what waits for the next one.
+    fn batch_bytes_max(&self) -> usize {
+        (self.writing_cache_bytes() / 4) as usize
+    }
+}
+
+/// How full the store is and how it does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StoreStatus {
+    /// Whether it serves: every volume was counted once.
+    pub ready: bool,
+    /// Volumes.
+    pub volumes: usize,
+    /// Volumes that do not serve now.
+    pub broken: usize,
+    /// Bytes of disk that chunks take.
+    pub disk_bytes: u64,
+    /// Bytes free on the disk, as of the last write.
+    pub free_bytes: u64,
+    /// Rotten chunks waiting for repair.
+    pub repairs: usize,
+}
+
+/// The chunks of one node. Cheap to clone.
+#[derive(Clone)]
+pub struct ChunkStore {
+    shared: Arc<Shared>,
+    writes: mpsc::Sender<Request>,
+}
+
+/// What the store, its writer and its recovery share.
+struct Shared {
+    seams: Seams,
+    settings: ChunkSettings,
+    volumes: RwLock<BTreeMap<u32, Arc<Volume>>>,
+    locator: RwLock<Locator>,
+    ready: watch::Sender<bool>,
+    broke: Notify,
+    closed: AtomicBool,
+    repairs: Mutex<VecDeque<ChunkId>>,
+    repair_wanted: Notify,
+    /// Room for bytes that wait for the writer.
+    queue: Arc<Semaphore>,
+    reads: Semaphore,
+    free_bytes: AtomicU64,
+    ticks: AtomicU64,
+}
+
+impl ChunkStore {
+    /// Opens the volumes of a directory. Returns at once; [`ChunkStore::wait_ready`] waits until all are counted.
+    pub fn open(seams: &Seams, settings: ChunkSettings) -> io::Result<ChunkStore> {
+        seams.disks.create_dir(&settings.directory)?;
+        let mut volumes = BTreeMap::new();
+        for name in seams.disks.list(&settings.directory)? {
+            if let Some(number) = volume::number_of(&name) {
+                let cache = settings.reading_cache_bytes();
+                let volume = Volume::new(seams, settings.node, &settings.directory, number, cache);
+                volumes.insert(number, Arc::new(volume));
+            }
+        }
+        let free_bytes = seams.disks.space(&settings.directory)?.free_bytes;
+        let shared = Arc::new(Shared {
+            seams: seams.clone(),
+            volumes: RwLock::new(volumes),
+            locator: RwLock::default(),
+            ready: watch::Sender::new(false),
+            broke: Notify::new(),
+            closed: AtomicBool::new(false),
+            repairs: Mutex::default(),
+            repair_wanted: Notify::new(),
+            queue: Arc::new(Semaphore::new(2 * settings.batch_bytes_max())),
+            reads: Semaphore::new(READS_MAX),
+            free_bytes: AtomicU64::new(free_bytes),
+            ticks: AtomicU64::new(0),
+            settings,
+        });
+        let (writes, queued) = mpsc::channel(WRITES_QUEUED_MAX);
+        let lane = Lane::new(&*seams.env, "chunks");
+        seams.env.spawn("chunk writer", Box::pin(Writer::new(shared.clone(), lane).run(queued)));
+        seams.env.spawn("chunk recovery", Box::pin(recover(shared.clone())));
+        Ok(ChunkStore { shared, writes })
+    }
+
+    /// Waits until every volume was counted or found broken.
+    pub async fn wait_ready(&self) {
+        let mut ready = self.shared.ready.subscribe();
+        // The sender lives as long as `self`, so this ends with the value.
+        let _ = ready.wait_for(|ready| *ready).await;
+    }
+
+    /// Stores a chunk and returns after the disk has it. The same bytes again are fine.
+    pub async fn put(
+        &self,
+        chunk: ChunkId,
+        parts: Vec<Bytes>,
+        origin: Option<ChunkOrigin>,
+    ) -> Result<(), ChunkError> {
+        let node = self.node();
+        let bytes: usize = parts.iter().map(Bytes::len).sum();
+        if bytes > CHUNK_BYTES {
+            return Err(ChunkError::Refused(node, format!("{bytes} bytes are more than a chunk")));
+        }
+        self.check_ready()?;
+        let room = self.shared.queue.clone().acquire_many_owned(bytes.max(1) as u32);
+        let room = tokio::time::timeout(CHUNK_DEADLINE, room).await;
+        let Ok(Ok(room)) = room else {
+            return Err(ChunkError::Unavailable(node, "too many writes are waiting".to_string()));
+        };
+        let slices: Vec<&[u8]> = parts.iter().map(Bytes::as_ref).collect();
+        let crc32c = codec::crc32c(&slices);
+        let new = NewChunk { id: chunk, parts, bytes: bytes as u32, crc32c, origin };
+        self.write(|reply| Request::Put { new, reply, _room: room }).await
+    }
+
+    /// Bytes `offset .. offset + bytes` of a chunk, after all of the chunk was proved.
+    pub async fn get(&self, chunk: ChunkId, offset: u32, bytes: u32) -> Result<Bytes, ChunkError> {
+        let node = self.node();
+        self.check_ready()?;
+        let whole = self.reading(move |shared| shared.get(chunk)).await?;
+        let (from, to) = (offset as usize, offset as usize + bytes as usize);
+        if to > whole.len() {
+            let why = format!("bytes {from} to {to} of a chunk of {}", whole.len());
+            return Err(ChunkError::Refused(node, why));
+        }
+        Ok(whole.slice(from..to))
+    }
+
+    /// Removes chunks, at most [`CHUNKS_PER_CALL_MAX`]; those that are not there are fine.
+    pub async fn delete(&self, chunks: Vec<ChunkId>) -> Result<(), ChunkError> {
+        self.check_count(chunks.len())?;
+        self.check_ready()?;
+        self.write(|reply| Request::Delete { chunks, reply }).await
+    }
+
+    /// What the indexes say about chunks, at most [`CHUNKS_PER_CALL_MAX`].
+    pub async fn stat(&self, chunks: Vec<ChunkId>) -> Result<Vec<Option<ChunkStat>>, ChunkError> {
+        self.check_count(chunks.len())?;
+        self.check_ready()?;
+        self.reading(move |shared| shared.stat(&chunks)).await
+    }
+
+    /// Chunks in order of id after a position, at most `limit` and [`CHUNKS_PER_CALL_MAX`].
+    pub async fn scan(&self, after: Option<ChunkId>, limit: u32) -> Result<Vec<ChunkStat>, ChunkError> {
+        self.check_ready()?;
+        let limit = (limit as usize).min(CHUNKS_PER_CALL_MAX);
+        self.reading(move |shared| shared.scan(after, limit)).await
+    }
+
+    /// The next rotten chunk, taken off the queue.
+    pub fn take_repair(&self) -> Option<ChunkId> {
+        self.shared.repairs().pop_front()
+    }
+
+    /// How the store does.
+    pub fn status(&self) -> StoreStatus {
+        let volumes = self.shared.all();
+        StoreStatus {
+            ready: *self.shared.ready.borrow(),
+            volumes: volumes.len(),
+            broken: volumes.iter().filter(|volume| volume.is_broken()).count(),
+            disk_bytes: volumes.iter().map(|volume| volume.disk_bytes()).sum(),
+            free_bytes: self.shared.free_bytes.load(Ordering::Acquire),
+            repairs: self.shared.repairs().len(),
+        }
+    }
+
+    /// Finishes what is queued, settles and closes the volumes. Later calls are answered "cannot serve".
+    pub async fn close(&self) {
+        let (reply, done) = oneshot::channel();
+        if self.writes.send(Request::Close { reply }).await.is_ok() {
+            let _ = done.await; // An error means that the writer is gone already.
+        }
+    }
+
+    /// Whose chunks these are.
+    pub fn node(&self) -> NodeId {
+        self.shared.settings.node
+    }
+
+    fn check_ready(&self) -> Result<(), ChunkError> {
+        if *self.shared.ready.borrow() && !self.shared.closed.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        Err(ChunkError::Unavailable(self.node(), "volumes are being opened or closed".to_string()))
+    }
+
+    fn check_count(&self, chunks: usize) -> Result<(), ChunkError> {
+        if chunks <= CHUNKS_PER_CALL_MAX {
+            return Ok(());
+        }
+        Err(ChunkError::Refused(self.node(), format!("{chunks} chunks are too many for one call")))
+    }
+
+    async fn write(
+        &self,
+        request: impl FnOnce(oneshot::Sender<Result<(), ChunkError>>) -> Request,
+    ) -> Result<(), ChunkError> {
+        let gone = || ChunkError::Unavailable(self.node(), "the writer stopped".to_string());
+        let (reply, answer) = oneshot::channel();
+        self.writes.send(request(reply)).await.map_err(|_| gone())?;
+        answer.await.map_err(|_| gone())?
+    }
+
+    /// Runs a read in the blocking pool, so many at once.
+    async fn reading<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Shared) -> Result<T, ChunkError> + Send + 'static,
+    ) -> Result<T, ChunkError> {
+        let permit = tokio::time::timeout(CHUNK_DEADLINE, self.shared.reads.acquire()).await;
+        let Ok(Ok(_permit)) = permit else {
+            return Err(ChunkError::Unavailable(self.node(), "too many reads are waiting".to_string()));
+        };
+        let shared = self.shared.clone();
+        run_blocking(&*self.shared.seams.env, move || {
+            let outcome = read(&shared);
+            shared.close_idle_handles();
+            outcome
+        })
+        .await
+    }
+}
+
+impl Shared {
+    fn volume(&self, number: u32) -> Option<Arc<Volume>> {
+        self.volumes.read().unwrap_or_else(PoisonError::into_inner).get(&number).cloned()
+    }
+
+    fn all(&self) -> Vec<Arc<Volume>> {
+        self.volumes.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+
+    /// Volumes that hold chunks of an extent.
+    fn volumes_of(&self, extent: ExtentId) -> Vec<Arc<Volume>> {
+        let numbers = self.locator.read().unwrap_or_else(PoisonError::into_inner).volumes_of(extent);
+        let volumes: Vec<_> = numbers.iter().filter_map(|number| self.volume(*number)).collect();
+        let tick = self.ticks.fetch_add(1, Ordering::Relaxed);
+        volumes.iter().for_each(|volume| volume.used.store(tick, Ordering::Relaxed));
+        volumes
+    }
+
+    fn with_locator<T>(&self, change: impl FnOnce(&mut Locator) -> T) -> T {
+        change(&mut self.locator.write().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn repairs(&self) -> MutexGuard<'_, VecDeque<ChunkId>> {
+        self.repairs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Remembers a rotten chunk for repair.
+    fn report(&self, chunk: ChunkId) {
+        metrics::counter!("fluffy_chunks_rotten_total").increment(1);
+        let mut repairs = self.repairs();
+        if repairs.contains(&chunk) {
+            return;
+        }
+        tracing::error!(%chunk, "a chunk is rotten");
+        if repairs.len() == REPAIRS_MAX {
+            repairs.pop_front();
+        }
+        repairs.push_back(chunk);
+        self.repair_wanted.notify_one();
+    }
+
+    fn unavailable(&self, why: impl ToString) -> ChunkError {
+        self.broke.notify_one();
+        ChunkError::Unavailable(self.settings.node, why.to_string())
+    }
+
+    fn get(&self, chunk: ChunkId) -> Result<Bytes, ChunkError> {
+        let armed = self.seams.env.armed("chunk_skip_crc");
+        let check = if armed { Check::Nothing } else { Check::Crc };
+        let mut failed = ChunkError::NotFound(self.settings.node);
+        for volume in self.volumes_of(chunk.extent()) {
+            match volume.read(|tables| tables.get(chunk, check)) {
+                Ok(Found::Here(bytes)) => return Ok(bytes),
+                Ok(Found::Absent) => {}
+                Ok(Found::Rotten) => {
+                    self.report(chunk);
+                    failed = ChunkError::Corrupt(self.settings.node);
+                }
+                Err(not_serving) => failed = self.unavailable(not_serving),
+            }
+        }
+        Err(failed)
+    }
+
+    fn stat(&self, chunks: &[ChunkId]) -> Result<Vec<Option<ChunkStat>>, ChunkError> {
+        let mut stats = Vec::with_capacity(chunks.len());
+        for chunk in chunks {
+            let mut found = None;
+            for volume in self.volumes_of(chunk.extent()) {
+                match volume.read(|tables| tables.stat(*chunk)).map_err(|why| self.unavailable(why))? {
+                    Found::Here(stat) => found = Some(stat),
+                    Found::Rotten => self.report(*chunk),
+                    Found::Absent => {}
+                }
+            }
+            stats.push(found);
+        }
+        Ok(stats)
+    }
+
+    fn scan(&self, after: Option<ChunkId>, limit: usize) -> Result<Vec<ChunkStat>, ChunkError> {
+        let first = after.map_or(Some(0), |after| after.get().checked_add(1));
+        let (mut stats, Some(mut from)) = (Vec::new(), first) else {
+            return Ok(Vec::new());
+        };
+        while stats.len() < limit {
+            let position = ChunkId::from_u128(from).extent();
+            let next = self.locator.read().unwrap_or_else(PoisonError::into_inner).extent_from(position);
+            let Some(extent) = next else { break };
+            let last = locator::last_chunk(extent);
+            let mut ids = std::collections::BTreeSet::new();
+            for volume in self.volumes_of(extent) {
+                let range = from.max(extent.chunk(0).get())..=last.get();
+                let room = limit - stats.len();
+                let look = |tables: &tables::Reading| {
+                    let mut left = room;
+                    tables.each(range, |chunk, _| {
+                        ids.insert(chunk);
+                        left -= 1;
+                        left > 0
+                    })
+                };
+                volume.read(look).map_err(|why| self.unavailable(why))?;
+            }
+            let ids: Vec<ChunkId> = ids.into_iter().take(limit - stats.len()).collect();
+            let full = ids.last().copied();
+            stats.extend(self.stat(&ids)?.into_iter().flatten());
+            // A page that was filled ends at its last id, whether that one is rotten or not.
+            let behind = if stats.len() >= limit { full.unwrap_or(last) } else { last };
+            let Some(following) = behind.get().checked_add(1) else { break };
+            from = following;
+        }
+        Ok(stats)
+    }
+
+    /// Closes the handles that were used least recently, so that [`HANDLES_MAX`] stay beside the one written.
+    fn close_idle_handles(&self) {
+        let mut open: Vec<_> = self.all().into_iter().filter(|volume| volume.is_open()).collect();
+        if open.len() <= HANDLES_MAX + 1 {
+            return;
+        }
+        open.sort_by_key(|volume| volume.used.load(Ordering::Relaxed));
+        let surplus = open.len() - HANDLES_MAX - 1;
+        // A dirty volume is the one being written, or waits to be settled.
+        open.iter().filter(|volume| !volume.is_dirty()).take(surplus).for_each(|volume| {
+            volume.close();
+        });
+    }
+
+    /// Reads the index of a volume and tells the locator what it holds.
+    fn count(&self, volume: &Volume) -> Result<(), volume::NotServing> {
+        let mut extents: BTreeMap<ExtentId, u32> = BTreeMap::new();
+        volume.count(|chunk| *extents.entry(chunk.extent()).or_default() += 1)?;
+        let known = *self.ready.borrow();
+        self.with_locator(|locator| {
+            if known {
+                locator.forget(volume.number);
+            }
+            extents.into_iter().for_each(|(extent, chunks)| locator.add(extent, volume.number, chunks));
+        });
+        Ok(())
+    }
+}
+
+/// Counts all volumes once, then reopens those that break, until the store is closed.
+async fn recover(shared: Arc<Shared>) {
+    let env = shared.seams.env.clone();
+    for volume in shared.all() {
+        let counting = shared.clone();
+        run_blocking(&*env, move || {
+            if let Err(why) = counting.count(&volume) {
+                tracing::error!(%why, "volume cannot be opened; its chunks count as missing");
+            }
+            counting.close_idle_handles();
+        })
+        .await;
+    }
+    shared.ready.send_replace(true);
+    while !shared.closed.load(Ordering::Acquire) {
+        if shared.all().iter().any(|volume| volume.is_broken()) {
+            let recovering = shared.clone();
+            run_blocking(&*env, move || recovering.recover_broken()).await;
+            tokio::time::sleep(RECOVERY_INTERVAL).await;
+        } else {
+            shared.broke.notified().await;
+        }
+    }
+}
+
+impl Shared {
+    fn recover_broken(&self) {
+        for volume in self.all() {
+            if !volume.recover() {
+                continue;
+            }
+            if let Err(why) = self.count(&volume) {
+                tracing::error!(%why, "count reopened volume");
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,179 @@
+//! The chunk calls of a node, answered from its [`ChunkStore`].
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use fabric::ids::SessionId;
+use fabric::rpc::{Message, Peer, Service, decode_head, reply_typed};
+use serde::Serialize;
+
+use crate::chunks::ChunkStore;
+use crate::client::ChunkError;
+use crate::wire::{self, DeleteRequest, Failure, GetReply, GetRequest, PutRequest, ScanRequest, StatRequest};
+
+/// What a node knows of sessions without asking anybody.
+pub trait EndedSessions: Send + Sync + 'static {
+    /// Whether the session certainly ended: none of its writes can be named any more.
+    fn is_ended(&self, session: SessionId) -> bool;
+}
+
+/// See the file's head.
+pub struct ChunkService {
+    store: ChunkStore,
+    sessions: Option<Arc<dyn EndedSessions>>,
+}
+
+impl ChunkService {
+    /// Serves `store`; with `sessions` it refuses puts of those that ended.
+    pub fn new(store: ChunkStore, sessions: Option<Arc<dyn EndedSessions>>) -> ChunkService {
+        ChunkService { store, sessions }
+    }
+
+    async fn put(&self, from: Peer, request: PutRequest, body: Bytes) -> Result<(), ChunkError> {
+        let Peer::Gateway = from else {
+            // Nodes copy chunks that are named already, of sessions that may have ended long ago.
+            return self.store.put(request.chunk, vec![body], request.origin).await;
+        };
+        let session = request.chunk.extent().session();
+        if self.sessions.as_ref().is_some_and(|sessions| sessions.is_ended(session)) {
+            return Err(ChunkError::Refused(
+                self.store.node(),
+                "the session of the writer ended".to_string(),
+            ));
+        }
+        self.store.put(request.chunk, vec![body], request.origin).await
+    }
+
+    async fn get(&self, request: GetRequest) -> Result<(GetReply, Bytes), ChunkError> {
+        let GetRequest { chunk, offset, bytes } = request;
+        let body = self.store.get(chunk, offset, bytes).await?;
+        Ok((GetReply { chunk, offset }, body))
+    }
+}
+
+#[async_trait]
+impl Service for ChunkService {
+    async fn call(&self, from: Peer, method: u16, request: Message) -> Result<Message, String> {
+        let Message { head, body } = request;
+        let malformed = |error: fabric::codec::DecodeError| error.to_string();
+        Ok(match method {
+            wire::PUT => {
+                let request: PutRequest = decode_head(&head).map_err(malformed)?;
+                answer(self.put(from, request, body).await)
+            }
+            wire::GET => {
+                let request: GetRequest = decode_head(&head).map_err(malformed)?;
+                match self.get(request).await {
+                    Ok((reply, body)) => reply_typed(&Ok::<_, Failure>(reply), body),
+                    Err(error) => answer(Err::<GetReply, _>(error)),
+                }
+            }
+            wire::DELETE => {
+                let request: DeleteRequest = decode_head(&head).map_err(malformed)?;
+                answer(self.store.delete(request.chunks).await)
+            }
+            wire::STAT => {
+                let request: StatRequest = decode_head(&head).map_err(malformed)?;
+                answer(self.store.stat(request.chunks).await)
+            }
+            wire::SCAN => {
+                let request: ScanRequest = decode_head(&head).map_err(malformed)?;
+                answer(self.store.scan(request.after, request.limit).await)
+            }
+            _ => return Err(format!("method {method:#06x} is no chunk call")),
+        })
+    }
+}
+
+fn answer<T: Serialize>(outcome: Result<T, ChunkError>) -> Message {
+    reply_typed(&outcome.map_err(Failure::from), Bytes::new())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use fabric::Seams;
+    use fabric::disks::MemoryDisks;
+    use fabric::env::SystemEnv;
+    use fabric::ids::{ClusterId, ExtentId, NodeId};
+    use fabric::limits::{CHUNK_BYTES, MIB};
+    use fabric::net::{LocalNet, Net};
+    use fabric::rpc::{AddressBook, Identity, Router, RpcClient, serve};
+
+    use super::*;
+    use crate::chunks::ChunkSettings;
+    use crate::client::{ChunkClient, Chunks};
+
+    const NODE: NodeId = NodeId(3);
+
+    struct Book(String);
+
+    impl AddressBook for Book {
+        fn address(&self, node: NodeId) -> Option<String> {
+            (node == NODE).then(|| self.0.clone())
+        }
+
+        fn nodes(&self) -> Vec<NodeId> {
+            vec![NODE]
+        }
+    }
+
+    struct Ended;
+
+    impl EndedSessions for Ended {
+        fn is_ended(&self, session: SessionId) -> bool {
+            session.number == 9
+        }
+    }
+
+    async fn client() -> ChunkClient {
+        let net = LocalNet::default();
+        let seams = Seams {
+            env: Arc::new(SystemEnv::default()),
+            net: Arc::new(net.clone()),
+            disks: Arc::new(MemoryDisks::new(1 << 30)),
+        };
+        let settings = ChunkSettings::new(NODE, "/data/chunks".into(), 32 * MIB);
+        let store = ChunkStore::open(&seams, settings).unwrap();
+        store.wait_ready().await;
+        let service = Arc::new(ChunkService::new(store, Some(Arc::new(Ended))));
+        let identity = |me| Identity { cluster: ClusterId(1), me, tls: None };
+        let listener = net.listen("127.0.0.1:7001").await.unwrap();
+        let book = Arc::new(Book("127.0.0.1:7001".to_string()));
+        let router = Arc::new(Router::default().with(wire::GROUP, service));
+        drop(serve(&seams, identity(Peer::Node(NODE)), listener, router));
+        ChunkClient::new(RpcClient::new(seams, identity(Peer::Gateway), book))
+    }
+
+    #[tokio::test]
+    async fn every_call_goes_through() {
+        let client = client().await;
+        let extent = ExtentId::new(7, SessionId { epoch: 1, number: 1 }, 1);
+        let chunk = extent.chunk(0);
+        let whole: Bytes = (0..CHUNK_BYTES).map(|at| at as u8).collect::<Vec<_>>().into();
+        let parts = vec![whole.slice(..100), whole.slice(100..)];
+        client.put(NODE, chunk, parts, None).await.unwrap();
+        assert_eq!(client.get(NODE, chunk, 0, CHUNK_BYTES as u32).await.unwrap(), whole);
+        assert_eq!(client.get(NODE, chunk, 99, 2).await.unwrap(), whole.slice(99..101));
+        let stats = client.stat(NODE, vec![extent.chunk(1), chunk]).await.unwrap();
+        assert_eq!(stats.iter().map(Option::is_some).collect::<Vec<_>>(), [false, true]);
+        assert_eq!(client.scan(NODE, None, 9).await.unwrap().len(), 1);
+        let other = client.put(NODE, chunk, vec![Bytes::new()], None).await;
+        assert!(matches!(other, Err(ChunkError::Refused(NODE, _))));
+        client.delete(NODE, vec![chunk]).await.unwrap();
+        assert!(matches!(client.get(NODE, chunk, 0, 1).await, Err(ChunkError::NotFound(NODE))));
+        let nobody = NodeId(4);
+        assert!(
+            matches!(client.get(nobody, chunk, 0, 1).await, Err(ChunkError::Unavailable(n, _)) if n == nobody)
+        );
+    }
+
+    #[tokio::test]
+    async fn writes_of_ended_sessions_are_refused() {
+        let client = client().await;
+        let chunk = ExtentId::new(7, SessionId { epoch: 1, number: 9 }, 1).chunk(0);
+        let late = client.put(NODE, chunk, vec![Bytes::new()], None).await;
+        assert!(matches!(late, Err(ChunkError::Refused(NODE, _))));
+    }
+}
