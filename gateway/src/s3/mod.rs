@@ -6,16 +6,20 @@
 pub mod auth;
 pub mod checksum;
 mod chunked;
+pub mod conditions;
 pub mod error;
 pub mod headers;
 pub mod op;
 pub mod ops;
 pub mod path;
 pub mod payload;
+pub mod range;
 pub mod request;
 pub mod response;
 pub mod route;
 pub mod service;
+#[cfg(test)]
+pub mod testing;
 pub mod time;
 pub mod xml;
 

@@ -3,4 +3,7 @@
 mod reader;
 mod writer;
 
-pub use writer::{XmlWriter, url_encoded};
+pub use reader::{
+    CompleteDocument, CompletePartElement, DeleteDocument, DeleteElement, create_bucket_location,
+};
+pub use writer::{NAMESPACE, XmlWriter, url_encoded};
