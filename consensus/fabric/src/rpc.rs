@@ -35,6 +35,12 @@ pub enum Peer {
     Gateway,
 }
 
+impl From<NodeId> for Peer {
+    fn from(node: NodeId) -> Peer {
+        Peer::Node(node)
+    }
+}
+
 impl fmt::Display for Peer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

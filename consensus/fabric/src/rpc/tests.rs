@@ -11,6 +11,7 @@ use crate::Seams;
 use crate::disks::MemoryDisks;
 use crate::env::{SystemEnv, TaskHandle};
 use crate::net::{LocalNet, Net, TcpNet};
+use crate::tls::{Certificates, issue, make_authority};
 
 const CLUSTER: ClusterId = ClusterId(7);
 const NODE: NodeId = NodeId(3);
@@ -329,4 +330,57 @@ async fn faults_drop_repeat_and_delay_frames() {
     let lost = world.client.call(NODE, ECHO, Message::default(), options(100)).await;
     assert!(matches!(lost, Err(RpcError::Lost(_))));
     assert_eq!(world.service.calls.lock().unwrap().len(), 3);
+}
+
+const OTHER: Peer = Peer::Node(NodeId(5));
+
+/// Certificates of several processes of one new cluster.
+fn issue_all(peers: &[Peer]) -> (ClusterId, BTreeMap<Peer, Arc<Certificates>>) {
+    let directory = tempfile::tempdir().unwrap();
+    let cluster = make_authority(&SystemEnv::default(), directory.path()).unwrap().cluster;
+    let load = |peer: &Peer| {
+        issue(directory.path(), *peer).unwrap();
+        (*peer, Arc::new(Certificates::load(directory.path(), *peer).unwrap()))
+    };
+    (cluster, peers.iter().map(load).collect())
+}
+
+#[tokio::test]
+async fn calls_come_back_over_tls() {
+    let (cluster, certificates) = issue_all(&[Peer::Node(NODE), Peer::Gateway]);
+    let of = |me: Peer| Identity { cluster, me, tls: Some(certificates[&me].clone()) };
+    let local = world_of(LocalNet::default(), of(Peer::Node(NODE)), of(Peer::Gateway), None).await;
+    let tcp = world_of(TcpNet, of(Peer::Node(NODE)), of(Peer::Gateway), None).await;
+    for world in [local, tcp] {
+        let body = Bytes::from(vec![9; 3 << 20]);
+        let answer =
+            world.client.call(NODE, ECHO, Message { head: Bytes::new(), body: body.clone() }, options(LONG));
+        assert_eq!(answer.await.unwrap().body, body);
+        assert_eq!(world.service.calls.lock().unwrap()[..], [(Peer::Gateway, ECHO)]);
+    }
+}
+
+#[tokio::test]
+async fn tls_refuses_who_is_not_what_it_claims() {
+    let all = [Peer::Node(NODE), Peer::Gateway, OTHER];
+    let (cluster, ours) = issue_all(&all);
+    let (_, foreign) = issue_all(&all);
+    let identity = |me: Peer, tls: Option<&Arc<Certificates>>| Identity { cluster, me, tls: tls.cloned() };
+    let node = || identity(Peer::Node(NODE), ours.get(&Peer::Node(NODE)));
+    let gateway = || identity(Peer::Gateway, ours.get(&Peer::Gateway));
+    let cases = [
+        ("a client of a foreign authority", node(), identity(Peer::Gateway, foreign.get(&Peer::Gateway))),
+        ("a server of a foreign authority", identity(NODE.into(), foreign.get(&NODE.into())), gateway()),
+        ("a client with another's certificate", node(), identity(OTHER, ours.get(&Peer::Gateway))),
+        ("a server with another's certificate", identity(NODE.into(), ours.get(&OTHER)), gateway()),
+        ("a gateway that poses as the node", identity(NODE.into(), ours.get(&Peer::Gateway)), gateway()),
+        ("a client without TLS", node(), identity(Peer::Gateway, None)),
+        ("a server without TLS", identity(NODE.into(), None), gateway()),
+    ];
+    for (case, server, client) in cases {
+        let world = world_of(LocalNet::default(), server, client, None).await;
+        let error = world.client.call(NODE, ECHO, Message::default(), options(LONG)).await.unwrap_err();
+        assert!(matches!(error, RpcError::Unreachable(_)), "{case}: {error}");
+        assert!(world.service.calls.lock().unwrap().is_empty(), "{case}");
+    }
 }
