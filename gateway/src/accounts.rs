@@ -10,13 +10,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use consensus::client::{Meta, MetaError, ReadGuard, WriteGuard};
+use consensus::client::{Meta, MetaError, ReadGuard, WriteGuard, ask};
 use consensus::meta::command::{Command, Done, Reject};
 use consensus::meta::model::{AccessKey, Bucket};
-use consensus::meta::names::{AccessKeyId, BucketName};
+use consensus::meta::names::{AccessKeyId, BucketName, UserName};
 use consensus::meta::query::{Answer, Answered, Query};
 use fabric::env::Env;
 use lru::LruCache;
+
+use crate::s3::auth::{Keys, Secret};
+use crate::s3::{Code, S3Result};
+use crate::secrets::ClusterKey;
 
 /// A record is asked for again after this.
 pub const RECORD_LIFETIME: Duration = Duration::from_secs(4);
@@ -152,5 +156,30 @@ impl Meta for Records {
 
     fn begin_read(&self) -> ReadGuard {
         self.meta.begin_read()
+    }
+}
+
+/// Secrets of users, from the metadata.
+pub struct Accounts {
+    /// Where the sealed secrets are.
+    pub records: Arc<Records>,
+    /// Opens them.
+    pub cluster_key: ClusterKey,
+}
+
+#[async_trait]
+impl Keys for Accounts {
+    async fn secret(&self, id: &AccessKeyId) -> S3Result<Option<(UserName, Secret)>> {
+        let Answer::AccessKey(key) = ask(&*self.records, Query::AccessKey(id.clone())).await? else {
+            return Err(Code::InternalError.caused("the metadata answered another question than AccessKey"));
+        };
+        let Some(key) = key else {
+            return Ok(None);
+        };
+        let secret = self
+            .cluster_key
+            .open(id, &key.sealed_secret)
+            .map_err(|error| Code::InternalError.caused(error))?;
+        Ok(Some((key.user, Secret::new(secret.expose()))))
     }
 }

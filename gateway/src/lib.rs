@@ -4,6 +4,7 @@
 //! Must not know: redb, openraft, the disks of nodes.
 
 pub mod accounts;
+pub mod admin;
 pub mod config;
 pub mod data;
 pub mod http;
