@@ -6,7 +6,8 @@
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand};
-use fabric::limits::{GIB, KIB, MEMORY_LIMIT_DEFAULT, MIB};
+use fabric::cluster::{Config, is_loopback, parse_bytes, split_address};
+use fabric::limits::{MEMORY_LIMIT_DEFAULT, MIB};
 
 use crate::queue::MEMORY_LIMIT_MIN;
 
@@ -220,24 +221,28 @@ pub const DATA_DEFAULT: &str = "fluffy-data";
 pub const ADMIN_DEFAULT: &str = "127.0.0.1:9001";
 
 impl Settings {
-    /// Checks the options. What they leave open is `file`'s (the gateway's part of a configuration file), then
-    /// the default.
+    /// Checks the options. What they leave open is said by the configuration file, if there is one, then by the
+    /// default.
     pub fn resolve(
         store: &StoreArgs,
         serve: &ServeArgs,
-        file: &FileSettings,
+        file: Option<&Config>,
     ) -> Result<Settings, UsageError> {
         let pick = |option: &Option<String>, file: &Option<String>, default: &str| {
             option.clone().or_else(|| file.clone()).unwrap_or_else(|| default.to_string())
         };
+        let region = file.map(|file| file.region.clone());
+        let file = file.map(|file| file.gateway.clone()).unwrap_or_default();
+        let tls = file.tls.map(|files| (files.certificate, files.key));
+        let memory_limit = file.memory_limit.map(|limit| limit.0);
         let settings = Settings {
             mode: mode(store, serve)?,
             listen: pick(&serve.listen, &file.listen, "127.0.0.1:9000"),
             admin_listen: pick(&serve.admin_listen, &file.admin_listen, ADMIN_DEFAULT),
-            region: pick(&serve.region, &file.region, "us-east-1"),
+            region: pick(&serve.region, &region, "us-east-1"),
             domains: if serve.domain.is_empty() { file.domains.clone() } else { serve.domain.clone() },
-            memory_limit: serve.memory_limit.or(file.memory_limit).unwrap_or(MEMORY_LIMIT_DEFAULT),
-            tls: serve.tls_cert.clone().zip(serve.tls_key.clone()).or_else(|| file.tls.clone()),
+            memory_limit: serve.memory_limit.or(memory_limit).unwrap_or(MEMORY_LIMIT_DEFAULT),
+            tls: serve.tls_cert.clone().zip(serve.tls_key.clone()).or(tls),
         };
         settings.check()?;
         Ok(settings)
@@ -267,18 +272,6 @@ impl Settings {
         }
         Ok(())
     }
-}
-
-/// The gateway's part of a configuration file.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-#[allow(missing_docs)]
-pub struct FileSettings {
-    pub listen: Option<String>,
-    pub admin_listen: Option<String>,
-    pub region: Option<String>,
-    pub domains: Vec<String>,
-    pub memory_limit: Option<u64>,
-    pub tls: Option<(PathBuf, PathBuf)>,
 }
 
 fn wrong<T>(why: String) -> Result<T, UsageError> {
@@ -319,35 +312,10 @@ fn mode(store: &StoreArgs, serve: &ServeArgs) -> Result<Mode, UsageError> {
 }
 
 fn check_address(option: &str, address: &str) -> Result<(), UsageError> {
-    let parsed =
-        address.rsplit_once(':').filter(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok());
-    match parsed {
-        Some((host, _)) if !host.contains(':') || (host.starts_with('[') && host.ends_with(']')) => Ok(()),
-        _ => wrong(format!("{option} {address:?} is not an address like 127.0.0.1:9000")),
+    match split_address(address) {
+        Some(_) => Ok(()),
+        None => wrong(format!("{option} {address:?} is not an address like 127.0.0.1:9000")),
     }
-}
-
-/// Whether only this machine can reach the address.
-pub fn is_loopback(address: &str) -> bool {
-    let Some((host, _)) = address.rsplit_once(':') else {
-        return false;
-    };
-    let host = host.trim_start_matches('[').trim_end_matches(']');
-    host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
-}
-
-/// Bytes as people write them: `1073741824`, `512MiB`, `4GiB`, `64KiB`.
-pub fn parse_bytes(text: &str) -> Result<u64, String> {
-    let digits = text.trim_end_matches(|letter: char| !letter.is_ascii_digit());
-    let unit = match &text[digits.len()..] {
-        "" | "B" => 1,
-        "KiB" => KIB,
-        "MiB" => MIB,
-        "GiB" => GIB,
-        other => return Err(format!("{other:?} is no unit; B, KiB, MiB and GiB are")),
-    };
-    let number: u64 = digits.parse().map_err(|_| format!("{text:?} is not a number of bytes"))?;
-    number.checked_mul(unit).ok_or_else(|| format!("{text:?} is too large"))
 }
 
 /// The directory that holds what belongs to a store as a whole (keys, tokens).
@@ -363,12 +331,14 @@ pub fn admin_token_path(dir: &Path) -> PathBuf {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use fabric::limits::GIB;
+
     use super::*;
 
     fn resolve(line: &str) -> Result<Settings, String> {
         let words = std::iter::once("fluffy-gateway").chain(line.split_whitespace());
         let cli = Cli::try_parse_from(words).map_err(|error| error.to_string())?;
-        Settings::resolve(&cli.store, &cli.serve, &FileSettings::default()).map_err(|error| error.0)
+        Settings::resolve(&cli.store, &cli.serve, None).map_err(|error| error.0)
     }
 
     #[test]

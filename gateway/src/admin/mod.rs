@@ -124,10 +124,8 @@ impl Admin {
         if get && words == ["health", "ready"] {
             return Ok(if self.is_ready().await { text("ok\n".to_string()) } else { not_ready() });
         }
-        let shows_token = self.shows_token(&request);
-        if !shows_token
-            && !(get && source.ip().is_loopback() && matches!(words[..], ["metrics"] | ["status"]))
-        {
+        let open = get && source.ip().is_loopback() && matches!(words[..], ["metrics"] | ["status"]);
+        if !open && !self.shows_token(&request) {
             let why =
                 "this needs the header `Authorization: Bearer TOKEN` with the token of the file admin-token";
             return Err(AdminError(StatusCode::UNAUTHORIZED, why.to_string()));

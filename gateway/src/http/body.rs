@@ -1,25 +1,40 @@
-//! The body of a request as it comes from the client.
+//! The body of a request as it comes from the client, with a minimum rate.
 //!
-//! What an operation leaves unread comes back to the connection. How slowly a client may send is the business of
-//! whoever reads (`s3::payload`); a drained rest has a deadline in [`super::connection`].
+//! Only the time spent waiting for the client counts: a store that is slow to take bytes never blames the client.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
+use tokio::time::{Instant, Sleep, sleep};
 
-/// The connection ended or its framing broke before the end of the body: 400 `IncompleteBody`.
+use super::guard::now;
+
+/// In this much time spent waiting …
+pub const PACE_WINDOW: Duration = Duration::from_secs(60);
+/// … so many bytes must come.
+pub const PACE_BYTES_MIN: u64 = 60 << 10;
+
+/// Why a body ended before its end.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the body broke off: {0}")]
-pub struct BodyError(String);
+pub enum BodyError {
+    /// Less than [`PACE_BYTES_MIN`] in [`PACE_WINDOW`] of waiting: 400 `RequestTimeout`.
+    #[error("the client sent too little for too long")]
+    TooSlow,
+    /// The connection ended or its framing broke: 400 `IncompleteBody`.
+    #[error("the body broke off: {0}")]
+    Broken(String),
+}
 
 /// The body of a request.
 pub struct RequestBody {
     source: Source,
     leftover: Option<Arc<Leftover>>,
+    pace: Pace,
 }
 
 enum Source {
@@ -42,12 +57,12 @@ impl Leftover {
 impl RequestBody {
     /// A body from a connection.
     pub fn network(incoming: Incoming, leftover: Arc<Leftover>) -> RequestBody {
-        RequestBody { source: Source::Network(incoming), leftover: Some(leftover) }
+        RequestBody { source: Source::Network(incoming), leftover: Some(leftover), pace: Pace::default() }
     }
 
     /// A body that is already here, for requests made in process and in tests.
     pub fn memory(bytes: impl Into<Bytes>) -> RequestBody {
-        RequestBody { source: Source::Memory(bytes.into()), leftover: None }
+        RequestBody { source: Source::Memory(bytes.into()), leftover: None, pace: Pace::default() }
     }
 }
 
@@ -82,11 +97,20 @@ impl Body for RequestBody {
             }
             Source::Done => return Poll::Ready(None),
         };
-        let frame = ready!(Pin::new(incoming).poll_frame(cx));
+        let polled = Pin::new(incoming).poll_frame(cx);
+        let arrived = match &polled {
+            Poll::Ready(Some(Ok(frame))) => Some(frame.data_ref().map_or(0, Bytes::len) as u64),
+            Poll::Ready(_) => Some(0),
+            Poll::Pending => None,
+        };
+        if !body.pace.allows(cx, arrived) {
+            return Poll::Ready(Some(Err(BodyError::TooSlow)));
+        }
+        let frame = ready!(polled);
         if frame.as_ref().is_none_or(Result::is_err) {
             body.source = Source::Done;
         }
-        Poll::Ready(frame.map(|frame| frame.map_err(|error| BodyError(error.to_string()))))
+        Poll::Ready(frame.map(|frame| frame.map_err(|error| BodyError::Broken(error.to_string()))))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -106,6 +130,48 @@ impl Body for RequestBody {
     }
 }
 
+/// Counts waiting time and bytes in windows of [`PACE_WINDOW`].
+#[derive(Default)]
+struct Pace {
+    waited: Duration,
+    bytes: u64,
+    waiting: Option<(Instant, Pin<Box<Sleep>>)>,
+}
+
+impl Pace {
+    /// Notes what one poll gave (`None`: pending). False when the client was too slow.
+    fn allows(&mut self, cx: &mut Context<'_>, arrived: Option<u64>) -> bool {
+        let Some(bytes) = arrived else {
+            let left = PACE_WINDOW.saturating_sub(self.waited);
+            let (_, timer) = self.waiting.get_or_insert_with(|| (now(), Box::pin(sleep(left))));
+            if timer.as_mut().poll(cx).is_pending() {
+                return true;
+            }
+            return self.close_window(cx);
+        };
+        self.bytes = self.bytes.saturating_add(bytes);
+        if let Some((since, _)) = self.waiting.take() {
+            self.waited += since.elapsed();
+        }
+        if self.waited >= PACE_WINDOW && self.bytes >= PACE_BYTES_MIN {
+            self.waited = Duration::ZERO;
+            self.bytes = 0;
+        }
+        true
+    }
+
+    /// The window is over and the client is waited for.
+    fn close_window(&mut self, cx: &mut Context<'_>) -> bool {
+        self.waiting = None;
+        if self.bytes < PACE_BYTES_MIN {
+            return false;
+        }
+        self.waited = Duration::ZERO;
+        self.bytes = 0;
+        self.allows(cx, None)
+    }
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
@@ -119,5 +185,23 @@ mod tests {
         assert_eq!(body.size_hint().exact(), Some(3));
         assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), "abc");
         assert!(body.frame().await.is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_pace_counts_only_waiting() {
+        let wait = |bytes: u64| async move {
+            let mut pace = Pace { bytes, ..Pace::default() };
+            let waited = tokio::time::timeout(
+                Duration::from_secs(100),
+                std::future::poll_fn(
+                    |cx| {
+                        if pace.allows(cx, None) { Poll::Pending } else { Poll::Ready(()) }
+                    },
+                ),
+            );
+            waited.await.is_ok()
+        };
+        assert!(wait(PACE_BYTES_MIN - 1).await, "too slow is noticed");
+        assert!(!wait(PACE_BYTES_MIN).await, "enough opens another window");
     }
 }

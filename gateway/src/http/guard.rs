@@ -87,7 +87,7 @@ impl Notes {
 
 /// Tokio's clock, which also drives the timers here; the simulator drives it in turn.
 #[allow(clippy::disallowed_methods)]
-fn now() -> Instant {
+pub(super) fn now() -> Instant {
     Instant::now()
 }
 
