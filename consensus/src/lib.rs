@@ -8,4 +8,5 @@
 
 pub mod client;
 pub mod meta;
+pub mod raft;
 pub mod redb_file;

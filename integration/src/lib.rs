@@ -4,6 +4,7 @@
 //! Behaviours and cases speak S3 bytes through [`client::Target`], so that they run against real daemons
 //! and against the simulated cluster alike.
 
+pub mod bad_input;
 pub mod client;
 pub mod daemons;
 pub mod sim;

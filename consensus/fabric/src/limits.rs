@@ -45,6 +45,8 @@ pub const ENTRY_BYTES_MAX: usize = 1 << 20;
 pub const FRAME_BYTES_MAX: usize = 8 << 20;
 /// Commands of one session whose outcome is open.
 pub const SESSION_OPEN_MAX: u64 = 65_536;
+/// Extents that one session may pin for reads and writes older than five minutes.
+pub const SESSION_PINNED_MAX: usize = 1024;
 /// The leader ends a session after it heard nothing for this long.
 pub const SESSION_SILENCE: Duration = Duration::from_secs(30);
 /// How often a session is renewed.
@@ -91,6 +93,12 @@ pub const REQUEST_LINE_BYTES_MAX: usize = 8 << 10;
 pub const BLOCKING_THREADS_MAX: usize = 64;
 /// Work queued for one lane; a caller beyond it waits.
 pub const LANE_QUEUE_MAX: usize = 1024;
+/// How long, in cluster time, a completed upload answers a repeat.
+pub const COMPLETED_KEPT: Duration = Duration::from_secs(24 * 60 * 60);
+/// Extents of one body that one step of collection releases, and most that a command releases at once.
+pub const COLLECT_EXTENTS_PER_STEP: usize = 1000;
+/// Bodies that one CollectGarbage takes a step on.
+pub const COLLECT_BODIES_PER_COMMAND: usize = 16;
 
 /// Header section of a request.
 pub const HEADER_SECTION_BYTES_MAX: usize = 8 << 10;
@@ -116,3 +124,5 @@ const _: () = assert!(PARTS_MAX as u64 * PUT_BYTES_MAX == OBJECT_BYTES_MAX);
 const _: () = assert!(INLINE_BYTES_MAX + 64 * 1024 < ENTRY_BYTES_MAX);
 const _: () = assert!(DELETE_KEYS_PER_COMMAND * (KEY_BYTES_MAX + 128) < ENTRY_BYTES_MAX);
 const _: () = assert!(COPIES_DURABLE_MIN <= COPIES && COPIES <= OWNERS_MAX);
+// Positions within an entry have 16 bits; each released extent takes one.
+const _: () = assert!((COLLECT_BODIES_PER_COMMAND + 1) * COLLECT_EXTENTS_PER_STEP < 1 << 16);

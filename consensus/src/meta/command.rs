@@ -8,8 +8,8 @@ use fabric::placement::Layout;
 use serde::{Deserialize, Serialize};
 
 use super::model::{
-    AccessKey, Attributes, Bucket, Checksum, ChecksumAlgorithm, ChecksumKind, ClusterMs, Etag, Extent, Home, NodeRow,
-    Origin, SessionKind, Stored,
+    AccessKey, Attributes, Bucket, Checksum, ChecksumAlgorithm, ChecksumKind, ClusterMs, Etag, Extent, Home,
+    NodeRow, Origin, SessionKind, Stored,
 };
 use super::names::{AccessKeyId, BucketName, ObjectKey, UserName};
 

@@ -3,7 +3,9 @@
 pub mod answer;
 pub mod apply;
 pub mod command;
+mod lookup;
 pub mod model;
 pub mod names;
 pub mod query;
 pub mod store;
+pub mod tables;

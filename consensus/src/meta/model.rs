@@ -281,6 +281,24 @@ pub enum Version {
     },
 }
 
+impl Version {
+    /// Order and identity.
+    pub fn stamp(&self) -> Stamp {
+        match self {
+            Version::Object(object) => object.stamp,
+            Version::DeleteMarker { stamp, .. } => *stamp,
+        }
+    }
+
+    /// Whether clients see its version id as `null`.
+    pub fn null_version(&self) -> bool {
+        match self {
+            Version::Object(object) => object.null_version,
+            Version::DeleteMarker { null_version, .. } => *null_version,
+        }
+    }
+}
+
 /// A multipart upload in progress, keyed (bucket, key, stamp); the stamp is the upload id.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Upload {
@@ -472,4 +490,27 @@ pub struct ClusterRow {
     pub garbage: u64,
     /// Events kept.
     pub events: u64,
+    /// Place of the last event that was trimmed (cluster epoch, log index, ordinal): trimming goes on after it.
+    pub events_trimmed: Stamp,
+}
+
+/// Epoch of a cluster that never recovered, and of a bucket that never moved. Not 0, so that a stamp of zeros is none.
+pub const FIRST_EPOCH: u16 = 1;
+
+impl ClusterRow {
+    /// The row before the first entry.
+    pub fn first() -> ClusterRow {
+        ClusterRow {
+            epoch: FIRST_EPOCH,
+            time: ClusterMs(0),
+            next_bucket: 1,
+            next_session: 1,
+            layout: LayoutVersion(0),
+            buckets: 0,
+            inline_bytes: 0,
+            garbage: 0,
+            events: 0,
+            events_trimmed: Stamp { epoch: 0, index: 0, ordinal: 0 },
+        }
+    }
 }

@@ -164,9 +164,20 @@ mod tests {
         for good in ["abc", "a-b", "a.b.c", "1.2.3.4.5", "health", "192.168.0.999", &"a".repeat(63)] {
             assert!(good.parse::<BucketName>().is_ok(), "{good}");
         }
-        for bad in
-            ["aa", "", "A-b", "a_b", "a..b", "-ab", "ab-", ".ab", "192.168.0.1", "xn--a", "a-s3alias", &"a".repeat(64)]
-        {
+        for bad in [
+            "aa",
+            "",
+            "A-b",
+            "a_b",
+            "a..b",
+            "-ab",
+            "ab-",
+            ".ab",
+            "192.168.0.1",
+            "xn--a",
+            "a-s3alias",
+            &"a".repeat(64),
+        ] {
             assert!(bad.parse::<BucketName>().is_err(), "{bad}");
         }
     }

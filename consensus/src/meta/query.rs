@@ -79,7 +79,8 @@ pub enum Query {
         /// At most so many.
         limit: u32,
     },
-    /// Garbage that no session reads any more, oldest first → [`Answer::Garbage`].
+    /// Garbage that no session reads any more, by bucket and then oldest first → [`Answer::Garbage`]. Bodies to take
+    /// apart count for what they hold, so there may be fewer rows than asked for; none means that there are none.
     Garbage {
         /// At most so many.
         limit: u32,
@@ -113,7 +114,8 @@ pub enum Want {
     Body,
 }
 
-/// A page of a listing. Positions are exclusive.
+/// A page of a listing. Positions are exclusive. Of the attributes only the storage class is in the entries: the
+/// others are in no listing, and a page has to fit a frame.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct List {
     /// Where.
@@ -122,8 +124,9 @@ pub struct List {
     pub prefix: String,
     /// Group keys that contain it after the prefix; empty: no grouping.
     pub delimiter: String,
-    /// Only keys after this text. If it ends in a common prefix of the page before, everything under that prefix
-    /// is behind it (S3: a marker that is a common prefix skips the whole group).
+    /// Only keys after this text; empty: from the start. If it is a common prefix itself, everything under it is
+    /// behind it (S3: a marker that is a common prefix skips the whole group). If it lies inside a group, the group is
+    /// in the page while a key after it is in the group.
     pub after: String,
     /// Keys and common prefixes, at most.
     pub limit: u32,
@@ -138,9 +141,10 @@ pub struct ListVersions {
     pub prefix: String,
     /// Group keys that contain it after the prefix; empty: no grouping.
     pub delimiter: String,
-    /// Only after this key …
+    /// Only after this key (see [`List::after`]) …
     pub after_key: String,
-    /// … or, within it, after this version.
+    /// … or, within it, after this version. As a position the stamp of a null version is good, too, and better: it
+    /// holds when that version is gone.
     pub after_version: Option<VersionSelector>,
     /// Versions, markers and common prefixes, at most.
     pub limit: u32,
@@ -240,6 +244,9 @@ pub struct Page<T> {
     pub more: bool,
     /// Where the next page begins: an exclusive position, to be passed as `after` (or `after_key`).
     pub position: String,
+    /// For versions and uploads, where `position` is the key of the last entry: its stamp, to be passed as
+    /// `after_version` or `after_upload`.
+    pub position_stamp: Option<Stamp>,
 }
 
 /// An entry of a page.

@@ -77,12 +77,18 @@ pub async fn exchange(
     wire: &Wire,
     check: Option<&mut PatternCheck>,
 ) -> io::Result<Response> {
-    let source = Source { head: wire.head(), wire };
+    let source = Source { head: wire.head(), wire, finish: false };
     Ok(exchange_source(stream, source, check).await?.response)
 }
 
-/// Sends raw bytes and reads one response to a request with `method`.
-pub async fn exchange_on(stream: BoxStream, bytes: &[u8], method: &str) -> io::Result<Exchange> {
+/// Sends raw bytes and reads one response to a request with `method`. With `finish` our side is shut down
+/// after the last byte, as by a client that gave up.
+pub async fn exchange_on(
+    stream: BoxStream,
+    bytes: &[u8],
+    method: &str,
+    finish: bool,
+) -> io::Result<Exchange> {
     let wire = Wire {
         method: method.to_string(),
         target: String::new(),
@@ -90,12 +96,14 @@ pub async fn exchange_on(stream: BoxStream, bytes: &[u8], method: &str) -> io::R
         body: Vec::new(),
         generated: None,
     };
-    exchange_source(stream, Source { head: bytes.to_vec(), wire: &wire }, None).await
+    exchange_source(stream, Source { head: bytes.to_vec(), wire: &wire, finish }, None).await
 }
 
 struct Source<'a> {
     head: Vec<u8>,
     wire: &'a Wire,
+    /// Whether our side of the connection is shut down after the last byte.
+    finish: bool,
 }
 
 impl Source<'_> {
@@ -103,7 +111,8 @@ impl Source<'_> {
         writer.write_all(&self.head).await?;
         let Some(pattern) = self.wire.generated else {
             writer.write_all(&self.wire.body).await?;
-            return writer.flush().await;
+            writer.flush().await?;
+            return if self.finish { writer.shutdown().await } else { Ok(()) };
         };
         let mut buffer = vec![0; 256 << 10];
         let mut position = 0;

@@ -277,6 +277,25 @@ impl Signer {
         }
     }
 
+    /// Signs a wire again after it was changed: headers and target count as they are now, the framed body
+    /// stays. The wire must have been signed in its header before.
+    pub fn resign(&self, wire: Wire) -> Wire {
+        let wire = wire.without("authorization");
+        let (path, query) = wire.target.split_once('?').unwrap_or((&wire.target, ""));
+        let query: Vec<(String, Option<String>)> =
+            query.split('&').filter(|pair| !pair.is_empty()).map(decode_pair).collect();
+        let content = wire.header("x-amz-content-sha256").unwrap_or("UNSIGNED-PAYLOAD").to_string();
+        let (names, block) = canonical_headers(&wire.headers);
+        let canonical = canonical_request(&wire.method, path, &query, &block, &names, &content);
+        let authorization = self.authorization(&names, &self.signature(&self.string_to_sign(&canonical)));
+        wire.add("authorization", authorization)
+    }
+
+    fn authorization(&self, names: &str, signature: &str) -> String {
+        let (key, scope) = (self.access_key(), self.scope());
+        format!("AWS4-HMAC-SHA256 Credential={key}/{scope}, SignedHeaders={names}, Signature={signature}")
+    }
+
     /// `yyyymmddThhmmssZ`.
     pub fn amz_date(&self) -> String {
         let seconds = self.at_ms / 1000;
@@ -328,11 +347,7 @@ impl Signer {
         let canonical =
             canonical_request(&request.method, &request.path, &request.query, &canonical, &names, &content);
         let signature = self.signature(&self.string_to_sign(&canonical));
-        let authorization = format!(
-            "AWS4-HMAC-SHA256 Credential={}/{}, SignedHeaders={names}, Signature={signature}",
-            self.access_key(),
-            self.scope()
-        );
+        let authorization = self.authorization(&names, &signature);
         headers.push(("authorization".to_string(), authorization));
         self.finish(request, headers, Some(signature))
     }
@@ -538,6 +553,14 @@ pub fn encode_uri(bytes: &[u8], keep_slash: bool) -> String {
 
 fn decode_uri(text: &str) -> Vec<u8> {
     percent_encoding::percent_decode_str(text).collect()
+}
+
+fn decode_pair(pair: &str) -> (String, Option<String>) {
+    let text = |encoded: &str| String::from_utf8_lossy(&decode_uri(encoded)).into_owned();
+    match pair.split_once('=') {
+        Some((name, value)) => (text(name), Some(text(value))),
+        None => (text(pair), None),
+    }
 }
 
 fn sha256_hex(bytes: &[u8]) -> String {

@@ -1,9 +1,26 @@
-//! Applies committed commands: a function of the rows and the entry and of nothing else.
+//! Applies committed commands to the rows.
+//!
+//! A function of the rows and the entry and of nothing else, so every replica gets the same result. Each command
+//! checks everything before it writes anything: a refusal leaves no trace but its reply.
 
-use super::command::{Entry, Reply};
+mod body;
+mod bucket;
+mod cluster;
+mod extent;
+mod garbage;
+mod multipart;
+mod object;
+mod session;
+mod transaction;
+mod user;
+mod version;
+
+use super::command::{Command, Done, Entry, Reject, Reply};
 use super::store::{Fault, RowsMut};
+use session::Admission;
+use transaction::Transaction;
 
-/// What the state machine sets once and passes with every entry. Equal on all replicas but for planted bugs.
+/// What the state machine sets once and passes with every entry. Equal on all replicas.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Context {
     /// Bugs that the simulator plants to prove that it finds them.
@@ -19,12 +36,77 @@ pub struct Planted {
     pub skip_reply_cache: bool,
 }
 
-/// Applies one committed command at a log index.
-pub fn apply(
-    _rows: &mut dyn RowsMut,
-    _context: &Context,
-    _index: u64,
-    _entry: &Entry,
-) -> Result<Reply, Fault> {
-    Err(Fault::new("apply", "not built yet"))
+/// Why a command stopped early.
+#[derive(Debug)]
+enum Stop {
+    /// The rules said no.
+    Reject(Reject),
+    /// This replica cannot go on: its disk failed or its rows are corrupt.
+    Fault(Fault),
 }
+
+impl From<Reject> for Stop {
+    fn from(reject: Reject) -> Stop {
+        Stop::Reject(reject)
+    }
+}
+
+impl From<Fault> for Stop {
+    fn from(fault: Fault) -> Stop {
+        Stop::Fault(fault)
+    }
+}
+
+/// A refusal of a command that no correct client sends.
+fn malformed<T>(why: &str) -> Result<T, Stop> {
+    Err(Stop::Reject(Reject::Malformed(why.to_string())))
+}
+
+/// Applies the committed entry at log index `index`. After a [`Fault`] the rows may hold half of it: the replica
+/// stops and replays.
+pub fn apply(rows: &mut dyn RowsMut, context: &Context, index: u64, entry: &Entry) -> Result<Reply, Fault> {
+    let mut tx = Transaction::begin(rows, context.planted, index, entry.at)?;
+    let reply = match session::admit(&mut tx, entry)? {
+        Admission::Settled(reply) => reply,
+        Admission::New => {
+            let reply = run(&mut tx, entry)?;
+            session::remember(&mut tx, entry, &reply);
+            reply
+        }
+    };
+    tx.finish()?;
+    Ok(reply)
+}
+
+fn run(tx: &mut Transaction<'_>, entry: &Entry) -> Result<Reply, Fault> {
+    let outcome = match &entry.command {
+        Command::OpenSession(command) => session::open(tx, command),
+        Command::RenewSession(command) => session::renew(tx, entry.session, command),
+        Command::EndSession(command) => session::end(tx, command),
+        Command::SetNode(command) => cluster::set_node(tx, command),
+        Command::SetLayout(command) => cluster::set_layout(tx, command),
+        Command::AddUser(command) => user::add(tx, command),
+        Command::RemoveUser(command) => user::remove(tx, command),
+        Command::AddAccessKey(command) => user::add_key(tx, command),
+        Command::RemoveAccessKey(command) => user::remove_key(tx, command),
+        Command::CreateBucket(command) => bucket::create(tx, command),
+        Command::DeleteBucket(command) => bucket::delete(tx, command),
+        Command::PutObject(command) => object::put(tx, command),
+        Command::CopyObject(command) => object::copy(tx, command),
+        Command::DeleteObjects(command) => object::delete(tx, command),
+        Command::CreateUpload(command) => multipart::create(tx, command),
+        Command::PutPart(command) => multipart::put_part(tx, command),
+        Command::CompleteUpload(command) => multipart::complete(tx, command),
+        Command::AbortUpload(command) => multipart::abort(tx, command),
+        Command::PayDebts(command) => garbage::pay_debts(tx, command),
+        Command::CollectGarbage(command) => garbage::collect(tx, command),
+    };
+    match outcome {
+        Ok(done) => Ok(Reply::Done(done)),
+        Err(Stop::Reject(reject)) => Ok(Reply::Rejected(reject)),
+        Err(Stop::Fault(fault)) => Err(fault),
+    }
+}
+
+/// What the functions of commands return.
+type Outcome = Result<Done, Stop>;

@@ -1,0 +1,216 @@
+//! Answers queries from one view of the rows. Reads only what the answer needs and a bounded part beyond it; every
+//! answer fits a frame.
+
+mod list;
+mod object;
+mod work;
+
+use std::ops::Bound;
+
+use fabric::ids::{BucketId, LayoutVersion, Stamp};
+use fabric::limits::{BUCKETS_PER_USER_MAX, LIST_KEYS_MAX};
+
+use super::command::Reject;
+use super::model::{Attributes, Bucket, ClusterRow, Home, Usage};
+use super::names::{AccessKeyId, BucketName, ObjectKey, UserName};
+use super::query::{Answer, Answered, PartsPage, Query, Status};
+use super::store::{Fault, Rows};
+use super::tables::{
+    AccessKeys, BucketNames, Buckets, BucketsByOwner, Cluster, DebtCounts, Events, KeysByUser, Nodes, Parts,
+    Sessions, Uploads, Usages, Users, as_upper, get, get_layout, key_bytes, scan, scan_after, scan_all,
+    scan_under, successor,
+};
+
+/// Answers `query` from a view whose applied index is `index`.
+pub fn answer(rows: &dyn Rows, index: u64, query: &Query) -> Result<Answered, Fault> {
+    let answer = match decide(rows, query) {
+        Ok(answer) => Ok(answer),
+        Err(Stop::Reject(reject)) => Err(reject),
+        Err(Stop::Fault(fault)) => return Err(fault),
+    };
+    Ok(Answered { index, answer })
+}
+
+/// Why there is no answer.
+enum Stop {
+    /// What is asked about does not exist.
+    Reject(Reject),
+    /// The rows cannot be read.
+    Fault(Fault),
+}
+
+impl From<Reject> for Stop {
+    fn from(reject: Reject) -> Stop {
+        Stop::Reject(reject)
+    }
+}
+
+impl From<Fault> for Stop {
+    fn from(fault: Fault) -> Stop {
+        Stop::Fault(fault)
+    }
+}
+
+fn decide(rows: &dyn Rows, query: &Query) -> Result<Answer, Stop> {
+    Ok(match query {
+        Query::Bucket(name) => Answer::Bucket(bucket_by_name(rows, name)?),
+        Query::Buckets { owner, prefix, after, limit } => {
+            buckets(rows, owner.as_ref(), prefix, after.as_deref(), *limit)?
+        }
+        Query::Usage(bucket) => Answer::Usage(get::<Usages>(rows, *bucket)?.ok_or(Reject::NoSuchBucket)?),
+        Query::Object { bucket, key, version, want } => {
+            let home = home_in(rows, *bucket, key)?;
+            Answer::Object(object::view(rows, &home, *version, *want)?)
+        }
+        Query::List(list) => {
+            must_exist(rows, list.bucket)?;
+            Answer::List(list::objects(rows, list)?)
+        }
+        Query::ListVersions(list) => {
+            must_exist(rows, list.bucket)?;
+            Answer::Versions(list::versions(rows, list)?)
+        }
+        Query::ListUploads(list) => {
+            must_exist(rows, list.bucket)?;
+            Answer::Uploads(list::uploads(rows, list)?)
+        }
+        Query::Parts { bucket, key, upload, after, limit } => {
+            let home = home_in(rows, *bucket, key)?;
+            Answer::Parts(parts(rows, &home, *upload, *after, *limit)?)
+        }
+        Query::AccessKey(id) => Answer::AccessKey(get::<AccessKeys>(rows, id)?),
+        Query::Users => Answer::Users(users(rows)?),
+        Query::Status => Answer::Status(status(rows)?),
+        Query::Layout(version) => Answer::Layout(layout(rows, *version)?),
+        Query::Sessions => Answer::Sessions(scan_all::<Sessions>(rows)?.collect::<Result<_, _>>()?),
+        Query::Debts { node, after, limit } => {
+            Answer::Debts(work::debts(rows, *node, after.as_ref(), *limit)?)
+        }
+        Query::Garbage { limit } => Answer::Garbage(work::garbage(rows, *limit)?),
+        Query::Named(extents) => Answer::Named(work::named(rows, extents)?),
+        Query::Events { bucket, after, limit } => events(rows, *bucket, *after, *limit)?,
+        Query::OldUploads { before, limit } => Answer::OldUploads(work::old_uploads(rows, *before, *limit)?),
+    })
+}
+
+/// A limit of a query as a number of rows that fit a frame.
+fn bounded(limit: u32) -> usize {
+    limit.min(LIST_KEYS_MAX) as usize
+}
+
+fn must_exist(rows: &dyn Rows, bucket: BucketId) -> Result<(), Stop> {
+    if get::<Buckets>(rows, bucket)?.is_none() {
+        return Err(Reject::NoSuchBucket.into());
+    }
+    Ok(())
+}
+
+fn home_in(rows: &dyn Rows, bucket: BucketId, key: &ObjectKey) -> Result<Home, Stop> {
+    must_exist(rows, bucket)?;
+    Ok(Home { bucket, key: key.clone() })
+}
+
+fn bucket_by_name(rows: &dyn Rows, name: &BucketName) -> Result<Option<Bucket>, Fault> {
+    get::<BucketNames>(rows, name)?.map(|id| bucket_of(rows, id)).transpose()
+}
+
+fn bucket_of(rows: &dyn Rows, id: BucketId) -> Result<Bucket, Fault> {
+    get::<Buckets>(rows, id)?.ok_or_else(|| Fault::new("read bucket", format!("bucket {} has no row", id.0)))
+}
+
+/// Buckets of one owner or of all, in order of name.
+fn buckets(
+    rows: &dyn Rows,
+    owner: Option<&UserName>,
+    prefix: &str,
+    after: Option<&str>,
+    limit: u32,
+) -> Result<Answer, Fault> {
+    let leading = owner.map_or_else(Vec::new, key_bytes);
+    let under = |text: &str, end: &[u8]| [&leading, text.as_bytes(), end].concat();
+    let from_prefix = under(prefix, b"");
+    let behind = after.map(|after| under(after, b"\0")).filter(|behind| from_prefix < *behind);
+    let lower = behind.as_deref().map_or(Bound::Included(from_prefix.as_slice()), Bound::Excluded);
+    let upper = successor(&from_prefix);
+    let ids: Box<dyn Iterator<Item = Result<BucketId, Fault>>> = match owner {
+        Some(_) => {
+            Box::new(scan::<BucketsByOwner>(rows, lower, as_upper(&upper))?.map(|row| row.map(|(_, id)| id)))
+        }
+        None => {
+            Box::new(scan::<BucketNames>(rows, lower, as_upper(&upper))?.map(|row| row.map(|(_, id)| id)))
+        }
+    };
+    let limit = u64::from(limit).min(BUCKETS_PER_USER_MAX) as usize;
+    let mut buckets = Vec::new();
+    for id in ids {
+        if buckets.len() == limit {
+            return Ok(Answer::Buckets { buckets, more: limit != 0 });
+        }
+        buckets.push(bucket_of(rows, id?)?);
+    }
+    Ok(Answer::Buckets { buckets, more: false })
+}
+
+fn parts(rows: &dyn Rows, home: &Home, id: Stamp, after: u16, limit: u32) -> Result<PartsPage, Stop> {
+    let upload = get::<Uploads>(rows, (home, id))?.ok_or(Reject::NoSuchUpload)?;
+    let mut scan = scan_after::<Parts>(rows, (home, id), (home, id, after))?;
+    let parts =
+        scan.by_ref().take(bounded(limit)).map(|row| row.map(|(_, part)| part)).collect::<Result<_, _>>()?;
+    let more = limit != 0 && scan.next().transpose()?.is_some();
+    Ok(PartsPage { upload, parts, more })
+}
+
+fn users(rows: &dyn Rows) -> Result<Vec<(super::model::User, Vec<AccessKeyId>)>, Fault> {
+    let mut users = Vec::new();
+    for row in scan_all::<Users>(rows)? {
+        let (name, user) = row?;
+        let keys = scan_under::<KeysByUser>(rows, &name)?.map(|row| row.map(|((_, id), ())| id));
+        users.push((user, keys.collect::<Result<_, _>>()?));
+    }
+    Ok(users)
+}
+
+fn status(rows: &dyn Rows) -> Result<Status, Fault> {
+    let cluster = get::<Cluster>(rows, ())?.unwrap_or_else(ClusterRow::first);
+    let mut usage = Usage::default();
+    for row in scan_all::<Usages>(rows)? {
+        let (_, of_bucket) = row?;
+        usage.objects += of_bucket.objects;
+        usage.bytes += of_bucket.bytes;
+        usage.uploads += of_bucket.uploads;
+    }
+    Ok(Status {
+        nodes: scan_all::<Nodes>(rows)?.map(|row| row.map(|(_, node)| node)).collect::<Result<_, _>>()?,
+        debts: scan_all::<DebtCounts>(rows)?.collect::<Result<_, _>>()?,
+        garbage: cluster.garbage,
+        buckets: cluster.buckets,
+        usage,
+        sessions: scan_all::<Sessions>(rows)?.count() as u64,
+        cluster,
+    })
+}
+
+fn layout(
+    rows: &dyn Rows,
+    version: Option<LayoutVersion>,
+) -> Result<Option<fabric::placement::Layout>, Fault> {
+    let newest = || Ok::<_, Fault>(get::<Cluster>(rows, ())?.map(|cluster| cluster.layout));
+    match version.map_or_else(newest, |version| Ok(Some(version)))? {
+        Some(version) => get_layout(rows, version),
+        None => Ok(None),
+    }
+}
+
+fn events(rows: &dyn Rows, bucket: BucketId, after: Option<Stamp>, limit: u32) -> Result<Answer, Fault> {
+    let scan = match after {
+        Some(after) => scan_after::<Events>(rows, bucket, (bucket, after))?,
+        None => scan_under::<Events>(rows, bucket)?,
+    };
+    let events = scan.take(bounded(limit)).map(|row| row.map(|((_, stamp), event)| (stamp, event)));
+    Ok(Answer::Events(events.collect::<Result<_, _>>()?))
+}
+
+/// Attributes as listings show them.
+fn listed(attributes: Attributes) -> Attributes {
+    Attributes { storage_class: attributes.storage_class, ..Attributes::default() }
+}

@@ -1,0 +1,64 @@
+//! One version of an object, with where its bytes are.
+
+use fabric::ids::{ExtentId, Stamp};
+
+use super::Stop;
+use crate::meta::command::{Reject, VersionSelector};
+use crate::meta::lookup::{Found, find};
+use crate::meta::model::{Body, Home, Object, Slice, Version};
+use crate::meta::query::{BodyView, ObjectView, Piece, Want};
+use crate::meta::store::{Fault, Rows};
+use crate::meta::tables::{Bodies, Extents, Inline, Objects, get};
+
+/// The version that is asked for.
+pub(super) fn view(
+    rows: &dyn Rows,
+    home: &Home,
+    version: Option<VersionSelector>,
+    want: Want,
+) -> Result<ObjectView, Stop> {
+    let object = match version {
+        None => get::<Objects>(rows, home)?.ok_or(Reject::NoSuchKey)?,
+        Some(selector) => match find(rows, home, selector)?.ok_or(Reject::NoSuchVersion)? {
+            Found::Current(object) | Found::Other(Version::Object(object)) => object,
+            Found::Other(Version::DeleteMarker { .. }) => return Err(Reject::IsDeleteMarker.into()),
+        },
+    };
+    let (body, parts) = match want {
+        Want::Row => (BodyView::NotAsked, Vec::new()),
+        Want::Body => resolve(rows, home, &object)?,
+    };
+    Ok(ObjectView { object, body, parts })
+}
+
+fn resolve(rows: &dyn Rows, own: &Home, object: &Object) -> Result<(BodyView, Vec<Slice>), Fault> {
+    match &object.body {
+        Body::Empty => Ok((BodyView::Inline(bytes::Bytes::new()), Vec::new())),
+        Body::Inline(id) => {
+            let payload = get::<Inline>(rows, (own, *id))?.ok_or_else(|| missing("payload", *id))?;
+            Ok((BodyView::Inline(payload), Vec::new()))
+        }
+        Body::Extent { id, home } => {
+            let piece = piece(rows, home.as_ref().unwrap_or(own), *id, 0, object.bytes)?;
+            Ok((BodyView::Pieces(vec![piece]), Vec::new()))
+        }
+        Body::Slices { id, home } => {
+            let home = home.as_ref().unwrap_or(own);
+            let row = get::<Bodies>(rows, (home, *id))?.ok_or_else(|| missing("body", *id))?;
+            // A part of no bytes names no extent.
+            let pieces = row.slices.iter().filter(|slice| slice.bytes != 0);
+            let pieces = pieces.map(|slice| piece(rows, home, slice.extent, slice.offset, slice.bytes));
+            Ok((BodyView::Pieces(pieces.collect::<Result<_, _>>()?), row.slices))
+        }
+    }
+}
+
+fn piece(rows: &dyn Rows, home: &Home, id: ExtentId, offset: u64, bytes: u64) -> Result<Piece, Fault> {
+    let row = get::<Extents>(rows, (home, id))?;
+    let row = row.ok_or_else(|| Fault::new("read body", format!("extent {id} has no row")))?;
+    Ok(Piece { extent: row.extent, offset, bytes })
+}
+
+fn missing(what: &str, id: Stamp) -> Fault {
+    Fault::new("read body", format!("{what} {id} has no row"))
+}

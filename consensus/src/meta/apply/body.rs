@@ -1,0 +1,121 @@
+//! Bodies of versions: stored, shared by copies, released.
+
+use bytes::Bytes;
+use fabric::ids::{NodeId, Stamp};
+use fabric::limits::INLINE_BYTES_MAX;
+
+use super::transaction::Transaction;
+use super::{Stop, extent, malformed};
+use crate::meta::command::NewBody;
+use crate::meta::model::{Body, BodyRow, Garbage, Home, Object, Slice};
+use crate::meta::store::Fault;
+use crate::meta::tables::{Bodies, Inline};
+
+/// Checks a body that comes with a write. Returns the nodes that owe a copy of it.
+pub(super) fn check_new(tx: &Transaction<'_>, home: &Home, body: &NewBody) -> Result<Vec<NodeId>, Stop> {
+    match body {
+        NewBody::Inline(payload) if INLINE_BYTES_MAX < payload.len() => {
+            malformed("the inline body is too large")
+        }
+        NewBody::Inline(_) => Ok(Vec::new()),
+        NewBody::Extent(extent) => extent::check_new(tx, home, extent),
+    }
+}
+
+/// Stores a body that was checked, for the version `stamp` of `home`.
+pub(super) fn store(
+    tx: &mut Transaction<'_>,
+    home: &Home,
+    stamp: Stamp,
+    body: &NewBody,
+    owing: &[NodeId],
+) -> Result<Body, Fault> {
+    match body {
+        NewBody::Inline(payload) => Ok(store_inline(tx, home, stamp, payload)),
+        NewBody::Extent(extent) => {
+            extent::name(tx, home, extent, owing)?;
+            Ok(Body::Extent { id: extent.id, home: None })
+        }
+    }
+}
+
+fn store_inline(tx: &mut Transaction<'_>, home: &Home, stamp: Stamp, payload: &Bytes) -> Body {
+    if payload.is_empty() {
+        return Body::Empty;
+    }
+    tx.put::<Inline>((home, stamp), payload);
+    tx.cluster.inline_bytes += payload.len() as u64;
+    Body::Inline(stamp)
+}
+
+/// Stores a body of slices whose extents are named already: each slice takes over one reference.
+pub(super) fn store_slices(tx: &mut Transaction<'_>, home: &Home, stamp: Stamp, slices: Vec<Slice>) -> Body {
+    tx.put::<Bodies>((home, stamp), &BodyRow { slices, references: 1 });
+    Body::Slices { id: stamp, home: None }
+}
+
+/// Gives the body of `source` (a version of `from`) to the version `stamp` of `to` as well.
+pub(super) fn share(
+    tx: &mut Transaction<'_>,
+    from: &Home,
+    source: &Object,
+    to: &Home,
+    stamp: Stamp,
+) -> Result<Body, Fault> {
+    // A copy names the first owner, never another copy; its own rows it does not name.
+    let named = |home: &Option<Home>| home.clone().unwrap_or_else(|| from.clone());
+    let foreign = |home: Home| (home != *to).then_some(home);
+    match &source.body {
+        Body::Empty => Ok(Body::Empty),
+        Body::Inline(id) => {
+            let payload = tx.get::<Inline>((from, *id))?.ok_or_else(|| missing("payload", *id))?;
+            Ok(store_inline(tx, to, stamp, &payload))
+        }
+        Body::Extent { id, home } => {
+            let home = named(home);
+            extent::retain(tx, &home, *id)?;
+            Ok(Body::Extent { id: *id, home: foreign(home) })
+        }
+        Body::Slices { id, home } => {
+            let home = named(home);
+            let mut row = tx.get::<Bodies>((&home, *id))?.ok_or_else(|| missing("body", *id))?;
+            row.references += 1;
+            tx.put::<Bodies>((&home, *id), &row);
+            Ok(Body::Slices { id: *id, home: foreign(home) })
+        }
+    }
+}
+
+/// Releases the body of a version of `own` that is going away.
+pub(super) fn release(tx: &mut Transaction<'_>, own: &Home, object: &Object) -> Result<(), Fault> {
+    match &object.body {
+        Body::Empty => Ok(()),
+        Body::Inline(id) => {
+            tx.delete::<Inline>((own, *id));
+            tx.cluster.inline_bytes = tx.cluster.inline_bytes.saturating_sub(object.bytes);
+            Ok(())
+        }
+        Body::Extent { id, home } => extent::release(tx, home.as_ref().unwrap_or(own), *id),
+        Body::Slices { id, home } => release_slices(tx, home.as_ref().unwrap_or(own), *id),
+    }
+}
+
+fn release_slices(tx: &mut Transaction<'_>, home: &Home, id: Stamp) -> Result<(), Fault> {
+    let mut row = tx.get::<Bodies>((home, id))?.ok_or_else(|| missing("body", id))?;
+    row.references = row.references.checked_sub(1).ok_or_else(|| missing("body", id))?;
+    if row.references != 0 {
+        tx.put::<Bodies>((home, id), &row);
+        return Ok(());
+    }
+    tx.delete::<Bodies>((home, id));
+    let extents: Vec<_> =
+        row.slices.iter().filter(|slice| slice.bytes != 0).map(|slice| slice.extent).collect();
+    if !extents.is_empty() {
+        tx.add_garbage(home.bucket, &Garbage::Body { home: home.clone(), extents });
+    }
+    Ok(())
+}
+
+fn missing(what: &str, id: Stamp) -> Fault {
+    Fault::new("read body", format!("{what} {id} has no row"))
+}

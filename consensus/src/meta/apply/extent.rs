@@ -1,0 +1,116 @@
+//! Extents: named once, referred to, released.
+//!
+//! A row in [`Extents`] counts its references and never has none: at zero it becomes garbage, with its debts gone.
+
+use fabric::ids::{ExtentId, NodeId};
+use fabric::limits::{
+    COLLECT_EXTENTS_PER_STEP, COPIES, COPIES_DURABLE_MIN, EXTENT_CHUNKS_MAX, PUT_BYTES_MAX,
+};
+
+use super::transaction::Transaction;
+use super::{Stop, malformed};
+use crate::meta::command::Reject;
+use crate::meta::model::{Debt, Extent, ExtentRow, Garbage, Home};
+use crate::meta::store::Fault;
+use crate::meta::tables::{DebtCounts, Debts, Extents, Sessions, owners_of};
+
+/// Checks that an extent may be named here for the first time. Returns the nodes that owe a copy of it.
+pub(super) fn check_new(tx: &Transaction<'_>, home: &Home, extent: &Extent) -> Result<Vec<NodeId>, Stop> {
+    // An ended session's extents, and those below its oldest open write, may be collected already.
+    let session = tx.get::<Sessions>(extent.id.session())?.ok_or(Reject::LateExtent)?;
+    if extent.id.number() < session.oldest_write {
+        return Err(Reject::LateExtent.into());
+    }
+    if extent.bytes == 0 || PUT_BYTES_MAX < extent.bytes {
+        return malformed("the size of the extent is out of bounds");
+    }
+    if extent.chunk_bytes == 0 || EXTENT_CHUNKS_MAX < extent.bytes.div_ceil(u64::from(extent.chunk_bytes)) {
+        return malformed("the extent has too many chunks");
+    }
+    if tx.get::<Extents>((home, extent.id))?.is_some() {
+        return malformed("the extent is named already");
+    }
+    let Some(owners) = owners_of(tx.rows(), extent.layout, extent.id)? else {
+        return malformed("the layout of the extent does not exist");
+    };
+    if u32::from(extent.confirmed) >> owners.len() != 0 {
+        return malformed("the mask of confirmed copies names no owner");
+    }
+    if (extent.confirmed.count_ones() as usize) < COPIES_DURABLE_MIN.min(owners.len()) {
+        return malformed("too few copies are durable");
+    }
+    let owing =
+        owners.iter().enumerate().take(COPIES).filter(|(place, _)| extent.confirmed >> place & 1 == 0);
+    Ok(owing.map(|(_, node)| *node).collect())
+}
+
+/// Names an extent that was checked, with one reference.
+pub(super) fn name(
+    tx: &mut Transaction<'_>,
+    home: &Home,
+    extent: &Extent,
+    owing: &[NodeId],
+) -> Result<(), Fault> {
+    tx.put::<Extents>((home, extent.id), &ExtentRow { extent: extent.clone(), references: 1 });
+    for &node in owing {
+        tx.put::<Debts>((home, extent.id, node), &Debt { since: tx.index });
+        let owed = tx.get::<DebtCounts>(node)?.unwrap_or(0);
+        tx.put::<DebtCounts>(node, &(owed + 1));
+    }
+    Ok(())
+}
+
+/// Adds a reference.
+pub(super) fn retain(tx: &mut Transaction<'_>, home: &Home, id: ExtentId) -> Result<(), Fault> {
+    let mut row = tx.get::<Extents>((home, id))?.ok_or_else(|| unnamed(id))?;
+    row.references += 1;
+    tx.put::<Extents>((home, id), &row);
+    Ok(())
+}
+
+/// Takes a reference away; at zero the extent is garbage.
+pub(super) fn release(tx: &mut Transaction<'_>, home: &Home, id: ExtentId) -> Result<(), Fault> {
+    let mut row = tx.get::<Extents>((home, id))?.ok_or_else(|| unnamed(id))?;
+    row.references = row.references.checked_sub(1).ok_or_else(|| unnamed(id))?;
+    if row.references != 0 {
+        tx.put::<Extents>((home, id), &row);
+        return Ok(());
+    }
+    tx.delete::<Extents>((home, id));
+    let owing = tx.scan_under::<Debts>((home, id))?.map(|row| row.map(|((_, _, node), _)| node));
+    for node in owing.collect::<Result<Vec<_>, _>>()? {
+        pay(tx, home, id, node)?;
+    }
+    tx.add_garbage(home.bucket, &Garbage::Extent(row.extent));
+    Ok(())
+}
+
+/// Takes a reference from each of many extents of one home: at once if they are few, else step by step later.
+pub(super) fn release_all(
+    tx: &mut Transaction<'_>,
+    home: &Home,
+    extents: Vec<ExtentId>,
+) -> Result<(), Fault> {
+    if COLLECT_EXTENTS_PER_STEP < extents.len() {
+        tx.add_garbage(home.bucket, &Garbage::Body { home: home.clone(), extents });
+        return Ok(());
+    }
+    extents.into_iter().try_for_each(|id| release(tx, home, id))
+}
+
+/// Removes the row of a debt, if there is one.
+pub(super) fn pay(tx: &mut Transaction<'_>, home: &Home, id: ExtentId, node: NodeId) -> Result<(), Fault> {
+    if tx.get::<Debts>((home, id, node))?.is_none() {
+        return Ok(());
+    }
+    tx.delete::<Debts>((home, id, node));
+    match tx.get::<DebtCounts>(node)?.unwrap_or(0) {
+        0 | 1 => tx.delete::<DebtCounts>(node),
+        owed => tx.put::<DebtCounts>(node, &(owed - 1)),
+    }
+    Ok(())
+}
+
+fn unnamed(id: ExtentId) -> Fault {
+    Fault::new("count references", format!("extent {id} has no row"))
+}

@@ -1,0 +1,206 @@
+//! Multipart uploads: parts come in any order, Complete makes one object of those it names.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+
+use fabric::ids::{ExtentId, Stamp};
+use fabric::limits::{COMPLETED_KEPT, OBJECT_BYTES_MAX, PART_BYTES_MIN, PARTS_MAX};
+use md5::{Digest, Md5};
+
+use super::transaction::Transaction;
+use super::version::check_expect;
+use super::{Outcome, Stop, body, extent, malformed, object};
+use crate::meta::command::{AbortUpload, CompletePart, CompleteUpload, CreateUpload, Done, PutPart, Reject};
+use crate::meta::model::{
+    Bucket, ClusterMs, Completed, Etag, EventKind, Home, Object, Part, Slice, Upload, Versioning,
+};
+use crate::meta::store::Fault;
+use crate::meta::tables::{Buckets, Completeds, Cursor, Cursors, Objects, Parts, Uploads, key_bytes, scan};
+
+/// Completed uploads that one Complete looks at, to remove those that are old. More than one, so that the walk
+/// is faster than the table grows.
+const COMPLETED_VISITED: usize = 2;
+
+/// Begins an upload.
+pub(super) fn create(tx: &mut Transaction<'_>, command: &CreateUpload) -> Outcome {
+    let bucket = tx.get::<Buckets>(command.bucket)?.ok_or(Reject::NoSuchBucket)?;
+    let Ok(initiator) = command.origin.requester.parse() else {
+        return malformed("the initiator is no user name");
+    };
+    let home = Home { bucket: bucket.id, key: command.key.clone() };
+    let upload = Upload {
+        id: tx.stamp(&bucket, 0),
+        initiator,
+        initiated: tx.now,
+        attributes: command.attributes.clone(),
+        checksum: command.checksum,
+    };
+    tx.put::<Uploads>((&home, upload.id), &upload);
+    tx.count(bucket.id, |usage| usage.uploads += 1)?;
+    Ok(Done::Upload(upload.id))
+}
+
+/// Stores a part, in place of one of the same number.
+pub(super) fn put_part(tx: &mut Transaction<'_>, command: &PutPart) -> Outcome {
+    let (_, home, _) =
+        open_upload(tx, Home { bucket: command.bucket, key: command.key.clone() }, command.upload)?;
+    if !(1..=PARTS_MAX).contains(&command.number) {
+        return malformed("a part number is 1 to 10000");
+    }
+    let owing = match &command.extent {
+        Some(extent) => extent::check_new(tx, &home, extent)?,
+        None => Vec::new(),
+    };
+
+    if let Some(extent) = &command.extent {
+        extent::name(tx, &home, extent, &owing)?;
+    }
+    let key = (&home, command.upload, command.number);
+    if let Some(Part { extent: Some(replaced), .. }) = tx.get::<Parts>(key)? {
+        extent::release(tx, &home, replaced)?;
+    }
+    let part = Part {
+        number: command.number,
+        bytes: command.extent.as_ref().map_or(0, |extent| extent.bytes),
+        md5: command.md5,
+        checksum: command.checksum.clone(),
+        modified: tx.now,
+        extent: command.extent.as_ref().map(|extent| extent.id),
+    };
+    tx.put::<Parts>(key, &part);
+    Ok(Done::Part(tx.now))
+}
+
+/// Makes an object of the parts that are named; the others are released.
+pub(super) fn complete(tx: &mut Transaction<'_>, command: &CompleteUpload) -> Outcome {
+    let home = Home { bucket: command.bucket, key: command.key.clone() };
+    if let Some(completed) = tx.get::<Completeds>((&home, command.upload))?
+        && !is_old(&completed, tx.now)
+        && tx.get::<Buckets>(home.bucket)?.is_some()
+    {
+        return Ok(Done::Stored(completed.stored));
+    }
+    let (bucket, home, upload) = open_upload(tx, home, command.upload)?;
+    let mut stored = parts_of(tx, &home, command.upload)?;
+    let chosen = choose(&mut stored, &command.parts)?;
+    let bytes = chosen.iter().map(|part| part.bytes).sum();
+    if OBJECT_BYTES_MAX < bytes {
+        return Err(Reject::TooLarge.into());
+    }
+    if command.bytes.is_some_and(|announced| announced != bytes) {
+        return Err(Reject::WrongSize.into());
+    }
+    check_expect(tx, &command.expect, tx.get::<Objects>(&home)?.as_ref())?;
+
+    let unused = stored.into_values().filter_map(|part| part.extent).collect();
+    forget(tx, &home, command.upload, unused)?;
+    let stamp = tx.stamp(&bucket, 0);
+    let object = Object {
+        stamp,
+        null_version: bucket.versioning != Versioning::Enabled,
+        modified: tx.now,
+        bytes,
+        etag: etag_of(&chosen),
+        body: body::store_slices(tx, &home, stamp, chosen.into_iter().map(slice_of).collect()),
+        checksum: command.checksum.clone(),
+        attributes: upload.attributes,
+    };
+    let done = object::install(tx, &bucket, &home, &object, EventKind::Complete, &command.origin)?;
+    if let Done::Stored(stored) = &done {
+        tx.put::<Completeds>((&home, command.upload), &Completed { stored: stored.clone(), at: tx.now });
+    }
+    trim_completed(tx)?;
+    Ok(done)
+}
+
+/// Forgets an upload and releases its parts.
+pub(super) fn abort(tx: &mut Transaction<'_>, command: &AbortUpload) -> Outcome {
+    let home = Home { bucket: command.bucket, key: command.key.clone() };
+    let (_, home, _) = open_upload(tx, home, command.upload)?;
+    let parts = parts_of(tx, &home, command.upload)?;
+    forget(tx, &home, command.upload, parts.into_values().filter_map(|part| part.extent).collect())?;
+    Ok(Done::Nothing)
+}
+
+fn open_upload(tx: &Transaction<'_>, home: Home, id: Stamp) -> Result<(Bucket, Home, Upload), Stop> {
+    let bucket = tx.get::<Buckets>(home.bucket)?.ok_or(Reject::NoSuchBucket)?;
+    let upload = tx.get::<Uploads>((&home, id))?.ok_or(Reject::NoSuchUpload)?;
+    Ok((bucket, home, upload))
+}
+
+fn parts_of(tx: &Transaction<'_>, home: &Home, upload: Stamp) -> Result<BTreeMap<u16, Part>, Fault> {
+    tx.scan_under::<Parts>((home, upload))?.map(|row| row.map(|(_, part)| (part.number, part))).collect()
+}
+
+/// Takes the named parts out of the stored ones, in order, if they are what the client believes they are.
+fn choose(stored: &mut BTreeMap<u16, Part>, named: &[CompletePart]) -> Result<Vec<Part>, Stop> {
+    if named.is_empty() || usize::from(PARTS_MAX) < named.len() {
+        return malformed("an upload is completed with 1 to 10000 parts");
+    }
+    if named.windows(2).any(|pair| pair[1].number <= pair[0].number) {
+        return Err(Reject::InvalidPartOrder.into());
+    }
+    let mut chosen = Vec::with_capacity(named.len());
+    for name in named {
+        let known =
+            |part: &Part| part.md5 == name.md5 && (name.checksum.is_none() || name.checksum == part.checksum);
+        match stored.remove(&name.number) {
+            Some(part) if known(&part) => chosen.push(part),
+            _ => return Err(Reject::InvalidPart { number: name.number }.into()),
+        }
+    }
+    let small = chosen[..chosen.len() - 1].iter().find(|part| part.bytes < PART_BYTES_MIN);
+    match small {
+        Some(part) => Err(Reject::PartTooSmall { number: part.number, bytes: part.bytes }.into()),
+        None => Ok(chosen),
+    }
+}
+
+/// MD5 of the MD5s of the parts; also where there is only one.
+fn etag_of(parts: &[Part]) -> Etag {
+    let mut digest = Md5::new();
+    for part in parts {
+        digest.update(part.md5);
+    }
+    Etag::Multipart(digest.finalize().into(), parts.len() as u16)
+}
+
+fn slice_of(part: Part) -> Slice {
+    Slice {
+        extent: part.extent.unwrap_or(ExtentId::from_bytes([0; 16])),
+        offset: 0,
+        bytes: part.bytes,
+        part: part.number,
+        md5: part.md5,
+        checksum: part.checksum,
+    }
+}
+
+/// Removes the rows of an upload and releases extents of parts that went into no object.
+fn forget(tx: &mut Transaction<'_>, home: &Home, upload: Stamp, unused: Vec<ExtentId>) -> Result<(), Fault> {
+    tx.delete_under::<Parts>((home, upload))?;
+    tx.delete::<Uploads>((home, upload));
+    tx.count(home.bucket, |usage| usage.uploads = usage.uploads.saturating_sub(1))?;
+    extent::release_all(tx, home, unused)
+}
+
+fn is_old(completed: &Completed, now: ClusterMs) -> bool {
+    completed.at.0 + COMPLETED_KEPT.as_millis() as u64 <= now.0
+}
+
+/// Goes on with the walk over completed uploads, and begins again at the end.
+fn trim_completed(tx: &mut Transaction<'_>) -> Result<(), Fault> {
+    let cursor = tx.get::<Cursors>(Cursor::Completeds)?.unwrap_or_default();
+    let visited: Vec<_> = scan::<Completeds>(tx.rows(), Bound::Excluded(&cursor), Bound::Unbounded)?
+        .take(COMPLETED_VISITED)
+        .collect::<Result<_, _>>()?;
+    let last = visited.last().filter(|_| visited.len() == COMPLETED_VISITED);
+    let next = last.map_or_else(Vec::new, |((home, upload), _)| key_bytes(&(home, *upload)));
+    for ((home, upload), completed) in &visited {
+        if is_old(completed, tx.now) {
+            tx.delete::<Completeds>((home, *upload));
+        }
+    }
+    tx.put::<Cursors>(Cursor::Completeds, &next.into());
+    Ok(())
+}

@@ -1,0 +1,221 @@
+//! Objects: put, copy, delete.
+
+use fabric::limits::DELETE_KEYS_PER_COMMAND;
+
+use super::transaction::Transaction;
+use super::version::{self, check_expect, tag_meets};
+use super::{Outcome, Stop, body, malformed};
+use crate::meta::command::{
+    CopyObject, DeleteKey, DeleteObjects, DeletedKey, Done, PutObject, ReadConditions, Reject,
+    VersionSelector,
+};
+use crate::meta::lookup::{Found, find};
+use crate::meta::model::{Bucket, Event, EventKind, Home, Object, Origin, Stored, Version, Versioning};
+use crate::meta::store::Fault;
+use crate::meta::tables::{Buckets, Objects};
+
+/// Stores an object.
+pub(super) fn put(tx: &mut Transaction<'_>, command: &PutObject) -> Outcome {
+    let bucket = tx.get::<Buckets>(command.bucket)?.ok_or(Reject::NoSuchBucket)?;
+    let home = Home { bucket: bucket.id, key: command.key.clone() };
+    check_expect(tx, &command.expect, tx.get::<Objects>(&home)?.as_ref())?;
+    let owing = body::check_new(tx, &home, &command.body)?;
+
+    let stamp = tx.stamp(&bucket, 0);
+    let object = Object {
+        stamp,
+        null_version: bucket.versioning != Versioning::Enabled,
+        modified: tx.now,
+        bytes: command.body.bytes(),
+        etag: command.etag,
+        body: body::store(tx, &home, stamp, &command.body, &owing)?,
+        checksum: command.checksum.clone(),
+        attributes: command.attributes.clone(),
+    };
+    Ok(install(tx, &bucket, &home, &object, EventKind::Put, &command.origin)?)
+}
+
+/// Copies an object by sharing its body.
+pub(super) fn copy(tx: &mut Transaction<'_>, command: &CopyObject) -> Outcome {
+    if tx.get::<Buckets>(command.source_bucket)?.is_none() {
+        return Err(Reject::NoSuchBucket.into());
+    }
+    let bucket = tx.get::<Buckets>(command.bucket)?.ok_or(Reject::NoSuchBucket)?;
+    let from = Home { bucket: command.source_bucket, key: command.source_key.clone() };
+    let home = Home { bucket: bucket.id, key: command.key.clone() };
+    let source = source(tx, &from, command)?;
+    let current = tx.get::<Objects>(&home)?;
+    check_expect(tx, &command.expect, current.as_ref())?;
+    let itself = from == home && current.is_some_and(|current| current.stamp == source.stamp);
+    if itself && command.attributes.is_none() {
+        return Err(Reject::CopyOntoItself.into());
+    }
+
+    // Shared before the destination's old version is released: a copy onto itself keeps the body.
+    let stamp = tx.stamp(&bucket, 0);
+    let object = Object {
+        stamp,
+        null_version: bucket.versioning != Versioning::Enabled,
+        modified: tx.now,
+        bytes: source.bytes,
+        etag: source.etag,
+        body: body::share(tx, &from, &source, &home, stamp)?,
+        checksum: command.checksum.clone().or(source.checksum),
+        attributes: command.attributes.clone().unwrap_or(source.attributes),
+    };
+    Ok(install(tx, &bucket, &home, &object, EventKind::Copy, &command.origin)?)
+}
+
+/// The version a copy is made of, if its conditions hold.
+fn source(tx: &Transaction<'_>, from: &Home, command: &CopyObject) -> Result<Object, Stop> {
+    let source = match command.source_version {
+        None => tx.get::<Objects>(from)?.ok_or(Reject::NoSuchKey)?,
+        Some(selector) => match find(tx.rows(), from, selector)?.ok_or(Reject::NoSuchVersion)? {
+            Found::Current(object) | Found::Other(Version::Object(object)) => object,
+            Found::Other(Version::DeleteMarker { .. }) => return Err(Reject::IsDeleteMarker.into()),
+        },
+    };
+    if command.source_seen.is_some_and(|seen| seen != source.stamp) {
+        return Err(Reject::SourceChanged.into());
+    }
+    if !tx.planted.skip_condition && !source_meets(&command.source_conditions, &source) {
+        return Err(Reject::SourcePreconditionFailed.into());
+    }
+    Ok(source)
+}
+
+/// Conditions on tags take precedence over those on times, as in RFC 9110.
+fn source_meets(conditions: &ReadConditions, source: &Object) -> bool {
+    let modified = source.modified.0 / 1000;
+    let matches = match &conditions.if_match {
+        Some(condition) => tag_meets(condition, &source.etag),
+        None => conditions.if_unmodified_since.is_none_or(|since| modified <= since),
+    };
+    let differs = match &conditions.if_none_match {
+        Some(condition) => !tag_meets(condition, &source.etag),
+        None => conditions.if_modified_since.is_none_or(|since| since < modified),
+    };
+    matches && differs
+}
+
+/// Makes a version current, tells the change feed, and says what the write became.
+pub(super) fn install(
+    tx: &mut Transaction<'_>,
+    bucket: &Bucket,
+    home: &Home,
+    object: &Object,
+    kind: EventKind,
+    origin: &Origin,
+) -> Result<Done, Fault> {
+    version::install(tx, bucket, home, object)?;
+    let event = Event {
+        kind,
+        key: home.key.clone(),
+        version: object.stamp,
+        bytes: object.bytes,
+        etag: Some(object.etag),
+        at: tx.now,
+        origin: origin.clone(),
+    };
+    tx.add_event(bucket.id, object.stamp, &event);
+    Ok(Done::Stored(Stored {
+        stamp: object.stamp,
+        version_visible: bucket.versioning == Versioning::Enabled,
+        etag: object.etag,
+        modified: object.modified,
+        bytes: object.bytes,
+        checksum: object.checksum.clone(),
+    }))
+}
+
+/// Deletes keys one after the other; each has its own outcome.
+pub(super) fn delete(tx: &mut Transaction<'_>, command: &DeleteObjects) -> Outcome {
+    let bucket = tx.get::<Buckets>(command.bucket)?.ok_or(Reject::NoSuchBucket)?;
+    if DELETE_KEYS_PER_COMMAND < command.keys.len() {
+        return malformed("too many keys");
+    }
+    let mut outcomes = Vec::with_capacity(command.keys.len());
+    for (ordinal, key) in (0..).zip(&command.keys) {
+        outcomes.push(match delete_key(tx, &bucket, key, ordinal, &command.origin) {
+            Ok(deleted) => Ok(deleted),
+            Err(Stop::Reject(reject)) => Err(reject),
+            Err(Stop::Fault(fault)) => return Err(fault.into()),
+        });
+    }
+    Ok(Done::Deleted(outcomes))
+}
+
+fn delete_key(
+    tx: &mut Transaction<'_>,
+    bucket: &Bucket,
+    key: &DeleteKey,
+    ordinal: u16,
+    origin: &Origin,
+) -> Result<DeletedKey, Stop> {
+    let home = Home { bucket: bucket.id, key: key.key.clone() };
+    let (deleted, event) = match key.version {
+        None => delete_current(tx, bucket, &home, key, ordinal)?,
+        Some(selector) => delete_version(tx, &home, key, selector)?,
+    };
+    if let Some((kind, version)) = event {
+        let event =
+            Event { kind, key: home.key, version, bytes: 0, etag: None, at: tx.now, origin: origin.clone() };
+        tx.add_event(bucket.id, tx.stamp(bucket, ordinal), &event);
+    }
+    Ok(deleted)
+}
+
+/// What there is to tell of a deletion: the outcome, and the event if anything changed.
+type Deleted = (DeletedKey, Option<(EventKind, fabric::ids::Stamp)>);
+
+fn delete_current(
+    tx: &mut Transaction<'_>,
+    bucket: &Bucket,
+    home: &Home,
+    key: &DeleteKey,
+    ordinal: u16,
+) -> Result<Deleted, Stop> {
+    let current = tx.get::<Objects>(home)?;
+    check_expect(tx, &key.expect, current.as_ref())?;
+    if bucket.versioning == Versioning::Off {
+        let Some(current) = current else {
+            return Ok((DeletedKey::default(), None));
+        };
+        version::remove_only(tx, home, &current)?;
+        return Ok((DeletedKey::default(), Some((EventKind::Delete, current.stamp))));
+    }
+    let stamp = tx.stamp(bucket, ordinal);
+    version::mark_deleted(tx, bucket, home, stamp)?;
+    let marker = version_text(stamp, bucket.versioning == Versioning::Suspended);
+    Ok((DeletedKey { version: None, marker: Some(marker) }, Some((EventKind::DeleteMarker, stamp))))
+}
+
+fn delete_version(
+    tx: &mut Transaction<'_>,
+    home: &Home,
+    key: &DeleteKey,
+    selector: VersionSelector,
+) -> Result<Deleted, Stop> {
+    let text = match selector {
+        VersionSelector::Null => "null".to_string(),
+        VersionSelector::Stamp(stamp) => stamp.to_string(),
+    };
+    let found = find(tx.rows(), home, selector)?;
+    let (object, stamp) = match &found {
+        None => (None, None),
+        Some(Found::Current(object) | Found::Other(Version::Object(object))) => {
+            (Some(object), Some(object.stamp))
+        }
+        Some(Found::Other(Version::DeleteMarker { stamp, .. })) => (None, Some(*stamp)),
+    };
+    check_expect(tx, &key.expect, object)?;
+    let marker = (stamp.is_some() && object.is_none()).then(|| text.clone());
+    if let Some(found) = &found {
+        version::remove(tx, home, found)?;
+    }
+    Ok((DeletedKey { version: Some(text), marker }, stamp.map(|stamp| (EventKind::Delete, stamp))))
+}
+
+fn version_text(stamp: fabric::ids::Stamp, null_version: bool) -> String {
+    if null_version { "null".to_string() } else { stamp.to_string() }
+}

@@ -1,0 +1,145 @@
+//! One entry being applied: the rows with what every command needs beside them.
+
+use fabric::ids::{BucketId, Stamp};
+use fabric::limits::EVENTS_MAX;
+
+use super::Planted;
+use crate::meta::model::{Bucket, ClusterMs, ClusterRow, Event, Garbage, Usage};
+use crate::meta::store::{Fault, Rows, RowsMut};
+use crate::meta::tables::{
+    self, Cluster, EventOrder, EventPlace, Events, Garbages, Scan, Table, Usages, key_bytes, scan_after,
+};
+
+/// Events that one entry trims beyond the number it adds.
+const EVENTS_TRIMMED_MAX: u64 = 4;
+
+/// The rows while one entry is applied.
+pub(super) struct Transaction<'a> {
+    rows: &'a mut dyn RowsMut,
+    /// Planted bugs.
+    pub(super) planted: Planted,
+    /// Log index of the entry.
+    pub(super) index: u64,
+    /// Cluster time of the entry.
+    pub(super) now: ClusterMs,
+    /// The cluster's row; written back at the end.
+    pub(super) cluster: ClusterRow,
+    stored: Option<ClusterRow>,
+    garbage_ordinal: u16,
+    events_added: u64,
+}
+
+impl<'a> Transaction<'a> {
+    /// Reads the cluster's row and moves cluster time, which never goes back.
+    pub(super) fn begin(
+        rows: &'a mut dyn RowsMut,
+        planted: Planted,
+        index: u64,
+        at: ClusterMs,
+    ) -> Result<Transaction<'a>, Fault> {
+        let stored = tables::get::<Cluster>(rows, ())?;
+        let mut cluster = stored.clone().unwrap_or_else(ClusterRow::first);
+        cluster.time = cluster.time.max(at);
+        let now = cluster.time;
+        Ok(Transaction { rows, planted, index, now, cluster, stored, garbage_ordinal: 0, events_added: 0 })
+    }
+
+    /// Trims the change feed and writes the cluster's row.
+    pub(super) fn finish(mut self) -> Result<(), Fault> {
+        self.trim_events(EVENTS_MAX)?;
+        if self.stored.as_ref() != Some(&self.cluster) {
+            tables::put::<Cluster>(self.rows, (), &self.cluster);
+        }
+        Ok(())
+    }
+
+    /// The rows, to read only.
+    pub(super) fn rows(&self) -> &dyn Rows {
+        &*self.rows
+    }
+
+    /// The rows, to write whole structures.
+    pub(super) fn rows_mut(&mut self) -> &mut dyn RowsMut {
+        self.rows
+    }
+
+    /// See [`tables::get`].
+    pub(super) fn get<T: Table>(&self, key: T::Key<'_>) -> Result<Option<T::Value>, Fault> {
+        tables::get::<T>(self.rows(), key)
+    }
+
+    /// See [`tables::put`].
+    pub(super) fn put<T: Table>(&mut self, key: T::Key<'_>, value: &T::Value) {
+        tables::put::<T>(self.rows, key, value);
+    }
+
+    /// See [`tables::delete`].
+    pub(super) fn delete<T: Table>(&mut self, key: T::Key<'_>) {
+        tables::delete::<T>(self.rows, key);
+    }
+
+    /// See [`tables::scan_under`].
+    pub(super) fn scan_under<T: Table>(&self, leading: impl tables::EncodeKey) -> Result<Scan<'_, T>, Fault> {
+        tables::scan_under::<T>(self.rows(), leading)
+    }
+
+    /// The stamp of the thing at `ordinal` of this entry in `bucket`.
+    pub(super) fn stamp(&self, bucket: &Bucket, ordinal: u16) -> Stamp {
+        Stamp { epoch: bucket.epoch, index: self.index, ordinal }
+    }
+
+    /// Changes the numbers of a bucket.
+    pub(super) fn count(&mut self, bucket: BucketId, change: impl FnOnce(&mut Usage)) -> Result<(), Fault> {
+        let mut usage = self.get::<Usages>(bucket)?.unwrap_or_default();
+        change(&mut usage);
+        self.put::<Usages>(bucket, &usage);
+        Ok(())
+    }
+
+    /// Adds a row of garbage of what lived under `bucket`, which may be gone.
+    pub(super) fn add_garbage(&mut self, bucket: BucketId, garbage: &Garbage) {
+        let stamp = Stamp { epoch: self.cluster.epoch, index: self.index, ordinal: self.garbage_ordinal };
+        self.garbage_ordinal += 1;
+        self.cluster.garbage += 1;
+        self.put::<Garbages>((bucket, stamp), garbage);
+    }
+
+    /// Adds an event to the change feed.
+    pub(super) fn add_event(&mut self, bucket: BucketId, stamp: Stamp, event: &Event) {
+        self.put::<Events>((bucket, stamp), event);
+        let order = Stamp { epoch: self.cluster.epoch, ..stamp };
+        self.put::<EventOrder>(order, &EventPlace { bucket, stamp });
+        self.cluster.events += 1;
+        self.events_added += 1;
+    }
+
+    /// Removes the oldest events beyond `events_max`, a few at a time: a bounded piece of work per entry.
+    pub(super) fn trim_events(&mut self, events_max: u64) -> Result<(), Fault> {
+        let excess =
+            self.cluster.events.saturating_sub(events_max).min(self.events_added + EVENTS_TRIMMED_MAX);
+        if excess == 0 {
+            return Ok(());
+        }
+        let oldest = scan_after::<EventOrder>(self.rows(), (), self.cluster.events_trimmed)?;
+        let oldest: Vec<(Stamp, EventPlace)> = oldest.take(excess as usize).collect::<Result<_, _>>()?;
+        for (order, place) in oldest {
+            self.delete::<Events>((place.bucket, place.stamp));
+            self.delete::<EventOrder>(order);
+            self.cluster.events -= 1;
+            self.cluster.events_trimmed = order;
+        }
+        Ok(())
+    }
+
+    /// Removes every row of a table whose key begins with these parts. For ranges that are known to be small.
+    pub(super) fn delete_under<T: Table>(&mut self, leading: impl tables::EncodeKey) -> Result<u64, Fault> {
+        let lower = key_bytes(&leading);
+        let upper = tables::successor(&lower);
+        let range = self.rows().range(T::ID, std::ops::Bound::Included(&lower), tables::as_upper(&upper))?;
+        let keys: Vec<_> = range.map(|row| row.map(|(key, _)| key)).collect::<Result<_, _>>()?;
+        for key in &keys {
+            self.rows.delete(T::ID, key);
+        }
+        Ok(keys.len() as u64)
+    }
+}

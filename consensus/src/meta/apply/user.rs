@@ -1,0 +1,73 @@
+//! Users and access keys.
+
+use super::transaction::Transaction;
+use super::{Outcome, malformed};
+use crate::meta::command::{AddAccessKey, AddUser, Done, Reject, RemoveAccessKey, RemoveUser};
+use crate::meta::model::{AccessKey, User};
+use crate::meta::names::{AccessKeyId, UserName};
+use crate::meta::store::Fault;
+use crate::meta::tables::{AccessKeys, KeysByUser, Users};
+
+/// Adds a user with its first key.
+pub(super) fn add(tx: &mut Transaction<'_>, command: &AddUser) -> Outcome {
+    if command.key.user != command.name {
+        return malformed("the first key is another user's");
+    }
+    if tx.get::<Users>(&command.name)?.is_some() {
+        return Err(Reject::UserExists.into());
+    }
+    if tx.get::<AccessKeys>(&command.key.id)?.is_some() {
+        return Err(Reject::AccessKeyExists.into());
+    }
+    let user = User { name: command.name.clone(), created: tx.now, buckets: 0 };
+    tx.put::<Users>(&command.name, &user);
+    put_key(tx, &command.key);
+    Ok(Done::Nothing)
+}
+
+/// Removes a user and its keys.
+pub(super) fn remove(tx: &mut Transaction<'_>, command: &RemoveUser) -> Outcome {
+    let user = tx.get::<Users>(&command.name)?.ok_or(Reject::NoSuchUser)?;
+    if user.buckets != 0 {
+        return Err(Reject::UserOwnsBuckets.into());
+    }
+    for id in keys_of(tx, &command.name)? {
+        tx.delete::<AccessKeys>(&id);
+        tx.delete::<KeysByUser>((&command.name, &id));
+    }
+    tx.delete::<Users>(&command.name);
+    Ok(Done::Nothing)
+}
+
+/// Adds a key to a user.
+pub(super) fn add_key(tx: &mut Transaction<'_>, command: &AddAccessKey) -> Outcome {
+    if tx.get::<Users>(&command.key.user)?.is_none() {
+        return Err(Reject::NoSuchUser.into());
+    }
+    if tx.get::<AccessKeys>(&command.key.id)?.is_some() {
+        return Err(Reject::AccessKeyExists.into());
+    }
+    put_key(tx, &command.key);
+    Ok(Done::Nothing)
+}
+
+/// Removes a key that is not its user's last.
+pub(super) fn remove_key(tx: &mut Transaction<'_>, command: &RemoveAccessKey) -> Outcome {
+    let key = tx.get::<AccessKeys>(&command.id)?.ok_or(Reject::NoSuchAccessKey)?;
+    if keys_of(tx, &key.user)?.len() == 1 {
+        return Err(Reject::NoSuchAccessKey.into());
+    }
+    tx.delete::<AccessKeys>(&command.id);
+    tx.delete::<KeysByUser>((&key.user, &command.id));
+    Ok(Done::Nothing)
+}
+
+fn put_key(tx: &mut Transaction<'_>, key: &AccessKey) {
+    let key = AccessKey { created: tx.now, ..key.clone() };
+    tx.put::<AccessKeys>(&key.id, &key);
+    tx.put::<KeysByUser>((&key.user, &key.id), &());
+}
+
+fn keys_of(tx: &Transaction<'_>, user: &UserName) -> Result<Vec<AccessKeyId>, Fault> {
+    tx.scan_under::<KeysByUser>(user)?.map(|row| row.map(|((_, id), ())| id)).collect()
+}

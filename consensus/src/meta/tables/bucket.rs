@@ -1,0 +1,57 @@
+//! Buckets: the row, the ways to find it, and what it holds in numbers.
+
+use fabric::ids::BucketId;
+
+use super::table;
+use crate::meta::model::{Bucket, Usage};
+use crate::meta::names::{BucketName, UserName};
+
+table! {
+    /// Bucket id → the bucket. Missing: it never was, or was deleted; ids are never reused.
+    Buckets(BUCKETS): BucketId | BucketId => Bucket
+}
+
+table! {
+    /// Name → id of the bucket that has it now. In order of name, as ListBuckets promises.
+    BucketNames(BUCKET_NAMES): &'a BucketName | BucketName => BucketId
+}
+
+table! {
+    /// (owner, name) → id, so that a user with few buckets is listed by few rows.
+    BucketsByOwner(BUCKETS_BY_OWNER): (&'a UserName, &'a BucketName) | (UserName, BucketName) => BucketId
+}
+
+table! {
+    /// Bucket id → objects, bytes and uploads in it. Present as long as the bucket is.
+    Usages(USAGE): BucketId | BucketId => Usage
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::meta::model::{ClusterMs, Versioning};
+    use crate::meta::tables::testing::golden;
+
+    #[test]
+    fn golden_rows() {
+        let (name, owner): (BucketName, UserName) = ("photos".parse().unwrap(), "anna".parse().unwrap());
+        let bucket = Bucket {
+            id: BucketId(5),
+            name: name.clone(),
+            owner: owner.clone(),
+            created: ClusterMs(1_000),
+            epoch: 1,
+            versioning: Versioning::Suspended,
+        };
+        golden::<Buckets>(BucketId(5), bucket, "0000000000000005", "01050670686f746f7304616e6e61e8070102");
+        golden::<BucketNames>(&name, BucketId(5), "70686f746f7300", "0105");
+        golden::<BucketsByOwner>((&owner, &name), BucketId(5), "616e6e610070686f746f7300", "0105");
+        golden::<Usages>(
+            BucketId(5),
+            Usage { objects: 3, bytes: 300, uploads: 1 },
+            "0000000000000005",
+            "0103ac0201",
+        );
+    }
+}

@@ -1,0 +1,64 @@
+//! The change feed.
+
+use fabric::ids::{BucketId, Stamp};
+use serde::{Deserialize, Serialize};
+
+use super::table;
+use crate::meta::model::Event;
+
+table! {
+    /// (bucket, stamp) → what happened, in the order of the log. Missing: trimmed.
+    Events(EVENTS): (BucketId, Stamp) | (BucketId, Stamp) => Event
+}
+
+table! {
+    /// (cluster epoch, log index, ordinal) as a stamp → where the event is. The oldest of all buckets is found by it.
+    EventOrder(EVENT_ORDER): Stamp | Stamp => EventPlace
+}
+
+/// Key of an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EventPlace {
+    /// Its bucket.
+    pub bucket: BucketId,
+    /// Its stamp there.
+    pub stamp: Stamp,
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::meta::model::{ClusterMs, Etag, EventKind, Origin};
+    use crate::meta::tables::testing::{golden, stamp};
+
+    #[test]
+    fn golden_rows() {
+        let origin = Origin {
+            requester: "anna".to_string(),
+            source: "10.0.0.9".to_string(),
+            request_id: "0123".to_string(),
+        };
+        let event = Event {
+            kind: EventKind::Complete,
+            key: "a/b".parse().unwrap(),
+            version: stamp(9),
+            bytes: 300,
+            etag: Some(Etag::Multipart([0x22; 16], 3)),
+            at: ClusterMs(1_000),
+            origin,
+        };
+        golden::<Events>(
+            (BucketId(5), stamp(9)),
+            event,
+            "0000000000000005000100000000000000090002",
+            "010203612f62010902ac0201012222222222222222222222222222222203e80704616e6e610831302e302e302e390430313233",
+        );
+        golden::<EventOrder>(
+            stamp(9),
+            EventPlace { bucket: BucketId(5), stamp: stamp(9) },
+            "000100000000000000090002",
+            "0105010902",
+        );
+    }
+}

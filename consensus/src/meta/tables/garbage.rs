@@ -1,0 +1,63 @@
+//! What is owed and what is left over: copies still to be made, chunks still to be removed.
+
+use fabric::ids::{BucketId, ExtentId, NodeId, Stamp};
+
+use super::table;
+use crate::meta::model::{Debt, Garbage, Home};
+
+table! {
+    /// (home, extent, node) → a copy that the node has still to make. Missing: the node has it, or owes none.
+    Debts(DEBTS): (&'a Home, ExtentId, NodeId) | (Home, ExtentId, NodeId) => Debt
+}
+
+table! {
+    /// Node → how many rows of [`Debts`] name it. Missing: none.
+    DebtCounts(DEBT_COUNTS): NodeId | NodeId => u64
+}
+
+table! {
+    /// (home bucket, cluster epoch · log index · ordinal) → something nobody names any more.
+    Garbages(GARBAGE): (BucketId, Stamp) | (BucketId, Stamp) => Garbage
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use fabric::ids::LayoutVersion;
+
+    use super::*;
+    use crate::meta::model::Extent;
+    use crate::meta::tables::testing::{extent_id, golden, home, stamp};
+
+    #[test]
+    fn golden_rows() {
+        let home = home(5, "a/b");
+        golden::<Debts>(
+            (&home, extent_id(3), NodeId(2)),
+            Debt { since: 9 },
+            "0000000000000005612f6200abcd00010000000700000000030000000002",
+            "0109",
+        );
+        golden::<DebtCounts>(NodeId(2), 300, "0002", "01ac02");
+        let extent = Extent {
+            id: extent_id(3),
+            bytes: 70_000,
+            chunk_bytes: 1 << 20,
+            layout: LayoutVersion(1),
+            confirmed: 3,
+        };
+        golden::<Garbages>(
+            (BucketId(5), stamp(9)),
+            Garbage::Extent(extent),
+            "0000000000000005000100000000000000090002",
+            "01008080809880808080808e808080a08080cdd702f0a2048080400103",
+        );
+        let body = Garbage::Body { home, extents: vec![extent_id(3), extent_id(4)] };
+        golden::<Garbages>(
+            (BucketId(5), stamp(9)),
+            body,
+            "0000000000000005000100000000000000090002",
+            "01010503612f62028080809880808080808e808080a08080cdd702808080a080808080808e808080a08080cdd702",
+        );
+    }
+}

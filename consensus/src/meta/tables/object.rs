@@ -1,0 +1,103 @@
+//! Versions of objects.
+//!
+//! A key's newest version, if it is no delete marker, is its row in [`Objects`]; all else is in [`Versions`]. So a key
+//! without a row in [`Objects`] has no versions, or its newest one in [`Versions`] is a marker.
+
+use fabric::ids::Stamp;
+
+use super::{Descending, table};
+use crate::meta::model::{Home, Object, Version};
+
+table! {
+    /// (bucket, key) → the current version. Missing: there is no such object, or a delete marker hides it.
+    Objects(OBJECTS): &'a Home | Home => Object
+}
+
+table! {
+    /// (bucket, key, stamp descending) → versions that are not current, and delete markers, newest first.
+    Versions(VERSIONS): (&'a Home, Descending) | (Home, Descending) => Version
+}
+
+table! {
+    /// (bucket, key) → stamp of the null version, present while that one is in [`Versions`]. Where it is the current
+    /// version its own row says so.
+    NullVersions(NULL_VERSIONS): &'a Home | Home => Stamp
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::meta::model::{Attributes, Body, Checksum, ChecksumAlgorithm, ChecksumKind, ClusterMs, Etag};
+    use crate::meta::tables::testing::{extent_id, golden, home, stamp};
+
+    fn object(body: Body) -> Object {
+        let pair = |name: &str, value: &str| (name.to_string(), value.to_string());
+        Object {
+            stamp: stamp(9),
+            null_version: true,
+            modified: ClusterMs(1_000),
+            bytes: 300,
+            etag: Etag::Md5([0x33; 16]),
+            body,
+            checksum: Some(Checksum {
+                algorithm: ChecksumAlgorithm::Crc64Nvme,
+                kind: ChecksumKind::FullObject,
+                value: Bytes::from_static(&[1, 2, 3, 4, 5, 6, 7, 8]),
+            }),
+            attributes: Attributes {
+                headers: [pair("content-type", "text/plain")].into(),
+                user: [pair("mtime", "1")].into(),
+                storage_class: Some("STANDARD_IA".to_string()),
+                tags: vec![pair("k", "v")],
+            },
+        }
+    }
+
+    #[test]
+    fn golden_rows() {
+        let key = home(5, "a/b");
+        golden::<Objects>(
+            &key,
+            object(Body::Empty),
+            "0000000000000005612f6200",
+            "0101090201e807ac02003333333333333333333333333333333300010200080102030405060708010c636f6e74656e742d747970650a746578742f706c61696e01056d74696d650131010b5354414e444152445f494101016b0176",
+        );
+        golden::<Objects>(
+            &key,
+            object(Body::Inline(stamp(9))),
+            "0000000000000005612f6200",
+            "0101090201e807ac02003333333333333333333333333333333301010902010200080102030405060708010c636f6e74656e742d747970650a746578742f706c61696e01056d74696d650131010b5354414e444152445f494101016b0176",
+        );
+        golden::<Objects>(
+            &key,
+            object(Body::Extent { id: extent_id(3), home: None }),
+            "0000000000000005612f6200",
+            "0101090201e807ac020033333333333333333333333333333333028080809880808080808e808080a08080cdd70200010200080102030405060708010c636f6e74656e742d747970650a746578742f706c61696e01056d74696d650131010b5354414e444152445f494101016b0176",
+        );
+        golden::<Objects>(
+            &key,
+            object(Body::Slices { id: stamp(8), home: Some(home(6, "c")) }),
+            "0000000000000005612f6200",
+            "0101090201e807ac0200333333333333333333333333333333330301080201060163010200080102030405060708010c636f6e74656e742d747970650a746578742f706c61696e01056d74696d650131010b5354414e444152445f494101016b0176",
+        );
+        let version = (&key, Descending(stamp(9)));
+        golden::<Versions>(
+            version,
+            Version::Object(object(Body::Empty)),
+            "0000000000000005612f6200fffefffffffffffffff6fffd",
+            "010001090201e807ac02003333333333333333333333333333333300010200080102030405060708010c636f6e74656e742d747970650a746578742f706c61696e01056d74696d650131010b5354414e444152445f494101016b0176",
+        );
+        let marker =
+            Version::DeleteMarker { stamp: stamp(9), null_version: false, modified: ClusterMs(1_000) };
+        golden::<Versions>(
+            version,
+            marker,
+            "0000000000000005612f6200fffefffffffffffffff6fffd",
+            "010101090200e807",
+        );
+        golden::<NullVersions>(&key, stamp(9), "0000000000000005612f6200", "01010902");
+    }
+}

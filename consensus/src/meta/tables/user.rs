@@ -1,0 +1,49 @@
+//! Users and their access keys.
+
+use super::table;
+use crate::meta::model::{AccessKey, User};
+use crate::meta::names::{AccessKeyId, UserName};
+
+table! {
+    /// Name → user.
+    Users(USERS): &'a UserName | UserName => User
+}
+
+table! {
+    /// Key id → key with its sealed secret. Missing: unknown or removed.
+    AccessKeys(ACCESS_KEYS): &'a AccessKeyId | AccessKeyId => AccessKey
+}
+
+table! {
+    /// (user, key id) → nothing: which keys a user has.
+    KeysByUser(KEYS_BY_USER): (&'a UserName, &'a AccessKeyId) | (UserName, AccessKeyId) => ()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::meta::model::ClusterMs;
+    use crate::meta::tables::testing::golden;
+
+    #[test]
+    fn golden_rows() {
+        let (name, id): (UserName, AccessKeyId) = ("anna".parse().unwrap(), "FLUFFY1".parse().unwrap());
+        golden::<Users>(
+            &name,
+            User { name: name.clone(), created: ClusterMs(1_000), buckets: 3 },
+            "616e6e6100",
+            "0104616e6e61e80703",
+        );
+        let key = AccessKey {
+            id: id.clone(),
+            user: name.clone(),
+            sealed_secret: Bytes::from_static(b"sealed"),
+            created: ClusterMs(1_000),
+        };
+        golden::<AccessKeys>(&id, key, "464c554646593100", "0107464c554646593104616e6e61067365616c6564e807");
+        golden::<KeysByUser>((&name, &id), (), "616e6e6100464c554646593100", "01");
+    }
+}

@@ -1,0 +1,519 @@
+//! The Raft log: our own write-ahead log.
+//!
+//! Everything that has to be durable in order goes through one queue: entries, votes, truncations, purges. A
+//! writer takes what is queued as one batch, writes it in one run, syncs once, and completes the callbacks in
+//! order; the next batch is not written before. Entries can be read as soon as they are queued: the newest are
+//! kept in memory (bounded in bytes), older ones are read from their segment.
+//!
+//! Files: segments of fixed size, zero-filled ahead of need ([`segment`]); records with separate checksums for
+//! header and payload ([`record`]); what a crash leaves is judged when the log opens ([`recover`]).
+
+mod record;
+mod recover;
+mod segment;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+use std::fmt::Debug;
+use std::io;
+use std::ops::{Bound, RangeBounds};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use fabric::codec::{self, DecodeError};
+use fabric::disks::{Disks, File};
+use fabric::env::{Env, Lane, run_blocking};
+use futures::Stream;
+use openraft::OptionalSend;
+use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
+use tokio::sync::{Notify, oneshot, watch};
+
+use self::record::{FORMAT, HEADER_BYTES, Header, Kind, Record};
+use self::recover::Contents;
+use self::segment::Segment;
+use super::types::{LogEntry, LogId, Types, Vote};
+
+/// Entries handed to Raft at once.
+const READ_BYTES_MAX: u64 = 2 << 20;
+
+/// Sizes of a log.
+#[derive(Debug, Clone)]
+pub struct LogConfig {
+    /// Bytes of the very first segment, small so that a first start is quick.
+    pub first_segment_bytes: u64,
+    /// Bytes of all others.
+    pub segment_bytes: u64,
+    /// Bytes of payload that may wait to be written; appends wait above it.
+    pub queue_bytes_max: u64,
+    /// Bytes of entries kept in memory for reading.
+    pub tail_bytes_max: u64,
+}
+
+impl Default for LogConfig {
+    fn default() -> LogConfig {
+        LogConfig {
+            first_segment_bytes: 16 << 20,
+            segment_bytes: 64 << 20,
+            queue_bytes_max: 32 << 20,
+            tail_bytes_max: 16 << 20,
+        }
+    }
+}
+
+/// Why a log does not open or cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum LogFault {
+    /// The disk failed.
+    #[error("the log's disk failed: {0}")]
+    Io(#[from] io::Error),
+    /// An entry that was durable is damaged.
+    #[error(
+        "entry {index} of the log is rotten (segment {segment}, offset {offset}) and no checkpoint holds it; \
+         restore the disk, or give this node up and replace it by another: `replace OLD NEW`"
+    )]
+    Rot {
+        /// Index of the entry, or of the first that could be.
+        index: u64,
+        /// Segment it is in.
+        segment: u64,
+        /// Where in the segment.
+        offset: u64,
+    },
+    /// Entries are missing.
+    #[error("entries {expected} to {found} of the log are missing; replace this node: `replace OLD NEW`")]
+    Gap {
+        /// The entry that should follow.
+        expected: u64,
+        /// The entry found.
+        found: u64,
+    },
+    /// A record has a good checksum and is not understood.
+    #[error("the log was written by another release: {0}")]
+    Decode(#[from] DecodeError),
+}
+
+/// One entry of the log: where it is, and itself while it is kept in memory.
+struct Slot {
+    log_id: LogId,
+    /// `None` until it is written.
+    place: Option<Place>,
+    payload_bytes: u32,
+    cached: Option<Arc<LogEntry>>,
+}
+
+#[derive(Clone)]
+struct Place {
+    segment: Segment,
+    offset: u64,
+}
+
+impl Slot {
+    fn stored(log_id: LogId, segment: &Segment, header: &Header) -> Slot {
+        let place = Place { segment: segment.clone(), offset: header.offset };
+        Slot { log_id, place: Some(place), payload_bytes: header.payload_bytes, cached: None }
+    }
+}
+
+/// Who hears when a record is durable.
+enum Done {
+    Nobody,
+    Raft(IOFlushed<Types>),
+    Waiter(oneshot::Sender<io::Result<()>>),
+}
+
+struct Queued {
+    record: Record,
+    done: Done,
+}
+
+/// What readers, writer and Raft share.
+struct State {
+    contents: Contents,
+    queue: Vec<Queued>,
+    queue_bytes: u64,
+    /// Bytes of payload of the slots that keep their entry.
+    cached_bytes: u64,
+    /// Lowest entry that was cut off by a truncation that is still queued.
+    truncation_queued: Option<u64>,
+    /// Why nothing can be written any more.
+    fault: Option<String>,
+}
+
+struct Shared {
+    env: Arc<dyn Env>,
+    config: LogConfig,
+    state: Mutex<State>,
+    /// There is something to write.
+    queued: Notify,
+    /// The queue became shorter.
+    taken: Notify,
+    /// Entries below this index are durable here.
+    synced: watch::Sender<u64>,
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The log of one node. Clones share it; Raft is its only writer.
+#[derive(Clone)]
+pub struct Log {
+    shared: Arc<Shared>,
+}
+
+impl Log {
+    /// Opens the log in `directory`, or begins one there. Entries below `floor` are in the checkpoint and need
+    /// not be intact.
+    pub async fn open(
+        env: Arc<dyn Env>,
+        disks: Arc<dyn Disks>,
+        directory: &Path,
+        config: LogConfig,
+        floor: u64,
+    ) -> Result<Log, LogFault> {
+        let lane = Lane::new(&*env, "raft-log");
+        let opened = {
+            let (disks, directory, config) = (disks.clone(), directory.to_path_buf(), config.clone());
+            lane.run(move || recover::open(&*disks, &directory, &config, floor)).await?
+        };
+        let next = recover::next_index(&opened.contents);
+        let (synced, _) = watch::channel(next);
+        let state = State {
+            contents: opened.contents,
+            queue: Vec::new(),
+            queue_bytes: 0,
+            cached_bytes: 0,
+            truncation_queued: None,
+            fault: None,
+        };
+        let shared = Arc::new(Shared {
+            env: env.clone(),
+            config,
+            state: Mutex::new(state),
+            queued: Notify::new(),
+            taken: Notify::new(),
+            synced,
+        });
+        let position =
+            writer::Position { segments: opened.segments, offset: opened.offset, batch: opened.batch };
+        writer::start(shared.clone(), disks, directory.to_path_buf(), lane, position);
+        Ok(Log { shared })
+    }
+
+    /// Entries below the watched index are durable on this node.
+    pub fn synced(&self) -> watch::Receiver<u64> {
+        self.shared.synced.subscribe()
+    }
+
+    /// Whether nothing was ever written: no vote, no entry.
+    pub fn is_pristine(&self) -> bool {
+        let state = self.shared.state();
+        state.contents.vote.is_none() && recover::next_index(&state.contents) == 0
+    }
+
+    fn push(&self, state: &mut State, record: Record, done: Done) {
+        state.queue_bytes += record.bytes();
+        state.queue.push(Queued { record, done });
+    }
+
+    /// Waits while the queue is full.
+    async fn room(&self) -> io::Result<()> {
+        loop {
+            let taken = self.shared.taken.notified();
+            {
+                let state = self.shared.state();
+                if let Some(fault) = &state.fault {
+                    return Err(io::Error::other(fault.clone()));
+                }
+                if state.queue_bytes < self.shared.config.queue_bytes_max {
+                    return Ok(());
+                }
+            }
+            taken.await;
+        }
+    }
+}
+
+impl RaftLogStorage<Types> for Log {
+    type LogReader = Log;
+
+    async fn get_log_state(&mut self) -> Result<LogState<Types>, io::Error> {
+        let state = self.shared.state();
+        let purged = state.contents.purged;
+        let last = state.contents.slots.back().map(|slot| slot.log_id).or(purged);
+        Ok(LogState { last_purged_log_id: purged, last_log_id: last })
+    }
+
+    async fn get_log_reader(&mut self) -> Log {
+        self.clone()
+    }
+
+    async fn save_vote(&mut self, vote: &Vote) -> Result<(), io::Error> {
+        self.room().await?;
+        let (sender, receiver) = oneshot::channel();
+        {
+            let mut state = self.shared.state();
+            state.contents.vote = Some(*vote);
+            self.push(&mut state, Record::vote(vote), Done::Waiter(sender));
+        }
+        self.shared.queued.notify_one();
+        receiver.await.map_err(|_| io::Error::other("the log's writer ended"))?
+    }
+
+    async fn save_committed(&mut self, committed: Option<LogId>) -> Result<(), io::Error> {
+        let mut state = self.shared.state();
+        if let Some(committed) = committed.filter(|_| state.contents.committed != committed) {
+            state.contents.committed = Some(committed);
+            // Rides with the next batch: nobody is told.
+            self.push(&mut state, Record::committed(&committed), Done::Nobody);
+        }
+        Ok(())
+    }
+
+    async fn read_committed(&mut self) -> Result<Option<LogId>, io::Error> {
+        Ok(self.shared.state().contents.committed)
+    }
+
+    async fn append<I>(&mut self, entries: I, callback: IOFlushed<Types>) -> Result<(), io::Error>
+    where
+        I: IntoIterator<Item = LogEntry> + OptionalSend,
+        I::IntoIter: OptionalSend,
+    {
+        let prepare = |entry: LogEntry| (Record::entry(&entry), entry);
+        let prepared: Vec<(Record, LogEntry)> = entries.into_iter().map(prepare).collect();
+        self.room().await?;
+        {
+            let mut state = self.shared.state();
+            let mut done = Some(callback);
+            let count = prepared.len();
+            for (place, (record, entry)) in prepared.into_iter().enumerate() {
+                self.keep(&mut state, entry, &record)?;
+                let last = place + 1 == count;
+                let done = if last { done.take().map_or(Done::Nobody, Done::Raft) } else { Done::Nobody };
+                self.push(&mut state, record, done);
+            }
+            if let Some(callback) = done {
+                callback.io_completed(Ok(())); // Nothing to write.
+            }
+        }
+        self.shared.queued.notify_one();
+        Ok(())
+    }
+
+    async fn truncate_after(&mut self, last_log_id: Option<LogId>) -> Result<(), io::Error> {
+        let from = last_log_id.map_or(0, |log_id| log_id.index + 1);
+        {
+            let mut state = self.shared.state();
+            recover::drop_from(&mut state.contents, from);
+            state.recount();
+            state.truncation_queued = Some(state.truncation_queued.map_or(from, |queued| queued.min(from)));
+            self.shared.synced.send_modify(|synced| *synced = (*synced).min(from));
+            self.push(&mut state, Record::bare(Kind::Truncate, from), Done::Nobody);
+        }
+        self.shared.queued.notify_one();
+        Ok(())
+    }
+
+    async fn purge(&mut self, log_id: LogId) -> Result<(), io::Error> {
+        {
+            let mut state = self.shared.state();
+            recover::purge(&mut state.contents, log_id);
+            state.recount();
+            self.push(&mut state, Record::mark(Kind::Purge, log_id), Done::Nobody);
+        }
+        self.shared.queued.notify_one();
+        Ok(())
+    }
+}
+
+impl State {
+    fn recount(&mut self) {
+        let cached = self.contents.slots.iter().filter(|slot| slot.cached.is_some());
+        self.cached_bytes = cached.map(|slot| u64::from(slot.payload_bytes)).sum();
+    }
+
+    /// Forgets the oldest kept entries above the bound; those not written yet stay.
+    fn trim(&mut self, bytes_max: u64) {
+        if self.cached_bytes <= bytes_max {
+            return;
+        }
+        let first = self.contents.slots.partition_point(|slot| slot.cached.is_none());
+        for slot in self.contents.slots.range_mut(first..) {
+            if self.cached_bytes <= bytes_max || slot.place.is_none() {
+                return;
+            }
+            if slot.cached.take().is_some() {
+                self.cached_bytes -= u64::from(slot.payload_bytes);
+            }
+        }
+    }
+
+    /// The slots of a range of indexes.
+    fn range(&self, start: u64, end: u64) -> impl Iterator<Item = &Slot> {
+        let slots = &self.contents.slots;
+        let first = slots.front().map_or(0, |slot| slot.log_id.index);
+        let from = start.saturating_sub(first).min(slots.len() as u64) as usize;
+        let to = end.saturating_sub(first).min(slots.len() as u64) as usize;
+        slots.range(from..to.max(from))
+    }
+}
+
+/// An entry to read: at hand, or in a file.
+enum Wanted {
+    Kept(Arc<LogEntry>),
+    Stored { log_id: LogId, file: Arc<dyn File>, segment: u64, offset: u64, payload_bytes: u32 },
+}
+
+impl Log {
+    fn keep(&self, state: &mut State, entry: LogEntry, record: &Record) -> io::Result<()> {
+        let expected = recover::next_index(&state.contents);
+        if entry.log_id.index != expected
+            && !(state.contents.slots.is_empty() && state.contents.purged.is_none())
+        {
+            let index = entry.log_id.index;
+            return Err(io::Error::other(format!("entry {index} appended where {expected} follows")));
+        }
+        let payload_bytes = record.payload.len() as u32;
+        state.cached_bytes += u64::from(payload_bytes);
+        let cached = Some(Arc::new(entry));
+        state.contents.slots.push_back(Slot {
+            log_id: record_log_id(record),
+            place: None,
+            payload_bytes,
+            cached,
+        });
+        Ok(())
+    }
+
+    /// Entries of `start..end`, at least one and otherwise at most `bytes_max` of them.
+    async fn read(&self, start: u64, end: u64, bytes_max: u64) -> io::Result<Vec<LogEntry>> {
+        let mut bytes = 0;
+        let mut wanted = Vec::new();
+        {
+            let state = self.shared.state();
+            for slot in state.range(start, end) {
+                bytes += u64::from(slot.payload_bytes);
+                if bytes > bytes_max && !wanted.is_empty() {
+                    break;
+                }
+                wanted.push(Wanted::of(slot)?);
+            }
+        }
+        if wanted.iter().all(|wanted| matches!(wanted, Wanted::Kept(_))) {
+            return wanted.into_iter().map(Wanted::load).collect();
+        }
+        let load = || wanted.into_iter().map(Wanted::load).collect();
+        run_blocking(&*self.shared.env, load).await
+    }
+}
+
+impl Wanted {
+    fn of(slot: &Slot) -> io::Result<Wanted> {
+        if let Some(entry) = &slot.cached {
+            return Ok(Wanted::Kept(entry.clone()));
+        }
+        let place =
+            slot.place.as_ref().ok_or_else(|| io::Error::other("an entry is neither kept nor stored"))?;
+        Ok(Wanted::Stored {
+            log_id: slot.log_id,
+            file: place.segment.file.clone(),
+            segment: place.segment.number,
+            offset: place.offset,
+            payload_bytes: slot.payload_bytes,
+        })
+    }
+
+    fn load(self) -> io::Result<LogEntry> {
+        let (log_id, file, segment, offset, payload_bytes) = match self {
+            Wanted::Kept(entry) => return Ok((*entry).clone()),
+            Wanted::Stored { log_id, file, segment, offset, payload_bytes } => {
+                (log_id, file, segment, offset, payload_bytes)
+            }
+        };
+        let mut bytes = vec![0; HEADER_BYTES + payload_bytes as usize];
+        file.read_at(offset, &mut bytes)?;
+        let payload = &bytes[HEADER_BYTES..];
+        let intact = Header::decode(&bytes, segment, offset).is_some_and(|header| header.matches(payload));
+        if !intact {
+            let fault = LogFault::Rot { index: log_id.index, segment, offset };
+            return Err(io::Error::new(io::ErrorKind::InvalidData, fault));
+        }
+        decode("log entry", payload).map_err(io::Error::other)
+    }
+}
+
+impl RaftLogReader<Types> for Log {
+    async fn try_get_log_entries<RB: RangeBounds<u64> + Clone + Debug + OptionalSend>(
+        &mut self,
+        range: RB,
+    ) -> Result<Vec<LogEntry>, io::Error> {
+        let (start, end) = bounds(&range);
+        self.read(start, end, u64::MAX).await
+    }
+
+    async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> Result<Vec<LogEntry>, io::Error> {
+        self.read(start, end, READ_BYTES_MAX).await
+    }
+
+    async fn read_vote(&mut self) -> Result<Option<Vote>, io::Error> {
+        Ok(self.shared.state().contents.vote)
+    }
+
+    /// Reads ahead by [`READ_BYTES_MAX`] only: a follower that catches up applies a long range.
+    async fn entries_stream<RB>(
+        &mut self,
+        range: RB,
+    ) -> impl Stream<Item = Result<LogEntry, io::Error>> + OptionalSend
+    where
+        RB: RangeBounds<u64> + Clone + Debug + OptionalSend,
+    {
+        let (start, end) = bounds(&range);
+        let begin = (self.clone(), start, Vec::new().into_iter());
+        futures::stream::unfold(Some(begin), move |state| async move {
+            let (log, start, mut page) = state?;
+            if let Some(entry) = page.next() {
+                return Some((Ok(entry), Some((log, start, page))));
+            }
+            match log.read(start, end, READ_BYTES_MAX).await {
+                Err(error) => Some((Err(error), None)),
+                Ok(entries) => {
+                    let next = entries.last()?.log_id.index + 1;
+                    let mut page = entries.into_iter();
+                    let entry: LogEntry = page.next()?;
+                    Some((Ok(entry), Some((log, next, page))))
+                }
+            }
+        })
+    }
+}
+
+fn bounds(range: &impl RangeBounds<u64>) -> (u64, u64) {
+    let start = match range.start_bound() {
+        Bound::Included(&start) => start,
+        Bound::Excluded(&start) => start + 1,
+        Bound::Unbounded => 0,
+    };
+    let end = match range.end_bound() {
+        Bound::Included(&end) => end.saturating_add(1),
+        Bound::Excluded(&end) => end,
+        Bound::Unbounded => u64::MAX,
+    };
+    (start, end)
+}
+
+fn record_log_id(record: &Record) -> LogId {
+    let leader = openraft::impls::leader_id_adv::LeaderId { term: record.term, node_id: record.leader };
+    LogId { leader_id: leader, index: record.index }
+}
+
+fn decode<T: serde::de::DeserializeOwned>(what: &'static str, payload: &[u8]) -> Result<T, DecodeError> {
+    codec::decode(FORMAT, what, payload)
+}
+
+/// Where the log of a data directory is.
+pub fn directory(data: &Path) -> PathBuf {
+    data.join("raft")
+}

@@ -1,0 +1,137 @@
+//! The files of the log: numbered without gaps, filled with zeros before use, read in order when the log opens.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use fabric::disks::{Disks, File, OpenMode};
+
+use super::record::{ALIGNMENT, HEADER_BYTES, Header};
+
+/// Zeros are written in pieces of this size: larger ones leave the page cache with folios that make each
+/// later small write and its sync slower.
+const ZERO_BYTES: usize = 64 << 10;
+/// Bytes read at once while scanning; holds the largest record.
+const WINDOW_BYTES: usize = 2 << 20;
+
+/// One file of the log.
+#[derive(Clone)]
+pub(super) struct Segment {
+    pub number: u64,
+    pub file: Arc<dyn File>,
+}
+
+/// Path of a segment.
+pub(super) fn path(directory: &Path, number: u64) -> PathBuf {
+    directory.join(format!("{number:020}.log"))
+}
+
+/// Numbers of the segments in a directory, ascending. Other names are not ours and are left alone.
+pub(super) fn list(disks: &dyn Disks, directory: &Path) -> io::Result<Vec<u64>> {
+    let names = disks.list(directory)?;
+    let number = |name: &String| name.strip_suffix(".log").filter(|text| text.len() == 20)?.parse().ok();
+    Ok(names.iter().filter_map(number).collect())
+}
+
+/// Makes a segment that is ready to be written: filled with zeros, contents and name durable.
+pub(super) fn prepare(disks: &dyn Disks, directory: &Path, number: u64, bytes: u64) -> io::Result<Segment> {
+    let file = disks.open(&path(directory, number), OpenMode::New)?;
+    if file.wants_filling() {
+        zero(&*file, 0, bytes)?;
+        file.sync_data()?;
+    }
+    disks.sync_dir(directory)?;
+    Ok(Segment { number, file })
+}
+
+/// Fills a range with zeros.
+pub(super) fn zero(file: &dyn File, from: u64, to: u64) -> io::Result<()> {
+    let zeros = [0; ZERO_BYTES];
+    let mut at = from;
+    while at < to {
+        let length = (to - at).min(ZERO_BYTES as u64);
+        file.write_at(at, &zeros[..length as usize])?;
+        at += length;
+    }
+    Ok(())
+}
+
+/// What stands at an offset.
+pub(super) enum Found {
+    /// A record and its payload.
+    Record(Header, Vec<u8>),
+    /// The header is intact, the payload is not.
+    BadPayload(Header),
+    /// No record that was written here.
+    Nothing,
+}
+
+/// Reads a segment in order through a window.
+pub(super) struct Scan<'a> {
+    segment: &'a Segment,
+    bytes: u64,
+    window: Vec<u8>,
+    window_at: u64,
+}
+
+impl<'a> Scan<'a> {
+    pub fn new(segment: &'a Segment) -> io::Result<Scan<'a>> {
+        Ok(Scan { segment, bytes: segment.file.len()?, window: Vec::new(), window_at: 0 })
+    }
+
+    /// What stands at `offset`.
+    pub fn at(&mut self, offset: u64) -> io::Result<Found> {
+        let number = self.segment.number;
+        let Some(header) = Header::decode(self.view(offset, HEADER_BYTES)?, number, offset) else {
+            return Ok(Found::Nothing);
+        };
+        let payload = self.view(offset + HEADER_BYTES as u64, header.payload_bytes as usize)?;
+        if !header.matches(payload) {
+            return Ok(Found::BadPayload(header));
+        }
+        Ok(Found::Record(header, payload.to_vec()))
+    }
+
+    /// The largest batch of which an intact header stands at or after `offset`, and where the last byte that
+    /// is not zero ends.
+    pub fn remains(&mut self, offset: u64) -> io::Result<Remains> {
+        let mut remains = Remains { batch: 0, end: offset };
+        let mut at = offset.next_multiple_of(ALIGNMENT);
+        while at < self.bytes {
+            let number = self.segment.number;
+            let view = self.view(at, HEADER_BYTES)?;
+            if let Some(header) = Header::decode(view, number, at) {
+                remains.batch = remains.batch.max(header.batch);
+            }
+            let word = &view[..view.len().min(ALIGNMENT as usize)];
+            if word.iter().any(|&byte| byte != 0) {
+                remains.end = at + word.len() as u64;
+            }
+            at += ALIGNMENT;
+        }
+        Ok(remains)
+    }
+
+    /// Up to `length` bytes at `offset`; fewer where the file ends.
+    fn view(&mut self, offset: u64, length: usize) -> io::Result<&[u8]> {
+        let end = (offset + length as u64).min(self.bytes);
+        if end <= offset {
+            return Ok(&[]);
+        }
+        if offset < self.window_at || self.window_at + (self.window.len() as u64) < end {
+            let wanted = (self.bytes - offset).min(WINDOW_BYTES.max(length) as u64);
+            self.window.resize(wanted as usize, 0);
+            self.window_at = offset;
+            self.segment.file.read_at(offset, &mut self.window)?;
+        }
+        let from = (offset - self.window_at) as usize;
+        Ok(&self.window[from..from + (end - offset) as usize])
+    }
+}
+
+/// See [`Scan::remains`].
+pub(super) struct Remains {
+    /// 0 where there is none.
+    pub batch: u64,
+    pub end: u64,
+}

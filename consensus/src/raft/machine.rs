@@ -1,0 +1,634 @@
+//! The state machine: applies committed entries and keeps the tables.
+//!
+//! Entries are applied into an overlay in memory and are visible at once in the published [`View`]. Every few
+//! seconds, or when the overlay has grown, it is frozen and written, sorted, in one durable transaction off the
+//! apply path (a *checkpoint*). The file says up to which entry it is; the log replays the rest. A checkpoint is
+//! never ahead of what the local log has synced, and the overlay is bounded: apply waits for the checkpoint
+//! rather than let it grow.
+//!
+//! A snapshot is a checkpoint, read as a stream of sorted rows. One that arrives is a file of its own until it
+//! is complete and synced; then it takes the place of the old file.
+
+use std::io;
+use std::ops::Bound;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use fabric::codec::{self, DecodeError};
+use fabric::disks::{Disks, ExtendedFile, LengthFile, OpenMode, Steps};
+use fabric::env::{Env, Lane, spawn_critical};
+use futures::{Stream, StreamExt};
+use openraft::storage::{ApplyResponder, EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
+use openraft::{EntryPayload, OptionalSend};
+use redb::{Database, Durability, TableDefinition};
+use serde::{Deserialize, Serialize};
+use tokio::sync::{Mutex, Notify, watch};
+
+use super::overlay::{FileView, Overlay, View, definition};
+use super::types::{LogEntry, LogId, Snapshot, SnapshotMeta, StoredMembership, Types};
+use crate::meta::apply::{self, Context};
+use crate::meta::command::{Entry, Reply};
+use crate::meta::store::{Fault, TABLES, TableId};
+use crate::redb_file::open_database;
+
+/// Version of encoded commands in the log.
+pub const ENTRY_FORMAT: u8 = 1;
+const STATE_FORMAT: u8 = 1;
+const STATE: TableDefinition<'static, &'static str, &'static [u8]> = TableDefinition::new("raft");
+const STATE_KEY: &str = "applied";
+/// Entries applied before the view is published.
+const APPLY_ENTRIES_MAX: usize = 256;
+/// Bytes of rows in one page of a snapshot.
+const PAGE_BYTES_MAX: usize = 1 << 20;
+
+/// Sizes and times of a state machine.
+#[derive(Debug, Clone)]
+pub struct MachineConfig {
+    /// How often what was applied is written to the file.
+    pub checkpoint_interval: Duration,
+    /// A checkpoint begins early when the overlay has grown to this.
+    pub overlay_bytes: usize,
+    /// Apply waits while active and frozen overlay are above this.
+    pub overlay_bytes_max: usize,
+    /// redb's cache.
+    pub cache_bytes: usize,
+    /// How the file grows.
+    pub steps: Steps,
+    /// Bugs planted by the simulator.
+    pub context: Context,
+}
+
+impl Default for MachineConfig {
+    fn default() -> MachineConfig {
+        MachineConfig {
+            checkpoint_interval: Duration::from_secs(5),
+            overlay_bytes: 32 << 20,
+            overlay_bytes_max: 96 << 20,
+            cache_bytes: 64 << 20,
+            steps: Steps::default(),
+            context: Context::default(),
+        }
+    }
+}
+
+/// What the file says it contains.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+struct Applied {
+    log_id: Option<LogId>,
+    membership: StoredMembership,
+}
+
+/// A checkpoint as a snapshot: the tables and what they contain.
+#[derive(Clone)]
+pub struct SnapshotData {
+    source: Source,
+}
+
+#[derive(Clone)]
+enum Source {
+    /// Tables to read from, here.
+    Tables(Arc<FileView>),
+    /// A file that was received, complete but for its `Applied` row.
+    Received(Arc<Database>),
+}
+
+/// Rows of a snapshot in order, as sent.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct Page {
+    /// Table number, key, value.
+    pub rows: Vec<(u8, Bytes, Bytes)>,
+}
+
+/// Where the next page of a snapshot begins: after this row.
+pub type Cursor = Option<(TableId, Bytes)>;
+
+impl SnapshotData {
+    /// Rows after `cursor`, about [`PAGE_BYTES_MAX`] of them; an empty page is the end.
+    pub fn page(&self, cursor: &Cursor) -> Result<(Page, Cursor), Fault> {
+        let Source::Tables(tables) = &self.source else {
+            return Err(Fault::new("read snapshot", "it is not complete"));
+        };
+        let mut page = Page::default();
+        let mut bytes = 0;
+        let mut last = cursor.clone();
+        for (table, _) in TABLES {
+            let lower = match cursor {
+                Some((at, _)) if table < at => continue,
+                Some((at, key)) if table == at => Bound::Excluded(&key[..]),
+                _ => Bound::Unbounded,
+            };
+            for row in tables.range(*table, lower, Bound::Unbounded)? {
+                let (key, value) = row?;
+                bytes += key.len() + value.len() + 8;
+                last = Some((*table, key.clone()));
+                page.rows.push((table.number(), key, value));
+                if bytes >= PAGE_BYTES_MAX {
+                    return Ok((page, last));
+                }
+            }
+        }
+        Ok((page, last))
+    }
+}
+
+/// A snapshot on its way in.
+pub struct Receiving {
+    database: Arc<Database>,
+    lane: Lane,
+}
+
+impl Receiving {
+    /// Adds a page.
+    pub async fn add(&self, page: Page) -> io::Result<()> {
+        let database = self.database.clone();
+        self.lane.run(move || add_page(&database, &page)).await
+    }
+
+    /// All pages are there.
+    pub fn finish(self) -> SnapshotData {
+        SnapshotData { source: Source::Received(self.database) }
+    }
+}
+
+/// The tables of one node, as readers, checkpoints and Raft share them.
+pub struct Tables {
+    env: Arc<dyn Env>,
+    disks: Arc<dyn Disks>,
+    directory: PathBuf,
+    config: MachineConfig,
+    lane: Lane,
+    view: ArcSwap<View>,
+    /// Held while the view is replaced: by apply, by freezing, by the end of a checkpoint.
+    turn: Mutex<()>,
+    /// Held during a checkpoint and an installation. What the file contains.
+    file: Mutex<OpenFile>,
+    /// The overlay has grown.
+    grown: Notify,
+    /// A checkpoint ended.
+    checkpointed: Notify,
+    /// Entries below are durable in the local log; `None` where there is no log (tests of the store).
+    log_synced: Option<watch::Receiver<u64>>,
+}
+
+struct OpenFile {
+    database: Arc<Database>,
+    applied: Applied,
+}
+
+impl Tables {
+    /// The current view.
+    pub fn view(&self) -> Arc<View> {
+        self.view.load_full()
+    }
+
+    /// The first index that is not in the file.
+    pub async fn floor(&self) -> u64 {
+        self.file.lock().await.applied.log_id.map_or(0, |applied| applied.index + 1)
+    }
+
+    /// Writes what is applied to the file, once the log holds it durably.
+    pub async fn checkpoint(&self) -> io::Result<()> {
+        let mut file = self.file.lock().await;
+        let (frozen, applied) = {
+            let _turn = self.turn.lock().await;
+            let mut view = View::clone(&self.view.load());
+            if view.applied == file.applied.log_id {
+                return Ok(());
+            }
+            assert!(view.frozen.is_none(), "one checkpoint at a time");
+            let frozen = std::mem::take(&mut view.active);
+            view.frozen = Some(frozen.clone());
+            let applied = Applied { log_id: view.applied, membership: view.membership.clone() };
+            self.view.store(Arc::new(view));
+            (frozen, applied)
+        };
+        self.log_reached(applied.log_id).await?;
+        let database = file.database.clone();
+        let written = applied.clone();
+        let tables = self.lane.run(move || write_checkpoint(&database, &frozen, &written)).await?;
+        file.applied = applied;
+        {
+            let _turn = self.turn.lock().await;
+            let mut view = View::clone(&self.view.load());
+            view.frozen = None;
+            view.file = Arc::new(tables);
+            self.view.store(Arc::new(view));
+        }
+        self.checkpointed.notify_waiters();
+        Ok(())
+    }
+
+    /// Waits until the local log holds, durably, what was applied: Raft applies entries that a majority has,
+    /// which need not include us, and a file ahead of its log cannot start.
+    async fn log_reached(&self, applied: Option<LogId>) -> io::Result<()> {
+        let (Some(applied), Some(synced)) = (applied, &self.log_synced) else {
+            return Ok(());
+        };
+        let reached = synced.clone().wait_for(|end| *end > applied.index).await.map(drop);
+        reached.map_err(|_| io::Error::other("the log ended"))
+    }
+
+    /// The checkpoint in the file as a snapshot.
+    async fn snapshot(&self) -> Snapshot {
+        let file = self.file.lock().await;
+        let meta = SnapshotMeta {
+            last_log_id: file.applied.log_id,
+            last_membership: file.applied.membership.clone(),
+        };
+        // No checkpoint can end while the file is locked, so this is the file's view.
+        let tables = self.view.load().file.clone();
+        Snapshot { meta, snapshot: SnapshotData { source: Source::Tables(tables) } }
+    }
+
+    /// Begins to receive a snapshot; one that was begun before is dropped.
+    pub async fn receive(&self) -> io::Result<Receiving> {
+        let lane = Lane::new(&*self.env, "snapshot");
+        let (disks, path) = (self.disks.clone(), self.directory.join(NEW_NAME));
+        let config = self.config.clone();
+        let (database, extended) = lane
+            .run(move || {
+                remove_if_there(&*disks, &path)?;
+                open_file(&*disks, &path, OpenMode::New, &config)
+            })
+            .await?;
+        extended.extend_in_background(&self.env); // It ends with the file.
+        Ok(Receiving { database, lane })
+    }
+
+    async fn install(&self, meta: &SnapshotMeta, snapshot: SnapshotData) -> io::Result<()> {
+        let database = match snapshot.source {
+            Source::Received(database) => database,
+            Source::Tables(_) => self.copy(&snapshot).await?,
+        };
+        let applied = Applied { log_id: meta.last_log_id, membership: meta.last_membership.clone() };
+        let mut file = self.file.lock().await;
+        let _turn = self.turn.lock().await;
+        let (written, target, disks) = (applied.clone(), database.clone(), self.disks.clone());
+        let directory = self.directory.clone();
+        let install = move || -> io::Result<FileView> {
+            let tables = write_checkpoint(&target, &Overlay::default(), &written)?;
+            disks.rename(&directory.join(NEW_NAME), &directory.join(NAME))?;
+            disks.sync_dir(&directory)?;
+            Ok(tables)
+        };
+        let tables = self.lane.run(install).await?;
+        file.database = database;
+        file.applied = applied.clone();
+        self.view.store(Arc::new(View {
+            active: Overlay::default(),
+            frozen: None,
+            file: Arc::new(tables),
+            applied: applied.log_id,
+            membership: applied.membership,
+        }));
+        self.checkpointed.notify_waiters();
+        Ok(())
+    }
+
+    async fn copy(&self, snapshot: &SnapshotData) -> io::Result<Arc<Database>> {
+        let receiving = self.receive().await?;
+        let mut cursor = None;
+        loop {
+            let (page, next) = snapshot.page(&cursor).map_err(io::Error::other)?;
+            if page.rows.is_empty() {
+                return Ok(receiving.database);
+            }
+            receiving.add(page).await?;
+            cursor = next;
+        }
+    }
+
+    /// Waits while the overlays are too large.
+    async fn room(&self) {
+        loop {
+            let checkpointed = self.checkpointed.notified();
+            let view = self.view.load_full();
+            let frozen = view.frozen.as_ref().map_or(0, Overlay::bytes);
+            if view.active.bytes() + frozen <= self.config.overlay_bytes_max {
+                return;
+            }
+            drop(view);
+            self.grown.notify_one();
+            checkpointed.await;
+        }
+    }
+
+    async fn run_checkpoints(self: Arc<Self>) {
+        loop {
+            // Whichever comes first; the time passing is no error.
+            let _ = tokio::time::timeout(self.config.checkpoint_interval, self.grown.notified()).await;
+            if let Err(error) = self.checkpoint().await {
+                self.env.fail_stop(&format!("the metadata cannot be written: {error}"));
+                return;
+            }
+        }
+    }
+}
+
+const NAME: &str = "tables.redb";
+const NEW_NAME: &str = "tables.new";
+
+fn remove_if_there(disks: &dyn Disks, path: &Path) -> io::Result<()> {
+    match disks.remove(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Opens a database, and what extends its file ahead: to be started once we are off the lane.
+fn open_file(
+    disks: &dyn Disks,
+    path: &Path,
+    mode: OpenMode,
+    config: &MachineConfig,
+) -> io::Result<(Arc<Database>, Arc<ExtendedFile>)> {
+    let file = Arc::new(LengthFile::open(disks.open(path, mode)?, config.steps)?);
+    let database = open_database(file.clone(), config.cache_bytes).map_err(io::Error::other)?;
+    Ok((Arc::new(database), file.extended().clone()))
+}
+
+fn redb_error(error: impl Into<redb::Error>) -> io::Error {
+    io::Error::other(error.into())
+}
+
+/// One durable transaction; the file needs no repair after a crash.
+fn write_checkpoint(database: &Arc<Database>, overlay: &Overlay, applied: &Applied) -> io::Result<FileView> {
+    let mut transaction = database.begin_write().map_err(redb_error)?;
+    transaction.set_durability(Durability::Immediate).map_err(redb_error)?;
+    transaction.set_quick_repair(true);
+    let mut changes = overlay.iter().peekable();
+    for (table, _) in TABLES {
+        let mut rows = transaction.open_table(definition(*table)).map_err(redb_error)?;
+        while let Some((_, key, value)) = changes.next_if(|(of, _, _)| of == table) {
+            match value {
+                Some(value) => rows.insert(&key[..], &value[..]).map_err(redb_error)?,
+                None => rows.remove(&key[..]).map_err(redb_error)?,
+            };
+        }
+    }
+    {
+        let mut state = transaction.open_table(STATE).map_err(redb_error)?;
+        state.insert(STATE_KEY, &codec::encode(STATE_FORMAT, applied)[..]).map_err(redb_error)?;
+    }
+    transaction.commit().map_err(redb_error)?;
+    FileView::of(database).map_err(redb_error)
+}
+
+fn add_page(database: &Database, page: &Page) -> io::Result<()> {
+    let transaction = database.begin_write().map_err(redb_error)?;
+    for (number, key, value) in &page.rows {
+        let table = TableId::from_number(*number)
+            .ok_or_else(|| io::Error::other(format!("table {number} is of another release")))?;
+        let mut rows = transaction.open_table(definition(table)).map_err(redb_error)?;
+        rows.insert(&key[..], &value[..]).map_err(redb_error)?;
+    }
+    transaction.commit().map_err(redb_error)
+}
+
+fn read_applied(database: &Database) -> io::Result<Applied> {
+    use redb::ReadableDatabase;
+    let transaction = database.begin_read().map_err(redb_error)?;
+    let table = match transaction.open_table(STATE) {
+        Err(redb::TableError::TableDoesNotExist(_)) => return Ok(Applied::default()),
+        other => other.map_err(redb_error)?,
+    };
+    let found = table.get(STATE_KEY).map_err(redb_error)?;
+    let Some(found) = found else { return Ok(Applied::default()) };
+    codec::decode(STATE_FORMAT, "applied state", found.value()).map_err(io::Error::other)
+}
+
+/// The state machine that Raft drives.
+pub struct Machine {
+    tables: Arc<Tables>,
+}
+
+impl Machine {
+    /// Opens the tables in `directory`, or makes them. Start [`Machine::run`] once the log is open.
+    pub async fn open(
+        env: Arc<dyn Env>,
+        disks: Arc<dyn Disks>,
+        directory: &Path,
+        config: MachineConfig,
+    ) -> io::Result<Opened> {
+        let lane = Lane::new(&*env, "metadata");
+        let (database, extended, applied, file) = {
+            let (disks, config) = (disks.clone(), config.clone());
+            let directory = directory.to_path_buf();
+            let open = move || -> io::Result<_> {
+                disks.create_dir(&directory)?;
+                remove_if_there(&*disks, &directory.join(NEW_NAME))?;
+                let path = directory.join(NAME);
+                let there = disks.list(&directory)?.iter().any(|name| name == NAME);
+                let mode = if there { OpenMode::Existing } else { OpenMode::New };
+                let (database, extended) = open_file(&*disks, &path, mode, &config)?;
+                disks.sync_dir(&directory)?;
+                let applied = read_applied(&database)?;
+                let file = match FileView::of(&database) {
+                    Ok(file) => file,
+                    // A new file, or one from before a table was added.
+                    Err(redb::Error::TableDoesNotExist(_)) => {
+                        write_checkpoint(&database, &Overlay::default(), &applied)?
+                    }
+                    Err(error) => return Err(redb_error(error)),
+                };
+                Ok((database, extended, applied, file))
+            };
+            lane.run(open).await?
+        };
+        extended.extend_in_background(&env); // It ends with the file.
+        drop(extended);
+        let view = View {
+            active: Overlay::default(),
+            frozen: None,
+            file: Arc::new(file),
+            applied: applied.log_id,
+            membership: applied.membership.clone(),
+        };
+        let tables = Tables {
+            env,
+            disks,
+            directory: directory.to_path_buf(),
+            config,
+            lane,
+            view: ArcSwap::from_pointee(view),
+            turn: Mutex::new(()),
+            file: Mutex::new(OpenFile { database, applied }),
+            grown: Notify::new(),
+            checkpointed: Notify::new(),
+            log_synced: None,
+        };
+        Ok(Opened { tables })
+    }
+
+    /// The tables, for readers.
+    pub fn tables(&self) -> Arc<Tables> {
+        self.tables.clone()
+    }
+
+    /// Applies a batch and publishes it; only then is anybody told.
+    async fn apply_batch(&self, batch: Vec<EntryResponder<Types>>) -> io::Result<()> {
+        self.tables.room().await;
+        let mut told: Vec<(ApplyResponder<Types>, Option<Reply>)> = Vec::new();
+        {
+            let _turn = self.tables.turn.lock().await;
+            let mut view = View::clone(&self.tables.view.load());
+            for (entry, responder) in batch {
+                let reply = self.apply_entry(&mut view, entry)?;
+                told.extend(responder.map(|responder| (responder, reply)));
+            }
+            if view.active.bytes() >= self.tables.config.overlay_bytes {
+                self.tables.grown.notify_one();
+            }
+            self.tables.view.store(Arc::new(view));
+        }
+        for (responder, reply) in told {
+            responder.send(reply);
+        }
+        Ok(())
+    }
+
+    fn apply_entry(&self, view: &mut View, entry: LogEntry) -> io::Result<Option<Reply>> {
+        let log_id = entry.log_id;
+        view.applied = Some(log_id);
+        match entry.payload {
+            EntryPayload::Blank => Ok(None),
+            EntryPayload::Membership(membership) => {
+                view.membership = StoredMembership::new(Some(log_id), membership);
+                Ok(None)
+            }
+            EntryPayload::Normal(proposal) => {
+                let entry = decode_entry(&proposal.0).map_err(io::Error::other)?;
+                let context = &self.tables.config.context;
+                let reply = apply::apply(view, context, log_id.index, &entry).map_err(io::Error::other)?;
+                Ok(Some(reply))
+            }
+        }
+    }
+}
+
+/// A state machine whose log is not open yet.
+pub struct Opened {
+    tables: Tables,
+}
+
+impl Opened {
+    /// The first index that is not in the file: what the log has to hold.
+    pub async fn floor(&self) -> u64 {
+        self.tables.floor().await
+    }
+
+    /// Starts the checkpoints, bound to what the log has synced.
+    pub fn run(mut self, log_synced: Option<watch::Receiver<u64>>) -> Machine {
+        self.tables.log_synced = log_synced;
+        let tables = Arc::new(self.tables);
+        spawn_critical(&tables.env, "metadata-checkpoints", tables.clone().run_checkpoints());
+        Machine { tables }
+    }
+}
+
+/// Decodes a command from the log.
+pub fn decode_entry(bytes: &[u8]) -> Result<Entry, DecodeError> {
+    codec::decode(ENTRY_FORMAT, "metadata entry", bytes)
+}
+
+/// Encodes a command for the log.
+pub fn encode_entry(entry: &Entry) -> Vec<u8> {
+    codec::encode(ENTRY_FORMAT, entry)
+}
+
+/// Makes a checkpoint when Raft wants a snapshot.
+pub struct Builder {
+    tables: Arc<Tables>,
+}
+
+impl RaftSnapshotBuilder<Types> for Builder {
+    type SnapshotData = SnapshotData;
+
+    async fn build_snapshot(&mut self) -> Result<Snapshot, io::Error> {
+        self.tables.checkpoint().await?;
+        Ok(self.tables.snapshot().await)
+    }
+}
+
+impl RaftStateMachine<Types> for Machine {
+    type SnapshotData = SnapshotData;
+    type SnapshotBuilder = Builder;
+
+    async fn applied_state(&mut self) -> Result<(Option<LogId>, StoredMembership), io::Error> {
+        let view = self.tables.view();
+        Ok((view.applied, view.membership.clone()))
+    }
+
+    async fn apply<S>(&mut self, entries: S) -> Result<(), io::Error>
+    where
+        S: Stream<Item = Result<EntryResponder<Types>, io::Error>> + Unpin + OptionalSend,
+    {
+        let mut batches = entries.ready_chunks(APPLY_ENTRIES_MAX);
+        while let Some(batch) = batches.next().await {
+            let batch = batch.into_iter().collect::<Result<Vec<_>, _>>()?;
+            if let Err(error) = self.apply_batch(batch).await {
+                self.tables.env.fail_stop(&format!("the metadata cannot be applied: {error}"));
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    async fn get_snapshot_builder(&mut self) -> Builder {
+        Builder { tables: self.tables.clone() }
+    }
+
+    async fn install_snapshot(
+        &mut self,
+        meta: &SnapshotMeta,
+        snapshot: SnapshotData,
+    ) -> Result<(), io::Error> {
+        self.tables.install(meta, snapshot).await
+    }
+
+    async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot>, io::Error> {
+        let snapshot = self.tables.snapshot().await;
+        Ok(Some(snapshot).filter(|snapshot| snapshot.meta.last_log_id.is_some()))
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use fabric::disks::MemoryDisks;
+    use fabric::env::SystemEnv;
+    use openraft::StorageError;
+    use openraft::testing::log::{StoreBuilder, Suite};
+
+    use super::*;
+    use crate::raft::log::{Log, LogConfig};
+    use crate::raft::types::Runtime;
+
+    fn config() -> MachineConfig {
+        let steps = Steps { first_bytes: 1 << 20, next_bytes: 1 << 20 };
+        MachineConfig { cache_bytes: 1 << 20, steps, ..MachineConfig::default() }
+    }
+
+    struct Stores;
+
+    impl StoreBuilder<Types, Log, Machine> for Stores {
+        async fn build(&self) -> Result<((), Log, Machine), StorageError<Types>> {
+            let env = Arc::new(SystemEnv::default());
+            let disks = Arc::new(MemoryDisks::new(1 << 30));
+            let sizes =
+                LogConfig { first_segment_bytes: 4 << 10, segment_bytes: 8 << 10, ..LogConfig::default() };
+            let log = Log::open(env.clone(), disks.clone(), Path::new("/data/raft"), sizes, 0).await.unwrap();
+            let machine = Machine::open(env, disks, Path::new("/data"), config()).await.unwrap();
+            Ok(((), log, machine.run(None)))
+        }
+    }
+
+    /// openraft's own suite, over our log and our state machine.
+    #[tokio::test]
+    async fn the_stores_keep_what_raft_expects() {
+        Runtime::scope(1, Suite::test_all(Stores)).await.unwrap();
+    }
+}

@@ -1,0 +1,154 @@
+//! For the tests of this crate: a disk in memory that forgets what was not synced.
+#![allow(clippy::unwrap_used)]
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use fabric::disks::{Disks, File, OpenMode, Space};
+
+#[derive(Default)]
+struct Content {
+    current: Vec<u8>,
+    durable: Vec<u8>,
+    /// Writes since the last sync, in order.
+    unsynced: Vec<(u64, Vec<u8>)>,
+}
+
+/// Files in memory. Names are durable at once; contents when synced.
+#[derive(Default, Clone)]
+pub(crate) struct TestDisks {
+    files: Arc<Mutex<BTreeMap<PathBuf, Arc<TestFile>>>>,
+}
+
+#[derive(Default)]
+pub(crate) struct TestFile(Mutex<Content>);
+
+impl TestDisks {
+    /// The disk after a power cut that kept those unsynced writes for which `keep` says so (by their number).
+    pub(crate) fn crash(&self, mut keep: impl FnMut(usize) -> bool) -> TestDisks {
+        let mut files = BTreeMap::new();
+        let mut number = 0;
+        for (path, file) in self.files.lock().unwrap().iter() {
+            let content = file.0.lock().unwrap();
+            let mut bytes = content.durable.clone();
+            for (offset, written) in &content.unsynced {
+                if keep(number) {
+                    put(&mut bytes, *offset, written);
+                }
+                number += 1;
+            }
+            let content = Content { current: bytes.clone(), durable: bytes, unsynced: Vec::new() };
+            files.insert(path.clone(), Arc::new(TestFile(Mutex::new(content))));
+        }
+        TestDisks { files: Arc::new(Mutex::new(files)) }
+    }
+
+    /// Changes durable bytes behind everybody's back.
+    pub(crate) fn damage(&self, path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
+        let files = self.files.lock().unwrap();
+        let mut content = files[path].0.lock().unwrap();
+        change(&mut content.current);
+        content.durable = content.current.clone();
+    }
+
+    pub(crate) fn names(&self) -> Vec<PathBuf> {
+        self.files.lock().unwrap().keys().cloned().collect()
+    }
+}
+
+fn put(bytes: &mut Vec<u8>, offset: u64, written: &[u8]) {
+    let end = offset as usize + written.len();
+    if bytes.len() < end {
+        bytes.resize(end, 0);
+    }
+    bytes[offset as usize..end].copy_from_slice(written);
+}
+
+impl File for TestFile {
+    fn read_at(&self, offset: u64, into: &mut [u8]) -> io::Result<()> {
+        let content = self.0.lock().unwrap();
+        let range = offset as usize..offset as usize + into.len();
+        let bytes = content.current.get(range).ok_or(io::ErrorKind::UnexpectedEof)?;
+        into.copy_from_slice(bytes);
+        Ok(())
+    }
+
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        let mut content = self.0.lock().unwrap();
+        put(&mut content.current, offset, bytes);
+        // A power cut may tear a write anywhere; pages of 512 bytes are enough for these tests.
+        for (place, page) in bytes.chunks(512).enumerate() {
+            content.unsynced.push((offset + 512 * place as u64, page.to_vec()));
+        }
+        Ok(())
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.0.lock().unwrap().current.len() as u64)
+    }
+
+    fn set_len(&self, bytes: u64) -> io::Result<()> {
+        let mut content = self.0.lock().unwrap();
+        content.current.resize(bytes as usize, 0);
+        content.durable.resize(bytes as usize, 0);
+        Ok(())
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        let mut content = self.0.lock().unwrap();
+        content.durable = content.current.clone();
+        content.unsynced.clear();
+        Ok(())
+    }
+}
+
+impl Disks for TestDisks {
+    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn File>> {
+        let mut files = self.files.lock().unwrap();
+        match (files.get(path), mode) {
+            (Some(file), OpenMode::Existing) => Ok(file.clone()),
+            (None, OpenMode::New) => {
+                let file = Arc::new(TestFile::default());
+                files.insert(path.to_path_buf(), file.clone());
+                Ok(file)
+            }
+            (Some(_), OpenMode::New) => Err(io::ErrorKind::AlreadyExists.into()),
+            (None, OpenMode::Existing) => Err(io::ErrorKind::NotFound.into()),
+        }
+    }
+
+    fn list(&self, directory: &Path) -> io::Result<Vec<String>> {
+        let files = self.files.lock().unwrap();
+        let inside = files.keys().filter(|path| path.parent() == Some(directory));
+        Ok(inside.filter_map(|path| path.file_name()?.to_str().map(str::to_string)).collect())
+    }
+
+    fn create_dir(&self, _directory: &Path) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let mut files = self.files.lock().unwrap();
+        let file = files.remove(from).ok_or(io::ErrorKind::NotFound)?;
+        files.insert(to.to_path_buf(), file);
+        Ok(())
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        self.files.lock().unwrap().remove(path).map(drop).ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    fn sync_dir(&self, _directory: &Path) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn space(&self, _directory: &Path) -> io::Result<Space> {
+        Ok(Space { free_bytes: 1 << 40, total_bytes: 1 << 40 })
+    }
+
+    fn lock(&self, _directory: &Path) -> io::Result<Box<dyn Send + Sync>> {
+        Ok(Box::new(()))
+    }
+}

@@ -1,0 +1,384 @@
+//! Reading a body: chunks from the nodes that hold them, in order, a few ahead.
+//!
+//! Each chunk is asked of the replica with the shortest queue, of the next one on an error, and of one more when
+//! the answer takes long. The stream yields exactly the bytes of its range or ends with an error.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::ops::Range;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use consensus::client::ReadGuard;
+use consensus::meta::model::Extent;
+use consensus::meta::query::{BodyView, Piece};
+use fabric::env::TaskHandle;
+use fabric::ids::{ChunkId, NodeId};
+use fabric::limits::{CHUNK_DEADLINE, EXTENT_CHUNKS_MAX};
+use fabric::placement::Layout;
+use futures::stream::FuturesUnordered;
+use futures::{Stream, StreamExt};
+use storage::client::ChunkError;
+use tokio::sync::oneshot;
+
+use super::Data;
+use super::budget::Held;
+use super::writer::{ADMISSION_PATIENCE, Source, SourceError};
+
+/// Chunks of one body that are fetched or wait to be sent.
+const READ_AHEAD_CHUNKS: usize = 4;
+/// Pause before all replicas are asked once more.
+const SECOND_ROUND_PAUSE: Duration = Duration::from_millis(300);
+
+/// Why a body could not be read (to its end).
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum ReadError {
+    /// The buffers of this gateway are taken; later is better.
+    #[error("the gateway is overloaded")]
+    Overloaded,
+    /// No replica gave the bytes.
+    #[error("chunk {0} cannot be read: {1}")]
+    Unavailable(ChunkId, String),
+    /// The rows do not describe the range that was asked for.
+    #[error("the body is not what its rows say: {0}")]
+    Inconsistent(&'static str),
+}
+
+/// The bytes of a range, in order. Holds its read open as long as it lives.
+pub struct BodyStream {
+    data: Data,
+    plan: Plan,
+    ahead: VecDeque<Fetch>,
+    /// What [`BodyStream::start`] waited for.
+    first: Option<Result<Bytes, ReadError>>,
+    failed: bool,
+    _guard: ReadGuard,
+}
+
+impl Data {
+    /// Reads bytes `range` of a body. Take `guard` before the query that gave `body`.
+    pub fn read(&self, body: BodyView, range: Range<u64>, guard: ReadGuard) -> BodyStream {
+        let (first, plan) = match body {
+            BodyView::Pieces(pieces) => (None, Plan::new(pieces, range)),
+            BodyView::Inline(payload) => (inline(payload, &range), Plan::new(Vec::new(), 0..0)),
+            // There is nothing to plan with; a range that is not empty ends in an error.
+            BodyView::NotAsked => (None, Plan::new(Vec::new(), range)),
+        };
+        BodyStream { data: self.clone(), plan, ahead: VecDeque::new(), first, failed: false, _guard: guard }
+    }
+}
+
+fn inline(payload: Bytes, range: &Range<u64>) -> Option<Result<Bytes, ReadError>> {
+    let bounds = usize::try_from(range.start).ok().zip(usize::try_from(range.end).ok());
+    match bounds {
+        Some((start, end)) if start == end => None,
+        Some((start, end)) if start < end && end <= payload.len() => Some(Ok(payload.slice(start..end))),
+        _ => Some(Err(ReadError::Inconsistent("the range ends after the payload"))),
+    }
+}
+
+impl BodyStream {
+    /// Waits for the first bytes, so that a failure can still be told in the status of a reply.
+    pub async fn start(&mut self) -> Result<(), ReadError> {
+        if self.first.is_none() {
+            self.first = StreamExt::next(self).await;
+        }
+        match &self.first {
+            Some(Err(error)) => Err(error.clone()),
+            Some(Ok(_)) | None => Ok(()),
+        }
+    }
+
+    /// Starts fetches: the first waits for its share of the budget, those ahead only take what is free.
+    fn fetch_ahead(&mut self) -> Result<(), ReadError> {
+        while self.ahead.len() < READ_AHEAD_CHUNKS {
+            let Some(step) = self.plan.peek()? else {
+                return Ok(());
+            };
+            let held = self.data.reads.try_take(step.whole_bytes as usize);
+            if held.is_none() && !self.ahead.is_empty() {
+                return Ok(());
+            }
+            self.plan.advance(&step);
+            self.ahead.push_back(Fetch::start(self.data.clone(), step, held));
+        }
+        Ok(())
+    }
+}
+
+impl Stream for BodyStream {
+    type Item = Result<Bytes, ReadError>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let this = &mut *self;
+        if this.failed {
+            return Poll::Ready(None);
+        }
+        if let Some(first) = this.first.take() {
+            this.failed = first.is_err();
+            return Poll::Ready(Some(first));
+        }
+        let item = match this.fetch_ahead() {
+            Err(error) => Err(error),
+            Ok(()) => match this.ahead.front_mut() {
+                None => return Poll::Ready(None),
+                Some(fetch) => ready!(fetch.poll(cx)),
+            },
+        };
+        this.ahead.pop_front();
+        if item.is_err() {
+            this.failed = true;
+            this.ahead.clear();
+        }
+        Poll::Ready(Some(item))
+    }
+}
+
+/// A body that is read can be the source of one that is written.
+#[async_trait]
+impl Source for BodyStream {
+    async fn next(&mut self) -> Result<Option<Bytes>, SourceError> {
+        match StreamExt::next(self).await {
+            Some(Ok(bytes)) => Ok(Some(bytes)),
+            Some(Err(error)) => Err(Box::new(error)),
+            None => Ok(None),
+        }
+    }
+}
+
+/// What is left to fetch, cut at the borders of chunks.
+struct Plan {
+    pieces: std::vec::IntoIter<Piece>,
+    /// The piece under way: its extent, the next byte and the end within it.
+    run: Option<(Extent, Range<u64>)>,
+    skip: u64,
+    left: u64,
+}
+
+/// A part of one chunk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Step {
+    extent: Extent,
+    chunk: ChunkId,
+    /// Bytes of the whole chunk.
+    whole_bytes: u32,
+    offset: u32,
+    bytes: u32,
+}
+
+impl Plan {
+    fn new(pieces: Vec<Piece>, range: Range<u64>) -> Plan {
+        let left = range.end.saturating_sub(range.start);
+        Plan { pieces: pieces.into_iter(), run: None, skip: range.start, left }
+    }
+
+    fn peek(&mut self) -> Result<Option<Step>, ReadError> {
+        while 0 < self.left {
+            if let Some((extent, run)) = &self.run
+                && run.start < run.end
+            {
+                return step(extent, run, self.left).map(Some);
+            }
+            let piece =
+                self.pieces.next().ok_or(ReadError::Inconsistent("the pieces end before the range"))?;
+            if piece.bytes <= self.skip {
+                self.skip -= piece.bytes;
+                continue;
+            }
+            let end = piece.offset.checked_add(piece.bytes).filter(|&end| end <= piece.extent.bytes);
+            let end = end.ok_or(ReadError::Inconsistent("a piece ends after its extent"))?;
+            self.run = Some((piece.extent, piece.offset + self.skip..end));
+            self.skip = 0;
+        }
+        Ok(None)
+    }
+
+    fn advance(&mut self, step: &Step) {
+        self.left -= u64::from(step.bytes);
+        if let Some((_, run)) = &mut self.run {
+            run.start += u64::from(step.bytes);
+        }
+    }
+}
+
+/// The part of `run` that lies in its first chunk, at most `left` bytes.
+fn step(extent: &Extent, run: &Range<u64>, left: u64) -> Result<Step, ReadError> {
+    let chunk_bytes = u64::from(extent.chunk_bytes);
+    let ordinal = run.start.checked_div(chunk_bytes).filter(|&ordinal| ordinal < EXTENT_CHUNKS_MAX);
+    let ordinal = ordinal.ok_or(ReadError::Inconsistent("the extent has too many chunks"))?;
+    let begins = ordinal * chunk_bytes;
+    let whole_bytes = chunk_bytes.min(extent.bytes - begins);
+    let offset = run.start - begins;
+    let bytes = (whole_bytes - offset).min(run.end - run.start).min(left);
+    // All are at most `chunk_bytes`, which has 32 bits.
+    Ok(Step {
+        chunk: extent.id.chunk(ordinal as u32),
+        whole_bytes: whole_bytes as u32,
+        offset: offset as u32,
+        bytes: bytes as u32,
+        extent: extent.clone(),
+    })
+}
+
+/// A step under way in a task of its own, which ends with this.
+struct Fetch {
+    reply: oneshot::Receiver<Result<Bytes, ReadError>>,
+    task: TaskHandle,
+    chunk: ChunkId,
+}
+
+impl Fetch {
+    fn start(data: Data, step: Step, held: Option<Held>) -> Fetch {
+        let (sender, reply) = oneshot::channel();
+        let (env, chunk) = (data.env.clone(), step.chunk);
+        let task = env.spawn(
+            "read chunk",
+            Box::pin(async move {
+                // Nobody listens any more when the reader is gone: fine.
+                let _ = sender.send(data.fetch(step, held).await);
+            }),
+        );
+        Fetch { reply, task, chunk }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Bytes, ReadError>> {
+        let reply = ready!(Pin::new(&mut self.reply).poll(cx));
+        let gone = || Err(ReadError::Unavailable(self.chunk, "its task ended".to_string()));
+        Poll::Ready(reply.unwrap_or_else(|_| gone()))
+    }
+}
+
+impl Drop for Fetch {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Data {
+    async fn fetch(&self, step: Step, held: Option<Held>) -> Result<Bytes, ReadError> {
+        let held = match held {
+            Some(held) => held,
+            None => {
+                let taking = self.reads.take(step.whole_bytes as usize, ADMISSION_PATIENCE);
+                taking.await.map_err(|_| ReadError::Overloaded)?
+            }
+        };
+        let part = step.offset as usize..(step.offset + step.bytes) as usize;
+        if let Some(whole) = self.cache.get(step.chunk) {
+            return Ok(held.attach(whole).slice(part));
+        }
+        let is_whole = step.bytes == step.whole_bytes;
+        if !is_whole && !self.cache.wanted_before(step.chunk, step.whole_bytes as usize) {
+            let bytes = self.fetch_from_any(&step, step.offset, step.bytes).await?;
+            return Ok(held.attach(bytes));
+        }
+        let whole = self.fetch_from_any(&step, 0, step.whole_bytes).await?;
+        self.cache.put(step.chunk, &whole);
+        Ok(held.attach(whole).slice(part))
+    }
+
+    /// Asks the nodes of the extent's layout; then, as the extent may have moved, those of the newest as well.
+    async fn fetch_from_any(&self, step: &Step, offset: u32, bytes: u32) -> Result<Bytes, ReadError> {
+        let fail = |why: String| ReadError::Unavailable(step.chunk, why);
+        let mut replicas = match self.layouts.version(step.extent.layout).await {
+            Ok(layout) => self.replicas(step, &layout),
+            Err(error) => {
+                tracing::debug!(%error, "the layout of an extent is unknown");
+                Vec::new()
+            }
+        };
+        if let Ok(chunk) = self.fetch_hedged(&replicas, step.chunk, offset, bytes).await {
+            return Ok(chunk);
+        }
+        tokio::time::sleep(SECOND_ROUND_PAUSE).await;
+        let newest = self.layouts.newest().await.map_err(|error| fail(error.to_string()))?;
+        for &node in newest.owners_of(step.extent.id) {
+            if !replicas.contains(&node) {
+                replicas.push(node);
+            }
+        }
+        let fetched = self.fetch_hedged(&replicas, step.chunk, offset, bytes).await;
+        fetched.map_err(|error| fail(error.map_or("no node owns it".to_string(), |error| error.to_string())))
+    }
+
+    /// Owners of the chunk in the order in which they should be asked: confirmed copies before others, healthy
+    /// nodes before others, short queues before long ones. Equal ones take turns by chunk.
+    fn replicas(&self, step: &Step, layout: &Layout) -> Vec<NodeId> {
+        let owners = layout.owners_of(step.extent.id);
+        let turn = step.chunk.ordinal() as usize + usize::from(step.extent.id.hash());
+        let mut ranked: Vec<_> = owners
+            .iter()
+            .enumerate()
+            .map(|(index, &node)| {
+                let confirmed = step.extent.confirmed >> index & 1 == 1;
+                (!confirmed, self.nodes.read_rank(node), (index + turn) % owners.len(), node)
+            })
+            .collect();
+        ranked.sort_unstable();
+        ranked.into_iter().map(|(.., node)| node).collect()
+    }
+
+    /// Asks one replica after the other: the next one on an error, or when the answer takes long.
+    async fn fetch_hedged(
+        &self,
+        replicas: &[NodeId],
+        chunk: ChunkId,
+        offset: u32,
+        bytes: u32,
+    ) -> Result<Bytes, Option<ChunkError>> {
+        let mut attempts = FuturesUnordered::new();
+        let mut next = replicas.iter().copied();
+        let mut last_error = None;
+        let mut hedge_delay = Duration::ZERO;
+        loop {
+            if attempts.is_empty() {
+                let Some(node) = next.next() else {
+                    return Err(last_error);
+                };
+                hedge_delay = self.nodes.hedge_delay(node);
+                attempts.push(self.fetch_from(node, chunk, offset, bytes));
+            }
+            tokio::select! {
+                biased;
+                Some(outcome) = attempts.next() => match outcome {
+                    Ok(chunk) => return Ok(chunk),
+                    Err(error) => {
+                        tracing::debug!(%error, %chunk, "a replica did not serve");
+                        last_error = Some(error);
+                    }
+                },
+                () = tokio::time::sleep(hedge_delay), if 0 < next.len() => {
+                    if let Some(node) = next.next() {
+                        metrics::counter!("read_hedges_total").increment(1);
+                        hedge_delay = self.nodes.hedge_delay(node);
+                        attempts.push(self.fetch_from(node, chunk, offset, bytes));
+                    }
+                }
+            }
+        }
+    }
+
+    async fn fetch_from(
+        &self,
+        node: NodeId,
+        chunk: ChunkId,
+        offset: u32,
+        bytes: u32,
+    ) -> Result<Bytes, ChunkError> {
+        let call = self.nodes.call(node);
+        let getting = self.chunks.get(node, chunk, offset, bytes);
+        let outcome = match tokio::time::timeout(CHUNK_DEADLINE, getting).await {
+            Ok(Ok(found)) if found.len() == bytes as usize => Ok(found),
+            Ok(Ok(found)) => {
+                Err(ChunkError::Unavailable(node, format!("{} of {bytes} bytes came", found.len())))
+            }
+            Ok(Err(error)) => Err(error),
+            Err(_) => Err(ChunkError::Unavailable(node, "no reply in time".to_string())),
+        };
+        call.finish(&outcome);
+        outcome
+    }
+}

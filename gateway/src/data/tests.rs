@@ -1,0 +1,303 @@
+//! Bodies through faulty nodes and back: what is written is what is read, masks never lie, budgets are given back.
+
+#![allow(clippy::unwrap_used, clippy::disallowed_methods)]
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use consensus::client::Meta;
+use consensus::meta::command::NewBody;
+use consensus::meta::model::Extent;
+use consensus::meta::query::{BodyView, Piece};
+use fabric::ids::{BucketId, Stamp};
+use fabric::limits::{CHUNK_BYTES, INLINE_BYTES_MAX, MIB, PUT_BYTES_MAX};
+use futures::StreamExt;
+
+use super::fakes::{FakeChunks, FakeMeta, Mode, TestEnv};
+use super::{Data, DataConfig, ReadError, Source, SourceError, Target, WriteError, Written};
+
+struct World {
+    data: Data,
+    meta: Arc<FakeMeta>,
+    chunks: Arc<FakeChunks>,
+}
+
+fn world(nodes: u16) -> World {
+    let (meta, chunks) = (FakeMeta::of_nodes(nodes), Arc::new(FakeChunks::default()));
+    let config = DataConfig { write_bytes_max: 16 * MIB, read_bytes_max: 16 * MIB, cache_bytes_max: 0 };
+    let data = Data::new(TestEnv::shared(), meta.clone(), chunks.clone(), config);
+    World { data, meta, chunks }
+}
+
+/// Pieces of a size, optionally ending in an error.
+struct Pieces {
+    rest: Bytes,
+    piece_bytes: usize,
+    fails: bool,
+}
+
+#[async_trait]
+impl Source for Pieces {
+    async fn next(&mut self) -> Result<Option<Bytes>, SourceError> {
+        if self.rest.is_empty() {
+            return if self.fails { Err("digest".into()) } else { Ok(None) };
+        }
+        Ok(Some(self.rest.split_to(self.piece_bytes.min(self.rest.len()))))
+    }
+}
+
+fn body(bytes: usize) -> Bytes {
+    (0..bytes).map(|index| (index / 7 % 251) as u8).collect::<Vec<_>>().into()
+}
+
+fn target(part: Option<(Stamp, u16)>) -> Target {
+    Target {
+        bucket: BucketId(1),
+        bucket_name: "photos".parse().unwrap(),
+        key: "cat".parse().unwrap(),
+        part,
+        headers: Vec::new(),
+    }
+}
+
+async fn write(world: &World, body: &Bytes) -> Result<Written, WriteError> {
+    let mut source = Pieces { rest: body.clone(), piece_bytes: 60_000, fails: false };
+    world.data.write(&mut source, Some(body.len() as u64), target(None)).await
+}
+
+fn extent(written: &Written) -> Extent {
+    match &written.body {
+        NewBody::Extent(extent) => extent.clone(),
+        NewBody::Inline(_) => panic!("it is inline"),
+    }
+}
+
+fn whole(extent: &Extent) -> BodyView {
+    BodyView::Pieces(vec![Piece { extent: extent.clone(), offset: 0, bytes: extent.bytes }])
+}
+
+async fn read(world: &World, view: BodyView, range: Range<u64>) -> Result<Vec<u8>, ReadError> {
+    let mut stream = world.data.read(view, range, world.meta.begin_read());
+    let mut found = Vec::new();
+    while let Some(bytes) = StreamExt::next(&mut stream).await {
+        found.extend_from_slice(&bytes?);
+    }
+    Ok(found)
+}
+
+#[tokio::test(start_paused = true)]
+async fn small_bodies_are_inline_and_draw_nothing() {
+    let world = world(3);
+    for bytes in [0, 1, INLINE_BYTES_MAX] {
+        let written = write(&world, &body(bytes)).await.unwrap();
+        assert_eq!(written.body, NewBody::Inline(body(bytes)));
+        assert!(written.guard.is_none());
+    }
+    let written = write(&world, &body(INLINE_BYTES_MAX + 1)).await.unwrap();
+    assert_eq!(extent(&written).bytes, INLINE_BYTES_MAX as u64 + 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn parts_are_extents_unless_they_are_empty() {
+    let world = world(3);
+    let stamp = Stamp { epoch: 0, index: 1, ordinal: 0 };
+    for (bytes, is_extent) in [(0, false), (1, true)] {
+        let mut source = Pieces { rest: body(bytes), piece_bytes: 1, fails: false };
+        let written = world.data.write(&mut source, None, target(Some((stamp, 1)))).await.unwrap();
+        assert_eq!(matches!(written.body, NewBody::Extent(_)), is_extent);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_written_is_read_in_every_range() {
+    let chunk = CHUNK_BYTES as u64;
+    for nodes in [1, 2, 3, 5] {
+        let world = world(nodes);
+        let body = body(CHUNK_BYTES * 5 + 17);
+        let written = write(&world, &body).await.unwrap();
+        let extent = extent(&written);
+        assert_eq!(u32::from(extent.confirmed), (1 << nodes.min(3)) - 1);
+        let end = extent.bytes;
+        for range in
+            [0..end, 0..0, 0..1, end - 1..end, chunk - 1..chunk + 1, chunk..2 * chunk, 3..4 * chunk + 3]
+        {
+            let found = read(&world, whole(&extent), range.clone()).await.unwrap();
+            assert!(found == body[range.start as usize..range.end as usize], "{range:?}");
+        }
+        assert_eq!(world.meta.open_writes(), 1);
+        drop(written);
+        assert_eq!((world.meta.open_writes(), world.meta.open_reads()), (0, 0));
+        assert_eq!(world.data.writes.free_bytes(), 16 * MIB as usize);
+        assert_eq!(world.data.reads.free_bytes(), 16 * MIB as usize);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn single_bytes_and_exact_chunks_arrive_whole() {
+    let world = world(3);
+    for (bytes, piece_bytes) in [(40_000, 1), (CHUNK_BYTES, CHUNK_BYTES), (2 * CHUNK_BYTES, 4095)] {
+        let mut source = Pieces { rest: body(bytes), piece_bytes, fails: false };
+        let written = world.data.write(&mut source, None, target(None)).await.unwrap();
+        let extent = extent(&written);
+        assert!(read(&world, whole(&extent), 0..bytes as u64).await.unwrap() == body(bytes));
+        let chunks = world
+            .chunks
+            .with(1, |node| node.chunks.keys().filter(|chunk| chunk.extent() == extent.id).count());
+        assert_eq!(chunks, bytes.div_ceil(CHUNK_BYTES));
+    }
+    assert_eq!(world.chunks.with(1, |node| node.origins.len()), 3, "chunk 0 of each knows its key");
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_bad_node_of_three_leaves_the_mask() {
+    let modes = [Mode::Down, Mode::Hangs, Mode::Full, Mode::DiesAfter(2), Mode::Slow(Duration::from_secs(3))];
+    for mode in modes {
+        for bad in 1..=3 {
+            let world = world(3);
+            world.chunks.set(bad, mode);
+            let body = body(CHUNK_BYTES * 6);
+            let extent = extent(&write(&world, &body).await.unwrap());
+            assert_eq!(extent.confirmed, 0b111 & !(1 << (bad - 1)));
+            world.chunks.set(bad, Mode::Down);
+            assert!(read(&world, whole(&extent), 0..extent.bytes).await.unwrap() == body);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_is_down_for_a_moment_stays_in_the_mask() {
+    let world = world(3);
+    world.chunks.set(2, Mode::DownFor(1));
+    assert_eq!(extent(&write(&world, &body(CHUNK_BYTES)).await.unwrap()).confirmed, 0b111);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_mask_names_only_nodes_that_hold_every_chunk() {
+    // The first node dies, the third comes back: the third is fed what it missed before the commit.
+    let world = world(3);
+    world.chunks.set(1, Mode::DiesAfter(4));
+    world.chunks.set(3, Mode::DownFor(3));
+    let body = body(CHUNK_BYTES * 7);
+    let extent = extent(&write(&world, &body).await.unwrap());
+    assert_eq!(extent.confirmed, 0b110);
+    for node in [2, 3] {
+        assert_eq!(world.chunks.with(node, |node| node.chunks.len()), 7);
+    }
+    assert!(world.chunks.with(3, |node| !node.origins.is_empty()), "chunk 0 was fed with its origin");
+}
+
+#[tokio::test(start_paused = true)]
+async fn too_few_nodes_refuse_the_write() {
+    for (first, second, is_full) in [
+        (Mode::Down, Mode::Down, false),
+        (Mode::Hangs, Mode::DiesAfter(3), false),
+        (Mode::Full, Mode::Full, true),
+        (Mode::Full, Mode::Down, false),
+    ] {
+        let world = world(3);
+        world.chunks.set(1, first);
+        world.chunks.set(3, second);
+        let error = write(&world, &body(CHUNK_BYTES * 4)).await.map(|_| ()).unwrap_err();
+        assert_eq!(matches!(error, WriteError::Full), is_full, "{error}");
+        assert!(is_full || matches!(error, WriteError::Unavailable(_)), "{error}");
+        assert_eq!(world.meta.open_writes(), 0);
+        assert_eq!(world.data.writes.free_bytes(), 16 * MIB as usize);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn with_two_nodes_both_are_needed() {
+    let world = world(2);
+    world.chunks.set(2, Mode::Down);
+    assert!(matches!(write(&world, &body(CHUNK_BYTES)).await, Err(WriteError::Unavailable(_))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_source_that_fails_at_its_end_writes_nothing() {
+    let world = world(3);
+    for bytes in [10, 3 * CHUNK_BYTES] {
+        let mut source = Pieces { rest: body(bytes), piece_bytes: 70_000, fails: true };
+        let outcome = world.data.write(&mut source, Some(bytes as u64), target(None)).await;
+        assert!(matches!(outcome, Err(WriteError::Source(_))));
+    }
+    assert_eq!(world.meta.open_writes(), 0);
+    let mut source = Pieces { rest: Bytes::new(), piece_bytes: 1, fails: false };
+    let outcome = world.data.write(&mut source, Some(PUT_BYTES_MAX + 1), target(None)).await;
+    assert!(matches!(outcome, Err(WriteError::TooLarge)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn reads_turn_to_other_replicas() {
+    let world = world(3);
+    let body = body(CHUNK_BYTES * 3);
+    let extent = extent(&write(&world, &body).await.unwrap());
+    for node in [1, 2] {
+        world.chunks.with(node, |node| node.rotten.extend(node.chunks.keys().copied().collect::<Vec<_>>()));
+    }
+    assert!(read(&world, whole(&extent), 0..extent.bytes).await.unwrap() == body);
+    world.chunks.set(3, Mode::Down);
+    assert!(matches!(read(&world, whole(&extent), 0..extent.bytes).await, Err(ReadError::Unavailable(..))));
+    assert_eq!(world.meta.open_reads(), 0);
+    assert_eq!(world.data.reads.free_bytes(), 16 * MIB as usize);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_silent_replica_costs_a_hedge_and_not_a_deadline() {
+    let world = world(3);
+    let body = body(CHUNK_BYTES * 12);
+    let extent = extent(&write(&world, &body).await.unwrap());
+    world.chunks.set(2, Mode::Hangs);
+    let began = tokio::time::Instant::now();
+    assert!(read(&world, whole(&extent), 0..extent.bytes).await.unwrap() == body);
+    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_extent_that_moved_is_found_by_the_newest_layout() {
+    let world = world(3);
+    let body = body(CHUNK_BYTES);
+    let mut extent = extent(&write(&world, &body).await.unwrap());
+    extent.layout = fabric::ids::LayoutVersion(77);
+    assert!(read(&world, whole(&extent), 0..extent.bytes).await.unwrap() == body);
+}
+
+#[tokio::test(start_paused = true)]
+async fn rows_that_contradict_themselves_end_in_an_error() {
+    let world = world(1);
+    let extent = extent(&write(&world, &body(CHUNK_BYTES + 5)).await.unwrap());
+    let bytes = extent.bytes;
+    let piece = |offset, bytes| Piece { extent: extent.clone(), offset, bytes };
+    let without_chunks = Piece { extent: Extent { chunk_bytes: 0, ..extent.clone() }, offset: 0, bytes };
+    for (view, range) in [
+        (BodyView::Pieces(vec![piece(0, bytes)]), 0..bytes + 1),
+        (BodyView::Pieces(vec![piece(1, bytes)]), 0..bytes),
+        (BodyView::Pieces(vec![piece(u64::MAX, bytes)]), 0..bytes),
+        (BodyView::Pieces(vec![without_chunks]), 0..bytes),
+        (BodyView::Inline(Bytes::from_static(b"abc")), 0..4),
+        (BodyView::NotAsked, 0..1),
+    ] {
+        assert!(matches!(read(&world, view, range).await, Err(ReadError::Inconsistent(_))));
+    }
+    assert_eq!(read(&world, BodyView::Inline(Bytes::from_static(b"abc")), 1..3).await.unwrap(), b"bc");
+    let slices = vec![piece(3, 4), piece(0, 2), piece(CHUNK_BYTES as u64 - 1, 3)];
+    let all = body(CHUNK_BYTES + 5);
+    let expected = [&all[4..7], &all[0..2], &all[CHUNK_BYTES - 1..CHUNK_BYTES]].concat();
+    assert_eq!(read(&world, BodyView::Pieces(slices), 1..7).await.unwrap(), expected);
+}
+
+#[tokio::test(start_paused = true)]
+async fn hot_chunks_are_read_from_nodes_once() {
+    let mut world = world(1);
+    let config =
+        DataConfig { write_bytes_max: 16 * MIB, read_bytes_max: 16 * MIB, cache_bytes_max: 128 * MIB };
+    world.data = Data::new(TestEnv::shared(), world.meta.clone(), world.chunks.clone(), config);
+    let body = body(CHUNK_BYTES * 2);
+    let extent = extent(&write(&world, &body).await.unwrap());
+    for _ in 0..3 {
+        assert!(read(&world, whole(&extent), 0..extent.bytes).await.unwrap() == body);
+    }
+    assert_eq!(world.chunks.with(1, |node| node.gets), 2);
+}

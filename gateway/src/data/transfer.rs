@@ -1,0 +1,427 @@
+//! One extent on its way to its nodes.
+//!
+//! Each chunk goes to all owners that take part, in parallel, while the next one arrives. A chunk is *durable* once
+//! as many owners as a commit needs acknowledged it; it stays buffered until the slower owners have it, too, within
+//! bounds. An owner that fails or falls too far behind is left out: it remembers what it missed. If too few owners
+//! remain, one that was left out is tried again, and at the end it is fed from a node that holds the chunks.
+//!
+//! What always holds: the mask of a finished transfer names only nodes that acknowledged every chunk, and at least
+//! [`COPIES_DURABLE_MIN`] of them (all, where there are fewer).
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use fabric::env::BoxFuture;
+use fabric::ids::{ChunkId, ExtentId, LayoutVersion, NodeId};
+use fabric::limits::{CHUNK_BYTES, CHUNK_DEADLINE, COPIES, COPIES_DURABLE_MIN};
+use fabric::placement::Layout;
+use futures::StreamExt;
+use futures::future::{AbortHandle, abortable};
+use futures::stream::FuturesUnordered;
+use storage::client::{ChunkError, ChunkOrigin, Chunks};
+
+use super::Data;
+use super::budget::Held;
+use super::nodes::Nodes;
+use super::writer::{ADMISSION_PATIENCE, Input, WriteError};
+use consensus::meta::model::Extent;
+
+/// Chunks that are not durable yet, of one extent.
+const WINDOW_CHUNKS: usize = 4;
+/// Chunks that are durable and wait for a slower owner, of one extent.
+const LAGGING_CHUNKS: usize = 4;
+/// How long a slower owner may hold the window up, and the end of the write.
+const LAG_PATIENCE: Duration = Duration::from_secs(1);
+/// Chunks an owner may have missed and still be fed afterwards.
+const FEED_CHUNKS_MAX: usize = 64;
+/// How often an owner that was left out is taken back.
+const REVIVALS_MAX: u8 = 2;
+/// Pauses before a put is tried again on the same node.
+const RETRY_PAUSES: [Duration; 2] = [Duration::from_millis(50), Duration::from_millis(250)];
+
+pub(super) struct Transfer<'a> {
+    data: &'a Data,
+    extent: ExtentId,
+    layout: LayoutVersion,
+    origin: ChunkOrigin,
+    /// In the order of the layout: the index is the bit in the mask.
+    owners: Vec<Owner>,
+    /// Owners that must hold every chunk.
+    required: usize,
+    /// Chunks that some owner has still to acknowledge, by ordinal.
+    pending: BTreeMap<u32, Pending>,
+    puts: FuturesUnordered<BoxFuture<Put>>,
+    chunks_sent: u32,
+    bytes_sent: u64,
+}
+
+struct Owner {
+    node: NodeId,
+    /// Whether new chunks are sent to it.
+    active: bool,
+    full: bool,
+    revivals: u8,
+    /// Chunks it does not hold, ascending enough; more than [`FEED_CHUNKS_MAX`] are not counted exactly.
+    missed: Vec<u32>,
+}
+
+struct Pending {
+    pieces: Vec<Bytes>,
+    /// Owners that acknowledged it.
+    stored: usize,
+    /// Owners that have still to answer.
+    open: BTreeMap<usize, AbortHandle>,
+    _held: Held,
+}
+
+/// How a put ended; `None` when it was given up.
+struct Put {
+    owner: usize,
+    ordinal: u32,
+    outcome: Option<Result<(), ChunkError>>,
+}
+
+impl<'a> Transfer<'a> {
+    pub(super) fn new(
+        data: &'a Data,
+        layout: &Layout,
+        extent: ExtentId,
+        origin: ChunkOrigin,
+    ) -> Transfer<'a> {
+        let owner = |&node: &NodeId| {
+            let active = data.nodes.takes_writes(node);
+            Owner { node, active, full: false, revivals: 0, missed: Vec::new() }
+        };
+        let mut owners: Vec<Owner> = layout.owners_of(extent).iter().take(COPIES).map(owner).collect();
+        let required = COPIES_DURABLE_MIN.min(owners.len());
+        // Beliefs only choose among enough nodes; where there are too few good ones, the others are tried, too.
+        let good = owners.iter().filter(|owner| owner.active).count();
+        owners.iter_mut().filter(|owner| !owner.active).take(required.saturating_sub(good)).for_each(
+            |owner| {
+                owner.active = true;
+            },
+        );
+        Transfer {
+            data,
+            extent,
+            layout: layout.version,
+            origin,
+            owners,
+            required,
+            pending: BTreeMap::new(),
+            puts: FuturesUnordered::new(),
+            chunks_sent: 0,
+            bytes_sent: 0,
+        }
+    }
+
+    /// Sends everything that is left in `input` and waits until enough owners hold all of it.
+    pub(super) async fn run(mut self, input: &mut Input<'_>) -> Result<Extent, WriteError> {
+        loop {
+            self.make_room().await?;
+            let writes = self.data.writes.clone();
+            let held = self.drive(writes.take(input.next_chunk_bytes_max(), ADMISSION_PATIENCE)).await?;
+            let held = held.map_err(|_| WriteError::Overloaded)?;
+            let pieces = self.drive(input.chunk()).await??;
+            if pieces.is_empty() {
+                break;
+            }
+            self.send(pieces, held);
+        }
+        self.settle().await?;
+        if self.complete() < self.required {
+            self.feed().await?;
+        }
+        Ok(self.finished())
+    }
+
+    /// Starts a chunk on its way to the active owners.
+    pub(super) fn send(&mut self, pieces: Vec<Bytes>, held: Held) {
+        let ordinal = self.chunks_sent;
+        self.chunks_sent += 1;
+        self.bytes_sent += pieces.iter().map(|piece| piece.len() as u64).sum::<u64>();
+        self.pending.insert(ordinal, Pending { pieces, stored: 0, open: BTreeMap::new(), _held: held });
+        for owner in 0..self.owners.len() {
+            if self.owners[owner].active {
+                self.put(owner, ordinal);
+            } else {
+                self.owners[owner].miss(ordinal);
+            }
+        }
+    }
+
+    fn put(&mut self, owner: usize, ordinal: u32) {
+        let Some(pending) = self.pending.get_mut(&ordinal) else {
+            return;
+        };
+        let origin = (ordinal == 0).then(|| self.origin.clone());
+        let put = put_chunk(
+            self.data.nodes.clone(),
+            self.data.chunks.clone(),
+            self.owners[owner].node,
+            self.extent.chunk(ordinal),
+            pending.pieces.clone(),
+            origin,
+        );
+        let (put, abort) = abortable(put);
+        pending.open.insert(owner, abort);
+        self.puts.push(Box::pin(async move { Put { owner, ordinal, outcome: put.await.ok() } }));
+    }
+
+    /// Does `work` while puts go on.
+    async fn drive<T>(&mut self, work: impl Future<Output = T>) -> Result<T, WriteError> {
+        let mut work = pin!(work);
+        loop {
+            tokio::select! {
+                biased;
+                Some(put) = self.puts.next(), if !self.puts.is_empty() => self.note(put)?,
+                done = &mut work => return Ok(done),
+            }
+        }
+    }
+
+    /// Waits until the window takes another chunk. Owners that hold it up too long are left out.
+    async fn make_room(&mut self) -> Result<(), WriteError> {
+        while WINDOW_CHUNKS <= self.undurable() {
+            self.next_put().await?;
+        }
+        let full = |transfer: &Transfer<'_>| LAGGING_CHUNKS <= transfer.pending.len() - transfer.undurable();
+        self.wait_while(full).await
+    }
+
+    /// Waits until every chunk is durable, and a little for the slower owners.
+    async fn settle(&mut self) -> Result<(), WriteError> {
+        while 0 < self.undurable() {
+            self.next_put().await?;
+        }
+        self.wait_while(|transfer| !transfer.pending.is_empty()).await
+    }
+
+    /// Waits for slower owners while `held_up`, within [`LAG_PATIENCE`]; then leaves them out.
+    async fn wait_while(&mut self, held_up: impl Fn(&Transfer<'_>) -> bool) -> Result<(), WriteError> {
+        let patience = tokio::time::sleep(LAG_PATIENCE);
+        let mut patience = pin!(patience);
+        while held_up(self) {
+            let trusted = |owner: &usize| self.data.nodes.healthy(self.owners[*owner].node);
+            if !self.laggards().iter().any(trusted) {
+                self.leave_laggards();
+                return Ok(());
+            }
+            tokio::select! {
+                biased;
+                Some(put) = self.puts.next(), if !self.puts.is_empty() => self.note(put)?,
+                () = &mut patience => {
+                    self.leave_laggards();
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn next_put(&mut self) -> Result<(), WriteError> {
+        match self.puts.next().await {
+            Some(put) => self.note(put),
+            // Every chunk has an open put until it is durable, see `ensure_enough`.
+            None => Err(WriteError::Unavailable("no node is left to answer".to_string())),
+        }
+    }
+
+    /// Owners that have not answered for a chunk that is durable.
+    fn laggards(&self) -> Vec<usize> {
+        let durable = self.pending.values().filter(|pending| self.required <= pending.stored);
+        let mut owners: Vec<usize> = durable.flat_map(|pending| pending.open.keys().copied()).collect();
+        owners.sort_unstable();
+        owners.dedup();
+        owners
+    }
+
+    fn leave_laggards(&mut self) {
+        for owner in self.laggards() {
+            self.data.nodes.note_slow(self.owners[owner].node);
+            self.leave(owner);
+        }
+    }
+
+    /// Sends no more to an owner and gives up what it has not acknowledged, except where that would leave a chunk
+    /// without the copies it needs.
+    fn leave(&mut self, owner: usize) {
+        self.owners[owner].active = false;
+        let required = self.required;
+        for (&ordinal, pending) in &mut self.pending {
+            if required <= pending.stored
+                && let Some(put) = pending.open.remove(&owner)
+            {
+                put.abort();
+                self.owners[owner].miss(ordinal);
+            }
+        }
+        self.release_done();
+    }
+
+    fn note(&mut self, put: Put) -> Result<(), WriteError> {
+        let Put { owner, ordinal, outcome: Some(outcome) } = put else {
+            return Ok(());
+        };
+        if let Some(pending) = self.pending.get_mut(&ordinal) {
+            pending.open.remove(&owner);
+            pending.stored += usize::from(outcome.is_ok());
+        }
+        if let Err(error) = outcome {
+            tracing::debug!(%error, chunk = %self.extent.chunk(ordinal), "a copy is missing");
+            self.owners[owner].full |= matches!(error, ChunkError::Full(_));
+            self.owners[owner].miss(ordinal);
+            self.leave(owner);
+            self.ensure_enough()?;
+        }
+        self.release_done();
+        Ok(())
+    }
+
+    fn release_done(&mut self) {
+        let required = self.required;
+        self.pending.retain(|_, pending| pending.stored < required || !pending.open.is_empty());
+    }
+
+    /// Takes owners back that were left out until enough of them get every new chunk, and every buffered chunk can
+    /// still become durable.
+    fn ensure_enough(&mut self) -> Result<(), WriteError> {
+        while self.owners.iter().filter(|owner| owner.active).count() < self.required {
+            let spare = |owner: &Owner| {
+                !owner.active
+                    && !owner.full
+                    && owner.revivals < REVIVALS_MAX
+                    && owner.missed.len() <= FEED_CHUNKS_MAX
+            };
+            let candidates = (0..self.owners.len()).filter(|&index| spare(&self.owners[index]));
+            let Some(owner) = candidates.min_by_key(|&index| self.owners[index].revivals) else {
+                return Err(self.too_few());
+            };
+            self.revive(owner);
+        }
+        Ok(())
+    }
+
+    fn revive(&mut self, owner: usize) {
+        self.owners[owner].active = true;
+        self.owners[owner].revivals += 1;
+        let missed = std::mem::take(&mut self.owners[owner].missed);
+        let (buffered, gone) = missed.into_iter().partition(|ordinal| self.pending.contains_key(ordinal));
+        self.owners[owner].missed = gone;
+        let buffered: Vec<u32> = buffered;
+        for ordinal in buffered {
+            self.put(owner, ordinal);
+        }
+    }
+
+    fn too_few(&self) -> WriteError {
+        let with_space = self.owners.iter().filter(|owner| !owner.full).count();
+        if with_space < self.required {
+            return WriteError::Full;
+        }
+        let holding = self.complete();
+        WriteError::Unavailable(format!("{holding} of {} nodes hold the body", self.required))
+    }
+
+    fn undurable(&self) -> usize {
+        self.pending.values().filter(|pending| pending.stored < self.required).count()
+    }
+
+    /// Owners that hold every chunk, once nothing is pending.
+    fn complete(&self) -> usize {
+        self.owners.iter().filter(|owner| owner.missed.is_empty()).count()
+    }
+
+    /// Gives owners what they missed, from one that holds it, until enough of them are complete.
+    async fn feed(&mut self) -> Result<(), WriteError> {
+        let mut order: Vec<usize> = (0..self.owners.len()).collect();
+        order.retain(|&index| (1..=FEED_CHUNKS_MAX).contains(&self.owners[index].missed.len()));
+        order.sort_by_key(|&index| (self.owners[index].full, self.owners[index].missed.len()));
+        for index in order {
+            if self.required <= self.complete() {
+                break;
+            }
+            while let Some(&ordinal) = self.owners[index].missed.last() {
+                if !self.feed_chunk(index, ordinal).await {
+                    break;
+                }
+                self.owners[index].missed.pop();
+            }
+        }
+        if self.complete() < self.required { Err(self.too_few()) } else { Ok(()) }
+    }
+
+    async fn feed_chunk(&mut self, owner: usize, ordinal: u32) -> bool {
+        let id = self.extent.chunk(ordinal);
+        let before = u64::from(ordinal) * CHUNK_BYTES as u64;
+        let bytes = (self.bytes_sent - before).min(CHUNK_BYTES as u64) as u32;
+        let origin = (ordinal == 0).then(|| self.origin.clone());
+        for holder in self.owners.iter().filter(|holder| !holder.missed.contains(&ordinal)) {
+            let getting = self.data.chunks.get(holder.node, id, 0, bytes);
+            let Ok(Ok(chunk)) = tokio::time::timeout(CHUNK_DEADLINE, getting).await else {
+                continue;
+            };
+            let (nodes, chunks) = (self.data.nodes.clone(), self.data.chunks.clone());
+            let stored = put_chunk(nodes, chunks, self.owners[owner].node, id, vec![chunk], origin.clone());
+            return stored.await.is_ok();
+        }
+        false
+    }
+
+    fn finished(&self) -> Extent {
+        assert!(self.pending.is_empty() && self.required <= self.complete());
+        let complete = self.owners.iter().enumerate().filter(|(_, owner)| owner.missed.is_empty());
+        Extent {
+            id: self.extent,
+            bytes: self.bytes_sent,
+            chunk_bytes: CHUNK_BYTES as u32,
+            layout: self.layout,
+            confirmed: complete.fold(0, |mask, (index, _)| mask | 1 << index),
+        }
+    }
+}
+
+impl Owner {
+    fn miss(&mut self, ordinal: u32) {
+        // One more than can be fed stands for "too many".
+        if self.missed.len() <= FEED_CHUNKS_MAX {
+            self.missed.push(ordinal);
+        }
+    }
+}
+
+/// Puts a chunk on a node; tries again while the node only could not be reached and there is time.
+async fn put_chunk(
+    nodes: Arc<Nodes>,
+    chunks: Arc<dyn Chunks>,
+    node: NodeId,
+    id: ChunkId,
+    pieces: Vec<Bytes>,
+    origin: Option<ChunkOrigin>,
+) -> Result<(), ChunkError> {
+    let late = || ChunkError::Unavailable(node, "no reply in time".to_string());
+    let mut pauses = RETRY_PAUSES.into_iter();
+    let trying = async {
+        loop {
+            let call = nodes.call(node);
+            let outcome = chunks.put(node, id, pieces.clone(), origin.clone()).await;
+            match (outcome, pauses.next()) {
+                // A hiccup that a retry mends is no failure of the node.
+                (Err(ChunkError::Unavailable(..)), Some(pause)) => tokio::time::sleep(pause).await,
+                (outcome, _) => {
+                    call.finish(&outcome);
+                    return outcome;
+                }
+            }
+        }
+    };
+    let Ok(outcome) = tokio::time::timeout(CHUNK_DEADLINE, trying).await else {
+        nodes.note_slow(node);
+        return Err(late());
+    };
+    outcome
+}

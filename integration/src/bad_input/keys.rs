@@ -1,0 +1,234 @@
+//! E: keys, bucket names, listings, sub-resources; and what answers echo (parts of H and I).
+
+use super::scene::{BUCKET, EMPTY, KEY, SCRATCH};
+use super::{Case, Expect, Scene};
+use crate::client::{Auth, Request, encode_uri};
+
+fn argument() -> Expect {
+    Expect::error(400, "InvalidArgument")
+}
+
+pub(super) fn cases(scene: &Scene<'_>) -> Vec<Case> {
+    let mut cases = keys(scene);
+    cases.extend(buckets(scene));
+    cases.extend(listings(scene));
+    cases.extend(sub_resources(scene));
+    cases.extend(answers(scene));
+    cases.extend(authorisation(scene));
+    cases
+}
+
+fn keys(scene: &Scene<'_>) -> Vec<Case> {
+    let put = |key: &str| scene.sign(Request::object("PUT", SCRATCH, key).body("x"));
+    let long = Expect::error(400, "KeyTooLongError");
+    let mut cases = vec![
+        Case::new("H097", "1,024 bytes", put(&"k".repeat(1024)), Expect::status(200)),
+        Case::new("H097", "1,024 bytes of two-byte letters", put(&"é".repeat(512)), Expect::status(200)),
+        Case::new("H098", "1,025 bytes", put(&"k".repeat(1025)), long.clone()),
+        Case::new("H098", "1,025 bytes, a letter over the edge", put(&format!("k{}", "é".repeat(512))), long),
+    ];
+    let opaque =
+        [".", "..", "./", "/..", "../../etc/passwd", "a/../../b", "a/../b", "..\\..\\x", ".fluffy.sys/x"];
+    for key in opaque {
+        let id = if key.contains('\\') { "H101" } else { "H099" };
+        cases.push(Case::new(id, format!("the key {key}"), put(key), Expect::status(200)));
+    }
+    let raw = |method: &str, encoded: &str| {
+        let path = format!("/{SCRATCH}/{encoded}");
+        scene.sign(Request::new(method, path).body(if method == "PUT" { "x" } else { "" }))
+    };
+    for encoded in ["%2e%2e%2fa", "..%2fa", "%252e%252e", "%2E"] {
+        cases.push(Case::new("H105", format!("the key {encoded}"), raw("PUT", encoded), Expect::status(200)));
+    }
+    let uri = || Expect::error(400, "InvalidURI");
+    for (id, encoded) in [
+        ("H102", "%00"),
+        ("H102", "a%00b"),
+        ("H103", "%c0%af"),
+        ("H103", "%ed%a0%80"),
+        ("H103", "%ff"),
+        ("H104", "%zz"),
+        ("H104", "%2"),
+        ("H104", "%"),
+    ] {
+        cases.push(Case::new(id, format!("the key {encoded}"), raw("PUT", encoded), uri()));
+        cases.push(Case::new(id, format!("the key {encoded} of a get"), raw("GET", encoded), uri()));
+    }
+    cases
+}
+
+fn buckets(scene: &Scene<'_>) -> Vec<Case> {
+    let long = "b".repeat(64);
+    let names = [
+        "aa",
+        &long,
+        "Upper",
+        "under_score",
+        "a..b",
+        "-a-",
+        "192.168.0.1",
+        "xn--a",
+        "a-s3alias",
+        "%2e%2e",
+        "a.-b",
+    ];
+    names
+        .into_iter()
+        .map(|name| {
+            let wire = scene.sign(Request::new("PUT", format!("/{name}")));
+            Case::new("H109", format!("the bucket {name}"), wire, Expect::error(400, "InvalidBucketName"))
+        })
+        .collect()
+}
+
+fn listings(scene: &Scene<'_>) -> Vec<Case> {
+    let list =
+        |name: &str, value: &str| Request::bucket("GET", BUCKET).query("list-type", 2).query(name, value);
+    let mut cases = Vec::new();
+    for value in ["-1", "abc", "9223372036854775808", "1.5"] {
+        cases.push(Case::new(
+            "H111",
+            format!("max-keys {value}"),
+            scene.sign(list("max-keys", value)),
+            argument(),
+        ));
+        let first = Request::bucket("GET", BUCKET).query("max-keys", value);
+        cases.push(Case::new("H111", format!("max-keys {value}, version 1"), scene.sign(first), argument()));
+    }
+    let empty = Expect::status(200).containing("<KeyCount>0</KeyCount>");
+    cases.push(Case::new("H112", "max-keys 0", scene.sign(list("max-keys", "0")), empty));
+    let million = Expect::status(200).containing("<MaxKeys>1000</MaxKeys>");
+    cases.push(Case::new("H112", "max-keys 1,000,000", scene.sign(list("max-keys", "1000000")), million));
+    for token in ["garbage", "AAAA", "../../x", "%%%", &"A".repeat(4000)] {
+        let short: String = token.chars().take(12).collect();
+        let wire = scene.sign(list("continuation-token", token));
+        cases.push(Case::new("H113", format!("the token {short}"), wire, argument()));
+    }
+    let marker = Request::bucket("GET", BUCKET).query("marker", "m".repeat(5000));
+    let expect = Expect::any(&[(200, ""), (400, "InvalidArgument"), (400, "KeyTooLongError")]);
+    cases.push(Case::new("H113", "a marker of 5,000 bytes", scene.sign(marker), expect));
+    let encoding = scene.sign(list("encoding-type", "base64"));
+    cases.push(Case::new("H113", "an unknown encoding-type", encoding, argument()));
+    cases
+}
+
+fn sub_resources(scene: &Scene<'_>) -> Vec<Case> {
+    let object = |method: &str, query: &str, value: Option<&str>| {
+        let mut request = Request::object(method, BUCKET, KEY);
+        request.query.push((query.to_string(), value.map(str::to_string)));
+        scene.sign(if method == "PUT" { request.body("evil") } else { request })
+    };
+    let mut cases = Vec::new();
+    for value in ["../../x", "garbage!"] {
+        cases.push(Case::new(
+            "H115",
+            format!("versionId={value}"),
+            object("GET", "versionId", Some(value)),
+            argument(),
+        ));
+        let delete = object("DELETE", "versionId", Some(value));
+        cases.push(Case::new("H115", format!("delete of versionId={value}"), delete, argument()));
+    }
+    let invalid = || Expect::error(400, "InvalidRequest");
+    cases.push(Case::new("H116", "?uploads of a key", object("GET", "uploads", None), invalid()));
+    cases.push(Case::new("H116", "?versions of a key", object("GET", "versions", None), invalid()));
+    cases.push(Case::new(
+        "H117",
+        "partNumber without uploadId",
+        object("PUT", "partNumber", Some("1")),
+        argument(),
+    ));
+    let upload = object("PUT", "uploadId", Some(&scene.upload));
+    cases.push(Case::new(
+        "H117",
+        "uploadId without partNumber",
+        upload,
+        Expect::error(405, "MethodNotAllowed"),
+    ));
+    let contradiction = Request::object("GET", BUCKET, KEY).flag("acl").flag("policy").flag("tagging");
+    cases.push(Case::new("H118", "?acl&policy&tagging", scene.sign(contradiction), invalid()));
+    let unknown = || Expect::error(501, "NotImplemented");
+    cases.push(Case::new("H119", "?torrent", object("GET", "torrent", None), unknown()));
+    for method in ["PUT", "DELETE"] {
+        let wire = scene.sign(Request::bucket(method, BUCKET).flag("replication").body("<x/>"));
+        cases.push(Case::new("H119", format!("{method} ?replication"), wire, unknown()));
+    }
+    let harmless = object("GET", "no-such-parameter", Some("1"));
+    cases.push(Case::new("H119", "a parameter that AWS does not know", harmless, Expect::status(200)));
+    cases
+}
+
+/// What clients make an answer say (catalogue H).
+fn answers(scene: &Scene<'_>) -> Vec<Case> {
+    let injected = |value: &str| scene.sign(scene.get().query("response-content-disposition", value));
+    let anonymous = scene.client.with_credentials(None);
+    let overridden = anonymous.sign(scene.get().query("response-content-type", "text/html"));
+    let html = scene.sign(Request::object("GET", BUCKET, "<script>alert(1)</script>"));
+    let escaped = Expect::error(404, "NoSuchKey").hiding("<script>");
+    let internal = scene.sign(scene.get()).add("x-fluffy-internal", "1");
+    let expect = Expect::any(&[(400, "InvalidRequest"), (403, "AccessDenied")]);
+    vec![
+        Case::new("H155", "a header smuggled in", injected("a\r\nSet-Cookie: b=c"), argument()),
+        Case::new("H155", "a line feed", injected("a\nb"), argument()),
+        Case::new("H156", "response headers without a signature", overridden, expect),
+        Case::new("H158", "an internal header", internal, Expect::status(200)),
+        Case::new("H159", "markup in an error", html, escaped),
+    ]
+}
+
+/// Who may do what (catalogue I), as far as one owner goes.
+fn authorisation(scene: &Scene<'_>) -> Vec<Case> {
+    let mut cases = Vec::new();
+    let copy = |source: &str| {
+        scene.sign(Request::object("PUT", SCRATCH, "copied").header("x-amz-copy-source", source))
+    };
+    for source in ["%ZZ/x", "noslash", "/", "//x", ""] {
+        let expect = Expect::any(&[(400, "InvalidArgument"), (400, "InvalidBucketName")]);
+        cases.push(Case::new("H163", format!("copy source {source:?}"), copy(source), expect));
+    }
+    let dots = copy(&format!("/{SCRATCH}/../{BUCKET}/{KEY}"));
+    cases.push(Case::new("H163", "dots in a copy source are a key", dots, Expect::error(404, "NoSuchKey")));
+    let itself = Request::object("PUT", BUCKET, KEY).header("x-amz-copy-source", format!("/{BUCKET}/{KEY}"));
+    cases.push(Case::new(
+        "H164",
+        "a copy onto itself",
+        scene.sign(itself),
+        Expect::error(400, "InvalidRequest"),
+    ));
+    let owner = scene.get().header("x-amz-expected-bucket-owner", "111122223333");
+    cases.push(Case::new(
+        "H176",
+        "another expected owner",
+        scene.sign(owner),
+        Expect::error(403, "AccessDenied"),
+    ));
+    let Some(other) = scene.client.target().other_user() else {
+        return cases;
+    };
+    let other = scene.client.with_credentials(Some(other));
+    let denied = || Expect::error(403, "AccessDenied");
+    let source = format!("/{BUCKET}/{}", encode_uri(KEY.as_bytes(), true));
+    for (id, name, request) in [
+        ("H175", "get", scene.get()),
+        ("H175", "get of a missing key", Request::object("GET", BUCKET, "missing")),
+        ("H175", "put", scene.put()),
+        ("H175", "delete", Request::object("DELETE", BUCKET, KEY)),
+        ("H175", "list", Request::bucket("GET", BUCKET).query("list-type", 2)),
+        ("H174", "list versions", Request::bucket("GET", BUCKET).flag("versions")),
+        ("H175", "delete the bucket", Request::bucket("DELETE", BUCKET)),
+        ("H175", "a presigned get", scene.get().auth(Auth::Query(60))),
+        (
+            "H162",
+            "a copy out",
+            Request::object("PUT", "no-bucket-of-mine", EMPTY).header("x-amz-copy-source", source),
+        ),
+    ] {
+        let expect = if id == "H162" {
+            Expect::any(&[(403, "AccessDenied"), (404, "NoSuchBucket")])
+        } else {
+            denied()
+        };
+        cases.push(Case::new(id, format!("another user: {name}"), other.sign(request), expect));
+    }
+    cases
+}
