@@ -6,6 +6,7 @@
 pub mod accounts;
 pub mod admin;
 pub mod config;
+pub mod daemon;
 pub mod data;
 pub mod http;
 pub mod queue;

@@ -43,7 +43,7 @@ pub struct Settings {
     /// The region that requests must be signed for.
     pub region: String,
     /// `photos.DOMAIN` is the bucket `photos`; `None`: path style only.
-    pub domain: Option<String>,
+    pub domains: Vec<String>,
     /// Whether connections are TLS.
     pub secure: bool,
 }
@@ -67,7 +67,7 @@ pub struct S3Service {
     router: Router,
     signing_keys: SigningKeys,
     region: Arc<str>,
-    domain: Option<String>,
+    domains: Vec<String>,
     secure: bool,
     host_id: String,
 }
@@ -84,7 +84,7 @@ impl S3Service {
             router,
             signing_keys: SigningKeys::default(),
             region: settings.region.into(),
-            domain: settings.domain,
+            domains: settings.domains,
             secure: settings.secure,
             host_id: super::checksum::encode(&id),
         }
@@ -115,7 +115,7 @@ impl S3Service {
         trace: &mut Trace,
     ) -> S3Result<Response> {
         let host = effective_host(head)?;
-        let bucket = virtual_bucket(&host, self.domain.as_deref());
+        let bucket = self.domains.iter().find_map(|domain| virtual_bucket(&host, Some(domain)));
         let path = CanonicalPath::parse(head.uri.path(), bucket)?;
         let query = Query::parse(head.uri.query().unwrap_or(""))?;
         let op = self.router.route(&head.method, path.target(), &query, &head.headers)?;

@@ -1,0 +1,196 @@
+//! One gateway: the S3 service and the admin port over metadata and chunks, wherever those run.
+//!
+//! The simulator, the embedded modes and the cluster mode all start this same thing. Its parts are given to it;
+//! it knows neither files nor processes beyond the seams.
+
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use consensus::client::Meta;
+use fabric::Seams;
+use fabric::limits::CONNECTIONS_MAX;
+use fabric::net::Listener;
+use http::header::{CONTENT_LENGTH, RETRY_AFTER, TRANSFER_ENCODING};
+use http::request::Parts;
+use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::BodyExt;
+use metrics_exporter_prometheus::PrometheusHandle;
+use storage::client::Chunks;
+use tokio::sync::watch;
+
+use crate::accounts::{Accounts, Records};
+use crate::admin::{Admin, SpaceReport};
+use crate::data::{Data, DataConfig};
+use crate::http::server::{self, serve};
+use crate::http::tls::{self, Keys};
+use crate::http::{BoxError, Handler, Refusal, RequestBody, ResponseBody};
+use crate::queue::{Budget, Queues, RETRY_AFTER_SECONDS, SMALL_BYTES_MAX, Turn, Work};
+use crate::s3::ops;
+use crate::s3::service::{Backend, S3Service, Settings};
+use crate::secrets::{ClusterKey, Secret};
+
+/// Connections of the admin port at once.
+const ADMIN_CONNECTIONS_MAX: usize = 64;
+
+/// What a gateway is made of.
+pub struct GatewayParts {
+    /// The seams.
+    pub seams: Seams,
+    /// Metadata.
+    pub meta: Arc<dyn Meta>,
+    /// Chunks.
+    pub chunks: Arc<dyn Chunks>,
+    /// Opens and seals the secrets of users.
+    pub cluster_key: ClusterKey,
+    /// Opens the admin port.
+    pub admin_token: Secret,
+    /// Region.
+    pub region: String,
+    /// Domains of virtual-host style.
+    pub domains: Vec<String>,
+    /// What the process may hold in memory.
+    pub budget: Budget,
+    /// Certificates of both ports; `None` is plain text.
+    pub tls: Option<Arc<Keys>>,
+    /// Renders metrics.
+    pub metrics: Option<PrometheusHandle>,
+    /// Disks, as far as this process knows them.
+    pub space: SpaceReport,
+}
+
+/// A gateway, ready to serve.
+pub struct Gateway {
+    seams: Seams,
+    tls: Option<Arc<Keys>>,
+    s3: Arc<dyn Handler>,
+    admin: Arc<dyn Handler>,
+}
+
+impl Gateway {
+    /// Wires the parts.
+    pub fn new(parts: GatewayParts) -> Gateway {
+        let env = parts.seams.env.clone();
+        let records = Arc::new(Records::new(parts.meta.clone(), env.clone()));
+        let config = DataConfig {
+            write_bytes_max: parts.budget.transfer_bytes / 2,
+            read_bytes_max: parts.budget.transfer_bytes / 2,
+            cache_bytes_max: parts.budget.cache_bytes,
+        };
+        let data = Data::new(env.clone(), parts.meta.clone(), parts.chunks, config);
+        let keys = Arc::new(Accounts { records: records.clone(), cluster_key: parts.cluster_key.clone() });
+        let backend = Backend { meta: records, data: Arc::new(data), env, keys };
+        let settings = Settings { region: parts.region, domains: parts.domains, secure: parts.tls.is_some() };
+        let service = S3Service::new(backend, settings, ops::OPS);
+        let s3 = Admission { inner: Arc::new(service), queues: Queues::new(&parts.budget) };
+        let admin = Admin {
+            seams: parts.seams.clone(),
+            meta: parts.meta,
+            cluster_key: parts.cluster_key,
+            token: parts.admin_token,
+            metrics: parts.metrics,
+            space: parts.space,
+        };
+        Gateway { seams: parts.seams, tls: parts.tls, s3: Arc::new(s3), admin: Arc::new(admin) }
+    }
+
+    /// Serves both ports until `stop` says so; returns when both are drained.
+    pub async fn serve(self, s3: Box<dyn Listener>, admin: Box<dyn Listener>, stop: watch::Receiver<bool>) {
+        let watcher = self
+            .tls
+            .clone()
+            .map(|keys| self.seams.env.spawn("TLS reload", Box::pin(tls::watch(self.seams.clone(), keys))));
+        let settings = |connections_max| server::Settings { connections_max, tls: self.tls.clone() };
+        tokio::join!(
+            serve(self.seams.clone(), s3, settings(CONNECTIONS_MAX), self.s3, stop.clone()),
+            serve(self.seams.clone(), admin, settings(ADMIN_CONNECTIONS_MAX), self.admin, stop),
+        );
+        if let Some(watcher) = watcher {
+            watcher.abort();
+        }
+    }
+}
+
+const SLOW_DOWN: Refusal =
+    Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "SlowDown", "Please reduce your request rate.");
+
+/// Gives each request its turn before it runs.
+struct Admission {
+    inner: Arc<dyn Handler>,
+    queues: Queues,
+}
+
+#[async_trait]
+impl Handler for Admission {
+    async fn handle(&self, request: Request<RequestBody>, source: SocketAddr) -> Response<ResponseBody> {
+        let (parts, body) = request.into_parts();
+        let Ok(turn) = self.queues.enter(class(&parts)).await else {
+            return self.slow_down();
+        };
+        let response = self.inner.handle(Request::from_parts(parts, body), source).await;
+        if response.body().size_hint().lower() <= SMALL_BYTES_MAX {
+            return response.map(|body| Held { body, _turn: turn }.boxed_unsync());
+        }
+        // What was small to ask for is large to answer. No large transfer waits for a small turn, so that waiting
+        // for one while holding the other ends.
+        let Ok(large) = self.queues.enter(Work::Large).await else {
+            return self.slow_down();
+        };
+        drop(turn);
+        response.map(|body| Held { body, _turn: large }.boxed_unsync())
+    }
+
+    fn refuse(&self, refusal: Refusal) -> Response<ResponseBody> {
+        self.inner.refuse(refusal)
+    }
+}
+
+impl Admission {
+    fn slow_down(&self) -> Response<ResponseBody> {
+        let mut response = self.inner.refuse(SLOW_DOWN);
+        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(RETRY_AFTER_SECONDS));
+        response
+    }
+}
+
+/// The queue of a request, from what its head tells. A guess that costs a wait at worst.
+fn class(head: &Parts) -> Work {
+    let length = head.headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    match length {
+        _ if head.headers.contains_key(TRANSFER_ENCODING) => Work::Large,
+        Some(bytes) if bytes > SMALL_BYTES_MAX => Work::Large,
+        Some(1..) => Work::Small,
+        _ if head.method == Method::GET && head.uri.path().trim_matches('/').contains('/') => Work::Small,
+        _ => Work::Metadata,
+    }
+}
+
+/// A response body that holds its turn until it was sent or given up.
+struct Held {
+    body: ResponseBody,
+    _turn: Turn,
+}
+
+impl Body for Held {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        Pin::new(&mut self.get_mut().body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
