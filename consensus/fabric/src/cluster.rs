@@ -4,10 +4,11 @@
 //! one process. Both files are read and checked once, at the start; an error is one sentence that says what is
 //! wrong and where. Paths in the file are relative to the file.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 
 use serde::de::{self, Deserializer, Visitor};
 use serde::{Deserialize, Serialize};
@@ -371,6 +372,43 @@ impl AddressBook for IpTable {
     }
 }
 
+/// Where all nodes are: the table first, then what the node table of the metadata says about those that the
+/// table does not list. The table comes first because a majority that changed its addresses could otherwise
+/// never commit the new ones.
+#[derive(Debug, Default)]
+pub struct Directory {
+    table: IpTable,
+    members: RwLock<BTreeMap<NodeId, String>>,
+}
+
+impl Directory {
+    /// Knows the table only.
+    pub fn new(table: IpTable) -> Directory {
+        Directory { table, members: RwLock::default() }
+    }
+
+    /// Takes the addresses of all members, as the metadata has them now.
+    pub fn set_members(&self, members: BTreeMap<NodeId, String>) {
+        *self.members.write().unwrap_or_else(PoisonError::into_inner) = members;
+    }
+
+    fn members(&self) -> RwLockReadGuard<'_, BTreeMap<NodeId, String>> {
+        // The map is replaced whole, so poison means nothing here.
+        self.members.read().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl AddressBook for Directory {
+    fn address(&self, node: NodeId) -> Option<String> {
+        self.table.address(node).or_else(|| self.members().get(&node).cloned())
+    }
+
+    fn nodes(&self) -> Vec<NodeId> {
+        let all: BTreeSet<NodeId> = self.table.places.keys().chain(self.members().keys()).copied().collect();
+        all.into_iter().collect()
+    }
+}
+
 /// A number of bytes, written like `512MiB`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ByteSize(pub u64);
@@ -580,6 +618,15 @@ gateway:
             let error = table(text).unwrap_err();
             assert!(error.contains(expected), "{text:?} gave {error:?}");
         }
+    }
+
+    #[test]
+    fn the_table_comes_before_the_members() {
+        let directory = Directory::new(table("2 10.0.0.2:1").unwrap());
+        directory.set_members([(NodeId(2), "old:1".into()), (NodeId(1), "10.0.0.1:1".into())].into());
+        assert_eq!(directory.nodes(), [NodeId(1), NodeId(2)]);
+        let addresses = [1, 2, 3].map(|node| directory.address(NodeId(node)));
+        assert_eq!(addresses, [Some("10.0.0.1:1".into()), Some("10.0.0.2:1".into()), None]);
     }
 
     #[test]

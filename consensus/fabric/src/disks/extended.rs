@@ -46,6 +46,8 @@ pub struct ExtendedFile {
     in_background: AtomicBool,
     /// Taken by whoever extends or cuts.
     extending: Mutex<()>,
+    /// Taken by whoever syncs; whether a sync failed.
+    sync_failed: Mutex<bool>,
     low: Arc<Low>,
 }
 
@@ -68,6 +70,7 @@ impl ExtendedFile {
             written_bytes: AtomicU64::new(0),
             in_background: AtomicBool::new(false),
             extending: Mutex::default(),
+            sync_failed: Mutex::new(false),
             low: Arc::default(),
         })
     }
@@ -184,9 +187,21 @@ impl ExtendedFile {
         let target = self.step_end(self.filled_bytes() + 1);
         while self.filled_bytes() < target {
             self.fill_some(target)?;
-            self.file.sync_data()?;
+            self.sync()?;
         }
         Ok(())
+    }
+
+    /// The system tells one caller of a failed sync, once, and forgets: were that the background, a writer would
+    /// believe that its bytes are safe. So syncs are one after the other, and after a failed one all fail.
+    fn sync(&self) -> io::Result<()> {
+        let mut failed = self.sync_failed.lock().unwrap_or_else(PoisonError::into_inner);
+        if *failed {
+            return Err(io::Error::other("an earlier sync of this file failed"));
+        }
+        let synced = self.file.sync_data();
+        *failed = synced.is_err();
+        synced
     }
 }
 
@@ -226,7 +241,7 @@ impl File for ExtendedFile {
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        self.file.sync_data()
+        self.sync()
     }
 
     fn wants_filling(&self) -> bool {
@@ -276,6 +291,43 @@ mod tests {
             extended.cut(5).unwrap();
             assert_eq!(file.len().unwrap(), MIB);
             assert_eq!(ExtendedFile::new(file, STEPS).unwrap().filled_bytes(), MIB);
+        });
+    }
+
+    /// Fails the first sync, as a disk does that lost a write.
+    struct FailsOnce(Arc<dyn File>, AtomicBool);
+
+    impl File for FailsOnce {
+        fn read_at(&self, offset: u64, into: &mut [u8]) -> io::Result<()> {
+            self.0.read_at(offset, into)
+        }
+
+        fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+            self.0.write_at(offset, bytes)
+        }
+
+        fn len(&self) -> io::Result<u64> {
+            self.0.len()
+        }
+
+        fn set_len(&self, bytes: u64) -> io::Result<()> {
+            self.0.set_len(bytes)
+        }
+
+        fn sync_data(&self) -> io::Result<()> {
+            if self.1.swap(false, Ordering::Relaxed) { Err(io::Error::other("lost a write")) } else { Ok(()) }
+        }
+    }
+
+    #[test]
+    fn a_sync_that_failed_is_not_forgotten() {
+        each_kind(|file| {
+            let file = Arc::new(FailsOnce(file, AtomicBool::new(true)));
+            let extended = ExtendedFile::new(file, STEPS).unwrap();
+            extended.write_at(0, &[1; 700 << 10]).unwrap();
+            assert!(extended.fill_step().is_err());
+            assert!(extended.sync_data().is_err());
+            assert!(extended.sync_data().is_err());
         });
     }
 
