@@ -1,7 +1,11 @@
 //! The metadata model: what is stored, what changes it, what can be asked. Pure: no clock, no network.
+//!
+//! The flow: a [`command`] in an entry of the log goes through [`apply`] into the [`tables`] over a [`store`]; a
+//! [`query`] is [`answer`]ed from one view of them.
 
 pub mod answer;
 pub mod apply;
+pub mod audit;
 pub mod command;
 mod lookup;
 pub mod model;
@@ -9,3 +13,6 @@ pub mod names;
 pub mod query;
 pub mod store;
 pub mod tables;
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;

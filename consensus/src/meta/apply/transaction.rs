@@ -143,3 +143,39 @@ impl<'a> Transaction<'a> {
         Ok(keys.len() as u64)
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::meta::model::{EventKind, Origin};
+    use crate::meta::store::MemoryRows;
+    use crate::meta::tables::scan_all;
+
+    #[test]
+    fn the_oldest_events_of_all_buckets_are_trimmed_a_few_at_a_time() {
+        let mut rows = MemoryRows::default();
+        for index in 1..=20 {
+            let mut tx = Transaction::begin(&mut rows, Planted::default(), index, ClusterMs(0)).unwrap();
+            let stamp = Stamp { epoch: 1, index, ordinal: 0 };
+            let event = Event {
+                kind: EventKind::Put,
+                key: "k".parse().unwrap(),
+                version: stamp,
+                bytes: 0,
+                etag: None,
+                at: ClusterMs(0),
+                origin: Origin::default(),
+            };
+            tx.add_event(BucketId(index % 3), stamp, &event);
+            let events_max = if index < 15 { 100 } else { 5 };
+            tx.trim_events(events_max).unwrap();
+            tx.finish().unwrap();
+        }
+        let mut kept: Vec<u64> =
+            scan_all::<Events>(&rows).unwrap().map(|row| row.unwrap().0.1.index).collect();
+        kept.sort_unstable();
+        assert_eq!(kept, [16, 17, 18, 19, 20]);
+        assert_eq!(scan_all::<EventOrder>(&rows).unwrap().count(), 5);
+    }
+}

@@ -1,0 +1,249 @@
+//! Whether the rows agree with each other: what `apply` keeps true, checked from the outside.
+//!
+//! Walks all tables and holds the tallies in memory, so it is for tests, the simulator and tools, not for a node
+//! at work.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use fabric::ids::{BucketId, ExtentId, NodeId, Stamp};
+
+use super::model::{Body, ClusterRow, Garbage, Home, Object, Usage, Version};
+use super::store::{Fault, Rows};
+use super::tables::{
+    Bodies, Buckets, Cluster, DebtCounts, Debts, EventOrder, Events, Extents, Garbages, Inline, NullVersions,
+    Objects, Parts, Uploads, Usages, Versions, get, owners_of, scan_all,
+};
+
+/// A home as it sorts.
+type Place = (BucketId, String);
+
+/// What the namings add up to.
+#[derive(Default)]
+struct Tally {
+    extents: BTreeMap<(Place, ExtentId), u32>,
+    bodies: BTreeMap<(Place, Stamp), u32>,
+    inline: BTreeMap<(Place, Stamp), u64>,
+    usages: BTreeMap<BucketId, Usage>,
+    problems: Vec<String>,
+}
+
+/// Everything that is wrong, in words; empty if all is well.
+pub fn audit(rows: &dyn Rows) -> Result<Vec<String>, Fault> {
+    let mut tally = Tally::default();
+    for row in scan_all::<Buckets>(rows)? {
+        tally.usages.insert(row?.0, Usage::default());
+    }
+    count_versions(rows, &mut tally)?;
+    count_uploads(rows, &mut tally)?;
+    compare_bodies(rows, &mut tally)?;
+    count_garbage(rows, &mut tally)?;
+    compare_extents(rows, &mut tally)?;
+    compare_usage(rows, &mut tally)?;
+    compare_debts(rows, &mut tally)?;
+    compare_counters(rows, &mut tally)?;
+    Ok(tally.problems)
+}
+
+fn place(home: &Home) -> Place {
+    (home.bucket, home.key.as_str().to_string())
+}
+
+impl Tally {
+    fn check(&mut self, holds: bool, what: impl FnOnce() -> String) {
+        if !holds {
+            self.problems.push(what());
+        }
+    }
+
+    fn object(&mut self, own: &Home, object: &Object) {
+        match self.usages.get_mut(&own.bucket) {
+            Some(usage) => {
+                usage.objects += 1;
+                usage.bytes += object.bytes;
+            }
+            None => self.problems.push(format!("{own:?} lies in no bucket")),
+        }
+        match &object.body {
+            Body::Empty => {
+                self.check(object.bytes == 0, || format!("{own:?} is empty with {} bytes", object.bytes))
+            }
+            Body::Inline(id) => {
+                let twice = self.inline.insert((place(own), *id), object.bytes);
+                self.check(twice.is_none(), || format!("{own:?} names payload {id} twice"));
+            }
+            Body::Extent { id, home } => {
+                *self.extents.entry((place(home.as_ref().unwrap_or(own)), *id)).or_default() += 1;
+            }
+            Body::Slices { id, home } => {
+                *self.bodies.entry((place(home.as_ref().unwrap_or(own)), *id)).or_default() += 1;
+            }
+        }
+    }
+}
+
+fn count_versions(rows: &dyn Rows, tally: &mut Tally) -> Result<(), Fault> {
+    for row in scan_all::<Objects>(rows)? {
+        let (home, object) = row?;
+        tally.object(&home, &object);
+    }
+    let mut newest: Option<Home> = None;
+    let mut null_versions = BTreeMap::new();
+    for row in scan_all::<Versions>(rows)? {
+        let ((home, stamp), version) = row?;
+        tally.check(stamp.0 == version.stamp(), || format!("{home:?} {} has another stamp inside", stamp.0));
+        if newest.as_ref() != Some(&home) {
+            let current = get::<Objects>(rows, &home)?;
+            let marker = matches!(version, Version::DeleteMarker { .. });
+            let in_order = current.as_ref().map_or(marker, |current| version.stamp() < current.stamp);
+            tally.check(in_order, || format!("{home:?} has the wrong current version"));
+            newest = Some(home.clone());
+        }
+        if version.null_version() {
+            let current = get::<Objects>(rows, &home)?.is_some_and(|current| current.null_version);
+            let twice = null_versions.insert(place(&home), version.stamp()).is_some();
+            tally.check(!current && !twice, || format!("{home:?} has two null versions"));
+        }
+        if let Version::Object(object) = &version {
+            tally.object(&home, object);
+        }
+    }
+    for row in scan_all::<NullVersions>(rows)? {
+        let (home, stamp) = row?;
+        let same = null_versions.remove(&place(&home)) == Some(stamp);
+        tally.check(same, || format!("{home:?} names null version {stamp}, which is not there"));
+    }
+    tally.check(null_versions.is_empty(), || format!("null versions without a side row: {null_versions:?}"));
+    Ok(())
+}
+
+fn count_uploads(rows: &dyn Rows, tally: &mut Tally) -> Result<(), Fault> {
+    for row in scan_all::<Uploads>(rows)? {
+        let ((home, id), _) = row?;
+        match tally.usages.get_mut(&home.bucket) {
+            Some(usage) => usage.uploads += 1,
+            None => tally.problems.push(format!("upload {id} lies in no bucket")),
+        }
+    }
+    for row in scan_all::<Parts>(rows)? {
+        let ((home, id, number), part) = row?;
+        let known = get::<Uploads>(rows, (&home, id))?.is_some();
+        tally.check(known, || format!("part {number} of {id} has no upload"));
+        if let Some(extent) = part.extent {
+            *tally.extents.entry((place(&home), extent)).or_default() += 1;
+        }
+    }
+    Ok(())
+}
+
+fn compare_bodies(rows: &dyn Rows, tally: &mut Tally) -> Result<(), Fault> {
+    for row in scan_all::<Bodies>(rows)? {
+        let ((home, id), body) = row?;
+        let named = tally.bodies.remove(&(place(&home), id)).unwrap_or(0);
+        tally.check(named == body.references && named != 0, || {
+            format!("body {id} of {home:?} counts {} references and has {named}", body.references)
+        });
+        for slice in body.slices.iter().filter(|slice| slice.bytes != 0) {
+            *tally.extents.entry((place(&home), slice.extent)).or_default() += 1;
+        }
+    }
+    let left = std::mem::take(&mut tally.bodies);
+    tally.check(left.is_empty(), || format!("bodies named but not there: {left:?}"));
+    for row in scan_all::<Inline>(rows)? {
+        let ((home, id), payload) = row?;
+        let bytes = tally.inline.remove(&(place(&home), id));
+        tally.check(bytes == Some(payload.len() as u64), || {
+            format!("payload {id} of {home:?} is named as {bytes:?}")
+        });
+    }
+    let left = std::mem::take(&mut tally.inline);
+    tally.check(left.is_empty(), || format!("payloads named but not there: {left:?}"));
+    Ok(())
+}
+
+/// Extents of bodies that are taken apart are named still.
+fn count_garbage(rows: &dyn Rows, tally: &mut Tally) -> Result<(), Fault> {
+    for row in scan_all::<Garbages>(rows)? {
+        if let (_, Garbage::Body { home, extents }) = row? {
+            for extent in extents {
+                *tally.extents.entry((place(&home), extent)).or_default() += 1;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn compare_extents(rows: &dyn Rows, tally: &mut Tally) -> Result<(), Fault> {
+    let mut garbage = BTreeSet::new();
+    for row in scan_all::<Garbages>(rows)? {
+        if let (_, Garbage::Extent(extent)) = row? {
+            let twice = !garbage.insert(extent.id);
+            tally.check(!twice, || format!("extent {} is garbage twice", extent.id));
+        }
+    }
+    let mut homes = BTreeSet::new();
+    for row in scan_all::<Extents>(rows)? {
+        let ((home, id), row) = row?;
+        let named = tally.extents.remove(&(place(&home), id)).unwrap_or(0);
+        tally.check(named == row.references && named != 0, || {
+            format!("extent {id} of {home:?} counts {} references and has {named}", row.references)
+        });
+        tally.check(!garbage.contains(&id), || format!("extent {id} is named and garbage"));
+        tally.check(homes.insert(id), || format!("extent {id} has two homes"));
+    }
+    let left = std::mem::take(&mut tally.extents);
+    tally.check(left.is_empty(), || format!("extents named but not there: {left:?}"));
+    Ok(())
+}
+
+fn compare_usage(rows: &dyn Rows, tally: &mut Tally) -> Result<(), Fault> {
+    for row in scan_all::<Usages>(rows)? {
+        let (bucket, usage) = row?;
+        let counted = tally.usages.remove(&bucket);
+        tally.check(counted == Some(usage), || {
+            format!("bucket {} says {usage:?} and has {counted:?}", bucket.0)
+        });
+    }
+    let left = std::mem::take(&mut tally.usages);
+    tally.check(left.is_empty(), || format!("buckets without usage: {left:?}"));
+    Ok(())
+}
+
+fn compare_debts(rows: &dyn Rows, tally: &mut Tally) -> Result<(), Fault> {
+    let mut counts: BTreeMap<NodeId, u64> = BTreeMap::new();
+    for row in scan_all::<Debts>(rows)? {
+        let ((home, id, node), _) = row?;
+        *counts.entry(node).or_default() += 1;
+        let missing = match get::<Extents>(rows, (&home, id))? {
+            Some(row) => {
+                let owners = owners_of(rows, row.extent.layout, id)?.unwrap_or_default();
+                let place = owners.iter().position(|owner| *owner == node);
+                place.is_some_and(|place| row.extent.confirmed >> place & 1 == 0)
+            }
+            None => false,
+        };
+        tally.check(missing, || format!("node {node} owes extent {id} without need"));
+    }
+    let stored: BTreeMap<NodeId, u64> = scan_all::<DebtCounts>(rows)?.collect::<Result<_, _>>()?;
+    tally.check(stored == counts, || format!("debts are counted as {stored:?} and are {counts:?}"));
+    Ok(())
+}
+
+fn compare_counters(rows: &dyn Rows, tally: &mut Tally) -> Result<(), Fault> {
+    let cluster = get::<Cluster>(rows, ())?.unwrap_or_else(ClusterRow::first);
+    let mut inline = 0;
+    for row in scan_all::<Inline>(rows)? {
+        inline += row?.1.len() as u64;
+    }
+    let events = scan_all::<Events>(rows)?.count() as u64;
+    let counted = [
+        ("inline bytes", cluster.inline_bytes, inline),
+        ("garbage", cluster.garbage, scan_all::<Garbages>(rows)?.count() as u64),
+        ("buckets", cluster.buckets, scan_all::<Buckets>(rows)?.count() as u64),
+        ("events", cluster.events, events),
+        ("places of events", scan_all::<EventOrder>(rows)?.count() as u64, events),
+    ];
+    for (what, says, has) in counted {
+        tally.check(says == has, || format!("{what}: counted {says}, there are {has}"));
+    }
+    Ok(())
+}

@@ -1,0 +1,7 @@
+//! The model as its users see it: commands in, replies, answers and rows out.
+
+mod format;
+mod listing;
+mod random;
+mod rules;
+mod world;
