@@ -6,6 +6,7 @@
 
 pub mod bad_input;
 pub mod client;
+pub mod conformance;
 pub mod daemons;
 pub mod sim;
 pub mod verify;
