@@ -5,5 +5,6 @@
 
 pub mod chunks;
 pub mod client;
+pub mod jobs;
 pub mod service;
 pub mod wire;

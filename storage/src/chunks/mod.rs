@@ -118,7 +118,6 @@ struct Shared {
     broke: Notify,
     closed: AtomicBool,
     repairs: Mutex<VecDeque<ChunkId>>,
-    repair_wanted: Notify,
     /// Room for bytes that wait for the writer.
     queue: Arc<Semaphore>,
     reads: Semaphore,
@@ -147,7 +146,6 @@ impl ChunkStore {
             broke: Notify::new(),
             closed: AtomicBool::new(false),
             repairs: Mutex::default(),
-            repair_wanted: Notify::new(),
             queue: Arc::new(Semaphore::new(2 * settings.batch_bytes_max())),
             reads: Semaphore::new(READS_MAX),
             free_bytes: AtomicU64::new(free_bytes),
@@ -229,6 +227,11 @@ impl ChunkStore {
     /// The next rotten chunk, taken off the queue.
     pub fn take_repair(&self) -> Option<ChunkId> {
         self.shared.repairs().pop_front()
+    }
+
+    /// Puts a chunk on the queue of [`ChunkStore::take_repair`].
+    pub fn report_rotten(&self, chunk: ChunkId) {
+        self.shared.report(chunk);
     }
 
     /// How the store does.
@@ -338,7 +341,6 @@ impl Shared {
             repairs.pop_front();
         }
         repairs.push_back(chunk);
-        self.repair_wanted.notify_one();
     }
 
     fn unavailable(&self, why: impl ToString) -> ChunkError {

@@ -1,0 +1,143 @@
+//! Removes the chunks of extents that nobody names or reads any more, from all owners; then their rows.
+//!
+//! One node does it, the one that leads; two that do it at once only do it twice.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use consensus::client::ask;
+use consensus::meta::command::{self, Command};
+use consensus::meta::model::Garbage;
+use consensus::meta::query::{Answer, Query};
+use fabric::ids::{BucketId, ChunkId, NodeId, Stamp};
+
+use super::copy::chunks_of;
+use super::{Job, JobContext, JobError, Next, wrong_answer};
+
+/// Rows of one unit.
+const ROWS_PER_STEP: u32 = 128;
+/// Chunks of one unit; an extent is not split, so one may exceed it alone.
+const CHUNKS_PER_STEP: u64 = 8192;
+/// Bodies that one command takes apart.
+const BODIES_PER_STEP: usize = 4;
+/// When there is nothing to collect, the next look is after this.
+const REST: Duration = Duration::from_secs(5);
+/// When owners do not answer, the next try is after this.
+const RETRY: Duration = Duration::from_secs(10);
+
+/// See the file's head.
+pub struct CollectGarbage;
+
+#[async_trait]
+impl Job for CollectGarbage {
+    fn name(&self) -> &'static str {
+        "collect_garbage"
+    }
+
+    async fn step(&mut self, cx: &JobContext) -> Result<Next, JobError> {
+        if !(cx.leads)() {
+            return Ok(Next::Rest(REST));
+        }
+        let Answer::Garbage(rows) = ask(&*cx.meta, Query::Garbage { limit: ROWS_PER_STEP }).await? else {
+            return Err(wrong_answer("garbage"));
+        };
+        let mut unit = Unit::default();
+        for (bucket, stamp, garbage) in rows {
+            unit.add(cx, (bucket, stamp), garbage).await?;
+        }
+        if unit.rows.is_empty() && unit.take_apart.is_empty() {
+            return Ok(Next::Rest(REST));
+        }
+        let silent = unit.delete(cx).await;
+        let done: Vec<_> = unit
+            .rows
+            .into_iter()
+            .filter(|(_, owners)| owners.is_disjoint(&silent))
+            .map(|(row, _)| row)
+            .collect();
+        if done.is_empty() && unit.take_apart.is_empty() {
+            return Ok(Next::Rest(RETRY));
+        }
+        metrics::counter!("fluffy_garbage_collected_total").increment(done.len() as u64);
+        let collect = command::CollectGarbage { done, take_apart: unit.take_apart };
+        cx.meta.propose(Command::CollectGarbage(collect)).await?;
+        Ok(Next::Again)
+    }
+}
+
+type Row = (BucketId, Stamp);
+
+#[derive(Default)]
+struct Unit {
+    /// Rows of extents with the nodes that must have confirmed.
+    rows: Vec<(Row, BTreeSet<NodeId>)>,
+    take_apart: Vec<Row>,
+    chunks: BTreeMap<NodeId, Vec<ChunkId>>,
+    count: u64,
+}
+
+impl Unit {
+    async fn add(&mut self, cx: &JobContext, row: Row, garbage: Garbage) -> Result<(), JobError> {
+        let extent = match garbage {
+            Garbage::Extent(extent) => extent,
+            Garbage::Body { .. } => {
+                if self.take_apart.len() < BODIES_PER_STEP {
+                    self.take_apart.push(row);
+                }
+                return Ok(());
+            }
+        };
+        let chunks = chunks_of(&extent);
+        if self.count > 0 && self.count + chunks > CHUNKS_PER_STEP {
+            return Ok(());
+        }
+        self.count += chunks;
+        let layout = cx.layout(extent.layout).await?;
+        let owners: BTreeSet<NodeId> = layout.owners_of(extent.id).iter().copied().collect();
+        for owner in &owners {
+            let ids = (0..chunks).map(|ordinal| extent.id.chunk(ordinal as u32));
+            self.chunks.entry(*owner).or_default().extend(ids);
+        }
+        self.rows.push((row, owners));
+        Ok(())
+    }
+
+    /// Deletes the chunks on all their owners. Returns the owners that did not confirm.
+    async fn delete(&mut self, cx: &JobContext) -> BTreeSet<NodeId> {
+        let calls = std::mem::take(&mut self.chunks).into_iter().map(|(node, chunks)| async move {
+            match cx.chunks.delete(node, chunks).await {
+                Ok(()) => None,
+                Err(error) => {
+                    tracing::debug!(%error, "delete garbage");
+                    Some(node)
+                }
+            }
+        });
+        futures::future::join_all(calls).await.into_iter().flatten().collect()
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::super::testing::{World, extent};
+    use super::*;
+
+    #[tokio::test]
+    async fn rows_go_only_after_every_owner_confirmed() {
+        let world = World::new(3);
+        let old = extent(1, 100, 40);
+        world.fill(&old, &[1, 2, 3]).await;
+        world.meta.release(&old);
+        world.chunks.silence(NodeId(3), true);
+        let step = CollectGarbage.step(&world.context(1)).await.unwrap();
+        assert!(matches!(step, Next::Rest(_)));
+        assert_eq!(world.meta.garbage_rows(), 1);
+        assert_eq!(world.chunks.count(NodeId(1)) + world.chunks.count(NodeId(2)), 0);
+        world.chunks.silence(NodeId(3), false);
+        assert_eq!(CollectGarbage.step(&world.context(1)).await.unwrap(), Next::Again);
+        assert_eq!((world.meta.garbage_rows(), world.chunks.count(NodeId(3))), (0, 0));
+        assert!(matches!(CollectGarbage.step(&world.context(1)).await.unwrap(), Next::Rest(_)));
+    }
+}

@@ -1,0 +1,85 @@
+//! Brings chunks of an extent here from nodes that hold them.
+
+use consensus::meta::model::Extent;
+use fabric::ids::{ChunkId, NodeId};
+use futures::{StreamExt, TryStreamExt};
+
+use super::{JobContext, JobError};
+use crate::client::{ChunkError, ChunkStat};
+
+/// Chunks that are brought at once; each is in memory.
+const AT_ONCE: usize = 4;
+
+/// Chunks of an extent.
+pub(super) fn chunks_of(extent: &Extent) -> u64 {
+    extent.bytes.div_ceil(u64::from(extent.chunk_bytes.max(1)))
+}
+
+/// Bytes that chunk `ordinal` of an extent must have.
+pub(super) fn bytes_of(extent: &Extent, ordinal: u64) -> u64 {
+    let chunk_bytes = u64::from(extent.chunk_bytes);
+    extent.bytes.saturating_sub(ordinal * chunk_bytes).min(chunk_bytes)
+}
+
+/// Nodes to copy an extent from: those that are confirmed first, then the other owners, who may hold a part.
+pub(super) fn sources(owners: &[NodeId], confirmed: u16, me: NodeId) -> Vec<NodeId> {
+    let (sure, perhaps): (Vec<_>, Vec<_>) = owners
+        .iter()
+        .enumerate()
+        .take(u16::BITS as usize)
+        .filter(|(_, node)| **node != me)
+        .partition(|(bit, _)| confirmed & (1 << bit) != 0);
+    sure.into_iter().chain(perhaps).map(|(_, node)| *node).collect()
+}
+
+/// Brings those of `chunks` here that are missing or rotten. Returns how many came.
+pub(super) async fn bring(
+    cx: &JobContext,
+    chunks: &[(ChunkId, u64)],
+    from: &[NodeId],
+) -> Result<u64, JobError> {
+    let here = cx.chunks.stat(cx.node, chunks.iter().map(|chunk| chunk.0).collect()).await?;
+    let missing = chunks.iter().zip(here).filter(|((_, bytes), stat)| {
+        // A chunk that is here under its seal is what its writer sent: other bytes were never accepted.
+        stat.as_ref().is_none_or(|stat| u64::from(stat.bytes) != *bytes)
+    });
+    let missing: Vec<(ChunkId, u64)> = missing.map(|(chunk, _)| *chunk).collect();
+    let count = missing.len() as u64;
+    let copies = missing.into_iter().map(|(chunk, bytes)| copy_one(cx, chunk, Some(bytes), from));
+    futures::stream::iter(copies).buffer_unordered(AT_ONCE).try_collect::<()>().await?;
+    Ok(count)
+}
+
+/// Copies one chunk here from the first source that has it. `bytes`: what it must have, where that is known.
+pub(super) async fn copy_one(
+    cx: &JobContext,
+    chunk: ChunkId,
+    bytes: Option<u64>,
+    from: &[NodeId],
+) -> Result<(), JobError> {
+    let mut failed = JobError::Other(format!("chunk {chunk} has no other owner"));
+    for node in from {
+        match fetch(cx, chunk, bytes, *node).await {
+            Ok((stat, body)) => return Ok(cx.chunks.put(cx.node, chunk, vec![body], stat.origin).await?),
+            Err(error) => failed = error.into(),
+        }
+    }
+    Err(failed)
+}
+
+async fn fetch(
+    cx: &JobContext,
+    chunk: ChunkId,
+    bytes: Option<u64>,
+    node: NodeId,
+) -> Result<(ChunkStat, bytes::Bytes), ChunkError> {
+    let stat = cx.chunks.stat(node, vec![chunk]).await?.pop().flatten().ok_or(ChunkError::NotFound(node))?;
+    if bytes.is_some_and(|bytes| bytes != u64::from(stat.bytes)) {
+        return Err(ChunkError::Corrupt(node));
+    }
+    let body = cx.chunks.get(node, chunk, 0, stat.bytes).await?;
+    if fabric::codec::crc32c(&[&body]) != stat.crc32c {
+        return Err(ChunkError::Corrupt(node));
+    }
+    Ok((stat, body))
+}

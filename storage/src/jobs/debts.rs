@@ -1,0 +1,142 @@
+//! Pays what this node owes: copies of extents that it did not hold in full when they were committed.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use consensus::client::ask;
+use consensus::meta::command::{Command, PayDebts};
+use consensus::meta::model::{Extent, Home};
+use consensus::meta::query::{Answer, Query};
+use fabric::ids::ExtentId;
+
+use super::copy::{bring, bytes_of, chunks_of, sources};
+use super::{Job, JobContext, JobError, Next, wrong_answer};
+
+/// Debts of one unit.
+const DEBTS_PER_STEP: u32 = 64;
+/// Chunks of one unit, looked at or copied.
+const CHUNKS_PER_STEP: u64 = 64;
+/// When nothing is owed, the next look is after this.
+const REST: Duration = Duration::from_secs(2);
+
+/// See the file's head.
+#[derive(Default)]
+pub struct Debts {
+    /// Behind this one in the present round. Debts that could not be paid wait for the next round.
+    after: Option<(Home, ExtentId)>,
+    /// Chunks of the first extent behind it that are here already.
+    done_chunks: u64,
+}
+
+#[async_trait]
+impl Job for Debts {
+    fn name(&self) -> &'static str {
+        "debts"
+    }
+
+    async fn step(&mut self, cx: &JobContext) -> Result<Next, JobError> {
+        let question = Query::Debts { node: cx.node, after: self.after.clone(), limit: DEBTS_PER_STEP };
+        let Answer::Debts(owed) = ask(&*cx.meta, question).await? else {
+            return Err(wrong_answer("debts"));
+        };
+        if owed.is_empty() {
+            *self = Debts::default();
+            return Ok(Next::Rest(REST));
+        }
+        let (mut paid, mut failed) = (Vec::new(), None);
+        let mut left = CHUNKS_PER_STEP;
+        for (home, extent) in owed {
+            match self.pay(cx, &extent, &mut left).await {
+                Ok(true) => paid.push((home.clone(), extent.id)),
+                Ok(false) => break, // This unit is used up; the next one goes on with this extent.
+                Err(error) => failed = Some(error),
+            }
+            self.after = Some((home, extent.id));
+            self.done_chunks = 0;
+        }
+        if !paid.is_empty() {
+            metrics::counter!("fluffy_debts_paid_total").increment(paid.len() as u64);
+            cx.meta.propose(Command::PayDebts(PayDebts { node: cx.node, extents: paid })).await?;
+        }
+        failed.map_or(Ok(Next::Again), Err)
+    }
+}
+
+impl Debts {
+    /// Brings an extent here, `left` chunks at most. `true` when all of it is here.
+    async fn pay(&mut self, cx: &JobContext, extent: &Extent, left: &mut u64) -> Result<bool, JobError> {
+        let layout = cx.layout(extent.layout).await?;
+        let from = sources(layout.owners_of(extent.id), extent.confirmed, cx.node);
+        let end = chunks_of(extent);
+        while self.done_chunks < end {
+            if *left == 0 {
+                return Ok(false);
+            }
+            let until = end.min(self.done_chunks + *left);
+            let some: Vec<_> = (self.done_chunks..until)
+                .map(|ordinal| (extent.id.chunk(ordinal as u32), bytes_of(extent, ordinal)))
+                .collect();
+            bring(cx, &some, &from).await?;
+            *left -= some.len() as u64;
+            self.done_chunks = until;
+        }
+        Ok(true)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use fabric::ids::NodeId;
+
+    use super::super::testing::{World, extent};
+    use super::*;
+    use crate::client::{ChunkError, Chunks};
+
+    #[tokio::test]
+    async fn copies_what_is_missing_and_says_so() {
+        let world = World::new(3);
+        // Node 1 owes two extents: it holds a part of one, and nobody answers for the other's second chunk.
+        let (good, lost) = (extent(1, 200, 64), extent(2, 100, 64));
+        world.fill(&good, &[2, 3]).await;
+        world.fill(&lost, &[2]).await;
+        world.chunks.put(NodeId(1), good.id.chunk(1), vec![world.body(&good, 1)], None).await.unwrap();
+        world.chunks.delete(NodeId(2), vec![lost.id.chunk(1)]).await.unwrap();
+        world.meta.owe(&good);
+        world.meta.owe(&lost);
+
+        let mut job = Debts::default();
+        assert!(job.step(&world.context(1)).await.is_err(), "the extent without a source fails this round");
+        assert_eq!(world.meta.paid(), [good.id]);
+        for ordinal in 0..4 {
+            let expected = world.body(&good, ordinal);
+            let got =
+                world.chunks.get(NodeId(1), good.id.chunk(ordinal as u32), 0, expected.len() as u32).await;
+            assert_eq!(got.unwrap(), expected);
+        }
+        assert!(matches!(job.step(&world.context(1)).await, Ok(Next::Rest(_))), "the round is over");
+        // The source comes back: the next round pays.
+        world.chunks.put(NodeId(3), lost.id.chunk(1), vec![world.body(&lost, 1)], None).await.unwrap();
+        assert_eq!(job.step(&world.context(1)).await.unwrap(), Next::Again);
+        assert_eq!(world.meta.paid(), [good.id, lost.id]);
+    }
+
+    #[tokio::test]
+    async fn a_large_extent_takes_several_units() {
+        let world = World::new(3);
+        let large = extent(1, 150, 1);
+        world.fill(&large, &[2]).await;
+        world.meta.owe(&large);
+        let mut job = Debts::default();
+        for _ in 0..2 {
+            assert_eq!(job.step(&world.context(1)).await.unwrap(), Next::Again);
+            assert!(world.meta.paid().is_empty());
+        }
+        assert_eq!(job.step(&world.context(1)).await.unwrap(), Next::Again);
+        assert_eq!(world.meta.paid(), [large.id]);
+        let last = large.id.chunk(149);
+        assert_eq!(world.chunks.get(NodeId(1), last, 0, 1).await.unwrap(), world.body(&large, 149));
+        let none = world.chunks.get(NodeId(3), last, 0, 1).await;
+        assert!(matches!(none, Err(ChunkError::NotFound(_))));
+    }
+}

@@ -1,0 +1,269 @@
+//! Metadata and chunks in memory, for the tests of jobs.
+#![allow(clippy::unwrap_used)]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use consensus::client::{Meta, MetaError, ReadGuard, WriteGuard};
+use consensus::meta::command::{Command, Done};
+use consensus::meta::model::{Extent, Garbage, Home, Session, SessionKind};
+use consensus::meta::query::{Answer, Answered, Query};
+use fabric::codec::crc32c;
+use fabric::env::SystemEnv;
+use fabric::ids::{BucketId, ChunkId, ExtentId, LayoutVersion, NodeId, SessionId, Stamp};
+use fabric::placement::Layout;
+
+use super::JobContext;
+use crate::client::{ChunkError, ChunkOrigin, ChunkStat, Chunks};
+
+const SESSION: SessionId = SessionId { epoch: 1, number: 1 };
+
+pub(super) fn extent(number: u64, bytes: u64, chunk_bytes: u32) -> Extent {
+    let id = ExtentId::new(0, SESSION, number);
+    Extent { id, bytes, chunk_bytes, layout: LayoutVersion(1), confirmed: 0b110 }
+}
+
+fn home() -> Home {
+    Home { bucket: BucketId(1), key: "key".parse().unwrap() }
+}
+
+/// Nodes 1 to n that own everything.
+pub(super) struct World {
+    pub(super) meta: Arc<FakeMeta>,
+    pub(super) chunks: Arc<FakeChunks>,
+}
+
+impl World {
+    pub(super) fn new(nodes: u16) -> World {
+        let owners = (1..=nodes).map(NodeId).collect();
+        let layout = Layout { version: LayoutVersion(1), partitions: vec![owners] };
+        let state = MetaState { session: Some((0, u64::MAX)), ..MetaState::default() };
+        let meta = Arc::new(FakeMeta { layout, state: Mutex::new(state) });
+        World { meta, chunks: Arc::default() }
+    }
+
+    pub(super) fn context(&self, node: u16) -> JobContext {
+        let env = Arc::new(SystemEnv::default());
+        JobContext::new(env, NodeId(node), self.meta.clone(), self.chunks.clone(), Box::new(|| true))
+    }
+
+    pub(super) fn body(&self, extent: &Extent, ordinal: u64) -> Bytes {
+        let bytes = super::copy::bytes_of(extent, ordinal) as usize;
+        vec![extent.id.number() as u8 ^ ordinal as u8; bytes].into()
+    }
+
+    pub(super) async fn fill(&self, extent: &Extent, nodes: &[u16]) {
+        for node in nodes {
+            for ordinal in 0..super::copy::chunks_of(extent) {
+                let origin = (ordinal == 0).then(|| ChunkOrigin {
+                    bucket: BucketId(1),
+                    bucket_name: "bucket".parse().unwrap(),
+                    key: "key".parse().unwrap(),
+                    part: None,
+                    headers: Vec::new(),
+                    wrapped_key: None,
+                });
+                let chunk = extent.id.chunk(ordinal as u32);
+                self.chunks
+                    .put(NodeId(*node), chunk, vec![self.body(extent, ordinal)], origin)
+                    .await
+                    .unwrap();
+            }
+        }
+    }
+}
+
+#[derive(Default)]
+struct MetaState {
+    debts: Vec<Extent>,
+    paid: Vec<ExtentId>,
+    garbage: BTreeMap<u64, Extent>,
+    named: BTreeSet<ExtentId>,
+    /// Oldest write and oldest read of the one session, while it lives.
+    session: Option<(u64, u64)>,
+}
+
+pub(super) struct FakeMeta {
+    layout: Layout,
+    state: Mutex<MetaState>,
+}
+
+impl FakeMeta {
+    pub(super) fn owe(&self, extent: &Extent) {
+        self.state.lock().unwrap().debts.push(extent.clone());
+    }
+
+    pub(super) fn paid(&self) -> Vec<ExtentId> {
+        self.state.lock().unwrap().paid.clone()
+    }
+
+    pub(super) fn release(&self, extent: &Extent) {
+        self.state.lock().unwrap().garbage.insert(extent.id.number(), extent.clone());
+    }
+
+    pub(super) fn garbage_rows(&self) -> usize {
+        self.state.lock().unwrap().garbage.len()
+    }
+
+    pub(super) fn name(&self, extent: &Extent) {
+        self.state.lock().unwrap().named.insert(extent.id);
+    }
+
+    pub(super) fn set_session(&self, marks: Option<(u64, u64)>) {
+        self.state.lock().unwrap().session = marks;
+    }
+}
+
+#[async_trait]
+impl Meta for FakeMeta {
+    async fn propose(&self, command: Command) -> Result<Done, MetaError> {
+        let mut state = self.state.lock().unwrap();
+        match command {
+            Command::PayDebts(pay) => {
+                for (_, extent) in pay.extents {
+                    state.debts.retain(|owed| owed.id != extent);
+                    state.paid.push(extent);
+                }
+            }
+            Command::CollectGarbage(collect) => {
+                collect.done.iter().for_each(|(_, stamp)| {
+                    state.garbage.remove(&stamp.index);
+                });
+            }
+            other => return Err(MetaError::Unavailable(format!("{other:?}"))),
+        }
+        Ok(Done::Nothing)
+    }
+
+    async fn query(&self, query: Query) -> Result<Answered, MetaError> {
+        let state = self.state.lock().unwrap();
+        let answer = match query {
+            Query::Layout(_) => Answer::Layout(Some(self.layout.clone())),
+            Query::Debts { after, .. } => {
+                let behind = |owed: &&Extent| after.as_ref().is_none_or(|(_, id)| owed.id > *id);
+                Answer::Debts(state.debts.iter().filter(behind).map(|owed| (home(), owed.clone())).collect())
+            }
+            Query::Garbage { .. } => Answer::Garbage(
+                state
+                    .garbage
+                    .iter()
+                    .map(|(index, extent)| {
+                        let stamp = Stamp { epoch: 1, index: *index, ordinal: 0 };
+                        (BucketId(1), stamp, Garbage::Extent(extent.clone()))
+                    })
+                    .collect(),
+            ),
+            Query::Sessions => Answer::Sessions(
+                state
+                    .session
+                    .iter()
+                    .map(|(oldest_write, oldest_read)| {
+                        let session = Session {
+                            kind: SessionKind::Gateway,
+                            lowest_open: 0,
+                            oldest_write: *oldest_write,
+                            oldest_read: *oldest_read,
+                            pinned: Vec::new(),
+                            nonce: 0,
+                        };
+                        (SESSION, session)
+                    })
+                    .collect(),
+            ),
+            Query::Named(extents) => {
+                Answer::Named(extents.iter().map(|(_, extent)| state.named.contains(extent)).collect())
+            }
+            other => return Err(MetaError::Unavailable(format!("{other:?}"))),
+        };
+        Ok(Answered { index: 100, answer: Ok(answer) })
+    }
+
+    async fn begin_write(&self) -> Result<WriteGuard, MetaError> {
+        Err(MetaError::Unavailable("jobs do not write objects".to_string()))
+    }
+
+    fn begin_read(&self) -> ReadGuard {
+        ReadGuard::new(Box::new(()))
+    }
+}
+
+#[derive(Default)]
+pub(super) struct FakeChunks {
+    stored: Mutex<BTreeMap<NodeId, BTreeMap<ChunkId, (Bytes, Option<ChunkOrigin>)>>>,
+    silent: Mutex<BTreeSet<NodeId>>,
+}
+
+impl FakeChunks {
+    pub(super) fn silence(&self, node: NodeId, silent: bool) {
+        let mut nodes = self.silent.lock().unwrap();
+        if silent {
+            nodes.insert(node)
+        } else {
+            nodes.remove(&node)
+        };
+    }
+
+    pub(super) fn count(&self, node: NodeId) -> usize {
+        self.stored.lock().unwrap().get(&node).map_or(0, BTreeMap::len)
+    }
+
+    pub(super) fn get_now(&self, node: NodeId, chunk: ChunkId) -> bool {
+        self.stored.lock().unwrap().get(&node).is_some_and(|chunks| chunks.contains_key(&chunk))
+    }
+
+    fn on<T>(
+        &self,
+        node: NodeId,
+        run: impl FnOnce(&mut BTreeMap<ChunkId, (Bytes, Option<ChunkOrigin>)>) -> T,
+    ) -> Result<T, ChunkError> {
+        if self.silent.lock().unwrap().contains(&node) {
+            return Err(ChunkError::Unavailable(node, "silent".to_string()));
+        }
+        Ok(run(self.stored.lock().unwrap().entry(node).or_default()))
+    }
+}
+
+fn stat(id: ChunkId, (bytes, origin): &(Bytes, Option<ChunkOrigin>)) -> ChunkStat {
+    ChunkStat { id, bytes: bytes.len() as u32, crc32c: crc32c(&[bytes]), origin: origin.clone() }
+}
+
+#[async_trait]
+impl Chunks for FakeChunks {
+    async fn put(
+        &self,
+        node: NodeId,
+        chunk: ChunkId,
+        bytes: Vec<Bytes>,
+        origin: Option<ChunkOrigin>,
+    ) -> Result<(), ChunkError> {
+        self.on(node, |chunks| drop(chunks.insert(chunk, (bytes.concat().into(), origin))))
+    }
+
+    async fn get(&self, node: NodeId, chunk: ChunkId, offset: u32, bytes: u32) -> Result<Bytes, ChunkError> {
+        let found = self.on(node, |chunks| chunks.get(&chunk).cloned())?;
+        let (body, _) = found.ok_or(ChunkError::NotFound(node))?;
+        Ok(body.slice(offset as usize..(offset + bytes) as usize))
+    }
+
+    async fn delete(&self, node: NodeId, chunks: Vec<ChunkId>) -> Result<(), ChunkError> {
+        self.on(node, |stored| chunks.iter().for_each(|chunk| drop(stored.remove(chunk))))
+    }
+
+    async fn stat(&self, node: NodeId, chunks: Vec<ChunkId>) -> Result<Vec<Option<ChunkStat>>, ChunkError> {
+        self.on(node, |stored| chunks.iter().map(|id| stored.get(id).map(|found| stat(*id, found))).collect())
+    }
+
+    async fn scan(
+        &self,
+        node: NodeId,
+        after: Option<ChunkId>,
+        limit: u32,
+    ) -> Result<Vec<ChunkStat>, ChunkError> {
+        self.on(node, |stored| {
+            let behind = stored.iter().filter(|(id, _)| after.is_none_or(|after| **id > after));
+            behind.take(limit as usize).map(|(id, found)| stat(*id, found)).collect()
+        })
+    }
+}
