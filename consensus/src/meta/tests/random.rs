@@ -1,1 +1,424 @@
-//! To come.
+//! Random commands against a plain model: a map of keys to what a client wrote. Replies, answers and the audit of
+//! all rows have to agree, with retries, conditions, copies, uploads, debts and collection in between.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use fabric::ids::{ExtentId, NodeId, Stamp};
+use fabric::limits::PART_BYTES_MIN;
+use proptest::prelude::*;
+
+use super::world::{World, cases, etag, key};
+use crate::meta::command::*;
+use crate::meta::model::*;
+use crate::meta::query::{Answer, BodyView, List, PageEntry, Query, Want};
+
+/// One step; small numbers choose keys, uploads and earlier entries.
+#[derive(Debug, Clone)]
+enum Step {
+    Put { key: u8, size: Size, condition: Condition, tag: u8 },
+    Copy { from: u8, to: u8, replace: bool, condition: Condition },
+    Delete { key: u8, condition: Condition },
+    CreateUpload { key: u8 },
+    PutPart { upload: u8, number: u16, size: Size },
+    Complete { upload: u8, skip: u16 },
+    Abort { upload: u8 },
+    Retry { entry: u8 },
+    RaiseLowestOpen,
+    PayDebts { node: u16 },
+    Collect,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Size {
+    None,
+    Small,
+    Large,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Condition {
+    None,
+    Absent,
+    Present,
+    Current,
+    Wrong,
+}
+
+fn size() -> impl Strategy<Value = Size> {
+    prop_oneof![1 => Just(Size::None), 2 => Just(Size::Small), 3 => Just(Size::Large)]
+}
+
+fn condition() -> impl Strategy<Value = Condition> {
+    prop_oneof![
+        5 => Just(Condition::None),
+        1 => Just(Condition::Absent),
+        1 => Just(Condition::Present),
+        1 => Just(Condition::Current),
+        1 => Just(Condition::Wrong),
+    ]
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let key = || 0..5_u8;
+    prop_oneof![
+        6 => (key(), size(), condition(), any::<u8>())
+            .prop_map(|(key, size, condition, tag)| Step::Put { key, size, condition, tag }),
+        4 => (key(), key(), any::<bool>(), condition())
+            .prop_map(|(from, to, replace, condition)| Step::Copy { from, to, replace, condition }),
+        4 => (key(), condition()).prop_map(|(key, condition)| Step::Delete { key, condition }),
+        2 => key().prop_map(|key| Step::CreateUpload { key }),
+        5 => (any::<u8>(), 1..5_u16, size()).prop_map(|(upload, number, size)| Step::PutPart { upload, number, size }),
+        3 => (any::<u8>(), 0..8_u16).prop_map(|(upload, skip)| Step::Complete { upload, skip }),
+        1 => any::<u8>().prop_map(|upload| Step::Abort { upload }),
+        3 => any::<u8>().prop_map(|entry| Step::Retry { entry }),
+        1 => Just(Step::RaiseLowestOpen),
+        1 => (1..4_u16).prop_map(|node| Step::PayDebts { node }),
+        2 => Just(Step::Collect),
+    ]
+}
+
+/// What a client knows of an object.
+#[derive(Debug, Clone, PartialEq)]
+struct Known {
+    etag: Etag,
+    content: Content,
+    user: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+enum Content {
+    Text(Bytes),
+    Extents(Vec<(ExtentId, u64)>),
+}
+
+/// An upload: its key and, while it is open, its parts.
+struct KnownUpload {
+    key: String,
+    id: Stamp,
+    parts: Option<BTreeMap<u16, Option<(ExtentId, u64)>>>,
+}
+
+struct Run {
+    world: World,
+    objects: BTreeMap<String, Known>,
+    uploads: Vec<KnownUpload>,
+    entries: Vec<(u64, Command, Reply)>,
+}
+
+fn name(key: u8) -> String {
+    ["a", "a/b", "a/c", "b", "é"][usize::from(key)].to_string()
+}
+
+impl Run {
+    fn new() -> Run {
+        Run { world: World::new(), objects: BTreeMap::new(), uploads: Vec::new(), entries: Vec::new() }
+    }
+
+    fn apply(&mut self, command: Command) -> Reply {
+        let reply = self.world.run(command.clone());
+        self.entries.push((self.world.sequence, command, reply.clone()));
+        reply
+    }
+
+    /// The condition as a command has it, and the refusal that it earns on `key`.
+    fn expect(&self, key: &str, condition: Condition) -> (Expect, Option<Reject>) {
+        let current = self.objects.get(key);
+        let tag = |condition| Expect { etag: Some(condition), ..Expect::default() };
+        let missing = || current.is_none().then_some(Reject::NoSuchKey);
+        match condition {
+            Condition::None => (Expect::default(), None),
+            Condition::Absent => {
+                let refused = current.is_some().then_some(Reject::PreconditionFailed);
+                (Expect { absent: true, ..Expect::default() }, refused)
+            }
+            Condition::Present => (tag(EtagCondition::Any), missing()),
+            Condition::Current => {
+                let etag = current.map_or(etag(0), |known| known.etag);
+                (tag(EtagCondition::OneOf(vec![etag])), missing())
+            }
+            Condition::Wrong => {
+                let refused = missing().or(Some(Reject::PreconditionFailed));
+                (tag(EtagCondition::OneOf(vec![Etag::Multipart([0xEE; 16], 9)])), refused)
+            }
+        }
+    }
+
+    fn step(&mut self, step: &Step) {
+        match *step {
+            Step::Put { key, size, condition, tag } => self.put(&name(key), size, condition, tag),
+            Step::Copy { from, to, replace, condition } => {
+                self.copy(&name(from), &name(to), replace, condition)
+            }
+            Step::Delete { key, condition } => self.delete(&name(key), condition),
+            Step::CreateUpload { key } => {
+                let id = self.world.create_upload(&name(key));
+                self.uploads.push(KnownUpload { key: name(key), id, parts: Some(BTreeMap::new()) });
+            }
+            Step::PutPart { upload, number, size } => self.put_part(upload, number, size),
+            Step::Complete { upload, skip } => self.complete(upload, skip),
+            Step::Abort { upload } => self.abort(upload),
+            Step::Retry { entry } => self.retry(entry),
+            Step::RaiseLowestOpen => {
+                self.world.lowest_open = self.world.sequence + 1;
+                let oldest_read = self.world.index;
+                let renew = RenewSession { oldest_write: 0, oldest_read, pinned: Vec::new() };
+                self.apply(Command::RenewSession(renew));
+            }
+            Step::PayDebts { node } => self.pay_debts(NodeId(node)),
+            Step::Collect => self.collect(),
+        }
+    }
+
+    fn put(&mut self, name: &str, size: Size, condition: Condition, tag: u8) {
+        let (body, content) = match size {
+            Size::None => (NewBody::Inline(Bytes::new()), Content::Text(Bytes::new())),
+            Size::Small => {
+                let text = Bytes::from(format!("text {tag}"));
+                (NewBody::Inline(text.clone()), Content::Text(text))
+            }
+            Size::Large => {
+                let confirmed = [0b111, 0b110, 0b101, 0b011][usize::from(tag) % 4];
+                let extent = Extent { confirmed, ..self.world.extent(100_000) };
+                let content = Content::Extents(vec![(extent.id, extent.bytes)]);
+                (NewBody::Extent(extent), content)
+            }
+        };
+        let (expect, refused) = self.expect(name, condition);
+        let put = PutObject { expect, etag: etag(tag), ..self.world.put(name, body) };
+        self.stored(name, refused, Command::PutObject(put), Known { etag: etag(tag), content, user: None });
+    }
+
+    fn copy(&mut self, from: &str, to: &str, replace: bool, condition: Condition) {
+        let (expect, mut refused) = self.expect(to, condition);
+        let source = self.objects.get(from).cloned();
+        if refused.is_none() && from == to && !replace {
+            refused = Some(Reject::CopyOntoItself);
+        }
+        if source.is_none() {
+            refused = Some(Reject::NoSuchKey);
+        }
+        let text = format!("copy {}", self.world.index);
+        let user = [("k".to_string(), text.clone())].into();
+        let attributes = replace.then(|| Attributes { user, ..Attributes::default() });
+        let copy = CopyObject { expect, attributes, ..self.world.copy(from, to) };
+        let mut known =
+            source.unwrap_or(Known { etag: etag(0), content: Content::Text(Bytes::new()), user: None });
+        if replace {
+            known.user = Some(text);
+        }
+        self.stored(to, refused, Command::CopyObject(copy), known);
+    }
+
+    fn stored(&mut self, name: &str, refused: Option<Reject>, command: Command, known: Known) {
+        match (self.apply(command), refused) {
+            (Reply::Done(Done::Stored(stored)), None) => {
+                assert_eq!(stored.etag, known.etag);
+                self.objects.insert(name.to_string(), known);
+            }
+            (Reply::Rejected(reject), Some(refused)) => assert_eq!(reject, refused),
+            (reply, refused) => panic!("{reply:?}, expected {refused:?}"),
+        }
+    }
+
+    fn delete(&mut self, name: &str, condition: Condition) {
+        let (expect, refused) = self.expect(name, condition);
+        let keys = vec![DeleteKey { key: key(name), version: None, expect }];
+        let delete = DeleteObjects { bucket: self.world.bucket, keys, origin: Origin::default() };
+        let outcome = refused.map_or(Ok(DeletedKey::default()), Err);
+        if outcome.is_ok() {
+            self.objects.remove(name);
+        }
+        assert_eq!(self.apply(Command::DeleteObjects(delete)), Reply::Done(Done::Deleted(vec![outcome])));
+    }
+
+    fn put_part(&mut self, upload: u8, number: u16, size: Size) {
+        let Some(place) = self.upload(upload) else { return };
+        let bytes = match size {
+            Size::None => 0,
+            Size::Small => 10,
+            Size::Large => PART_BYTES_MIN,
+        };
+        let (name, id) = (self.uploads[place].key.clone(), self.uploads[place].id);
+        let part = self.world.part(&name, id, number, bytes);
+        let extent = part.extent.as_ref().map(|extent| (extent.id, extent.bytes));
+        let reply = self.apply(Command::PutPart(part));
+        match &mut self.uploads[place].parts {
+            Some(parts) => {
+                assert!(matches!(reply, Reply::Done(Done::Part(_))));
+                parts.insert(number, extent);
+            }
+            None => assert_eq!(reply, Reply::Rejected(Reject::NoSuchUpload)),
+        }
+    }
+
+    /// Completes with all parts but the one that is skipped.
+    fn complete(&mut self, upload: u8, skip: u16) {
+        let Some(place) = self.upload(upload) else { return };
+        let (name, id) = (self.uploads[place].key.clone(), self.uploads[place].id);
+        let Some(parts) = self.uploads[place].parts.clone() else { return };
+        let chosen: Vec<_> = parts.into_iter().filter(|(number, _)| *number != skip).collect();
+        let numbers: Vec<u16> = chosen.iter().map(|(number, _)| *number).collect();
+        let command = Command::CompleteUpload(self.world.complete(&name, id, &numbers));
+        let before_last = &chosen[..chosen.len().saturating_sub(1)];
+        let small =
+            before_last.iter().any(|(_, extent)| extent.is_none_or(|(_, bytes)| bytes < PART_BYTES_MIN));
+        match self.apply(command.clone()) {
+            Reply::Done(Done::Stored(stored)) => {
+                assert!(!chosen.is_empty() && !small);
+                let content = Content::Extents(chosen.iter().filter_map(|(_, extent)| *extent).collect());
+                self.objects.insert(name, Known { etag: stored.etag, content, user: None });
+                self.uploads[place].parts = None;
+                assert_eq!(self.apply(command), Reply::Done(Done::Stored(stored)));
+            }
+            Reply::Rejected(Reject::Malformed(_)) => assert!(chosen.is_empty()),
+            Reply::Rejected(Reject::PartTooSmall { .. }) => assert!(small),
+            reply => panic!("{reply:?}"),
+        }
+    }
+
+    fn abort(&mut self, upload: u8) {
+        let Some(place) = self.upload(upload) else { return };
+        let KnownUpload { key: name, id, parts } = &mut self.uploads[place];
+        let open = parts.take().is_some();
+        let abort = AbortUpload { bucket: self.world.bucket, key: key(name), upload: *id };
+        let reply = self.apply(Command::AbortUpload(abort));
+        let expected = if open { Reply::Done(Done::Nothing) } else { Reply::Rejected(Reject::NoSuchUpload) };
+        assert_eq!(reply, expected);
+    }
+
+    fn upload(&self, number: u8) -> Option<usize> {
+        (!self.uploads.is_empty()).then(|| usize::from(number) % self.uploads.len())
+    }
+
+    /// An entry that arrives again changes nothing: it gets its first reply, or none once it was given up.
+    fn retry(&mut self, entry: u8) {
+        if self.entries.is_empty() {
+            return;
+        }
+        let (sequence, command, reply) = self.entries[usize::from(entry) % self.entries.len()].clone();
+        let late = sequence < self.world.lowest_open && sequence < self.world.sequence;
+        match self.world.apply(self.world.session, sequence, command) {
+            Reply::TooLate => assert!(late),
+            again => assert_eq!(again, reply),
+        }
+    }
+
+    fn pay_debts(&mut self, node: NodeId) {
+        let Ok(Answer::Debts(debts)) = self.world.ask(Query::Debts { node, after: None, limit: 3 }) else {
+            panic!()
+        };
+        let extents = debts.into_iter().map(|(home, extent)| (home, extent.id)).collect();
+        self.apply(Command::PayDebts(PayDebts { node, extents }));
+    }
+
+    fn collect(&mut self) {
+        let oldest_read = self.world.index;
+        self.apply(Command::RenewSession(RenewSession { oldest_write: 0, oldest_read, pinned: Vec::new() }));
+        let Ok(Answer::Garbage(garbage)) = self.world.ask(Query::Garbage { limit: 4 }) else { panic!() };
+        let (mut done, mut take_apart) = (Vec::new(), Vec::new());
+        for (bucket, stamp, garbage) in garbage {
+            match garbage {
+                Garbage::Extent(_) => done.push((bucket, stamp)),
+                Garbage::Body { .. } => take_apart.push((bucket, stamp)),
+            }
+        }
+        self.apply(Command::CollectGarbage(CollectGarbage { done, take_apart }));
+    }
+
+    fn compare(&self) {
+        self.world.audit();
+        for number in 0..5 {
+            let name = name(number);
+            assert_eq!(self.read(&name), self.objects.get(&name).cloned(), "{name}");
+        }
+        let list = List {
+            bucket: self.world.bucket,
+            prefix: String::new(),
+            delimiter: String::new(),
+            after: String::new(),
+            limit: 1000,
+        };
+        let Ok(Answer::List(page)) = self.world.ask(Query::List(list)) else { panic!() };
+        let listed = page.entries.iter().map(|entry| match entry {
+            PageEntry::Item(key, object) => (key.as_str(), object.etag),
+            PageEntry::Prefix(prefix) => panic!("{prefix}"),
+        });
+        let known = self.objects.iter().map(|(name, known)| (name.as_str(), known.etag));
+        assert_eq!(listed.collect::<Vec<_>>(), known.collect::<Vec<_>>());
+    }
+
+    fn read(&self, name: &str) -> Option<Known> {
+        let query =
+            Query::Object { bucket: self.world.bucket, key: key(name), version: None, want: Want::Body };
+        let view = match self.world.ask(query) {
+            Ok(Answer::Object(view)) => view,
+            Err(Reject::NoSuchKey) => return None,
+            answer => panic!("{answer:?}"),
+        };
+        let content = match view.body {
+            BodyView::Inline(payload) => Content::Text(payload),
+            BodyView::Pieces(pieces) => {
+                Content::Extents(pieces.iter().map(|piece| (piece.extent.id, piece.bytes)).collect())
+            }
+            BodyView::NotAsked => panic!(),
+        };
+        let user = view.object.attributes.user.get("k").cloned();
+        Some(Known { etag: view.object.etag, content, user })
+    }
+}
+
+proptest! {
+    #![proptest_config(cases(150))]
+
+    #[test]
+    fn random_commands_agree_with_the_model(steps in proptest::collection::vec(step(), 1..80)) {
+        let mut run = Run::new();
+        for (number, step) in steps.iter().enumerate() {
+            run.step(step);
+            if number % 8 == 0 {
+                run.compare();
+            }
+        }
+        run.compare();
+    }
+
+    #[test]
+    fn versions_leave_the_rows_in_agreement(
+        steps in proptest::collection::vec((0..3_u8, 0..8_u8, any::<u8>()), 1..60),
+    ) {
+        let mut world = World::new();
+        let mut stamps = Vec::new();
+        for (key, what, which) in steps {
+            let name = name(key);
+            let version = match what {
+                0 | 1 => {
+                    let versioning = if what == 0 { Versioning::Enabled } else { Versioning::Suspended };
+                    world.set_versioning(versioning);
+                    continue;
+                }
+                2 => {
+                    world.put_extent(&name);
+                    stamps.push(Stamp { epoch: 1, index: world.index, ordinal: 0 });
+                    continue;
+                }
+                3 => {
+                    world.run(Command::CopyObject(world.copy(&self::name(which % 3), &name)));
+                    stamps.push(Stamp { epoch: 1, index: world.index, ordinal: 0 });
+                    continue;
+                }
+                4 => Some(VersionSelector::Null),
+                5 if !stamps.is_empty() => Some(VersionSelector::Stamp(stamps[usize::from(which) % stamps.len()])),
+                6 => {
+                    stamps.push(world.put_inline(&name, "x").stamp);
+                    continue;
+                }
+                _ => None,
+            };
+            world.delete_one(&name, version);
+            stamps.push(Stamp { epoch: 1, index: world.index, ordinal: 0 });
+            world.audit();
+        }
+        world.audit();
+    }
+}
