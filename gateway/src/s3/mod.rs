@@ -4,16 +4,19 @@
 //! and only then run. The body streams past every digest and signature before anything becomes visible.
 
 pub mod auth;
+pub mod bodies;
 pub mod checksum;
 mod chunked;
 pub mod conditions;
 pub mod error;
 pub mod headers;
+pub mod listing;
 pub mod op;
 pub mod ops;
 pub mod path;
 pub mod payload;
 pub mod range;
+pub mod reading;
 pub mod request;
 pub mod response;
 pub mod route;
@@ -21,6 +24,7 @@ pub mod service;
 #[cfg(test)]
 pub mod testing;
 pub mod time;
+pub mod versions;
 pub mod xml;
 
 pub use error::{BoxError, Code, S3Error, S3Result};

@@ -53,6 +53,11 @@ impl XmlWriter {
         self.close(name);
     }
 
+    /// The text of the element that is open, escaped.
+    pub fn content(&mut self, text: &str) {
+        escape_into(&mut self.out, text);
+    }
+
     /// An element with something that prints (numbers, flags); escaped like every text.
     pub fn value(&mut self, name: &str, value: impl std::fmt::Display) {
         self.text(name, &value.to_string());

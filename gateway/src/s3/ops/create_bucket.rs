@@ -1,0 +1,89 @@
+//! CreateBucket. Creating it again is fine for its owner in us-east-1, and a conflict elsewhere, as on AWS.
+
+use async_trait::async_trait;
+use consensus::client::MetaError;
+use consensus::meta::command::{Command, CreateBucket as CreateCommand, Reject};
+use http::Method;
+use http::header::LOCATION;
+
+use crate::s3::error::{Code, S3Result};
+use crate::s3::op::{Action, BodyRule, Context, Op};
+use crate::s3::request::Request;
+use crate::s3::response::Response;
+use crate::s3::route::Route;
+use crate::s3::xml::create_bucket_location;
+
+/// More than the one element of the document ever takes.
+const DOCUMENT_BYTES_MAX: usize = 64 << 10;
+
+/// See the module.
+pub struct CreateBucket;
+
+#[async_trait]
+impl Op for CreateBucket {
+    fn name(&self) -> &'static str {
+        "CreateBucket"
+    }
+
+    fn route(&self) -> Route {
+        Route::bucket(Method::PUT)
+    }
+
+    fn action(&self) -> Action {
+        Action::CreateBucket
+    }
+
+    fn body(&self) -> BodyRule {
+        BodyRule::Document
+    }
+
+    async fn run(&self, cx: &Context, mut request: Request) -> S3Result<Response> {
+        let document = request.document(DOCUMENT_BYTES_MAX).await?;
+        check_location(create_bucket_location(&document)?.as_deref(), &cx.region)?;
+        let name = request.bucket_name().clone();
+        let location = format!("/{name}");
+        let command = CreateCommand { name, owner: cx.requester.clone() };
+        match cx.propose_raw(Command::CreateBucket(command)).await {
+            Ok(_) => {}
+            Err(MetaError::Rejected(Reject::BucketExists { owner })) if owner == cx.requester => {
+                if &*cx.region != "us-east-1" {
+                    return Err(Code::BucketAlreadyOwnedByYou.into());
+                }
+            }
+            Err(error) => return Err(error.into()),
+        }
+        Ok(Response::ok().header(LOCATION, location))
+    }
+}
+
+/// A bucket is made where the gateway is; a request for another region is refused.
+fn check_location(wanted: Option<&str>, region: &str) -> S3Result<()> {
+    match wanted {
+        None => Ok(()),
+        Some(wanted) if wanted == region => Ok(()),
+        Some("EU") if region == "eu-west-1" => Ok(()),
+        Some(wanted) => Err(Code::IllegalLocationConstraintException.says(format!(
+            "The {wanted} location constraint is incompatible for the region specific endpoint this request was sent to."
+        ))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn locations() {
+        for (wanted, region, good) in [
+            (None, "us-east-1", true),
+            (None, "eu-west-1", true),
+            (Some("eu-west-1"), "eu-west-1", true),
+            (Some("EU"), "eu-west-1", true),
+            (Some("us-east-1"), "us-east-1", true),
+            (Some("eu-west-1"), "us-east-1", false),
+            (Some("EU"), "us-east-1", false),
+        ] {
+            assert_eq!(check_location(wanted, region).is_ok(), good, "{wanted:?} at {region}");
+        }
+    }
+}

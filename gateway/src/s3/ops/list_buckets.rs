@@ -1,0 +1,144 @@
+//! ListBuckets: the requester's buckets in order of name.
+
+use async_trait::async_trait;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use consensus::meta::model::Bucket;
+use consensus::meta::query::{Answer, Query as MetaQuery};
+use fabric::limits::{BUCKETS_PER_USER_MAX, LIST_KEYS_MAX};
+use http::Method;
+
+use crate::s3::error::{S3Error, S3Result};
+use crate::s3::op::{Action, Context, Op, unexpected};
+use crate::s3::request::{Query, Request};
+use crate::s3::response::Response;
+use crate::s3::route::Route;
+use crate::s3::time::iso8601;
+use crate::s3::xml::XmlWriter;
+
+/// See the module.
+pub struct ListBuckets;
+
+#[async_trait]
+impl Op for ListBuckets {
+    fn name(&self) -> &'static str {
+        "ListBuckets"
+    }
+
+    fn route(&self) -> Route {
+        Route::service(Method::GET)
+    }
+
+    fn action(&self) -> Action {
+        Action::ListAllMyBuckets
+    }
+
+    async fn run(&self, cx: &Context, request: Request) -> S3Result<Response> {
+        let input = Input::parse(request.query())?;
+        let elsewhere = input.region.as_deref().is_some_and(|region| region != &*cx.region);
+        let (buckets, more) = if elsewhere { (Vec::new(), false) } else { input.page(cx).await? };
+        Ok(Response::xml(document(cx, &input, &buckets, more)))
+    }
+}
+
+struct Input {
+    prefix: Option<String>,
+    after: Option<String>,
+    region: Option<String>,
+    buckets_max: u64,
+}
+
+impl Input {
+    fn parse(query: &Query) -> S3Result<Input> {
+        let owned = |text: &str| text.to_string();
+        Ok(Input {
+            prefix: query.get("prefix").map(owned),
+            after: query.non_empty("continuation-token").map(from_token).transpose()?,
+            region: query.non_empty("bucket-region").map(owned),
+            buckets_max: query
+                .number("max-buckets", 1, BUCKETS_PER_USER_MAX)?
+                .unwrap_or(BUCKETS_PER_USER_MAX),
+        })
+    }
+
+    async fn page(&self, cx: &Context) -> S3Result<(Vec<Bucket>, bool)> {
+        let mut found: Vec<Bucket> = Vec::new();
+        loop {
+            let missing = self.buckets_max - found.len() as u64;
+            let last = found.last().map(|bucket| bucket.name.to_string());
+            let query = MetaQuery::Buckets {
+                owner: Some(cx.requester.clone()),
+                prefix: self.prefix.clone().unwrap_or_default(),
+                after: last.or_else(|| self.after.clone()),
+                limit: missing.min(u64::from(LIST_KEYS_MAX)) as u32,
+            };
+            let Answer::Buckets { buckets, more } = cx.ask(query).await? else {
+                return Err(unexpected("Buckets"));
+            };
+            let stuck = buckets.is_empty();
+            found.extend(buckets);
+            if !more || stuck || self.buckets_max <= found.len() as u64 {
+                return Ok((found, more));
+            }
+        }
+    }
+}
+
+fn token(name: &str) -> String {
+    URL_SAFE_NO_PAD.encode(name)
+}
+
+fn from_token(token: &str) -> S3Result<String> {
+    let wrong =
+        || S3Error::argument("continuation-token", token, "The continuation token provided is incorrect");
+    let name = String::from_utf8(URL_SAFE_NO_PAD.decode(token).map_err(|_| wrong())?).map_err(|_| wrong())?;
+    // It names the last bucket of a page.
+    let is_name = name.parse::<consensus::meta::names::BucketName>().is_ok();
+    if is_name { Ok(name) } else { Err(wrong()) }
+}
+
+fn document(cx: &Context, input: &Input, buckets: &[Bucket], more: bool) -> XmlWriter {
+    let mut xml = XmlWriter::new();
+    xml.root("ListAllMyBucketsResult");
+    xml.element("Owner", |xml| {
+        xml.text("ID", cx.requester.as_str());
+        xml.text("DisplayName", cx.requester.as_str());
+    });
+    xml.element("Buckets", |xml| {
+        for bucket in buckets {
+            xml.element("Bucket", |xml| {
+                xml.text("Name", bucket.name.as_str());
+                xml.text("CreationDate", &iso8601(bucket.created.0));
+                xml.text("BucketRegion", &cx.region);
+            });
+        }
+    });
+    let last = buckets.last().filter(|_| more);
+    xml.optional("ContinuationToken", last.map(|bucket| token(bucket.name.as_str())).as_deref());
+    xml.optional("Prefix", input.prefix.as_deref());
+    xml.close("ListAllMyBucketsResult");
+    xml
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::s3::Code;
+
+    #[test]
+    fn parameters() {
+        let parse = |text: &str| Input::parse(&Query::parse(text).unwrap());
+        let input = parse(&format!("max-buckets=3&prefix=a&continuation-token={}", token("photos"))).unwrap();
+        assert_eq!((input.buckets_max, input.after.as_deref()), (3, Some("photos")));
+        for bad in [
+            "max-buckets=0",
+            "max-buckets=10001",
+            "max-buckets=x",
+            "continuation-token=!",
+            "continuation-token=YQ",
+        ] {
+            assert_eq!(parse(bad).err().unwrap().code(), Code::InvalidArgument, "{bad}");
+        }
+    }
+}

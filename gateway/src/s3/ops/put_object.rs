@@ -1,0 +1,94 @@
+//! PutObject: store one object in one request.
+//!
+//! The body is written first, as chunks that nobody can see. The metadata command is the commit point: the object
+//! exists once it is applied and not before. If we stop in between, the chunks are orphans and garbage collection
+//! removes them.
+
+use async_trait::async_trait;
+use consensus::meta::command::{Command, Done, Expect, PutObject as PutCommand};
+use consensus::meta::model::{Attributes, Etag, Origin};
+use http::{HeaderMap, Method};
+
+use crate::data::Written;
+use crate::s3::error::{Code, S3Result};
+use crate::s3::op::{Action, BodyRule, Context, Op, unexpected};
+use crate::s3::request::Request;
+use crate::s3::response::Response;
+use crate::s3::route::Route;
+use crate::s3::{bodies, conditions, headers, versions};
+
+/// See the module.
+pub struct PutObject;
+
+#[async_trait]
+impl Op for PutObject {
+    fn name(&self) -> &'static str {
+        "PutObject"
+    }
+
+    fn route(&self) -> Route {
+        // The same method and path with this header is CopyObject.
+        Route::object(Method::PUT).without_header("x-amz-copy-source")
+    }
+
+    fn action(&self) -> Action {
+        Action::PutObject
+    }
+
+    fn body(&self) -> BodyRule {
+        BodyRule::Object
+    }
+
+    async fn run(&self, cx: &Context, mut request: Request) -> S3Result<Response> {
+        let input = Input::parse(request.headers())?;
+        let (key, bucket) = (request.key().clone(), cx.bucket()?);
+        let payload = request.payload_mut();
+        let Written { body, guard } = bodies::store(cx, payload, &key, None, Some(&input.attributes)).await?;
+        let digests = payload.digests().ok_or(Code::IncompleteBody)?.clone();
+        let command = PutCommand {
+            bucket: bucket.id,
+            key,
+            expect: input.expect,
+            body,
+            etag: Etag::Md5(digests.md5),
+            checksum: Some(digests.checksum.clone()),
+            attributes: input.attributes,
+            origin: Origin::default(),
+        };
+        let done = cx.propose(Command::PutObject(command)).await;
+        // The outcome is known (or given up): from here on the extent is named, or garbage.
+        drop(guard);
+        let Done::Stored(stored) = done? else {
+            return Err(unexpected("PutObject"));
+        };
+        let response = Response::ok().etag(&stored.etag);
+        let response = headers::show_checksum(response, &digests.checksum, 0);
+        Ok(versions::show_stored(response, bucket, &stored))
+    }
+}
+
+struct Input {
+    attributes: Attributes,
+    expect: Expect,
+}
+
+impl Input {
+    fn parse(headers: &HeaderMap) -> S3Result<Input> {
+        Ok(Input { attributes: headers::attributes(headers)?, expect: conditions::of_write(headers)? })
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn if_none_match_star_means_create_only() {
+        let mut headers = HeaderMap::new();
+        headers.insert("if-none-match", "*".parse().unwrap());
+        assert!(Input::parse(&headers).unwrap().expect.absent);
+        headers.insert("if-none-match", "\"x\"".parse().unwrap());
+        assert!(Input::parse(&headers).is_err());
+    }
+}
