@@ -259,15 +259,13 @@ impl ChunkedDecoder {
         if self.declared.is_some() && self.found.is_none() {
             return Err(Code::MalformedTrailerError.into());
         }
-        match (&mut self.signer, self.trailers) {
-            (Some(signer), true) => {
-                let claimed = self.trailer_signature.take();
-                // Nothing declared, nothing sent: there is no trailer to sign.
-                if self.declared.is_some() || claimed.is_some() {
-                    signer.trailer(&claimed.ok_or(Code::MalformedTrailerError)?, &self.signed_lines)?;
-                }
-            }
-            (Some(_), false) | (None, _) => {}
+        let claimed = self.trailer_signature.take();
+        // Nothing declared, nothing sent: there is no trailer to sign.
+        if let Some(signer) = &mut self.signer
+            && self.trailers
+            && (self.declared.is_some() || claimed.is_some())
+        {
+            signer.trailer(&claimed.ok_or(Code::MalformedTrailerError)?, &self.signed_lines)?;
         }
         self.state = State::End;
         Ok(())

@@ -171,7 +171,7 @@ impl Payload {
             S3Error::from(Code::MaxMessageLengthExceeded)
                 .field("MaxMessageLengthBytes", bytes_max.to_string())
         };
-        if self.length.is_some_and(|length| bytes_max as u64 <= length && bytes_max as u64 != length) {
+        if self.length.is_some_and(|length| (bytes_max as u64) < length) {
             return Err(too_long());
         }
         let mut whole = BytesMut::new();
@@ -280,11 +280,17 @@ struct Pace {
     bytes: u64,
 }
 
+/// The clock of the timers, which the simulator drives; it measures waiting and decides nothing else.
+#[allow(clippy::disallowed_methods)]
+fn now() -> Instant {
+    Instant::now()
+}
+
 impl Pace {
     /// The next data of the connection; `None` at the end.
     async fn data(&mut self, body: &mut RawBody) -> S3Result<Option<Bytes>> {
         loop {
-            let began = Instant::now();
+            let began = now();
             let frame = match timeout(PATIENCE, body.frame()).await {
                 Err(_) => return Err(Code::RequestTimeout.into()),
                 Ok(None) => return Ok(None),
@@ -395,3 +401,7 @@ fn content_md5(headers: &HeaderMap) -> S3Result<Option<[u8; 16]>> {
     let value = checksum::decode(ChecksumAlgorithm::Md5, text).ok_or(Code::InvalidDigest)?;
     Ok(Some(value[..].try_into().map_err(|_| Code::InvalidDigest)?))
 }
+
+#[cfg(test)]
+#[path = "payload_tests.rs"]
+mod tests;
