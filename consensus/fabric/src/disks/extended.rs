@@ -7,6 +7,7 @@
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::Notify;
 
@@ -18,7 +19,10 @@ use crate::limits::MIB;
 /// later write of 4 KiB costs five times as much.
 const FILL_BYTES: usize = 64 << 10;
 /// The background syncs after so many bytes, so that no sync of a writer has to carry a whole step.
-const FILL_SYNC_BYTES: u64 = 4 * MIB;
+const FILL_SYNC_BYTES: u64 = 2 * MIB;
+
+/// A full disk is asked again after this.
+const PAUSE_AFTER_ERROR: Duration = Duration::from_secs(5);
 
 /// By how much a file is extended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -173,6 +177,7 @@ impl ExtendedFile {
                     let filled = run_blocking(&*of_task, move || file.fill_step()).await;
                     if let Err(error) = filled {
                         tracing::warn!(%error, "extend a file ahead of need");
+                        tokio::time::sleep(PAUSE_AFTER_ERROR).await;
                     }
                 }
             }),

@@ -168,6 +168,9 @@ impl File for LengthFile {
 mod tests {
     use std::path::Path;
 
+    use proptest::prelude::{Just, Strategy, prop, prop_oneof};
+    use proptest::{prop_assert, prop_assert_eq, proptest};
+
     use super::*;
     use crate::disks::{Disks, MemoryDisks, OpenMode, SystemDisks};
 
@@ -234,5 +237,85 @@ mod tests {
         let slot = encode_slot(0x0102, 0x0A0B_0C0D);
         assert_eq!(hex::encode(&slot[..24]), "466c756666794c3102010000000000000d0c0b0a00000000");
         assert_eq!(decode_slot(&slot), Some((0x0102, 0x0A0B_0C0D)));
+    }
+
+    /// Disks in memory that want to be filled like real ones.
+    struct Filling(Arc<dyn File>);
+
+    impl File for Filling {
+        fn read_at(&self, offset: u64, into: &mut [u8]) -> io::Result<()> {
+            self.0.read_at(offset, into)
+        }
+
+        fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+            self.0.write_at(offset, bytes)
+        }
+
+        fn len(&self) -> io::Result<u64> {
+            self.0.len()
+        }
+
+        fn set_len(&self, bytes: u64) -> io::Result<()> {
+            self.0.set_len(bytes)
+        }
+
+        fn sync_data(&self) -> io::Result<()> {
+            self.0.sync_data()
+        }
+    }
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        SetLen(usize),
+        Write(usize, usize),
+        Sync,
+        Reopen,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            3 => (0..200_000usize).prop_map(Step::SetLen),
+            4 => (0..200_000usize, 1..20_000usize).prop_map(|(at, bytes)| Step::Write(at, bytes)),
+            1 => Just(Step::Sync),
+            1 => Just(Step::Reopen),
+        ]
+    }
+
+    proptest! {
+        /// It behaves as a plain file does.
+        #[test]
+        fn it_reads_as_a_model_in_memory(steps in prop::collection::vec(step(), 1..40), filling: bool) {
+            let memory = MemoryDisks::new(1 << 30);
+            memory.create_dir(Path::new("/")).unwrap();
+            let below = memory.open(Path::new("/file"), OpenMode::New).unwrap();
+            let below: Arc<dyn File> = if filling { Arc::new(Filling(below)) } else { below };
+            let small = Steps { first_bytes: 10_000, next_bytes: 30_000 };
+            let mut file = LengthFile::open(below.clone(), small).unwrap();
+            let mut model: Vec<u8> = Vec::new();
+            for (number, step) in steps.into_iter().enumerate() {
+                match step {
+                    Step::SetLen(length) => {
+                        file.set_len(length as u64).unwrap();
+                        model.resize(length, 0);
+                    }
+                    Step::Write(at, bytes) => {
+                        let bytes = vec![number as u8 + 1; bytes];
+                        let written = file.write_at(at as u64, &bytes);
+                        prop_assert_eq!(written.is_ok(), at + bytes.len() <= model.len());
+                        if written.is_ok() {
+                            model[at..at + bytes.len()].copy_from_slice(&bytes);
+                        }
+                    }
+                    Step::Sync => file.sync_data().unwrap(),
+                    Step::Reopen => {
+                        file.sync_data().unwrap();
+                        file = LengthFile::open(below.clone(), small).unwrap();
+                    }
+                }
+                let mut all = vec![9; file.len().unwrap() as usize];
+                file.read_at(0, &mut all).unwrap();
+                prop_assert!(all == model);
+            }
+        }
     }
 }

@@ -153,7 +153,7 @@ impl LaneWorker for SystemLane {
 mod tests {
     use std::sync::Mutex;
 
-    use super::super::{Lane, random_u64, random_u128, run_blocking};
+    use super::super::{Lane, random_u64, random_u128, run_blocking, spawn_critical};
     use super::*;
 
     #[tokio::test]
@@ -196,6 +196,25 @@ mod tests {
         );
         endless.abort();
         assert!(ended.await.is_err());
+    }
+
+    /// Runs itself in a process of its own, where the panic happens.
+    #[test]
+    fn a_panic_in_a_critical_task_ends_the_process() {
+        const CHILD: &str = "FLUFFY_TEST_CRITICAL_PANIC";
+        if std::env::var_os(CHILD).is_none() {
+            let mut child = std::process::Command::new(std::env::current_exe().expect("a test has a file"));
+            child.args(["--exact", "env::system::tests::a_panic_in_a_critical_task_ends_the_process"]);
+            let output = child.env(CHILD, "1").output().expect("the test runs once more");
+            assert_eq!(output.status.code(), Some(FAIL_STOP_STATUS));
+            return;
+        }
+        let runtime = build_runtime().expect("a runtime starts");
+        runtime.block_on(async {
+            let env: Arc<dyn Env> = Arc::new(SystemEnv::default());
+            spawn_critical(&env, "critical", async { panic!("planned") });
+            std::future::pending::<()>().await;
+        });
     }
 
     #[test]
