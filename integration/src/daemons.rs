@@ -8,7 +8,8 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -66,7 +67,7 @@ pub struct Daemon {
     variables: Vec<(String, String)>,
     directory: PathBuf,
     log: PathBuf,
-    child: Option<Child>,
+    child: Mutex<Option<Child>>,
 }
 
 impl Daemon {
@@ -79,7 +80,7 @@ impl Daemon {
             variables: Vec::new(),
             directory: directory.to_path_buf(),
             log: directory.join(format!("{name}.log")),
-            child: None,
+            child: Mutex::new(None),
         })
     }
 
@@ -90,28 +91,37 @@ impl Daemon {
     }
 
     /// Starts it; does not wait until it is ready.
-    pub fn start(&mut self) -> Result<()> {
-        ensure!(self.child.is_none(), "{} runs already", self.name);
+    pub fn start(&self) -> Result<()> {
+        let mut child = self.child();
+        ensure!(child.is_none(), "{} runs already", self.name);
         let log = File::options().create(true).append(true).open(&self.log).context("open a log")?;
         let mut command = Command::new(&self.program);
         command.args(&self.args).current_dir(&self.directory).stdin(Stdio::null());
         command.envs(self.variables.iter().map(|(name, value)| (name, value)));
         command.stdout(log.try_clone()?).stderr(log);
-        self.child = Some(command.spawn().with_context(|| format!("start {}", self.program.display()))?);
+        *child = Some(command.spawn().with_context(|| format!("start {}", self.program.display()))?);
         Ok(())
     }
 
     /// `kill -9`, and waits until the process is gone.
-    pub fn kill(&mut self) {
-        if let Some(mut child) = self.child.take() {
+    pub fn kill(&self) {
+        if let Some(mut child) = self.child().take() {
             let _ = child.kill(); // Already gone is as good.
             let _ = child.wait();
         }
     }
 
     /// The exit status, if it ended by itself.
-    pub fn exited(&mut self) -> Option<std::process::ExitStatus> {
-        self.child.as_mut().and_then(|child| child.try_wait().ok().flatten())
+    pub fn exited(&self) -> Option<ExitStatus> {
+        self.child().as_mut().and_then(|child| child.try_wait().ok().flatten())
+    }
+
+    fn child(&self) -> MutexGuard<'_, Option<Child>> {
+        self.child.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn process_id(&self) -> Option<u32> {
+        self.child().as_ref().map(Child::id)
     }
 
     /// Its name.
@@ -129,7 +139,7 @@ impl Daemon {
 
     /// Resident bytes now (`VmRSS`) and at most so far (`VmHWM`).
     pub fn resident(&self) -> Option<(u64, u64)> {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.child.as_ref()?.id())).ok()?;
+        let status = fs::read_to_string(format!("/proc/{}/status", self.process_id()?)).ok()?;
         let kib = |field: &str| {
             let line = status.lines().find_map(|line| line.strip_prefix(field))?;
             line.trim().trim_end_matches(" kB").parse::<u64>().ok()
@@ -139,12 +149,12 @@ impl Daemon {
 
     /// Open file descriptors.
     pub fn descriptors(&self) -> Option<usize> {
-        let directory = format!("/proc/{}/fd", self.child.as_ref()?.id());
+        let directory = format!("/proc/{}/fd", self.process_id()?);
         Some(fs::read_dir(directory).ok()?.count())
     }
 
     /// Waits until `GET /health/ready` on `admin` says 200.
-    pub async fn ready(&mut self, admin: SocketAddr) -> Result<Duration> {
+    pub async fn ready(&self, admin: SocketAddr) -> Result<Duration> {
         let begin = Instant::now();
         loop {
             if let Some(status) = self.exited() {
@@ -211,7 +221,7 @@ impl Gateway {
     }
 
     /// Starts it and waits until it is ready; returns how long that took.
-    pub async fn start(&mut self) -> Result<Duration> {
+    pub async fn start(&self) -> Result<Duration> {
         let begin = Instant::now();
         self.daemon.start()?;
         self.daemon.ready(self.admin).await?;
@@ -232,7 +242,7 @@ impl Embedded {
     /// Starts `fluffy-gateway` with `args` beside the ports and waits until it is ready.
     pub async fn start(args: &[&str]) -> Result<Embedded> {
         let directory = scratch("embedded-")?;
-        let mut gateway = Gateway::new("gateway", directory.path(), args)?;
+        let gateway = Gateway::new("gateway", directory.path(), args)?;
         let start_time = gateway.start().await?;
         let embedded = Embedded { gateway, start_time, directory };
         Ok(embedded)
@@ -288,13 +298,13 @@ impl Cluster {
             let config = cluster.config().display().to_string();
             cluster.gateways.push(Gateway::new(&name, cluster.directory.path(), &["--config", &config])?);
         }
-        for node in &mut cluster.nodes {
+        for node in &cluster.nodes {
             node.start()?;
         }
-        for (node, admin) in cluster.nodes.iter_mut().zip(&cluster.node_admins) {
+        for (node, admin) in cluster.nodes.iter().zip(&cluster.node_admins) {
             node.ready(*admin).await?;
         }
-        for gateway in &mut cluster.gateways {
+        for gateway in &cluster.gateways {
             gateway.start().await?;
         }
         Ok(cluster)
@@ -317,7 +327,7 @@ impl Cluster {
     }
 
     /// Starts a node that was killed and waits until it is ready.
-    pub async fn restart_node(&mut self, index: usize) -> Result<()> {
+    pub async fn restart_node(&self, index: usize) -> Result<()> {
         self.nodes[index].start()?;
         self.nodes[index].ready(self.node_admins[index]).await?;
         Ok(())

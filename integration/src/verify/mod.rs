@@ -6,6 +6,9 @@
 // This is a program that works with the real system: processes, files and clocks are its subject.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
+mod campaign;
+mod clients;
+mod figures;
 mod steps;
 
 use std::io::Write;
@@ -59,14 +62,21 @@ const STAGES: &[Stage] = &[
     Stage { name: "clippy", about: "clippy on all targets, warnings denied", run: steps::clippy },
     Stage { name: "build", about: "the daemons, in the same profile", run: steps::build },
     Stage { name: "tests", about: "unit, property, golden and Rust client tests", run: steps::tests },
+    Stage { name: "config", about: "wrong configuration is one sentence", run: campaign::config },
+    Stage { name: "embedded", about: "the suite against one process", run: campaign::embedded },
+    Stage { name: "cluster", about: "the suite against 3 nodes and 2 gateways", run: campaign::cluster },
+    Stage { name: "bad-input", about: "hostile requests over raw sockets", run: campaign::bad_input },
+    Stage { name: "failover", about: "kill -9 of a node and of the leader under load", run: campaign::failover },
+    Stage { name: "clients", about: "real clients with their defaults", run: clients::run },
     Stage { name: "sim", about: "the simulator on fixed and fresh seeds", run: steps::sim },
 ];
 
 /// Heavier campaigns, run by name only.
-const CAMPAIGNS: &[Stage] = &[];
+const CAMPAIGNS: &[Stage] =
+    &[Stage { name: "figures", about: "start times, failover gap, 5 GiB objects, memory", run: figures::run }];
 
 /// Stages of the default run whose subject is not built yet; each run says that it leaves them out.
-const PENDING: &[&str] = &["sim"];
+const PENDING: &[&str] = &["config", "embedded", "cluster", "bad-input", "failover", "clients", "sim"];
 
 /// Runs the stages named in `arguments`, or the default run. Returns whether everything held.
 pub fn main(arguments: &[String]) -> bool {
@@ -142,4 +152,9 @@ fn summary(rows: &[Row]) -> bool {
 /// One line to standard output. A closed pipe is not our problem.
 pub(crate) fn say(line: &str) {
     let _ = writeln!(std::io::stdout().lock(), "{line}");
+}
+
+/// Runs async work of a stage on a runtime of its own.
+fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(work)
 }

@@ -1,0 +1,178 @@
+"""The aws command line: `s3` as people use it, and `s3api`."""
+
+import json
+import shutil
+
+from common import check, content, equal, fails, main, make_tree, read, run, tree, write
+
+BUCKET = "aws-cli"
+
+
+def s3(*args, **options):
+    return run("aws", "s3", *args, **options)
+
+
+def api(*args, **options):
+    text = run("aws", "s3api", *args, "--output", "json", **options)
+    return json.loads(text) if text.strip() else {}
+
+
+@check
+def mb_and_ls():
+    s3("mb", f"s3://{BUCKET}")
+    assert BUCKET in s3("ls")
+
+
+@check
+def cp_up_and_down():
+    write("hello.txt", b"hello world")
+    s3("cp", "hello.txt", f"s3://{BUCKET}/hello.txt")
+    s3("cp", f"s3://{BUCKET}/hello.txt", "back.txt")
+    equal(read("back.txt"), b"hello world")
+    assert "hello.txt" in s3("ls", f"s3://{BUCKET}/")
+
+
+@check
+def cp_of_a_large_file_in_parts():
+    write("large", content(40_000_000))
+    s3("cp", "large", f"s3://{BUCKET}/large")
+    s3("cp", f"s3://{BUCKET}/large", "large.back")
+    equal(read("large.back"), read("large"))
+
+
+@check
+def cp_from_and_to_a_pipe():
+    run("aws", "s3", "cp", "-", f"s3://{BUCKET}/piped", input=b"through a pipe")
+    equal(s3("cp", f"s3://{BUCKET}/piped", "-"), "through a pipe")
+
+
+@check
+def sync_both_ways():
+    expected = make_tree("up")
+    s3("sync", "up", f"s3://{BUCKET}/tree/")
+    s3("sync", f"s3://{BUCKET}/tree/", "down")
+    equal(tree("down"), expected)
+    equal(s3("sync", "up", f"s3://{BUCKET}/tree/").strip(), "")
+
+
+@check
+def sync_deletes_what_is_gone():
+    shutil.rmtree("up/dir")
+    s3("sync", "up", f"s3://{BUCKET}/tree/", "--delete")
+    assert "dir/" not in s3("ls", f"s3://{BUCKET}/tree/", "--recursive")
+
+
+@check
+def copy_and_move_on_the_server():
+    s3("cp", f"s3://{BUCKET}/large", f"s3://{BUCKET}/large-copy")
+    s3("mv", f"s3://{BUCKET}/large-copy", f"s3://{BUCKET}/moved")
+    s3("cp", f"s3://{BUCKET}/moved", "moved")
+    equal(read("moved"), read("large"))
+    fails("aws", "s3", "ls", f"s3://{BUCKET}/large-copy")
+
+
+@check
+def presign():
+    url = s3("presign", f"s3://{BUCKET}/hello.txt").strip()
+    import urllib.request
+
+    equal(urllib.request.urlopen(url, timeout=30).read(), b"hello world")
+
+
+@check
+def s3api_objects():
+    put = api("put-object", "--bucket", BUCKET, "--key", "k", "--body", "hello.txt", "--metadata", "colour=blue")
+    head = api("head-object", "--bucket", BUCKET, "--key", "k", "--checksum-mode", "ENABLED")
+    equal(head["Metadata"], {"colour": "blue"})
+    equal(head["ETag"], put["ETag"])
+    equal(head["ContentLength"], 11)
+    got = api("get-object", "--bucket", BUCKET, "--key", "k", "--range", "bytes=0-4", "part.txt")
+    equal(got["ContentRange"], "bytes 0-4/11")
+    equal(read("part.txt"), b"hello")
+    api("copy-object", "--bucket", BUCKET, "--key", "copied", "--copy-source", f"{BUCKET}/k")
+    attributes = api(
+        "get-object-attributes", "--bucket", BUCKET, "--key", "k", "--object-attributes", "ETag", "ObjectSize", "Checksum"
+    )
+    equal(attributes["ObjectSize"], 11)
+    api("delete-object", "--bucket", BUCKET, "--key", "copied")
+
+
+@check
+def s3api_conditions():
+    said = fails("aws", "s3api", "put-object", "--bucket", BUCKET, "--key", "k", "--if-none-match", "*")
+    assert "PreconditionFailed" in said, said
+    said = fails("aws", "s3api", "head-object", "--bucket", BUCKET, "--key", "missing")
+    assert "404" in said, said
+
+
+@check
+def s3api_checksums():
+    for algorithm in ["CRC32", "CRC32C", "CRC64NVME", "SHA1", "SHA256"]:
+        try:
+            put = api(
+                "put-object", "--bucket", BUCKET, "--key", algorithm, "--body", "hello.txt", "--checksum-algorithm", algorithm
+            )
+        except AssertionError as error:
+            if "awscrt" in str(error) or "CRT" in str(error):
+                continue  # The client itself lacks this algorithm.
+            raise
+        assert f"Checksum{algorithm}" in put, put
+
+
+@check
+def s3api_listings():
+    page = api("list-objects-v2", "--bucket", BUCKET, "--delimiter", "/")
+    assert any(entry["Prefix"] == "tree/" for entry in page["CommonPrefixes"]), page
+    paged = api("list-objects-v2", "--bucket", BUCKET, "--page-size", "2")
+    whole = api("list-objects-v2", "--bucket", BUCKET)
+    equal([e["Key"] for e in paged["Contents"]], [e["Key"] for e in whole["Contents"]])
+    first = api("list-objects", "--bucket", BUCKET, "--prefix", "tree/")
+    assert first["Contents"], first
+    versions = api("list-object-versions", "--bucket", BUCKET, "--prefix", "k")
+    equal(versions["Versions"][0]["VersionId"], "null")
+
+
+@check
+def s3api_multipart():
+    upload = api("create-multipart-upload", "--bucket", BUCKET, "--key", "parts")["UploadId"]
+    write("part", content(5 << 20))
+    part = api(
+        "upload-part", "--bucket", BUCKET, "--key", "parts", "--upload-id", upload, "--part-number", "1", "--body", "part"
+    )
+    listed = api("list-parts", "--bucket", BUCKET, "--key", "parts", "--upload-id", upload)
+    equal(listed["Parts"][0]["ETag"], part["ETag"])
+    uploads = api("list-multipart-uploads", "--bucket", BUCKET)
+    equal(uploads["Uploads"][0]["UploadId"], upload)
+    whole = {"Parts": [{"ETag": part["ETag"], "PartNumber": 1}]}
+    api(
+        "complete-multipart-upload", "--bucket", BUCKET, "--key", "parts", "--upload-id", upload,
+        "--multipart-upload", json.dumps(whole),
+    )  # fmt: skip
+    equal(api("head-object", "--bucket", BUCKET, "--key", "parts")["ContentLength"], 5 << 20)
+    aborted = api("create-multipart-upload", "--bucket", BUCKET, "--key", "parts")["UploadId"]
+    api("abort-multipart-upload", "--bucket", BUCKET, "--key", "parts", "--upload-id", aborted)
+
+
+@check
+def s3api_buckets():
+    api("head-bucket", "--bucket", BUCKET)
+    equal(api("get-bucket-location", "--bucket", BUCKET)["LocationConstraint"], None)
+    equal(api("get-bucket-versioning", "--bucket", BUCKET), {})
+    assert any(bucket["Name"] == BUCKET for bucket in api("list-buckets")["Buckets"])
+
+
+@check
+def s3api_delete_objects():
+    whole = {"Objects": [{"Key": "k"}, {"Key": "parts"}, {"Key": "missing"}]}
+    deleted = api("delete-objects", "--bucket", BUCKET, "--delete", json.dumps(whole))
+    equal(len(deleted["Deleted"]), 3)
+
+
+@check
+def rm_and_rb():
+    s3("rm", f"s3://{BUCKET}/hello.txt")
+    s3("rb", f"s3://{BUCKET}", "--force")
+    assert BUCKET not in s3("ls")
+
+
+main("aws cli")

@@ -1,0 +1,155 @@
+"""boto3, with its defaults."""
+
+import io
+import urllib.request
+
+import boto3
+from boto3.s3.transfer import TransferConfig
+from botocore.exceptions import ClientError
+
+from common import check, content, equal, main, read, write
+
+s3 = boto3.client("s3")
+BUCKET = "boto3"
+
+
+def refused(code, function, **arguments):
+    try:
+        function(**arguments)
+    except ClientError as error:
+        equal(error.response["Error"]["Code"], code)
+        return error.response
+    raise AssertionError(f"no {code}")
+
+
+@check
+def put_and_get():
+    s3.create_bucket(Bucket=BUCKET)
+    put = s3.put_object(Bucket=BUCKET, Key="k", Body=b"hello", Metadata={"a": "b"}, ContentType="text/plain")
+    got = s3.get_object(Bucket=BUCKET, Key="k")
+    equal(got["Body"].read(), b"hello")
+    equal((got["Metadata"], got["ContentType"], got["ETag"]), ({"a": "b"}, "text/plain", put["ETag"]))
+
+
+@check
+def empty_and_unseekable_bodies():
+    s3.put_object(Bucket=BUCKET, Key="empty", Body=b"")
+    equal(s3.get_object(Bucket=BUCKET, Key="empty")["Body"].read(), b"")
+    s3.upload_fileobj(io.BytesIO(content(100_000)), BUCKET, "stream")
+    equal(s3.get_object(Bucket=BUCKET, Key="stream")["Body"].read(), content(100_000))
+
+
+@check
+def multipart_by_upload_fileobj():
+    data = content(30_000_000)
+    config = TransferConfig(multipart_threshold=8 << 20, multipart_chunksize=8 << 20)
+    s3.upload_fileobj(io.BytesIO(data), BUCKET, "multipart", Config=config)
+    head = s3.head_object(Bucket=BUCKET, Key="multipart")
+    assert head["ETag"].endswith('-4"'), head["ETag"]
+    into = io.BytesIO()
+    s3.download_fileobj(BUCKET, "multipart", into)
+    assert into.getvalue() == data, "other bytes"
+    equal(s3.get_object(Bucket=BUCKET, Key="multipart", PartNumber=2)["ContentLength"], 8 << 20)
+
+
+@check
+def files():
+    write("up", content(9_000_000))
+    s3.upload_file("up", BUCKET, "file")
+    s3.download_file(BUCKET, "file", "down")
+    assert read("down") == read("up"), "other bytes"
+
+
+@check
+def paginators():
+    keys = [f"page/{index:04}" for index in range(1100)]
+    for key in keys:
+        s3.put_object(Bucket=BUCKET, Key=key, Body=b"x")
+    pages = s3.get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix="page/")
+    equal([entry["Key"] for page in pages for entry in page["Contents"]], keys)
+    pages = s3.get_paginator("list_objects").paginate(Bucket=BUCKET, Prefix="page/", PaginationConfig={"PageSize": 300})
+    equal([entry["Key"] for page in pages for entry in page["Contents"]], keys)
+    pages = s3.get_paginator("list_object_versions").paginate(Bucket=BUCKET, Prefix="page/")
+    equal([entry["Key"] for page in pages for entry in page["Versions"]], keys)
+
+
+@check
+def delete_objects():
+    objects = [{"Key": f"page/{index:04}"} for index in range(1000)]
+    deleted = s3.delete_objects(Bucket=BUCKET, Delete={"Objects": objects})
+    equal(len(deleted["Deleted"]), 1000)
+    assert "Errors" not in deleted, deleted
+    quiet = s3.delete_objects(Bucket=BUCKET, Delete={"Objects": [{"Key": "none"}], "Quiet": True})
+    assert "Deleted" not in quiet, quiet
+
+
+@check
+def presigned():
+    url = s3.generate_presigned_url("put_object", Params={"Bucket": BUCKET, "Key": "signed url"}, ExpiresIn=60)
+    urllib.request.urlopen(urllib.request.Request(url, data=b"by url", method="PUT"), timeout=30)
+    url = s3.generate_presigned_url("get_object", Params={"Bucket": BUCKET, "Key": "signed url"}, ExpiresIn=60)
+    equal(urllib.request.urlopen(url, timeout=30).read(), b"by url")
+
+
+@check
+def conditions():
+    refused("PreconditionFailed", s3.put_object, Bucket=BUCKET, Key="k", Body=b"x", IfNoneMatch="*")
+    refused("PreconditionFailed", s3.put_object, Bucket=BUCKET, Key="k", Body=b"x", IfMatch='"' + "0" * 32 + '"')
+    etag = s3.head_object(Bucket=BUCKET, Key="k")["ETag"]
+    s3.put_object(Bucket=BUCKET, Key="k", Body=b"new", IfMatch=etag)
+    refused("304", s3.get_object, Bucket=BUCKET, Key="k", IfNoneMatch=s3.head_object(Bucket=BUCKET, Key="k")["ETag"])
+
+
+@check
+def checksums():
+    for algorithm in ["CRC32", "SHA1", "SHA256"]:
+        put = s3.put_object(Bucket=BUCKET, Key=algorithm, Body=content(50_000), ChecksumAlgorithm=algorithm)
+        head = s3.head_object(Bucket=BUCKET, Key=algorithm, ChecksumMode="ENABLED")
+        equal(head[f"Checksum{algorithm}"], put[f"Checksum{algorithm}"])
+        got = s3.get_object(Bucket=BUCKET, Key=algorithm, ChecksumMode="ENABLED")
+        equal(got["Body"].read(), content(50_000))
+    refused("BadDigest", s3.put_object, Bucket=BUCKET, Key="k", Body=b"x", ChecksumSHA256="A" * 43 + "=")
+
+
+@check
+def copies():
+    s3.copy_object(Bucket=BUCKET, Key="copied", CopySource={"Bucket": BUCKET, "Key": "signed url"})
+    equal(s3.get_object(Bucket=BUCKET, Key="copied")["Body"].read(), b"by url")
+    s3.copy({"Bucket": BUCKET, "Key": "multipart"}, BUCKET, "copied-large")
+    equal(s3.head_object(Bucket=BUCKET, Key="copied-large")["ContentLength"], 30_000_000)
+    large = TransferConfig(multipart_threshold=8 << 20, multipart_chunksize=8 << 20)
+    s3.copy({"Bucket": BUCKET, "Key": "multipart"}, BUCKET, "copied-parts", Config=large)
+    equal(s3.get_object(Bucket=BUCKET, Key="copied-parts")["Body"].read(), content(30_000_000))
+
+
+@check
+def errors_are_typed():
+    refused("NoSuchKey", s3.get_object, Bucket=BUCKET, Key="missing")
+    refused("404", s3.head_object, Bucket=BUCKET, Key="missing")
+    refused("NoSuchBucket", s3.list_objects_v2, Bucket="boto3-missing")
+    refused("BucketNotEmpty", s3.delete_bucket, Bucket=BUCKET)
+    try:
+        s3.get_object(Bucket=BUCKET, Key="missing")
+    except s3.exceptions.NoSuchKey:
+        pass
+
+
+@check
+def keys_of_every_kind():
+    keys = ["a b", "a+b", "a%20b", "ü/日本", "a//b", "a/../b", "./a", "&<>", "'\"", "~", "a/"]
+    for key in keys:
+        s3.put_object(Bucket=BUCKET, Key="keys/" + key, Body=key.encode())
+        equal(s3.get_object(Bucket=BUCKET, Key="keys/" + key)["Body"].read(), key.encode())
+    listed = s3.list_objects_v2(Bucket=BUCKET, Prefix="keys/")["Contents"]
+    equal({entry["Key"] for entry in listed}, {"keys/" + key for key in keys})
+
+
+@check
+def virtual_host_style_by_the_resource():
+    bucket = boto3.resource("s3").Bucket(BUCKET)
+    bucket.objects.all().delete()
+    equal(list(bucket.objects.all()), [])
+    bucket.delete()
+
+
+main("boto3")

@@ -1,0 +1,212 @@
+"""Command-line tools: rclone, s5cmd, s3cmd, restic. Which one is the first argument."""
+
+import os
+import shutil
+import sys
+
+from common import ACCESS_KEY, ENDPOINT, HOST, SECRET_KEY, check, content, equal, main, make_tree, read, run, tree, write
+
+TOOL = sys.argv[1]
+
+
+def only(tool):
+    """Registers the checks of one tool."""
+    return check if TOOL == tool else lambda function: function
+
+
+# rclone ---------------------------------------------------------------------------------------------------
+
+os.environ.update(
+    RCLONE_CONFIG_FLUFFY_TYPE="s3",
+    RCLONE_CONFIG_FLUFFY_PROVIDER="Other",
+    RCLONE_CONFIG_FLUFFY_ACCESS_KEY_ID=ACCESS_KEY,
+    RCLONE_CONFIG_FLUFFY_SECRET_ACCESS_KEY=SECRET_KEY,
+    RCLONE_CONFIG_FLUFFY_ENDPOINT=ENDPOINT,
+)
+
+
+@only("rclone")
+def copy_and_check():
+    make_tree("up")
+    run("rclone", "mkdir", "fluffy:rclone")
+    run("rclone", "copy", "up", "fluffy:rclone/tree")
+    run("rclone", "check", "up", "fluffy:rclone/tree")
+    run("rclone", "check", "--download", "up", "fluffy:rclone/tree")
+
+
+@only("rclone")
+def copy_back():
+    run("rclone", "copy", "fluffy:rclone/tree", "down")
+    equal(tree("down"), tree("up"))
+
+
+@only("rclone")
+def copy_in_parts():
+    write("large", content(30_000_000))
+    run("rclone", "copy", "--s3-upload-cutoff", "5M", "--s3-chunk-size", "5M", "large", "fluffy:rclone/parts")
+    equal(run("rclone", "cat", "fluffy:rclone/parts/large", "--count", "5"), run("head", "-c", "5", "large"))
+    run("rclone", "check", "--download", ".", "fluffy:rclone/parts", "--include", "/large")
+
+
+@only("rclone")
+def sync_deletes():
+    shutil.rmtree("up/dir")
+    run("rclone", "sync", "up", "fluffy:rclone/tree")
+    listed = run("rclone", "lsf", "-R", "fluffy:rclone/tree").split()
+    equal(sorted(listed), ["chunks", "empty", "inline", "large", "small.txt"])
+
+
+@only("rclone")
+def size_and_server_side_copy():
+    assert "5" in run("rclone", "size", "fluffy:rclone/tree")
+    run("rclone", "copy", "fluffy:rclone/tree", "fluffy:rclone/again")
+    run("rclone", "check", "fluffy:rclone/tree", "fluffy:rclone/again")
+    run("rclone", "moveto", "fluffy:rclone/again/large", "fluffy:rclone/moved")
+    equal(run("rclone", "lsf", "fluffy:rclone/moved").strip(), "moved")
+
+
+@only("rclone")
+def modification_times_are_kept():
+    os.utime("up/small.txt", (1_000_000_000, 1_000_000_000))
+    run("rclone", "sync", "up", "fluffy:rclone/tree")
+    assert "2001-09-09" in run("rclone", "lsl", "fluffy:rclone/tree/small.txt")
+
+
+@only("rclone")
+def purge():
+    run("rclone", "purge", "fluffy:rclone")
+    assert "rclone" not in run("rclone", "lsd", "fluffy:")
+
+
+# s5cmd ----------------------------------------------------------------------------------------------------
+
+
+def s5(*args, **options):
+    return run("s5cmd", "--endpoint-url", ENDPOINT, *args, **options)
+
+
+@only("s5cmd")
+def mb_cp_ls():
+    s5("mb", "s3://s5cmd")
+    make_tree("up")
+    s5("cp", "up/*", "s3://s5cmd/tree/")
+    listed = s5("ls", "s3://s5cmd/tree/*")
+    assert "dir/deep/er/file+plus&and=" in listed, listed
+    s5("cp", "s3://s5cmd/tree/*", "down/")
+    equal(tree("down"), tree("up"))
+
+
+@only("s5cmd")
+def cp_in_parts():
+    write("large", content(40_000_000))
+    s5("cp", "--part-size", "5", "large", "s3://s5cmd/large")
+    s5("cp", "s3://s5cmd/large", "large.back")
+    assert read("large.back") == read("large"), "other bytes"
+
+
+@only("s5cmd")
+def sync():
+    shutil.rmtree("up/dir")
+    s5("sync", "--delete", "up/", "s3://s5cmd/tree/")
+    assert "dir/" not in s5("ls", "s3://s5cmd/tree/*")
+
+
+@only("s5cmd")
+def du_cat_mv():
+    assert "objects" in s5("du", "s3://s5cmd/tree/*")
+    equal(s5("cat", "s3://s5cmd/tree/small.txt"), read("up/small.txt").decode(errors="replace"))
+    s5("mv", "s3://s5cmd/large", "s3://s5cmd/moved")
+    assert "moved" in s5("ls", "s3://s5cmd")
+
+
+@only("s5cmd")
+def rm_and_rb():
+    s5("rm", "s3://s5cmd/*")
+    s5("rb", "s3://s5cmd")
+
+
+# s3cmd ----------------------------------------------------------------------------------------------------
+
+
+def s3cmd(*args, **options):
+    base = ["s3cmd", "--no-ssl", f"--host={HOST}", f"--host-bucket={HOST}", "--no-progress"]
+    return run(*base, f"--access_key={ACCESS_KEY}", f"--secret_key={SECRET_KEY}", *args, **options)
+
+
+@only("s3cmd")
+def make_put_get():
+    s3cmd("mb", "s3://s3cmd")
+    write("hello.txt", b"hello world")
+    s3cmd("put", "hello.txt", "s3://s3cmd/hello.txt")
+    s3cmd("get", "s3://s3cmd/hello.txt", "back.txt")
+    equal(read("back.txt"), b"hello world")
+    assert "s3://s3cmd/hello.txt" in s3cmd("ls", "s3://s3cmd")
+
+
+@only("s3cmd")
+def put_in_parts():
+    write("large", content(20_000_000))
+    s3cmd("put", "--multipart-chunk-size-mb=5", "large", "s3://s3cmd/large")
+    s3cmd("get", "s3://s3cmd/large", "large.back")
+    assert read("large.back") == read("large"), "other bytes"
+
+
+@only("s3cmd")
+def sync_both_ways():
+    make_tree("up")
+    s3cmd("sync", "up/", "s3://s3cmd/tree/")
+    os.makedirs("down", exist_ok=True)
+    s3cmd("sync", "s3://s3cmd/tree/", "down/")
+    equal(tree("down"), tree("up"))
+
+
+@only("s3cmd")
+def info_copy_move_delete():
+    assert "MD5 sum" in s3cmd("info", "s3://s3cmd/hello.txt")
+    s3cmd("cp", "s3://s3cmd/hello.txt", "s3://s3cmd/copied")
+    s3cmd("mv", "s3://s3cmd/copied", "s3://s3cmd/moved")
+    s3cmd("del", "s3://s3cmd/moved")
+    assert "moved" not in s3cmd("ls", "s3://s3cmd")
+
+
+@only("s3cmd")
+def du_and_remove():
+    assert "s3://s3cmd" in s3cmd("du", "s3://s3cmd")
+    s3cmd("del", "--recursive", "--force", "s3://s3cmd")
+    s3cmd("rb", "s3://s3cmd")
+
+
+# restic ---------------------------------------------------------------------------------------------------
+
+os.environ.update(RESTIC_REPOSITORY=f"s3:{ENDPOINT}/restic", RESTIC_PASSWORD="a password for a test")
+
+
+@only("restic")
+def init_and_backup():
+    run("restic", "init")
+    make_tree("data")
+    run("restic", "backup", "data")
+    make_tree("data/second", seed=2)
+    run("restic", "backup", "data")
+    equal(run("restic", "snapshots", "--compact").count("data"), 2)
+
+
+@only("restic")
+def check_all_data():
+    run("restic", "check", "--read-data")
+
+
+@only("restic")
+def restore():
+    run("restic", "restore", "latest", "--target", "restored")
+    whole = "restored/" + os.path.abspath("data").lstrip("/")  # Older versions keep the whole path.
+    run("diff", "-r", "data", whole if os.path.exists(whole) else "restored/data")
+
+
+@only("restic")
+def forget_and_prune():
+    run("restic", "forget", "--keep-last", "1", "--prune")
+    run("restic", "check")
+
+
+main(TOOL)

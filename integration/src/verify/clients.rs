@@ -1,0 +1,164 @@
+//! The stage of real clients: installs them, runs their scripts against one store, counts their lines.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, ensure};
+
+use super::{Tally, block_on, say};
+use crate::daemons::{Embedded, ROOT, repository, scratch};
+
+/// A script with its argument, in the environment that it needs.
+struct Script {
+    client: &'static str,
+    file: &'static str,
+    venv: &'static str,
+    /// The Debian package that brings the program; empty where the environment does.
+    package: &'static str,
+}
+
+const fn script(client: &'static str, file: &'static str) -> Script {
+    Script { client, file, venv: "venv", package: "" }
+}
+
+const SCRIPTS: &[Script] = &[
+    script("aws-cli", "aws_cli.py"),
+    script("boto3", "boto3_client.py"),
+    script("rclone", "tools.py"),
+    script("s5cmd", "tools.py"),
+    Script { client: "s3cmd", file: "tools.py", venv: "venv", package: "s3cmd" },
+    Script { client: "restic", file: "tools.py", venv: "venv", package: "restic" },
+    script("pyarrow", "libraries.py"),
+    script("minio", "libraries.py"),
+    Script { client: "s3fs", file: "s3fs_client.py", venv: "venv-s3fs", package: "" },
+];
+
+/// The environments and what goes into them.
+const VENVS: &[(&str, &str)] = &[("venv", "requirements.txt"), ("venv-s3fs", "requirements-s3fs.txt")];
+
+pub(super) fn run(tally: &mut Tally) -> Result<()> {
+    for (venv, requirements) in VENVS {
+        prepare(venv, requirements)?;
+    }
+    install_packages();
+    block_on(async {
+        let store = Embedded::start(&["--data", "fluffy-data"]).await?;
+        for script in SCRIPTS {
+            if !script.package.is_empty() && find_program(script.package).is_none() {
+                let why = format!("install it: apt-get install {}", script.package);
+                tally.check(script.client, Err(why));
+                continue;
+            }
+            run_script(script, &format!("http://{}", store.gateway.listen), tally)?;
+        }
+        super::campaign::footprint(&store.gateway.daemon, tally);
+        Ok(())
+    })
+}
+
+fn venv_path(name: &str) -> PathBuf {
+    repository().join(".verify").join(name)
+}
+
+/// Makes a virtual environment with exactly what its requirements say; nothing to do if they are unchanged.
+fn prepare(name: &str, requirements: &str) -> Result<()> {
+    let place = venv_path(name);
+    let wanted = repository().join("integration").join(requirements);
+    let text = fs::read_to_string(&wanted).with_context(|| format!("read {}", wanted.display()))?;
+    let stamp = place.join("installed.txt");
+    if fs::read_to_string(&stamp).is_ok_and(|installed| installed == text) {
+        return Ok(());
+    }
+    say(&format!("  installing {requirements} into {}", place.display()));
+    if place.exists() {
+        fs::remove_dir_all(&place).with_context(|| format!("remove {}", place.display()))?;
+    }
+    command(Command::new("python3").args(["-m", "venv"]).arg(&place))?;
+    let pip = place.join("bin/pip");
+    command(Command::new(pip).args(["install", "--quiet", "--disable-pip-version-check", "-r"]).arg(&wanted))?;
+    fs::write(&stamp, text).context("note what was installed")
+}
+
+fn command(command: &mut Command) -> Result<()> {
+    let output = command.stdin(Stdio::null()).output().with_context(|| format!("run {command:?}"))?;
+    let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    ensure!(output.status.success(), "{command:?}: {said}");
+    Ok(())
+}
+
+/// Installs the Debian packages that are missing, where this user may.
+fn install_packages() {
+    let missing: Vec<&str> = SCRIPTS
+        .iter()
+        .map(|script| script.package)
+        .filter(|package| !package.is_empty() && find_program(package).is_none())
+        .collect();
+    if missing.is_empty() {
+        return;
+    }
+    say(&format!("  installing {}", missing.join(" ")));
+    let installed = command(Command::new("apt-get").args(["update", "-q"])).and_then(|()| {
+        let arguments = ["install", "-q", "-y", "--no-install-recommends"];
+        command(Command::new("apt-get").args(arguments).args(&missing))
+    });
+    if installed.is_err() {
+        say(&format!("  this user may not install packages; run: apt-get install {}", missing.join(" ")));
+    }
+}
+
+fn find_program(name: &str) -> Option<PathBuf> {
+    let paths = std::env::var_os("PATH")?;
+    std::env::split_paths(&paths).map(|directory| directory.join(name)).find(|candidate| candidate.is_file())
+}
+
+/// Runs one script; each of its lines is a check.
+fn run_script(script: &Script, endpoint: &str, tally: &mut Tally) -> Result<()> {
+    let home = scratch(&format!("{}-", script.client))?;
+    let bin = venv_path(script.venv).join("bin");
+    let file = repository().join("integration/clients").join(script.file);
+    let output = Command::new(bin.join("python"))
+        .arg(&file)
+        .arg(script.client)
+        .current_dir(home.path())
+        .env_clear()
+        .envs(variables(endpoint, home.path(), &bin))
+        .stdin(Stdio::null())
+        .output()
+        .with_context(|| format!("run {}", file.display()))?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let mut failed = 0;
+    for line in text.lines() {
+        if let Some(name) = line.strip_prefix("ok ") {
+            tally.check(name, Ok(()));
+        } else if let Some(line) = line.strip_prefix("FAIL ") {
+            let (name, why) = line.split_once(": line").unwrap_or((line, ""));
+            failed += 1;
+            tally.check(name, Err(format!("line{why}")));
+        }
+    }
+    if !output.status.success() && failed == 0 {
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        tally.check(script.client, Err(format!("the script ended early: {said}")));
+    }
+    Ok(())
+}
+
+/// A clean environment: nobody's own settings, only what points at the store.
+fn variables(endpoint: &str, home: &Path, bin: &Path) -> Vec<(String, String)> {
+    let path = std::env::var("PATH").unwrap_or_default();
+    let pairs = [
+        ("PATH", format!("{}:{path}", bin.display())),
+        ("HOME", home.display().to_string()),
+        ("LANG", "C.UTF-8".to_string()),
+        ("PYTHONDONTWRITEBYTECODE", "1".to_string()),
+        ("AWS_ENDPOINT_URL", endpoint.to_string()),
+        ("AWS_ACCESS_KEY_ID", ROOT.0.to_string()),
+        ("AWS_SECRET_ACCESS_KEY", ROOT.1.to_string()),
+        ("AWS_DEFAULT_REGION", "us-east-1".to_string()),
+        ("AWS_REGION", "us-east-1".to_string()),
+        ("AWS_EC2_METADATA_DISABLED", "true".to_string()),
+        ("AWS_PAGER", String::new()),
+    ];
+    pairs.into_iter().map(|(name, value)| (name.to_string(), value)).collect()
+}
