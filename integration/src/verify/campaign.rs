@@ -52,7 +52,8 @@ pub(super) fn bad_input(tally: &mut Tally) -> Result<()> {
         table.add_other_user()?;
         let before = (table.gateway.daemon.resident(), table.gateway.daemon.descriptors());
         let mut outcomes = Vec::new();
-        let slow_cases = bad_input::run_slow(&slow, |name, outcome| outcomes.push((name.to_string(), outcome)));
+        let slow_cases =
+            bad_input::run_slow(&slow, |name, outcome| outcomes.push((name.to_string(), outcome)));
         let cases = bad_input::run(&table, |name, outcome| tally.check(name, outcome));
         let (slow_result, result) = futures::future::join(slow_cases, cases).await;
         result.and(slow_result)?;
@@ -77,8 +78,10 @@ async fn back_to_normal(daemon: &Daemon, before: (Option<(u64, u64)>, Option<usi
     }
     let outcome = if now <= wanted { Ok(()) } else { Err(format!("{now} are open, {:?} before", before.1)) };
     tally.check("descriptors are back after bad input", outcome);
-    let (first, last) = (before.0.map_or(0, |(now, _)| now), daemon.resident().map_or(u64::MAX, |(now, _)| now));
-    let outcome = if last <= first + (64 << 20) { Ok(()) } else { Err(format!("{first} bytes, then {last}")) };
+    let (first, last) =
+        (before.0.map_or(0, |(now, _)| now), daemon.resident().map_or(u64::MAX, |(now, _)| now));
+    let outcome =
+        if last <= first + (64 << 20) { Ok(()) } else { Err(format!("{first} bytes, then {last}")) };
     tally.check("memory is back after bad input", outcome);
 }
 
@@ -207,12 +210,20 @@ async fn kill_one(store: &Cluster, index: usize, tally: &mut Tally) -> Result<()
     let refused: usize = histories.iter().map(|history| history.refused).sum();
     let name = node.name();
     let gap_ms = gap.as_millis();
-    tally.note(format!("kill -9 of {name}: {count} writes acknowledged, {refused} not, longest gap {gap_ms} ms"));
+    tally.note(format!(
+        "kill -9 of {name}: {count} writes acknowledged, {refused} not, longest gap {gap_ms} ms"
+    ));
     let outcome = if gap <= GAP_MAX { Ok(()) } else { Err(format!("{gap_ms} ms")) };
     tally.check(&format!("kill -9 of {name}: a success within 3 s"), outcome);
-    tally.check(&format!("kill -9 of {name}: nothing lost while it is down"), all_there(store, &histories).await);
+    tally.check(
+        &format!("kill -9 of {name}: nothing lost while it is down"),
+        all_there(store, &histories).await,
+    );
     store.restart_node(index).await.with_context(|| format!("restart {name}"))?;
-    tally.check(&format!("kill -9 of {name}: nothing lost after its return"), all_there(store, &histories).await);
+    tally.check(
+        &format!("kill -9 of {name}: nothing lost after its return"),
+        all_there(store, &histories).await,
+    );
     Ok(())
 }
 
@@ -278,7 +289,12 @@ pub(super) fn config(tally: &mut Tally) -> Result<()> {
         ("an unknown key", gateway, vec!["--config", "unknown.yaml"], vec!["no_such_key"]),
         ("broken YAML", gateway, vec!["--config", "broken.yaml"], vec!["broken.yaml"]),
         ("a missing file", gateway, vec!["--config", "none.yaml"], vec!["none.yaml"]),
-        ("a bad address", storage, vec!["--config", "bad-address.yaml", "--node", "1"], vec!["not-an-address"]),
+        (
+            "a bad address",
+            storage,
+            vec!["--config", "bad-address.yaml", "--node", "1"],
+            vec!["not-an-address"],
+        ),
         ("an id twice", storage, vec!["--config", "twice.yaml", "--node", "1"], vec!["1"]),
         ("no such table", storage, vec!["--config", "absent.yaml", "--node", "1"], vec!["absent.txt"]),
         ("an unknown option", gateway, vec!["--no-such-option"], vec!["--no-such-option"]),

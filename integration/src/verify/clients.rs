@@ -76,7 +76,9 @@ fn prepare(name: &str, requirements: &str) -> Result<()> {
     }
     command(Command::new("python3").args(["-m", "venv"]).arg(&place))?;
     let pip = place.join("bin/pip");
-    command(Command::new(pip).args(["install", "--quiet", "--disable-pip-version-check", "-r"]).arg(&wanted))?;
+    command(
+        Command::new(pip).args(["install", "--quiet", "--disable-pip-version-check", "-r"]).arg(&wanted),
+    )?;
     fs::write(&stamp, text).context("note what was installed")
 }
 

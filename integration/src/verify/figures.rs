@@ -62,7 +62,11 @@ async fn large(client: &Client<'_>, tally: &mut Tally, place: &str) -> Result<()
     ensure!(created.status == 200, "create a bucket: {}", created.describe());
     let single = put_and_get(client, "large", PUT_BYTES).await;
     if let Ok((put, get)) = &single {
-        tally.note(format!("{place}: 5 GiB by one PUT {:.1} s, GET {:.1} s", put.as_secs_f64(), get.as_secs_f64()));
+        tally.note(format!(
+            "{place}: 5 GiB by one PUT {:.1} s, GET {:.1} s",
+            put.as_secs_f64(),
+            get.as_secs_f64()
+        ));
     }
     tally.check(&format!("{place}: 5 GiB by a single PUT, and back"), single.map(|_| ()));
     let begin = Instant::now();

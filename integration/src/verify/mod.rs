@@ -66,14 +66,21 @@ const STAGES: &[Stage] = &[
     Stage { name: "embedded", about: "the suite against one process", run: campaign::embedded },
     Stage { name: "cluster", about: "the suite against 3 nodes and 2 gateways", run: campaign::cluster },
     Stage { name: "bad-input", about: "hostile requests over raw sockets", run: campaign::bad_input },
-    Stage { name: "failover", about: "kill -9 of a node and of the leader under load", run: campaign::failover },
+    Stage {
+        name: "failover",
+        about: "kill -9 of a node and of the leader under load",
+        run: campaign::failover,
+    },
     Stage { name: "clients", about: "real clients with their defaults", run: clients::run },
     Stage { name: "sim", about: "the simulator on fixed and fresh seeds", run: steps::sim },
 ];
 
 /// Heavier campaigns, run by name only.
-const CAMPAIGNS: &[Stage] =
-    &[Stage { name: "figures", about: "start times, failover gap, 5 GiB objects, memory", run: figures::run }];
+const CAMPAIGNS: &[Stage] = &[Stage {
+    name: "figures",
+    about: "start times, failover gap, 5 GiB objects, memory",
+    run: figures::run,
+}];
 
 /// Stages of the default run whose subject is not built yet; each run says that it leaves them out.
 const PENDING: &[&str] = &["config", "embedded", "cluster", "bad-input", "failover", "clients", "sim"];
