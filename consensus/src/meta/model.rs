@@ -267,6 +267,7 @@ pub struct Object {
 
 /// A version that is not current, or a delete marker. Keyed (bucket, key, stamp descending).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(clippy::large_enum_variant)] // Markers are rare, and none is kept for long.
 pub enum Version {
     /// A stored version.
     Object(Object),

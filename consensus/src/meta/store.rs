@@ -212,6 +212,12 @@ mod tests {
             assert_eq!(TABLES.iter().filter(|(_, other)| other == name).count(), 1);
         }
         assert_eq!(TableId::from_number(0), None);
+        let names: Vec<_> = TABLES.iter().map(|(_, name)| *name).collect();
+        let golden = "cluster nodes layouts users access_keys keys_by_user buckets bucket_names \
+        buckets_by_owner usage objects versions null_versions inline extents bodies uploads \
+        parts completed debts debt_counts garbage sessions session_nonces replies events \
+        event_order cursors";
+        assert_eq!(names.join(" "), golden, "names are stored");
     }
 
     #[test]

@@ -185,7 +185,7 @@ fn forget(tx: &mut Transaction<'_>, home: &Home, upload: Stamp, unused: Vec<Exte
 }
 
 fn is_old(completed: &Completed, now: ClusterMs) -> bool {
-    completed.at.0 + COMPLETED_KEPT.as_millis() as u64 <= now.0
+    completed.at.0.saturating_add(COMPLETED_KEPT.as_millis() as u64) <= now.0
 }
 
 /// Goes on with the walk over completed uploads, and begins again at the end.

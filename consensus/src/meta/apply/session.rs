@@ -50,7 +50,7 @@ pub(super) fn admit(tx: &mut Transaction<'_>, entry: &Entry) -> Result<Admission
         return Ok(Admission::Settled(reply));
     }
     // Not remembered: a client that keeps its window never sees it, and one that does not must not grow the table.
-    if session.lowest_open + SESSION_OPEN_MAX <= entry.sequence {
+    if session.lowest_open.saturating_add(SESSION_OPEN_MAX) <= entry.sequence {
         return settled(Reject::SessionFull);
     }
     Ok(Admission::New)

@@ -1,1 +1,496 @@
-//! To come.
+//! Golden bytes of what is in the log and on the wire: every command, query and answer, in `golden.txt`.
+//!
+//! A line that changes is a format that changes: logs and peers of the release before cannot read it. Fields are only
+//! appended, with a new format version; new variants only add lines.
+
+use bytes::Bytes;
+use fabric::codec;
+use fabric::ids::{BucketId, ExtentId, Incarnation, LayoutVersion, NodeId, RaftId, SessionId, Stamp};
+use fabric::placement::Layout;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::world::{etag, key};
+use crate::meta::command::*;
+use crate::meta::model::*;
+use crate::meta::names::{BucketName, UserName};
+use crate::meta::query::*;
+
+/// Format version of entries, queries and answers.
+const FORMAT: u8 = 1;
+
+/// Lines of names and bytes, each of which decodes to what was encoded.
+#[derive(Default)]
+struct Golden(String);
+
+impl Golden {
+    fn add<T>(&mut self, kind: &str, value: T)
+    where
+        T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug,
+    {
+        let bytes = codec::encode(FORMAT, &value);
+        assert_eq!(codec::decode::<T>(FORMAT, "golden", &bytes).as_ref(), Ok(&value));
+        let debug = format!("{value:?}");
+        let inner = debug.split("command: ").last().unwrap_or_default();
+        let name: String = inner.chars().take_while(|letter| letter.is_alphanumeric()).collect();
+        self.0 += &format!("{kind} {name} {}\n", hex::encode(bytes));
+    }
+}
+
+#[test]
+fn golden_bytes() {
+    let mut golden = Golden::default();
+    for command in commands() {
+        let session = SessionId { epoch: 1, number: 7 };
+        golden
+            .add("entry", Entry { session, sequence: 300, lowest_open: 299, at: ClusterMs(1_000), command });
+    }
+    for reply in replies() {
+        golden.add("reply", reply);
+    }
+    for reject in rejects() {
+        golden.add("reject", reject);
+    }
+    for query in queries() {
+        golden.add("query", query);
+    }
+    for answer in answers() {
+        golden.add("answer", answer);
+    }
+    golden.add("answered", Answered { index: 300, answer: Err(Reject::NoSuchKey) });
+    assert!(golden.0 == include_str!("golden.txt"), "a format changed; now it is:\n{}", golden.0);
+}
+
+fn user() -> UserName {
+    "anna".parse().unwrap()
+}
+
+fn bucket_name() -> BucketName {
+    "photos".parse().unwrap()
+}
+
+fn stamp() -> Stamp {
+    Stamp { epoch: 1, index: 300, ordinal: 2 }
+}
+
+fn session() -> SessionId {
+    SessionId { epoch: 1, number: 7 }
+}
+
+fn extent_id() -> ExtentId {
+    ExtentId::new(0xABCD, session(), 3)
+}
+
+fn extent() -> Extent {
+    Extent {
+        id: extent_id(),
+        bytes: 70_000,
+        chunk_bytes: 1 << 20,
+        layout: LayoutVersion(1),
+        confirmed: 0b111,
+    }
+}
+
+fn home() -> Home {
+    Home { bucket: BucketId(5), key: key("a/b") }
+}
+
+fn checksum() -> Checksum {
+    let value = Bytes::from_static(&[1, 2, 3, 4]);
+    Checksum { algorithm: ChecksumAlgorithm::Crc32c, kind: ChecksumKind::FullObject, value }
+}
+
+fn attributes() -> Attributes {
+    let pair = |name: &str, value: &str| (name.to_string(), value.to_string());
+    Attributes {
+        headers: [pair("content-type", "text/plain")].into(),
+        user: [pair("mtime", "1")].into(),
+        storage_class: Some("STANDARD".to_string()),
+        tags: vec![pair("k", "v")],
+    }
+}
+
+fn origin() -> Origin {
+    Origin { requester: "anna".to_string(), source: "10.0.0.9".to_string(), request_id: "0123".to_string() }
+}
+
+fn expect() -> Expect {
+    Expect {
+        absent: true,
+        etag: Some(EtagCondition::OneOf(vec![etag(1), Etag::Multipart([2; 16], 3)])),
+        bytes: Some(300),
+        modified_seconds: Some(1),
+    }
+}
+
+fn access_key() -> AccessKey {
+    AccessKey {
+        id: "KEY1".parse().unwrap(),
+        user: user(),
+        sealed_secret: Bytes::from_static(b"sealed"),
+        created: ClusterMs(1_000),
+    }
+}
+
+fn layout() -> Layout {
+    Layout { version: LayoutVersion(1), partitions: vec![vec![NodeId(1), NodeId(2)], vec![NodeId(300)]] }
+}
+
+fn node_row() -> NodeRow {
+    NodeRow {
+        id: NodeId(3),
+        incarnation: Incarnation(0xABC),
+        address: "10.0.0.3:9100".to_string(),
+        zone: "b".to_string(),
+        capacity_bytes: 1 << 40,
+        starts: 2,
+        release: "0.1.0".to_string(),
+        voter: Some(RaftId::new(NodeId(3), Incarnation(0xABC))),
+    }
+}
+
+fn bucket() -> Bucket {
+    Bucket {
+        id: BucketId(5),
+        name: bucket_name(),
+        owner: user(),
+        created: ClusterMs(1_000),
+        epoch: 1,
+        versioning: Versioning::Enabled,
+    }
+}
+
+fn object() -> Object {
+    Object {
+        stamp: stamp(),
+        null_version: true,
+        modified: ClusterMs(1_000),
+        bytes: 300,
+        etag: etag(1),
+        body: Body::Slices { id: stamp(), home: Some(home()) },
+        checksum: Some(checksum()),
+        attributes: attributes(),
+    }
+}
+
+fn upload() -> Upload {
+    Upload {
+        id: stamp(),
+        initiator: user(),
+        initiated: ClusterMs(1_000),
+        attributes: attributes(),
+        checksum: Some((ChecksumAlgorithm::Sha256, ChecksumKind::Composite)),
+    }
+}
+
+fn stored() -> Stored {
+    Stored {
+        stamp: stamp(),
+        version_visible: true,
+        etag: etag(1),
+        modified: ClusterMs(1_000),
+        bytes: 300,
+        checksum: Some(checksum()),
+    }
+}
+
+fn commands() -> Vec<Command> {
+    let put = |body| PutObject {
+        bucket: BucketId(5),
+        key: key("a/b"),
+        expect: expect(),
+        body,
+        etag: etag(1),
+        checksum: Some(checksum()),
+        attributes: attributes(),
+        origin: origin(),
+    };
+    let mut commands = cluster_commands();
+    commands.extend([
+        Command::PutObject(put(NewBody::Inline(Bytes::from_static(b"payload")))),
+        Command::PutObject(put(NewBody::Extent(extent()))),
+        Command::CopyObject(CopyObject {
+            source_bucket: BucketId(6),
+            source_key: key("c"),
+            source_version: Some(VersionSelector::Null),
+            source_conditions: ReadConditions {
+                if_match: Some(EtagCondition::Any),
+                if_none_match: None,
+                if_modified_since: Some(1),
+                if_unmodified_since: Some(2),
+            },
+            bucket: BucketId(5),
+            key: key("a/b"),
+            expect: Expect::default(),
+            attributes: Some(attributes()),
+            checksum: Some(checksum()),
+            source_seen: Some(stamp()),
+            origin: origin(),
+        }),
+        Command::DeleteObjects(DeleteObjects {
+            bucket: BucketId(5),
+            keys: vec![DeleteKey {
+                key: key("a/b"),
+                version: Some(VersionSelector::Stamp(stamp())),
+                expect: expect(),
+            }],
+            origin: origin(),
+        }),
+    ]);
+    commands.extend(upload_commands());
+    commands.extend([
+        Command::PayDebts(PayDebts { node: NodeId(3), extents: vec![(home(), extent_id())] }),
+        Command::CollectGarbage(CollectGarbage {
+            done: vec![(BucketId(5), stamp())],
+            take_apart: vec![(BucketId(6), stamp())],
+        }),
+    ]);
+    commands
+}
+
+fn cluster_commands() -> Vec<Command> {
+    vec![
+        Command::OpenSession(OpenSession { kind: SessionKind::Gateway, nonce: 0x0102_0304 }),
+        Command::OpenSession(OpenSession { kind: SessionKind::Jobs(NodeId(3)), nonce: 0x0102_0304 }),
+        Command::RenewSession(RenewSession { oldest_write: 4, oldest_read: 300, pinned: vec![extent_id()] }),
+        Command::EndSession(EndSession { session: session() }),
+        Command::SetNode(SetNode { row: node_row() }),
+        Command::SetLayout(SetLayout { layout: layout() }),
+        Command::AddUser(AddUser { name: user(), key: access_key() }),
+        Command::RemoveUser(RemoveUser { name: user() }),
+        Command::AddAccessKey(AddAccessKey { key: access_key() }),
+        Command::RemoveAccessKey(RemoveAccessKey { id: access_key().id }),
+        Command::CreateBucket(CreateBucket { name: bucket_name(), owner: user() }),
+        Command::DeleteBucket(DeleteBucket { bucket: BucketId(5) }),
+    ]
+}
+
+fn upload_commands() -> Vec<Command> {
+    vec![
+        Command::CreateUpload(CreateUpload {
+            bucket: BucketId(5),
+            key: key("a/b"),
+            attributes: attributes(),
+            checksum: Some((ChecksumAlgorithm::Sha256, ChecksumKind::Composite)),
+            origin: origin(),
+        }),
+        Command::PutPart(PutPart {
+            bucket: BucketId(5),
+            key: key("a/b"),
+            upload: stamp(),
+            number: 2,
+            md5: [3; 16],
+            checksum: Some(checksum()),
+            extent: Some(extent()),
+        }),
+        Command::CompleteUpload(CompleteUpload {
+            bucket: BucketId(5),
+            key: key("a/b"),
+            upload: stamp(),
+            parts: vec![CompletePart { number: 2, md5: [3; 16], checksum: Some(checksum()) }],
+            expect: expect(),
+            checksum: Some(checksum()),
+            bytes: Some(300),
+            origin: origin(),
+        }),
+        Command::AbortUpload(AbortUpload { bucket: BucketId(5), key: key("a/b"), upload: stamp() }),
+    ]
+}
+
+fn replies() -> Vec<Reply> {
+    let deleted = DeletedKey { version: Some("null".to_string()), marker: Some(stamp().to_string()) };
+    let done = [
+        Done::Nothing,
+        Done::Session(session()),
+        Done::Bucket(bucket()),
+        Done::Stored(stored()),
+        Done::Deleted(vec![Ok(deleted), Err(Reject::PreconditionFailed)]),
+        Done::Upload(stamp()),
+        Done::Part(ClusterMs(1_000)),
+    ];
+    let mut replies: Vec<Reply> = done.into_iter().map(Reply::Done).collect();
+    replies.extend([Reply::Rejected(Reject::NoSuchKey), Reply::TooLate]);
+    replies
+}
+
+fn rejects() -> Vec<Reject> {
+    vec![
+        Reject::SessionEnded,
+        Reject::SessionFull,
+        Reject::LateExtent,
+        Reject::StaleNode,
+        Reject::LayoutExists,
+        Reject::NoSuchUser,
+        Reject::UserExists,
+        Reject::UserOwnsBuckets,
+        Reject::NoSuchAccessKey,
+        Reject::AccessKeyExists,
+        Reject::NoSuchBucket,
+        Reject::BucketExists { owner: user() },
+        Reject::BucketNotEmpty,
+        Reject::TooManyBuckets,
+        Reject::NoSuchKey,
+        Reject::NoSuchVersion,
+        Reject::IsDeleteMarker,
+        Reject::PreconditionFailed,
+        Reject::SourcePreconditionFailed,
+        Reject::SourceChanged,
+        Reject::CopyOntoItself,
+        Reject::NoSuchUpload,
+        Reject::InvalidPart { number: 2 },
+        Reject::InvalidPartOrder,
+        Reject::PartTooSmall { number: 2, bytes: 300 },
+        Reject::TooLarge,
+        Reject::WrongSize,
+        Reject::Malformed("why".to_string()),
+    ]
+}
+
+fn queries() -> Vec<Query> {
+    let mut queries = vec![
+        Query::Bucket(bucket_name()),
+        Query::Buckets {
+            owner: Some(user()),
+            prefix: "p".to_string(),
+            after: Some("a".to_string()),
+            limit: 300,
+        },
+        Query::Usage(BucketId(5)),
+        Query::Object {
+            bucket: BucketId(5),
+            key: key("a/b"),
+            version: Some(VersionSelector::Stamp(stamp())),
+            want: Want::Body,
+        },
+    ];
+    let (prefix, delimiter, after) = ("p".to_string(), "/".to_string(), "a".to_string());
+    queries.extend([
+        Query::List(List {
+            bucket: BucketId(5),
+            prefix: prefix.clone(),
+            delimiter: delimiter.clone(),
+            after: after.clone(),
+            limit: 300,
+        }),
+        Query::ListVersions(ListVersions {
+            bucket: BucketId(5),
+            prefix: prefix.clone(),
+            delimiter: delimiter.clone(),
+            after_key: after.clone(),
+            after_version: Some(VersionSelector::Null),
+            limit: 300,
+        }),
+        Query::ListUploads(ListUploads {
+            bucket: BucketId(5),
+            prefix,
+            delimiter,
+            after_key: after,
+            after_upload: Some(stamp()),
+            limit: 300,
+        }),
+        Query::Parts { bucket: BucketId(5), key: key("a/b"), upload: stamp(), after: 2, limit: 300 },
+    ]);
+    queries.extend(work_queries());
+    queries
+}
+
+fn work_queries() -> Vec<Query> {
+    vec![
+        Query::AccessKey(access_key().id),
+        Query::Users,
+        Query::Status,
+        Query::Layout(Some(LayoutVersion(1))),
+        Query::Sessions,
+        Query::Debts { node: NodeId(3), after: Some((home(), extent_id())), limit: 300 },
+        Query::Garbage { limit: 300 },
+        Query::Named(vec![(home(), extent_id())]),
+        Query::Events { bucket: BucketId(5), after: Some(stamp()), limit: 300 },
+        Query::OldUploads { before: ClusterMs(1_000), limit: 300 },
+    ]
+}
+
+fn page<T>(item: T, position_stamp: Option<Stamp>) -> Page<T> {
+    let entries = vec![PageEntry::Prefix("a/".to_string()), PageEntry::Item(key("b"), item)];
+    Page { entries, more: true, position: "b".to_string(), position_stamp }
+}
+
+fn answers() -> Vec<Answer> {
+    let slice = Slice {
+        extent: extent_id(),
+        offset: 0,
+        bytes: 300,
+        part: 2,
+        md5: [3; 16],
+        checksum: Some(checksum()),
+    };
+    let view = |body| ObjectView { object: object(), body, parts: vec![slice.clone()] };
+    let marker = Version::DeleteMarker { stamp: stamp(), null_version: false, modified: ClusterMs(1_000) };
+    let part = Part {
+        number: 2,
+        bytes: 300,
+        md5: [3; 16],
+        checksum: Some(checksum()),
+        modified: ClusterMs(1_000),
+        extent: Some(extent_id()),
+    };
+    let mut answers = vec![
+        Answer::Bucket(Some(bucket())),
+        Answer::Buckets { buckets: vec![bucket()], more: true },
+        Answer::Usage(Usage { objects: 1, bytes: 300, uploads: 2 }),
+        Answer::Object(view(BodyView::NotAsked)),
+        Answer::Object(view(BodyView::Inline(Bytes::from_static(b"payload")))),
+        Answer::Object(view(BodyView::Pieces(vec![Piece { extent: extent(), offset: 1, bytes: 300 }]))),
+        Answer::List(page(object(), None)),
+        Answer::Versions(page(ListedVersion { version: marker, latest: true }, Some(stamp()))),
+        Answer::Uploads(page(upload(), Some(stamp()))),
+        Answer::Parts(PartsPage { upload: upload(), parts: vec![part], more: true }),
+    ];
+    answers.extend(work_answers());
+    answers
+}
+
+fn work_answers() -> Vec<Answer> {
+    let user_row = User { name: user(), created: ClusterMs(1_000), buckets: 1 };
+    let session_row = Session {
+        kind: SessionKind::Gateway,
+        lowest_open: 3,
+        oldest_write: 4,
+        oldest_read: 5,
+        pinned: vec![extent_id()],
+        nonce: 6,
+    };
+    let status = Status {
+        cluster: ClusterRow::first(),
+        nodes: vec![node_row()],
+        debts: vec![(NodeId(3), 300)],
+        garbage: 1,
+        buckets: 2,
+        usage: Usage { objects: 1, bytes: 300, uploads: 2 },
+        sessions: 4,
+    };
+    let event = Event {
+        kind: EventKind::DeleteMarker,
+        key: key("a/b"),
+        version: stamp(),
+        bytes: 0,
+        etag: None,
+        at: ClusterMs(1_000),
+        origin: origin(),
+    };
+    vec![
+        Answer::AccessKey(Some(access_key())),
+        Answer::Users(vec![(user_row, vec![access_key().id])]),
+        Answer::Status(status),
+        Answer::Layout(Some(layout())),
+        Answer::Sessions(vec![(session(), session_row)]),
+        Answer::Debts(vec![(home(), extent())]),
+        Answer::Garbage(vec![(
+            BucketId(5),
+            stamp(),
+            Garbage::Body { home: home(), extents: vec![extent_id()] },
+        )]),
+        Answer::Named(vec![true, false]),
+        Answer::Events(vec![(stamp(), event)]),
+        Answer::OldUploads(vec![(BucketId(5), key("a/b"), stamp())]),
+    ]
+}
