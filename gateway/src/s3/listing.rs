@@ -77,7 +77,8 @@ pub fn marker(text: &str) -> String {
 
 /// A page of current versions; `limit` 0 is an empty last page.
 pub async fn page(cx: &Context, mut list: List) -> S3Result<Page<Object>> {
-    let mut page = Page { entries: Vec::new(), more: false, position: list.after.clone(), position_stamp: None };
+    let mut page =
+        Page { entries: Vec::new(), more: false, position: list.after.clone(), position_stamp: None };
     if list.limit == 0 {
         return Ok(page);
     }

@@ -217,6 +217,7 @@ fn unsigned_trailers() {
         (&right, &[("x-amz-trailer", "x-amz-meta-a")], Some(Code::InvalidRequest)),
         (&right, &[("x-amz-trailer", "x-amz-checksum-crc16")], Some(Code::InvalidRequest)),
         (&right, &[("x-amz-trailer", "x-amz-checksum-crc32,x-amz-checksum-md5")], Some(Code::InvalidRequest)),
+        (&right, &[("x-amz-trailer", "x-amz-checksum-crc32,x-amz-acl")], Some(Code::MalformedTrailerError)),
         (&twice, &[declared], Some(Code::InvalidRequest)),
         (&other, &[declared], Some(Code::InvalidRequest)),
         (&right, &[declared, ("x-amz-checksum-crc32", CRC32_ABC)], Some(Code::InvalidRequest)),

@@ -327,3 +327,117 @@ fn refuse_contradictions(call: &Call<'_>) -> S3Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::s3::ops::OPS;
+
+    fn route(method: &str, target: &str, headers: &[(&'static str, &str)]) -> Result<&'static str, Code> {
+        let (path, query) = target.split_once('?').unwrap_or((target, ""));
+        let path = crate::s3::path::CanonicalPath::parse(path, None).unwrap();
+        let query = Query::parse(query).unwrap();
+        let headers =
+            headers.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect();
+        let method = Method::from_bytes(method.as_bytes()).unwrap();
+        let found = Router::new(OPS).route(&method, path.target(), &query, &headers);
+        found.map(|op| op.name()).map_err(|error| error.code())
+    }
+
+    #[test]
+    fn requests_are_operations() {
+        for (method, target, name) in [
+            ("GET", "/", "ListBuckets"),
+            ("GET", "/?x-id=ListBuckets&max-buckets=1", "ListBuckets"),
+            ("PUT", "/abc", "CreateBucket"),
+            ("PUT", "/abc/", "CreateBucket"),
+            ("HEAD", "/abc", "HeadBucket"),
+            ("DELETE", "/abc", "DeleteBucket"),
+            ("GET", "/abc", "ListObjects"),
+            ("GET", "/abc?prefix=a&no-such-parameter", "ListObjects"),
+            ("GET", "/abc?list-type=2&prefix=acl", "ListObjectsV2"),
+            ("GET", "/abc?location", "GetBucketLocation"),
+            ("GET", "/abc?versioning=", "GetBucketVersioning"),
+            ("PUT", "/abc/k?x-id=PutObject", "PutObject"),
+            ("GET", "/abc/k?partNumber=1&versionId=null", "GetObject"),
+            ("HEAD", "/abc/k", "HeadObject"),
+            ("DELETE", "/abc/k?versionId=null", "DeleteObject"),
+        ] {
+            assert_eq!(route(method, target, &[]), Ok(name), "{method} {target}");
+        }
+    }
+
+    #[test]
+    fn other_requests_are_refused() {
+        for (method, target, code) in [
+            ("GET", "/abc?list-type=1", Code::InvalidArgument),
+            ("GET", "/abc?list-type=2&list-type=2", Code::InvalidArgument),
+            ("GET", "/abc?prefix=a&prefix=b", Code::InvalidArgument),
+            ("GET", "/abc/k?uploads", Code::InvalidRequest),
+            ("GET", "/abc/k?versions", Code::InvalidRequest),
+            ("PUT", "/abc/k?uploadId=x", Code::MethodNotAllowed),
+            ("PUT", "/abc/k?partNumber=1", Code::InvalidArgument),
+            ("GET", "/abc/k?acl&policy&tagging", Code::InvalidRequest),
+            ("GET", "/abc?versions&uploads", Code::InvalidRequest),
+            ("POST", "/abc", Code::MethodNotAllowed),
+            ("POST", "/abc/k", Code::MethodNotAllowed),
+            ("PATCH", "/abc/k", Code::MethodNotAllowed),
+            ("OPTIONS", "/abc/k", Code::MethodNotAllowed),
+            ("PUT", "/", Code::MethodNotAllowed),
+            ("GET", "/abc?delete", Code::MethodNotAllowed),
+            ("PUT", "/abc?location", Code::MethodNotAllowed),
+            ("PUT", "/abc?versioning", Code::NotImplemented),
+        ] {
+            assert_eq!(route(method, target, &[]), Err(code), "{method} {target}");
+        }
+        let form = [("content-type", "multipart/form-data; boundary=x")];
+        assert_eq!(route("POST", "/abc", &form), Err(Code::NotImplemented));
+    }
+
+    /// What S3 has and we lack is never taken for another operation.
+    #[test]
+    fn sub_resources_that_we_lack_are_not_implemented() {
+        let routes: Vec<Route> = OPS.iter().map(|op| op.route()).collect();
+        for name in OTHERS {
+            for (method, target) in [("GET", "/abc"), ("PUT", "/abc"), ("DELETE", "/abc"), ("HEAD", "/abc")] {
+                for target in [format!("{target}?{name}"), format!("{target}/k?{name}=x")] {
+                    let scope = if target.contains("/k") { Scope::Object } else { Scope::Bucket };
+                    let served = routes.iter().any(|route| {
+                        route.scope == scope
+                            && route.method == method
+                            && route.sub_resources.iter().any(|(have, _)| have == name)
+                    });
+                    if !served {
+                        assert_eq!(
+                            route(method, &target, &[]),
+                            Err(Code::NotImplemented),
+                            "{method} {target}"
+                        );
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn overlaps_are_found() {
+        let plain = || Route::object(Method::PUT);
+        for (left, right, overlap) in [
+            (plain(), plain(), true),
+            (plain(), Route::object(Method::GET), false),
+            (plain(), Route::bucket(Method::PUT), false),
+            (plain().with("a"), plain(), false),
+            (plain().with("a"), plain().with("b"), false),
+            (plain().with("a"), plain().with_value("a", "1"), true),
+            (plain().with_value("a", "2"), plain().with_value("a", "1"), false),
+            (plain().with("a").with("b"), plain().with("b").with("a"), true),
+            (plain().with_header("x"), plain().without_header("x"), false),
+            (plain().with_header("x"), plain(), true),
+            (plain().with_header("x"), plain().without_header("y"), true),
+        ] {
+            assert_eq!(left.overlaps(&right), overlap, "{left:?} {right:?}");
+            assert_eq!(right.overlaps(&left), overlap, "{right:?} {left:?}");
+        }
+    }
+}

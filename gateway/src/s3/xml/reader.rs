@@ -7,10 +7,13 @@ use bytes::Bytes;
 use consensus::meta::model::ChecksumAlgorithm;
 use fabric::limits::{LIST_KEYS_MAX, PARTS_MAX, XML_DEPTH_MAX};
 use quick_xml::Reader;
-use quick_xml::events::{BytesRef, Event};
+use quick_xml::events::{BytesRef, BytesStart, Event};
 
 use crate::s3::checksum;
 use crate::s3::error::{Code, S3Error, S3Result};
+
+/// Attributes of one element.
+const ATTRIBUTES_MAX: usize = 16;
 
 /// The body of DeleteObjects.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -208,8 +211,12 @@ fn parse(body: &[u8], root: &str) -> S3Result<Node> {
     let mut reader = Reader::from_str(text.strip_prefix('\u{feff}').unwrap_or(text));
     loop {
         match reader.read_event().map_err(|_| malformed())? {
-            Event::Start(start) => tree.open(start.local_name().as_ref())?,
+            Event::Start(start) => {
+                check_attributes(&start)?;
+                tree.open(start.local_name().as_ref())?;
+            }
             Event::Empty(start) => {
+                check_attributes(&start)?;
                 tree.open(start.local_name().as_ref())?;
                 tree.close()?;
             }
@@ -226,6 +233,18 @@ fn parse(body: &[u8], root: &str) -> S3Result<Node> {
     }
     let found = tree.finish()?;
     if found.name == root { Ok(found) } else { Err(malformed()) }
+}
+
+/// Namespaces and types stand in attributes; no document of S3 needs more than a few.
+fn check_attributes(start: &BytesStart<'_>) -> S3Result<()> {
+    let mut attributes = start.attributes();
+    attributes.with_checks(false);
+    for (at, attribute) in attributes.enumerate() {
+        if attribute.is_err() || ATTRIBUTES_MAX <= at {
+            return Err(malformed());
+        }
+    }
+    Ok(())
 }
 
 fn check_encoding<E>(encoding: Option<Result<std::borrow::Cow<'_, str>, E>>) -> S3Result<()> {
@@ -322,9 +341,12 @@ mod tests {
     fn delete_refusals() {
         let many = format!("<Delete>{}</Delete>", "<Object><Key>k</Key></Object>".repeat(1001));
         let deep = format!("<Delete>{}", "<a>".repeat(10_000));
+        let attributes: String = (0..20_000).map(|at| format!(" a{at}=\"\"")).collect();
+        let wide = format!("<Delete{attributes}><Object><Key>k</Key></Object></Delete>");
         for bad in [
             "",
             "x",
+            wide.as_str(),
             "<Delete/>",
             "<Delete></Delete>",
             many.as_str(),
