@@ -46,6 +46,8 @@ struct State {
     capacity_bytes: u64,
     operations: u64,
     syncs: u64,
+    /// Raised when the process dies: handles of an older process do nothing any more.
+    process: u64,
 }
 
 /// Pages of one file, now and after a power cut.
@@ -132,6 +134,7 @@ impl SimDisks {
             capacity_bytes,
             operations: 0,
             syncs: 0,
+            process: 0,
         };
         SimDisks { state: Arc::new(Mutex::new(state)), random }
     }
@@ -151,8 +154,16 @@ impl SimDisks {
         self.lock_state().syncs
     }
 
-    /// Pulls the plug: only call it when no process runs on this disk.
+    /// The process dies: whatever its objects still try while they are dropped has no effect.
+    pub fn kill(&self) {
+        let mut state = self.lock_state();
+        state.process += 1;
+        state.locks.clear();
+    }
+
+    /// Pulls the plug: the process dies, and so does what was not synced.
     pub fn power_cut(&self) {
+        self.kill();
         let mut state = self.lock_state();
         let mut names = state.durable_names.clone();
         for (path, contents) in &state.names {
@@ -166,16 +177,15 @@ impl SimDisks {
         }
         state.names = names.clone();
         state.durable_names = names;
-        state.locks.clear();
     }
 
     /// Empties the disk, as when it is replaced.
     pub fn wipe(&self) {
+        self.kill();
         let mut state = self.lock_state();
         state.names.clear();
         state.durable_names.clear();
         state.directories.clear();
-        state.locks.clear();
     }
 
     /// Flips one bit of a file whose name ends in `suffix`; returns where, if there was one with bytes.
@@ -255,8 +265,8 @@ impl Disks for SimDisks {
                 contents
             }
         };
-        let file = SimFile { contents, state: self.state.clone(), random: self.random.clone() };
-        Ok(Arc::new(file))
+        let process = state.process;
+        Ok(Arc::new(SimFile { contents, state: self.state.clone(), random: self.random.clone(), process }))
     }
 
     fn list(&self, directory: &Path) -> io::Result<Vec<String>> {
@@ -334,12 +344,16 @@ struct SimFile {
     contents: Arc<Mutex<Contents>>,
     state: Arc<Mutex<State>>,
     random: Arc<SimRandom>,
+    process: u64,
 }
 
 impl SimFile {
-    /// Counts the operation and draws whether it fails.
+    /// Counts the operation and draws whether it fails. All operations of a dead process do.
     fn fails(&self, percent: impl Fn(&DiskFaults) -> u64) -> bool {
         let mut state = self.state.lock().expect("no holder of this lock can panic");
+        if state.process != self.process {
+            return true;
+        }
         state.operations += 1;
         let percent = percent(&state.faults);
         percent > 0 && self.random.chance(percent)

@@ -4,7 +4,12 @@
 //! signed HTTP to the gateways; the oracle knows what clients were promised.
 
 pub mod body;
+pub mod campaign;
 pub mod disk;
+mod machines;
 pub mod oracle;
+pub mod plan;
 pub mod random;
 pub mod seams;
+mod workload;
+pub mod world;

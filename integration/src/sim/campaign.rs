@@ -1,0 +1,148 @@
+//! Runs many plans and says what came of them.
+#![allow(clippy::print_stdout)]
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use super::plan::{PLANTED, Plan};
+use super::world::{self, Report};
+
+/// Seeds that are run at every verification.
+const FIXED_SEEDS: std::ops::RangeInclusive<u64> = 1..=20;
+/// Fresh seeds beside them.
+const FRESH_SEEDS: u64 = 20;
+/// Lines of the trace shown with a failure.
+const STORY_LINES: usize = 60;
+
+/// What ran so far.
+pub struct Campaign {
+    whole_trace: bool,
+    passed: u64,
+    failed: u64,
+    operations: u64,
+    seeds: u64,
+    seeds_with_unknowns: u64,
+}
+
+/// A seed nobody chose.
+pub fn fresh_seed() -> u64 {
+    // The one ambient draw of the simulator: which seeds to look at today.
+    let drawn = std::collections::hash_map::RandomState::new();
+    std::hash::BuildHasher::hash_one(&drawn, 0) >> 16
+}
+
+impl Campaign {
+    /// Nothing ran yet. `whole_trace` prints all of a failing seed.
+    pub fn new(whole_trace: bool) -> Campaign {
+        Campaign { whole_trace, passed: 0, failed: 0, operations: 0, seeds: 0, seeds_with_unknowns: 0 }
+    }
+
+    /// Checks that failed.
+    pub fn failed(&self) -> u64 {
+        self.failed
+    }
+
+    /// The last line.
+    pub fn summary(&self) -> String {
+        format!(
+            "{} operations in {} seeds, {} of them with unknown outcomes\n{} passed, {} failed",
+            self.operations, self.seeds, self.seeds_with_unknowns, self.passed, self.failed
+        )
+    }
+
+    /// One seed twice, with its story.
+    pub fn one(&mut self, seed: u64) {
+        let report = self.seed(&Plan::from_seed(seed));
+        for line in &report.trace {
+            println!("{line}");
+        }
+        self.twice(seed);
+    }
+
+    /// Seeds in a row.
+    pub fn range(&mut self, from: u64, seeds: u64) {
+        for seed in from..from + seeds {
+            self.seed(&Plan::from_seed(seed));
+        }
+    }
+
+    /// What every verification runs.
+    pub fn smoke(&mut self) {
+        self.seed(&Plan::calm(1));
+        for seed in FIXED_SEEDS {
+            self.seed(&Plan::from_seed(seed));
+        }
+        self.range(fresh_seed(), FRESH_SEEDS);
+        self.twice(*FIXED_SEEDS.start());
+        let faulty = self.seeds - 1;
+        let soft = self.seeds_with_unknowns * 2 < faulty;
+        self.check("at least half of the fault seeds have unknown outcomes", !soft);
+    }
+
+    /// Plants bugs; each has to be caught by some seed.
+    pub fn planted(&mut self, bug: &str, from: u64, seeds: u64) {
+        for (name, what) in PLANTED.iter().filter(|(name, _)| bug == "all" || bug == *name) {
+            let caught = (from..from + seeds).find_map(|seed| {
+                let report = run_contained(&Plan::from_seed(seed).with_planted(name));
+                report.violation.map(|violation| (seed, violation))
+            });
+            match &caught {
+                Some((seed, violation)) => println!("planted {name} ({what}): caught by seed {seed}: {}", short(violation)),
+                None => println!("planted {name} ({what}): not caught by seeds {from}..{}", from + seeds),
+            }
+            self.check(name, caught.is_some());
+        }
+    }
+
+    /// The same seed gives the same trace.
+    fn twice(&mut self, seed: u64) {
+        let first = run_contained(&Plan::from_seed(seed));
+        let second = run_contained(&Plan::from_seed(seed));
+        if let Some(place) = first.trace.iter().zip(&second.trace).position(|(one, other)| one != other) {
+            println!("seed {seed} differs at line {place}:\n  {}\n  {}", first.trace[place], second.trace[place]);
+        }
+        self.check("the same seed gives the same trace", first == second);
+    }
+
+    fn seed(&mut self, plan: &Plan) -> Report {
+        let report = run_contained(plan);
+        self.seeds += 1;
+        self.operations += report.operations;
+        self.seeds_with_unknowns += u64::from(report.unknowns > 0);
+        match &report.violation {
+            None => self.passed += 1,
+            Some(violation) => {
+                self.failed += 1;
+                println!("seed {} FAILED: {violation}", plan.seed);
+                let from = if self.whole_trace { 0 } else { report.trace.len().saturating_sub(STORY_LINES) };
+                for line in &report.trace[from..] {
+                    println!("    {line}");
+                }
+                println!("  again: cargo sim --seed {}", plan.seed);
+            }
+        }
+        report
+    }
+
+    fn check(&mut self, what: &str, holds: bool) {
+        if holds {
+            self.passed += 1;
+        } else {
+            self.failed += 1;
+            println!("FAILED: {what}");
+        }
+    }
+}
+
+/// A panic of simulated production code is a violation of its plan, not the end of the campaign.
+fn run_contained(plan: &Plan) -> Report {
+    catch_unwind(AssertUnwindSafe(|| world::run(plan))).unwrap_or_else(|panic| {
+        let words = panic.downcast_ref::<String>().cloned();
+        let words = words.or_else(|| panic.downcast_ref::<&str>().map(|words| words.to_string()));
+        let violation = Some(format!("panic: {}", words.unwrap_or_default()));
+        Report { violation, trace: Vec::new(), operations: 0, unknowns: 0 }
+    })
+}
+
+fn short(text: &str) -> String {
+    text.chars().take(160).collect()
+}

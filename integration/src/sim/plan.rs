@@ -1,0 +1,211 @@
+//! What a seed means: the shape of the cluster, the workload, and which faults come when.
+//!
+//! A plan is data: a failing one can be kept as a regression after the code, and so the meaning of its seed,
+//! has changed. Each seed draws a few kinds of faults and leaves the others out ("swarm"), since a little of
+//! everything hides more than much of something.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use super::random::SimRandom;
+
+/// One simulation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    /// Where it came from; also seeds everything random inside.
+    pub seed: u64,
+    /// Storage nodes, all of them voters up to three.
+    pub nodes: u16,
+    /// Gateways.
+    pub gateways: u16,
+    /// Clients at once.
+    pub clients: u16,
+    /// Hot keys.
+    pub keys: u16,
+    /// Operations of each client.
+    pub operations: u32,
+    /// Faults by time.
+    pub faults: Vec<Timed>,
+    /// Bugs planted in the product, by the names of its failpoints.
+    pub planted: BTreeSet<&'static str>,
+}
+
+/// A fault and when it comes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Timed {
+    /// Milliseconds after the cluster serves.
+    pub at_ms: u64,
+    /// What happens.
+    pub fault: Fault,
+}
+
+/// A machine by its place: nodes first, then gateways.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Machine {
+    /// A storage node, from 1.
+    Node(u16),
+    /// A gateway, from 1.
+    Gateway(u16),
+}
+
+impl fmt::Display for Machine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Machine::Node(number) => write!(f, "node-{number}"),
+            Machine::Gateway(number) => write!(f, "gateway-{number}"),
+        }
+    }
+}
+
+/// What can happen. Each undoes itself after its time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Fault {
+    /// kill -9, and a start again.
+    Kill { machine: Machine, down_ms: u64 },
+    /// The machine loses what it had not synced, and starts again.
+    PowerCut { machine: Machine, down_ms: u64 },
+    /// All nodes lose power at once.
+    Blackout { down_ms: u64 },
+    /// Neither hears the other.
+    Partition { one: Machine, other: Machine, for_ms: u64 },
+    /// Frames from one to the other are lost.
+    OneWay { from: Machine, to: Machine, for_ms: u64 },
+    /// Everything on the machine's disk takes this long.
+    SlowDisk { node: u16, latency_us: u64, for_ms: u64 },
+    /// Reads fail now and then.
+    ReadErrors { node: u16, percent: u64, for_ms: u64 },
+    /// Syncs fail now and then.
+    SyncErrors { node: u16, percent: u64, for_ms: u64 },
+    /// The wall clock jumps.
+    Clock { machine: Machine, offset_ms: i64, for_ms: u64 },
+}
+
+/// Bugs that can be planted at run time, and what each does. Kept beside the product's failpoints.
+pub const PLANTED: &[(&str, &str)] = &[
+    ("ack_before_sync", "the log acknowledges a batch before it is synced"),
+    ("chunk_ack_before_sync", "a chunk volume acknowledges before its commit"),
+    ("commit_before_chunks", "the metadata command is proposed before the chunks are durable"),
+    ("condition_outside_apply", "conditions are not decided inside apply"),
+    ("retry_applied_twice", "a repeated command is applied again"),
+    ("chunk_skip_crc", "chunk reads do not check the bytes"),
+    ("stale_read", "reads skip the round that makes them linearizable"),
+];
+
+/// Kinds of faults that a seed may draw.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    KillNode,
+    KillGateway,
+    PowerCut,
+    Blackout,
+    Partition,
+    OneWay,
+    SlowDisk,
+    ReadErrors,
+    Clock,
+}
+
+const KINDS: &[Kind] = &[
+    Kind::KillNode,
+    Kind::KillGateway,
+    Kind::PowerCut,
+    Kind::Blackout,
+    Kind::Partition,
+    Kind::OneWay,
+    Kind::SlowDisk,
+    Kind::ReadErrors,
+    Kind::Clock,
+];
+
+impl Plan {
+    /// What `seed` draws.
+    pub fn from_seed(seed: u64) -> Plan {
+        let random = SimRandom::new(seed, "plan");
+        let mut plan = Plan {
+            seed,
+            nodes: 3,
+            gateways: 2,
+            clients: random.between(3, 6) as u16,
+            keys: random.between(8, 24) as u16,
+            operations: random.between(30, 60) as u32,
+            faults: Vec::new(),
+            planted: BTreeSet::new(),
+        };
+        let kinds: Vec<Kind> = (0..random.between(1, 4)).map(|_| *random.pick(KINDS)).collect();
+        let mut at_ms = random.between(100, 1_000);
+        for _ in 0..random.between(3, 8) {
+            let fault = plan.draw(&random, *random.pick(&kinds));
+            plan.faults.push(Timed { at_ms, fault });
+            at_ms += random.between(300, 4_000);
+        }
+        plan
+    }
+
+    /// The same without faults: the product has to serve every request.
+    pub fn calm(seed: u64) -> Plan {
+        Plan { faults: Vec::new(), ..Plan::from_seed(seed) }
+    }
+
+    /// The same with a bug planted.
+    pub fn with_planted(mut self, bug: &'static str) -> Plan {
+        self.planted.insert(bug);
+        self
+    }
+
+    fn draw(&self, random: &SimRandom, kind: Kind) -> Fault {
+        let node = random.between(1, u64::from(self.nodes)) as u16;
+        let gateway = Machine::Gateway(random.between(1, u64::from(self.gateways)) as u16);
+        let down_ms = random.between(100, 5_000);
+        let for_ms = random.between(500, 8_000);
+        match kind {
+            Kind::KillNode => Fault::Kill { machine: Machine::Node(node), down_ms },
+            Kind::KillGateway => Fault::Kill { machine: gateway, down_ms },
+            Kind::PowerCut => Fault::PowerCut { machine: Machine::Node(node), down_ms },
+            Kind::Blackout => Fault::Blackout { down_ms },
+            Kind::Partition => {
+                let (one, other) = self.two_machines(random);
+                Fault::Partition { one, other, for_ms }
+            }
+            Kind::OneWay => {
+                let (from, to) = self.two_machines(random);
+                Fault::OneWay { from, to, for_ms }
+            }
+            Kind::SlowDisk => Fault::SlowDisk { node, latency_us: random.between(5_000, 200_000), for_ms },
+            Kind::ReadErrors => Fault::ReadErrors { node, percent: random.between(1, 10), for_ms },
+            Kind::Clock => {
+                let hours = random.between(1, 48) as i64;
+                let offset_ms = if random.chance(50) { hours * 3_600_000 } else { -hours * 3_600_000 };
+                Fault::Clock { machine: Machine::Node(node), offset_ms, for_ms }
+            }
+        }
+    }
+
+    /// Two different machines, at least one of them a node.
+    fn two_machines(&self, random: &SimRandom) -> (Machine, Machine) {
+        let machines = self.machines();
+        let one = Machine::Node(random.between(1, u64::from(self.nodes)) as u16);
+        let others: Vec<Machine> = machines.into_iter().filter(|machine| *machine != one).collect();
+        let other = *random.pick(&others);
+        if random.chance(50) { (one, other) } else { (other, one) }
+    }
+
+    /// All machines of the plan.
+    pub fn machines(&self) -> Vec<Machine> {
+        let nodes = (1..=self.nodes).map(Machine::Node);
+        nodes.chain((1..=self.gateways).map(Machine::Gateway)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_seed_always_means_the_same() {
+        for seed in 0..50 {
+            assert_eq!(Plan::from_seed(seed), Plan::from_seed(seed));
+        }
+        assert_ne!(Plan::from_seed(1), Plan::from_seed(2));
+    }
+}

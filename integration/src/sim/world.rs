@@ -1,0 +1,275 @@
+//! The world of one plan: machines, their disks and links, time, and the faults that come over them.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use fabric::Seams;
+
+use super::disk::{DiskFaults, SimDisks};
+use super::machines;
+use super::plan::{Fault, Machine, Plan};
+use super::random::SimRandom;
+use super::seams::{SimEnv, SimNet};
+use super::workload::{self, Shared};
+
+/// Bytes of each simulated disk.
+const DISK_BYTES: u64 = 8 << 30;
+/// A simulation that has not ended after this (simulated) time is stuck.
+const TIME_LIMIT: Duration = Duration::from_secs(600);
+/// How long a process that stopped itself stays down.
+const RESTART_MS: u64 = 500;
+
+/// What came of a plan.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report {
+    /// The first broken promise.
+    pub violation: Option<String>,
+    /// Lines that two runs of one seed have in common, all of them.
+    pub trace: Vec<String>,
+    /// Operations of all clients.
+    pub operations: u64,
+    /// Writes whose outcome their client does not know.
+    pub unknowns: u64,
+}
+
+/// What outlives the processes of a machine.
+struct Parts {
+    env: Arc<SimEnv>,
+    disks: Arc<SimDisks>,
+}
+
+/// A change of the world at a moment.
+#[derive(Debug, Clone, Copy)]
+enum Action {
+    Begin(Fault),
+    Undo(Fault),
+    Start(Machine),
+}
+
+struct World<'a> {
+    plan: Plan,
+    sim: turmoil::Sim<'a>,
+    parts: BTreeMap<Machine, Parts>,
+    shared: Arc<Shared>,
+    /// Sorted by time, soonest last.
+    agenda: Vec<(u64, Action)>,
+}
+
+/// Runs a plan to its end.
+pub fn run(plan: &Plan) -> Report {
+    let mut world = World::new(plan);
+    let verdict = world.play();
+    if let Err(violation) = verdict {
+        world.shared.violate(violation);
+    }
+    world.shared.report()
+}
+
+impl<'a> World<'a> {
+    fn new(plan: &Plan) -> World<'a> {
+        let mut sim = turmoil::Builder::new()
+            .rng_seed(plan.seed)
+            .epoch(std::time::UNIX_EPOCH + Duration::from_millis(super::seams::EPOCH_MS))
+            .simulation_duration(TIME_LIMIT * 2)
+            .tick_duration(Duration::from_millis(1))
+            .min_message_latency(Duration::from_micros(100))
+            .max_message_latency(Duration::from_millis(2))
+            .tcp_capacity(4096)
+            .build();
+        let mut parts = BTreeMap::new();
+        for machine in plan.machines() {
+            let random = |what: &str| Arc::new(SimRandom::new(plan.seed, &format!("{machine} {what}")));
+            let env = SimEnv::new(&machine.to_string(), random("env"), plan.planted.clone());
+            let disks = SimDisks::new(random("disk"), DISK_BYTES);
+            let made = Parts { env: Arc::new(env), disks: Arc::new(disks) };
+            let seams = Seams { env: made.env.clone(), net: Arc::new(SimNet), disks: made.disks.clone() };
+            let plan = Rc::new(plan.clone());
+            sim.host(machine.to_string(), move || machines::run(seams.clone(), plan.clone(), machine));
+            parts.insert(machine, made);
+        }
+        World { plan: plan.clone(), sim, parts, shared: Shared::new(plan), agenda: Vec::new() }
+    }
+
+    /// Serve; then work under faults; then heal, converge and audit.
+    fn play(&mut self) -> Result<(), String> {
+        self.client("setup", 0)?;
+        self.shared.note("the cluster serves");
+        let start_ms = self.now_ms();
+        for timed in &self.plan.faults {
+            self.agenda.push((start_ms + timed.at_ms, Action::Begin(timed.fault)));
+        }
+        self.sort_agenda();
+        let clients: Vec<u16> = (1..=self.plan.clients).collect();
+        for client in &clients {
+            let task = workload::client(self.shared.clone(), *client);
+            self.sim.client(format!("client-{client}"), task);
+        }
+        let done = clients.len();
+        self.step_until(|world| world.shared.clients_done() == done, "the clients did not finish")?;
+        self.heal();
+        self.shared.note("healed");
+        self.client("audit", done)
+    }
+
+    /// Runs one more client to its end.
+    fn client(&mut self, name: &'static str, done_before: usize) -> Result<(), String> {
+        let shared = self.shared.clone();
+        match name {
+            "setup" => self.sim.client(name, workload::setup(shared)),
+            _ => self.sim.client(name, workload::audit(shared)),
+        }
+        let wanted = if name == "setup" { usize::MAX } else { done_before + 1 };
+        self.step_until(
+            move |world| if wanted == usize::MAX { world.shared.is_set_up() } else { world.shared.clients_done() == wanted },
+            "the healed cluster does not serve",
+        )
+    }
+
+    fn step_until(&mut self, done: impl Fn(&World<'a>) -> bool, otherwise: &str) -> Result<(), String> {
+        let deadline = self.sim.elapsed() + TIME_LIMIT;
+        while !done(self) {
+            if let Some(violation) = self.shared.violation() {
+                return Err(violation);
+            }
+            if self.sim.elapsed() > deadline {
+                return Err(format!("not live: {otherwise}"));
+            }
+            self.sim.step().map_err(|error| format!("a simulated process panicked: {error}"))?;
+            self.act();
+        }
+        Ok(())
+    }
+
+    /// Does what is due, and ends the processes that want to.
+    fn act(&mut self) {
+        let now_ms = self.now_ms();
+        while self.agenda.last().is_some_and(|(at_ms, _)| *at_ms <= now_ms) {
+            let Some((_, action)) = self.agenda.pop() else { return };
+            self.shared.note(&format!("{action:?}"));
+            match action {
+                Action::Begin(fault) => self.begin(fault, now_ms),
+                Action::Undo(fault) => self.undo(fault),
+                Action::Start(machine) => self.start(machine),
+            }
+        }
+        let stopped: Vec<Machine> = self
+            .parts
+            .iter()
+            .filter_map(|(machine, parts)| parts.env.take_fail_stop().map(|reason| (*machine, reason)))
+            .map(|(machine, reason)| {
+                self.shared.note(&format!("{machine} stopped itself: {reason}"));
+                machine
+            })
+            .collect();
+        for machine in stopped {
+            self.kill(machine, false);
+            self.later(now_ms + RESTART_MS, Action::Start(machine));
+        }
+    }
+
+    fn begin(&mut self, fault: Fault, now_ms: u64) {
+        match fault {
+            Fault::Kill { machine, down_ms } => {
+                self.kill(machine, false);
+                self.later(now_ms + down_ms, Action::Start(machine));
+            }
+            Fault::PowerCut { machine, down_ms } => {
+                self.kill(machine, true);
+                self.later(now_ms + down_ms, Action::Start(machine));
+            }
+            Fault::Blackout { down_ms } => {
+                for node in 1..=self.plan.nodes {
+                    self.kill(Machine::Node(node), true);
+                    self.later(now_ms + down_ms, Action::Start(Machine::Node(node)));
+                }
+            }
+            Fault::Partition { one, other, for_ms } => {
+                self.sim.partition(one.to_string(), other.to_string());
+                self.later(now_ms + for_ms, Action::Undo(fault));
+            }
+            Fault::OneWay { from, to, for_ms } => {
+                self.sim.partition_oneway(from.to_string(), to.to_string());
+                self.later(now_ms + for_ms, Action::Undo(fault));
+            }
+            Fault::SlowDisk { node, latency_us, for_ms } => {
+                self.node(node).env.set_disk_latency_us(latency_us);
+                self.later(now_ms + for_ms, Action::Undo(fault));
+            }
+            Fault::ReadErrors { node, percent, for_ms } => {
+                self.node(node).disks.set_faults(DiskFaults { read_error_percent: percent, ..DiskFaults::default() });
+                self.later(now_ms + for_ms, Action::Undo(fault));
+            }
+            Fault::SyncErrors { node, percent, for_ms } => {
+                self.node(node).disks.set_faults(DiskFaults { sync_error_percent: percent, ..DiskFaults::default() });
+                self.later(now_ms + for_ms, Action::Undo(fault));
+            }
+            Fault::Clock { machine, offset_ms, for_ms } => {
+                self.parts[&machine].env.set_wall_offset_ms(offset_ms);
+                self.later(now_ms + for_ms, Action::Undo(fault));
+            }
+        }
+    }
+
+    fn undo(&mut self, fault: Fault) {
+        match fault {
+            Fault::Partition { one, other, .. } => self.sim.repair(one.to_string(), other.to_string()),
+            Fault::OneWay { from, to, .. } => self.sim.repair_oneway(from.to_string(), to.to_string()),
+            Fault::SlowDisk { node, .. } => self.node(node).env.set_disk_latency_us(200),
+            Fault::ReadErrors { node, .. } | Fault::SyncErrors { node, .. } => {
+                self.node(node).disks.set_faults(DiskFaults::default());
+            }
+            Fault::Clock { machine, .. } => self.parts[&machine].env.set_wall_offset_ms(0),
+            Fault::Kill { .. } | Fault::PowerCut { .. } | Fault::Blackout { .. } => {}
+        }
+    }
+
+    fn heal(&mut self) {
+        self.agenda.clear();
+        let machines = self.plan.machines();
+        for one in &machines {
+            self.parts[one].env.set_wall_offset_ms(0);
+            self.parts[one].env.set_disk_latency_us(200);
+            self.parts[one].disks.set_faults(DiskFaults::default());
+            for other in machines.iter().filter(|other| *other != one) {
+                self.sim.repair(one.to_string(), other.to_string());
+            }
+            self.start(*one);
+        }
+    }
+
+    fn kill(&mut self, machine: Machine, power: bool) {
+        // First the disk: what dropped objects still try to write must not count.
+        self.parts[&machine].disks.kill();
+        if self.sim.is_host_running(machine.to_string()) {
+            self.sim.crash(machine.to_string());
+        }
+        if power {
+            self.parts[&machine].disks.power_cut();
+        }
+    }
+
+    fn start(&mut self, machine: Machine) {
+        if !self.sim.is_host_running(machine.to_string()) {
+            self.sim.bounce(machine.to_string());
+        }
+    }
+
+    fn node(&self, number: u16) -> &Parts {
+        &self.parts[&Machine::Node(number)]
+    }
+
+    fn later(&mut self, at_ms: u64, action: Action) {
+        self.agenda.push((at_ms, action));
+        self.sort_agenda();
+    }
+
+    fn sort_agenda(&mut self) {
+        self.agenda.sort_by_key(|(at_ms, _)| std::cmp::Reverse(*at_ms));
+    }
+
+    fn now_ms(&self) -> u64 {
+        self.sim.elapsed().as_millis() as u64
+    }
+}
