@@ -86,7 +86,9 @@ impl Campaign {
                 report.violation.map(|violation| (seed, violation))
             });
             match &caught {
-                Some((seed, violation)) => println!("planted {name} ({what}): caught by seed {seed}: {}", short(violation)),
+                Some((seed, violation)) => {
+                    println!("planted {name} ({what}): caught by seed {seed}: {}", short(violation))
+                }
                 None => println!("planted {name} ({what}): not caught by seeds {from}..{}", from + seeds),
             }
             self.check(name, caught.is_some());
@@ -98,7 +100,10 @@ impl Campaign {
         let first = run_contained(&Plan::from_seed(seed));
         let second = run_contained(&Plan::from_seed(seed));
         if let Some(place) = first.trace.iter().zip(&second.trace).position(|(one, other)| one != other) {
-            println!("seed {seed} differs at line {place}:\n  {}\n  {}", first.trace[place], second.trace[place]);
+            println!(
+                "seed {seed} differs at line {place}:\n  {}\n  {}",
+                first.trace[place], second.trace[place]
+            );
         }
         self.check("the same seed gives the same trace", first == second);
     }

@@ -105,10 +105,14 @@ impl Shared {
         Arc::new(Shared { plan: plan.clone(), state: Mutex::new(state) })
     }
 
-    /// Adds a line to the trace, with the simulated time.
-    pub fn note(&self, line: &str) {
-        let at = turmoil::sim_elapsed().map_or_else(String::new, |elapsed| format!("{elapsed:?} "));
-        self.state().trace.push(format!("{at}{line}"));
+    /// Adds a line to the trace, with the simulated time of the client that calls.
+    fn note(&self, line: &str) {
+        self.note_at(turmoil::sim_elapsed().unwrap_or_default(), line);
+    }
+
+    /// Adds a line to the trace.
+    pub fn note_at(&self, elapsed: Duration, line: &str) {
+        self.state().trace.push(format!("{elapsed:?} {line}"));
     }
 
     /// Keeps the first violation.
@@ -301,15 +305,18 @@ impl Worker<'_> {
     async fn multipart(&self, gateway: usize, key: &str) {
         let (id, body) = self.new_body();
         let create = Request::object("POST", BUCKET, key).flag("uploads");
-        let Some(upload) = send(self.target, gateway, create).await.filter(|response| response.status == 200) else {
+        let Some(upload) = send(self.target, gateway, create).await.filter(|response| response.status == 200)
+        else {
             return;
         };
         let Ok(upload) = upload.xml().map(|xml| xml.text_of("UploadId").to_string()) else {
             self.shared.violate("an answer to CreateMultipartUpload is not XML".to_string());
             return;
         };
-        let part = Request::object("PUT", BUCKET, key).query("partNumber", 1).query("uploadId", &upload).body(body);
-        let Some(part) = send(self.target, gateway, part).await.filter(|response| response.status == 200) else {
+        let part =
+            Request::object("PUT", BUCKET, key).query("partNumber", 1).query("uploadId", &upload).body(body);
+        let Some(part) = send(self.target, gateway, part).await.filter(|response| response.status == 200)
+        else {
             return;
         };
         let xml = format!(
@@ -357,11 +364,13 @@ impl Worker<'_> {
         let page_keys = self.random.between(1, 9);
         let (mut shown, mut token) = (Vec::new(), None::<String>);
         loop {
-            let mut request = Request::bucket("GET", BUCKET).query("list-type", 2).query("max-keys", page_keys);
+            let mut request =
+                Request::bucket("GET", BUCKET).query("list-type", 2).query("max-keys", page_keys);
             if let Some(token) = &token {
                 request = request.query("continuation-token", token);
             }
-            let Some(page) = send(self.target, gateway, request).await.filter(|page| page.status == 200) else {
+            let Some(page) = send(self.target, gateway, request).await.filter(|page| page.status == 200)
+            else {
                 return;
             };
             let Ok(xml) = page.xml() else {

@@ -17,7 +17,7 @@ use super::workload::{self, Shared};
 /// Bytes of each simulated disk.
 const DISK_BYTES: u64 = 8 << 30;
 /// A simulation that has not ended after this (simulated) time is stuck.
-const TIME_LIMIT: Duration = Duration::from_secs(600);
+const TIME_LIMIT: Duration = Duration::from_secs(300);
 /// How long a process that stopped itself stays down.
 const RESTART_MS: u64 = 500;
 
@@ -95,7 +95,7 @@ impl<'a> World<'a> {
     /// Serve; then work under faults; then heal, converge and audit.
     fn play(&mut self) -> Result<(), String> {
         self.client("setup", 0)?;
-        self.shared.note("the cluster serves");
+        self.note("the cluster serves");
         let start_ms = self.now_ms();
         for timed in &self.plan.faults {
             self.agenda.push((start_ms + timed.at_ms, Action::Begin(timed.fault)));
@@ -109,7 +109,7 @@ impl<'a> World<'a> {
         let done = clients.len();
         self.step_until(|world| world.shared.clients_done() == done, "the clients did not finish")?;
         self.heal();
-        self.shared.note("healed");
+        self.note("healed");
         self.client("audit", done)
     }
 
@@ -122,7 +122,13 @@ impl<'a> World<'a> {
         }
         let wanted = if name == "setup" { usize::MAX } else { done_before + 1 };
         self.step_until(
-            move |world| if wanted == usize::MAX { world.shared.is_set_up() } else { world.shared.clients_done() == wanted },
+            move |world| {
+                if wanted == usize::MAX {
+                    world.shared.is_set_up()
+                } else {
+                    world.shared.clients_done() == wanted
+                }
+            },
             "the healed cluster does not serve",
         )
     }
@@ -147,7 +153,7 @@ impl<'a> World<'a> {
         let now_ms = self.now_ms();
         while self.agenda.last().is_some_and(|(at_ms, _)| *at_ms <= now_ms) {
             let Some((_, action)) = self.agenda.pop() else { return };
-            self.shared.note(&format!("{action:?}"));
+            self.note(&format!("{action:?}"));
             match action {
                 Action::Begin(fault) => self.begin(fault, now_ms),
                 Action::Undo(fault) => self.undo(fault),
@@ -159,7 +165,7 @@ impl<'a> World<'a> {
             .iter()
             .filter_map(|(machine, parts)| parts.env.take_fail_stop().map(|reason| (*machine, reason)))
             .map(|(machine, reason)| {
-                self.shared.note(&format!("{machine} stopped itself: {reason}"));
+                self.note(&format!("{machine} stopped itself: {reason}"));
                 machine
             })
             .collect();
@@ -198,11 +204,15 @@ impl<'a> World<'a> {
                 self.later(now_ms + for_ms, Action::Undo(fault));
             }
             Fault::ReadErrors { node, percent, for_ms } => {
-                self.node(node).disks.set_faults(DiskFaults { read_error_percent: percent, ..DiskFaults::default() });
+                self.node(node)
+                    .disks
+                    .set_faults(DiskFaults { read_error_percent: percent, ..DiskFaults::default() });
                 self.later(now_ms + for_ms, Action::Undo(fault));
             }
             Fault::SyncErrors { node, percent, for_ms } => {
-                self.node(node).disks.set_faults(DiskFaults { sync_error_percent: percent, ..DiskFaults::default() });
+                self.node(node)
+                    .disks
+                    .set_faults(DiskFaults { sync_error_percent: percent, ..DiskFaults::default() });
                 self.later(now_ms + for_ms, Action::Undo(fault));
             }
             Fault::Clock { machine, offset_ms, for_ms } => {
@@ -254,6 +264,11 @@ impl<'a> World<'a> {
         if !self.sim.is_host_running(machine.to_string()) {
             self.sim.bounce(machine.to_string());
         }
+    }
+
+    /// Adds a line to the trace; clients do it by themselves.
+    fn note(&self, line: &str) {
+        self.shared.note_at(self.sim.elapsed(), line);
     }
 
     fn node(&self, number: u16) -> &Parts {
