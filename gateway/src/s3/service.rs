@@ -356,3 +356,7 @@ fn without_internal(headers: &HeaderMap) -> HeaderMap {
     }
     headers
 }
+
+#[cfg(test)]
+#[path = "service_tests.rs"]
+mod tests;

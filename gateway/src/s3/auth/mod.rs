@@ -9,7 +9,7 @@ mod keys;
 mod presigned;
 mod signature;
 #[cfg(test)]
-mod tests;
+pub(in crate::s3) mod tests;
 mod verify;
 
 pub use canonical::Unverified;

@@ -22,14 +22,15 @@ use crate::s3::error::{Code, S3Error, S3Result};
 use crate::s3::path::CanonicalPath;
 use crate::s3::request::Query;
 
-const KEY: &str = "AKIAIOSFODNN7EXAMPLE";
+pub const KEY: &str = "AKIAIOSFODNN7EXAMPLE";
 const SECRET: &str = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY";
 /// 2013-05-24T00:00:00Z, the time of AWS's examples.
 const NOW: u64 = 1_369_353_600;
 const HOST: &str = "examplebucket.s3.amazonaws.com";
 const SCOPE: &str = "AKIAIOSFODNN7EXAMPLE/20130524/us-east-1/s3/aws4_request";
 
-struct OneKey;
+/// One user, `tester`, with AWS's example key.
+pub struct OneKey;
 
 #[async_trait]
 impl Keys for OneKey {
@@ -44,16 +45,17 @@ impl Keys for OneKey {
 
 /// A request as it came over the wire.
 #[derive(Debug, Clone)]
-struct Sent {
-    method: Method,
-    uri: String,
-    host: String,
-    headers: Vec<(String, String)>,
-    now: u64,
+pub struct Sent {
+    pub method: Method,
+    pub uri: String,
+    pub host: String,
+    pub headers: Vec<(String, String)>,
+    /// Seconds since 1970.
+    pub now: u64,
 }
 
 impl Sent {
-    fn new(method: Method, uri: &str, headers: &[(&str, &str)]) -> Sent {
+    pub fn new(method: Method, uri: &str, headers: &[(&str, &str)]) -> Sent {
         let headers = headers.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
         Sent { method, uri: uri.to_string(), host: HOST.to_string(), headers, now: NOW }
     }
@@ -369,7 +371,7 @@ fn bad_presigned_urls() {
 }
 
 /// What the signer of AWS makes of a request.
-fn signed(mut sent: Sent, location: SignatureLocation, body: SignableBody<'_>) -> Sent {
+pub fn signed(mut sent: Sent, location: SignatureLocation, body: SignableBody<'_>) -> Sent {
     let mut settings = SigningSettings::default();
     settings.percent_encoding_mode = PercentEncodingMode::Single;
     settings.uri_path_normalization_mode = UriPathNormalizationMode::Disabled;
