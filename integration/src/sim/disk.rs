@@ -66,7 +66,15 @@ struct Image {
 }
 
 enum Write {
-    Bytes { offset: u64, bytes: Vec<u8> },
+    Bytes {
+        offset: u64,
+        bytes: Vec<u8>,
+    },
+    /// Zeros ahead of need, which would only take memory here.
+    Zeros {
+        offset: u64,
+        bytes: u64,
+    },
     Length(u64),
 }
 
@@ -94,6 +102,14 @@ impl Image {
             page[in_page..in_page + piece.len()].copy_from_slice(piece);
         });
         self.bytes = self.bytes.max(offset + bytes.len() as u64);
+    }
+
+    fn write_zeros(&mut self, offset: u64, bytes: u64) {
+        let pages = offset / PAGE_BYTES..=(offset + bytes) / PAGE_BYTES;
+        if self.pages.range(pages).next().is_some() {
+            return self.write(offset, &vec![0; bytes as usize]);
+        }
+        self.bytes = self.bytes.max(offset + bytes);
     }
 
     fn set_len(&mut self, bytes: u64) {
@@ -221,6 +237,11 @@ impl SimDisks {
                 Write::Length(bytes) => {
                     if self.random.chance(50) {
                         contents.durable.set_len(bytes);
+                    }
+                }
+                Write::Zeros { offset, bytes } => {
+                    if self.random.chance(50) {
+                        contents.durable.write_zeros(offset, bytes);
                     }
                 }
                 Write::Bytes { offset, bytes } => {
@@ -378,7 +399,11 @@ impl File for SimFile {
         }
         let mut contents = self.contents();
         contents.now.write(offset, bytes);
-        contents.unsynced.push(Write::Bytes { offset, bytes: bytes.to_vec() });
+        contents.unsynced.push(if bytes.len() as u64 > PAGE_BYTES && bytes.iter().all(|&byte| byte == 0) {
+            Write::Zeros { offset, bytes: bytes.len() as u64 }
+        } else {
+            Write::Bytes { offset, bytes: bytes.to_vec() }
+        });
         Ok(())
     }
 
@@ -413,6 +438,7 @@ impl File for SimFile {
         for write in contents.unsynced.drain(..) {
             match write {
                 Write::Length(bytes) => contents.durable.set_len(bytes),
+                Write::Zeros { offset, bytes } => contents.durable.write_zeros(offset, bytes),
                 Write::Bytes { offset, bytes } => contents.durable.write(offset, &bytes),
             }
         }
