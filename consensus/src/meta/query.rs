@@ -82,6 +82,8 @@ pub enum Query {
     /// Garbage that no session reads any more, by bucket and then oldest first → [`Answer::Garbage`]. Bodies to take
     /// apart count for what they hold, so there may be fewer rows than asked for; none means that there are none.
     Garbage {
+        /// Only behind this row: what cannot be removed now must not hold back the rest.
+        after: Option<(BucketId, Stamp)>,
         /// At most so many.
         limit: u32,
     },

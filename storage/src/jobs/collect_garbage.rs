@@ -27,7 +27,11 @@ const REST: Duration = Duration::from_secs(5);
 const RETRY: Duration = Duration::from_secs(10);
 
 /// See the file's head.
-pub struct CollectGarbage;
+#[derive(Default)]
+pub struct CollectGarbage {
+    /// Behind this row in the present round. What cannot be removed now waits for the next round.
+    after: Option<Row>,
+}
 
 #[async_trait]
 impl Job for CollectGarbage {
@@ -39,15 +43,25 @@ impl Job for CollectGarbage {
         if !(cx.leads)() {
             return Ok(Next::Rest(REST));
         }
-        let Answer::Garbage(rows) = ask(&*cx.meta, Query::Garbage { limit: ROWS_PER_STEP }).await? else {
+        let question = Query::Garbage { after: self.after, limit: ROWS_PER_STEP };
+        let Answer::Garbage(rows) = ask(&*cx.meta, question).await? else {
             return Err(wrong_answer("garbage"));
         };
+        if rows.is_empty() {
+            self.after = None;
+            return Ok(Next::Rest(REST));
+        }
+        let mut round_over = rows.len() < ROWS_PER_STEP as usize;
         let mut unit = Unit::default();
         for (bucket, stamp, garbage) in rows {
-            unit.add(cx, (bucket, stamp), garbage).await?;
+            if !unit.add(cx, (bucket, stamp), garbage).await? {
+                round_over = false;
+                break;
+            }
+            self.after = Some((bucket, stamp));
         }
-        if unit.rows.is_empty() && unit.take_apart.is_empty() {
-            return Ok(Next::Rest(REST));
+        if round_over {
+            self.after = None;
         }
         let silent = unit.delete(cx).await;
         let done: Vec<_> = unit
@@ -57,7 +71,7 @@ impl Job for CollectGarbage {
             .map(|(row, _)| row)
             .collect();
         if done.is_empty() && unit.take_apart.is_empty() {
-            return Ok(Next::Rest(RETRY));
+            return Ok(if round_over { Next::Rest(RETRY) } else { Next::Again });
         }
         metrics::counter!("fluffy_garbage_collected_total").increment(done.len() as u64);
         let collect = command::CollectGarbage { done, take_apart: unit.take_apart };
@@ -78,19 +92,21 @@ struct Unit {
 }
 
 impl Unit {
-    async fn add(&mut self, cx: &JobContext, row: Row, garbage: Garbage) -> Result<(), JobError> {
+    /// Adds a row; `false` when the unit is full without it.
+    async fn add(&mut self, cx: &JobContext, row: Row, garbage: Garbage) -> Result<bool, JobError> {
         let extent = match garbage {
             Garbage::Extent(extent) => extent,
             Garbage::Body { .. } => {
-                if self.take_apart.len() < BODIES_PER_STEP {
-                    self.take_apart.push(row);
+                if self.take_apart.len() == BODIES_PER_STEP {
+                    return Ok(false);
                 }
-                return Ok(());
+                self.take_apart.push(row);
+                return Ok(true);
             }
         };
         let chunks = chunks_of(&extent);
         if self.count > 0 && self.count + chunks > CHUNKS_PER_STEP {
-            return Ok(());
+            return Ok(false);
         }
         self.count += chunks;
         let layout = cx.layout(extent.layout).await?;
@@ -100,7 +116,7 @@ impl Unit {
             self.chunks.entry(*owner).or_default().extend(ids);
         }
         self.rows.push((row, owners));
-        Ok(())
+        Ok(true)
     }
 
     /// Deletes the chunks on all their owners. Returns the owners that did not confirm.
@@ -131,13 +147,31 @@ mod tests {
         world.fill(&old, &[1, 2, 3]).await;
         world.meta.release(&old);
         world.chunks.silence(NodeId(3), true);
-        let step = CollectGarbage.step(&world.context(1)).await.unwrap();
+        let mut job = CollectGarbage::default();
+        let step = job.step(&world.context(1)).await.unwrap();
         assert!(matches!(step, Next::Rest(_)));
         assert_eq!(world.meta.garbage_rows(), 1);
         assert_eq!(world.chunks.count(NodeId(1)) + world.chunks.count(NodeId(2)), 0);
         world.chunks.silence(NodeId(3), false);
-        assert_eq!(CollectGarbage.step(&world.context(1)).await.unwrap(), Next::Again);
+        assert_eq!(job.step(&world.context(1)).await.unwrap(), Next::Again);
         assert_eq!((world.meta.garbage_rows(), world.chunks.count(NodeId(3))), (0, 0));
-        assert!(matches!(CollectGarbage.step(&world.context(1)).await.unwrap(), Next::Rest(_)));
+        assert!(matches!(job.step(&world.context(1)).await.unwrap(), Next::Rest(_)));
+    }
+
+    #[tokio::test]
+    async fn garbage_of_a_silent_owner_holds_back_nothing_else() {
+        let world = World::new(3);
+        let extents: Vec<_> = (1..=u64::from(ROWS_PER_STEP) + 2).map(|number| extent(number, 1, 1)).collect();
+        for extent in &extents {
+            world.meta.release(extent);
+        }
+        world.chunks.silence(NodeId(3), true);
+        let mut job = CollectGarbage::default();
+        assert_eq!(job.step(&world.context(1)).await.unwrap(), Next::Again, "there is more behind these");
+        assert!(matches!(job.step(&world.context(1)).await.unwrap(), Next::Rest(_)), "the round is over");
+        world.chunks.silence(NodeId(3), false);
+        while world.meta.garbage_rows() != 0 {
+            job.step(&world.context(1)).await.unwrap();
+        }
     }
 }

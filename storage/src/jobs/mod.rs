@@ -137,7 +137,7 @@ pub fn all(store: &ChunkStore) -> Vec<Box<dyn Job>> {
     vec![
         Box::new(Debts::default()),
         Box::new(Repair::new(store.clone())),
-        Box::new(CollectGarbage),
+        Box::new(CollectGarbage::default()),
         Box::new(Orphans::default()),
     ]
 }

@@ -145,10 +145,11 @@ impl Meta for FakeMeta {
                 let behind = |owed: &&Extent| after.as_ref().is_none_or(|(_, id)| owed.id > *id);
                 Answer::Debts(state.debts.iter().filter(behind).map(|owed| (home(), owed.clone())).collect())
             }
-            Query::Garbage { .. } => Answer::Garbage(
+            Query::Garbage { after, .. } => Answer::Garbage(
                 state
                     .garbage
                     .iter()
+                    .filter(|(index, _)| after.is_none_or(|(_, stamp)| stamp.index < **index))
                     .map(|(index, extent)| {
                         let stamp = Stamp { epoch: 1, index: *index, ordinal: 0 };
                         (BucketId(1), stamp, Garbage::Extent(extent.clone()))

@@ -86,7 +86,7 @@ fn decide(rows: &dyn Rows, query: &Query) -> Result<Answer, Stop> {
         Query::Debts { node, after, limit } => {
             Answer::Debts(work::debts(rows, *node, after.as_ref(), *limit)?)
         }
-        Query::Garbage { limit } => Answer::Garbage(work::garbage(rows, *limit)?),
+        Query::Garbage { after, limit } => Answer::Garbage(work::garbage(rows, *after, *limit)?),
         Query::Named(extents) => Answer::Named(work::named(rows, extents)?),
         Query::Events { bucket, after, limit } => events(rows, *bucket, *after, *limit)?,
         Query::OldUploads { before, limit } => Answer::OldUploads(work::old_uploads(rows, *before, *limit)?),

@@ -46,7 +46,11 @@ pub(super) fn debts(
 }
 
 /// Garbage below every live session's oldest read, that no session pins.
-pub(super) fn garbage(rows: &dyn Rows, limit: u32) -> Result<Vec<(BucketId, Stamp, Garbage)>, Fault> {
+pub(super) fn garbage(
+    rows: &dyn Rows,
+    after: Option<(BucketId, Stamp)>,
+    limit: u32,
+) -> Result<Vec<(BucketId, Stamp, Garbage)>, Fault> {
     let mut oldest_read = u64::MAX;
     let mut pinned = BTreeSet::new();
     for row in scan_all::<Sessions>(rows)? {
@@ -55,7 +59,7 @@ pub(super) fn garbage(rows: &dyn Rows, limit: u32) -> Result<Vec<(BucketId, Stam
         pinned.extend(session.pinned);
     }
     let (mut found, mut extents) = (Vec::new(), 0);
-    let mut from = Vec::new();
+    let mut from = after.and_then(|after| successor(&key_bytes(&after))).unwrap_or_default();
     // Within a bucket rows ascend by index: behind the first that is too young, go on with the next bucket.
     loop {
         let mut young = None;

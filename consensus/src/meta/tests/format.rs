@@ -402,7 +402,7 @@ fn work_queries() -> Vec<Query> {
         Query::Layout(Some(LayoutVersion(1))),
         Query::Sessions,
         Query::Debts { node: NodeId(3), after: Some((home(), extent_id())), limit: 300 },
-        Query::Garbage { limit: 300 },
+        Query::Garbage { after: Some((BucketId(5), stamp())), limit: 300 },
         Query::Named(vec![(home(), extent_id())]),
         Query::Events { bucket: BucketId(5), after: Some(stamp()), limit: 300 },
         Query::OldUploads { before: ClusterMs(1_000), limit: 300 },

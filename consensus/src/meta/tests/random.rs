@@ -315,7 +315,9 @@ impl Run {
     fn collect(&mut self) {
         let oldest_read = self.world.index;
         self.apply(Command::RenewSession(RenewSession { oldest_write: 0, oldest_read, pinned: Vec::new() }));
-        let Ok(Answer::Garbage(garbage)) = self.world.ask(Query::Garbage { limit: 4 }) else { panic!() };
+        let Ok(Answer::Garbage(garbage)) = self.world.ask(Query::Garbage { after: None, limit: 4 }) else {
+            panic!()
+        };
         let (mut done, mut take_apart) = (Vec::new(), Vec::new());
         for (bucket, stamp, garbage) in garbage {
             match garbage {

@@ -27,7 +27,7 @@ fn text_of(world: &World, key: &str, version: Option<VersionSelector>) -> Result
 }
 
 fn garbage(world: &World) -> Vec<(fabric::ids::BucketId, fabric::ids::Stamp, Garbage)> {
-    match world.ask(Query::Garbage { limit: 1000 }) {
+    match world.ask(Query::Garbage { after: None, limit: 1000 }) {
         Ok(Answer::Garbage(garbage)) => garbage,
         answer => panic!("{answer:?}"),
     }
@@ -200,6 +200,9 @@ fn an_overwritten_extent_is_garbage_once_nobody_reads_it() {
     read_up(&mut world);
     let found = garbage(&world);
     assert_eq!(found.iter().map(|row| &row.2).collect::<Vec<_>>(), [&Garbage::Extent(old.clone())]);
+
+    let behind = Some((found[0].0, found[0].1));
+    assert_eq!(world.ask(Query::Garbage { after: behind, limit: 1000 }), Ok(Answer::Garbage(vec![])));
 
     // A pinned extent holds back nothing but itself.
     let pin = RenewSession { oldest_write: 0, oldest_read: 0, pinned: vec![old.id] };
