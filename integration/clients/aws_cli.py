@@ -113,7 +113,7 @@ def s3api_checksums():
                 "put-object", "--bucket", BUCKET, "--key", algorithm, "--body", "hello.txt", "--checksum-algorithm", algorithm
             )
         except AssertionError as error:
-            if "awscrt" in str(error) or "CRT" in str(error):
+            if "Missing Dependency" in str(error):
                 continue  # The client itself lacks this algorithm.
             raise
         assert f"Checksum{algorithm}" in put, put

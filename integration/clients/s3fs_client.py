@@ -24,7 +24,7 @@ def write_in_parts():
         for index in range(4):
             file.write(content(4_000_000, index))
     equal(fs.info("s3fs-client/large")["size"], 16_000_000)
-    equal(fs.cat_file("s3fs-client/large", 8_000_000, 8_000_010), content(4_000_000, 2)[:10])
+    equal(fs.cat_file("s3fs-client/large", start=8_000_000, end=8_000_010), content(4_000_000, 2)[:10])
 
 
 @check
