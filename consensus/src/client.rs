@@ -3,6 +3,9 @@
 //! Owns a session in the log, its sequence numbers, and the knowledge of who leads. A proposal is repeated
 //! until its outcome is known or its deadline passes; a repeat never happens twice.
 
+mod remote;
+mod session;
+
 use std::any::Any;
 
 use async_trait::async_trait;
@@ -10,6 +13,8 @@ use fabric::ids::{ExtentId, SessionId};
 
 use crate::meta::command::{Command, Done, Reject};
 use crate::meta::query::{Answer, Answered, Query};
+
+pub use remote::MetaClient;
 
 /// Why a proposal or a query has no result.
 #[derive(Debug, Clone, thiserror::Error)]

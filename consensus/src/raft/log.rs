@@ -138,6 +138,8 @@ struct State {
     truncation_queued: Option<u64>,
     /// Why nothing can be written any more.
     fault: Option<String>,
+    /// The writer ends once the queue is empty.
+    closed: bool,
 }
 
 struct Shared {
@@ -188,6 +190,7 @@ impl Log {
             cached_bytes: 0,
             truncation_queued: None,
             fault: None,
+            closed: false,
         };
         let shared = Arc::new(Shared {
             env: env.clone(),
@@ -212,6 +215,12 @@ impl Log {
     pub fn is_pristine(&self) -> bool {
         let state = self.shared.state();
         state.contents.vote.is_none() && recover::next_index(&state.contents) == 0
+    }
+
+    /// Ends the writer once everything queued is durable. Nothing may be written afterwards.
+    pub fn close(&self) {
+        self.shared.state().closed = true;
+        self.shared.queued.notify_one();
     }
 
     fn push(&self, state: &mut State, record: Record, done: Done) {

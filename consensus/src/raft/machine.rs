@@ -12,14 +12,14 @@
 use std::io;
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use fabric::codec::{self, DecodeError};
 use fabric::disks::{Disks, ExtendedFile, LengthFile, OpenMode, Steps};
-use fabric::env::{Env, Lane, spawn_critical};
+use fabric::env::{Env, Lane, TaskHandle, spawn_critical};
 use futures::{Stream, StreamExt};
 use openraft::storage::{ApplyResponder, EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend};
@@ -165,6 +165,8 @@ pub struct Tables {
     turn: Mutex<()>,
     /// Held during a checkpoint and an installation. What the file contains.
     file: Mutex<OpenFile>,
+    /// The task that makes checkpoints.
+    checkpoints: OnceLock<TaskHandle>,
     /// The overlay has grown.
     grown: Notify,
     /// A checkpoint ended.
@@ -187,6 +189,13 @@ impl Tables {
     /// The first index that is not in the file.
     pub async fn floor(&self) -> u64 {
         self.file.lock().await.applied.log_id.map_or(0, |applied| applied.index + 1)
+    }
+
+    /// Makes no more checkpoints by itself.
+    pub fn close(&self) {
+        if let Some(task) = self.checkpoints.get() {
+            task.abort();
+        }
     }
 
     /// Writes what is applied to the file, once the log holds it durably.
@@ -456,6 +465,7 @@ impl Machine {
             view: ArcSwap::from_pointee(view),
             turn: Mutex::new(()),
             file: Mutex::new(OpenFile { database, applied }),
+            checkpoints: OnceLock::new(),
             grown: Notify::new(),
             checkpointed: Notify::new(),
             log_synced: None,
@@ -524,7 +534,8 @@ impl Opened {
     pub fn run(mut self, log_synced: Option<watch::Receiver<u64>>) -> Machine {
         self.tables.log_synced = log_synced;
         let tables = Arc::new(self.tables);
-        spawn_critical(&tables.env, "metadata-checkpoints", tables.clone().run_checkpoints());
+        let task = spawn_critical(&tables.env, "metadata-checkpoints", tables.clone().run_checkpoints());
+        assert!(tables.checkpoints.set(task).is_ok(), "a state machine is started once");
         Machine { tables }
     }
 }

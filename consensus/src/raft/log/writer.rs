@@ -93,6 +93,9 @@ impl Writer {
         loop {
             let mut batch = self.take();
             if batch.is_empty() {
+                if self.shared.state().closed {
+                    return;
+                }
                 self.shared.queued.notified().await;
                 continue;
             }

@@ -1,0 +1,225 @@
+//! Raft's calls to its peers, over the framed RPC.
+//!
+//! Appends are single calls with at most [`APPENDS_IN_FLIGHT`] on their way, pulled from Raft only when there is
+//! room: so each carries as much as was queued meanwhile. They are numbered, so that the receiver can take them
+//! in order whatever its scheduler does.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use fabric::codec::{self, crc32c};
+use fabric::env::{Env, random_u64, run_blocking};
+use fabric::ids::RaftId;
+use fabric::rpc::{CallOptions, Class, Message, RpcClient, RpcError, encode_head};
+use futures::{Stream, StreamExt};
+use openraft::OptionalSend;
+use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
+use openraft::network::{RPCOption, RaftNetworkFactory, RaftNetworkV2};
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendResult, TransferLeaderRequest,
+    TransferLeaderResponse, VoteRequest, VoteResponse,
+};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::machine::{Cursor, Page, SnapshotData};
+use super::types::{LogId, Member, Snapshot, Types, Vote};
+use super::wire::{PageHead, RaftHead, SnapshotEnd, method};
+
+/// Version of encoded requests and responses.
+pub(super) const FORMAT: u8 = 1;
+/// Appends on their way to one peer: more make each smaller, fewer leave the wire idle.
+const APPENDS_IN_FLIGHT: usize = 2;
+/// An append with entries waits for the peer's disk: the time Raft gives, which is a heartbeat, so often.
+const APPEND_TIMES: u32 = 20;
+
+/// Makes connections for Raft.
+pub(super) struct Network {
+    pub rpc: RpcClient,
+    pub env: Arc<dyn Env>,
+    pub me: RaftId,
+}
+
+/// Calls one peer.
+pub(super) struct PeerLink {
+    rpc: RpcClient,
+    env: Arc<dyn Env>,
+    me: RaftId,
+    target: RaftId,
+}
+
+impl RaftNetworkFactory<Types> for Network {
+    type Network = PeerLink;
+
+    async fn new_client(&mut self, target: u64, _node: &Member) -> PeerLink {
+        PeerLink { rpc: self.rpc.clone(), env: self.env.clone(), me: self.me, target: RaftId(target) }
+    }
+}
+
+type Rpc<T> = Result<T, RPCError<Types>>;
+type BoxStream<'s, T> = futures::stream::BoxStream<'s, T>;
+
+fn rpc_error(error: RpcError) -> RPCError<Types> {
+    match &error {
+        RpcError::Unreachable(_) | RpcError::Refused(_) => RPCError::Unreachable(Unreachable::new(&error)),
+        RpcError::Lost(_) => RPCError::Network(NetworkError::new(&error)),
+    }
+}
+
+impl PeerLink {
+    fn head(&self, stream: u64, order: u64) -> RaftHead {
+        RaftHead { from: self.me, to: self.target, stream, order }
+    }
+
+    async fn call<A: DeserializeOwned>(
+        &self,
+        method: u16,
+        class: Class,
+        head: &impl Serialize,
+        body: Bytes,
+        deadline: Duration,
+    ) -> Rpc<A> {
+        let request = Message { head: encode_head(head), body };
+        let options = CallOptions { class, deadline };
+        let reply = self.rpc.call(self.target.node(), method, request, options).await.map_err(rpc_error)?;
+        codec::decode(FORMAT, "a reply of Raft", &reply.body)
+            .map_err(|error| RPCError::Network(NetworkError::new(&error)))
+    }
+
+    async fn append(
+        &self,
+        request: AppendEntriesRequest<Types>,
+        stream: u64,
+        order: u64,
+        option: &RPCOption,
+    ) -> Rpc<AppendEntriesResponse<Types>> {
+        let times = if request.entries.is_empty() { 1 } else { APPEND_TIMES };
+        let body = Bytes::from(codec::encode(FORMAT, &request));
+        let deadline = option.hard_ttl() * times;
+        self.call(method::APPEND, Class::Control, &self.head(stream, order), body, deadline).await
+    }
+
+    async fn send_pages(&self, token: u64, data: &SnapshotData, deadline: Duration) -> Rpc<(u64, u32)> {
+        let broken = |error: &(dyn std::error::Error + 'static)| {
+            RPCError::Network(NetworkError::from_string(error.to_string()))
+        };
+        let mut cursor: Cursor = None;
+        let (mut number, mut crc) = (0, 0);
+        loop {
+            let (source, at) = (data.clone(), cursor.clone());
+            let read = run_blocking(&*self.env, move || source.page(&at)).await;
+            let (page, next): (Page, Cursor) = read.map_err(|fault| broken(&fault))?;
+            let last = page.rows.is_empty();
+            let body = Bytes::from(codec::encode(FORMAT, &page));
+            crc = crc32c(&[&crc32c(&[&body]).to_le_bytes(), &u32::to_le_bytes(crc)]);
+            let head = PageHead { raft: self.head(0, 0), page: number, token };
+            let () = self.call(method::SNAPSHOT_PAGE, Class::Bulk, &head, body, deadline).await?;
+            number += 1;
+            if last {
+                return Ok((number, crc));
+            }
+            cursor = next;
+        }
+    }
+
+    async fn send_snapshot(
+        &self,
+        vote: Vote,
+        snapshot: Snapshot,
+        deadline: Duration,
+    ) -> Rpc<SnapshotResponse<Types>> {
+        let token = random_u64(&*self.env);
+        let (pages, crc) = self.send_pages(token, &snapshot.snapshot, deadline).await?;
+        let end = SnapshotEnd { raft: self.head(0, 0), token, pages, crc, vote, meta: snapshot.meta };
+        let body = Bytes::from(codec::encode(FORMAT, &end));
+        self.call(method::SNAPSHOT_END, Class::Bulk, &self.head(0, 0), body, deadline).await
+    }
+}
+
+impl RaftNetworkV2<Types> for PeerLink {
+    type SnapshotData = SnapshotData;
+
+    async fn append_entries(
+        &mut self,
+        rpc: AppendEntriesRequest<Types>,
+        option: RPCOption,
+    ) -> Rpc<AppendEntriesResponse<Types>> {
+        self.append(rpc, 0, 0, &option).await
+    }
+
+    fn stream_append<'s, S>(
+        &'s mut self,
+        input: S,
+        option: RPCOption,
+    ) -> futures::future::BoxFuture<'s, Rpc<BoxStream<'s, Rpc<StreamAppendResult<Types>>>>>
+    where
+        S: Stream<Item = AppendEntriesRequest<Types>> + OptionalSend + Unpin + 'static,
+    {
+        let stream = random_u64(&*self.env).max(1);
+        let link = &*self;
+        let order = AtomicU64::new(0);
+        let calls = input.map(move |request| {
+            let order = order.fetch_add(1, Ordering::Relaxed);
+            let option = option.clone();
+            let previous = request.prev_log_id;
+            let last = request.entries.last().map(|entry| entry.log_id).or(previous);
+            async move {
+                let response = link.append(request, stream, order, &option).await?;
+                Ok(outcome(response, previous, last))
+            }
+        });
+        // Polls the input only while fewer are on their way; answers come out in order. Raft reads up to the
+        // first that is not a success, and drops the rest.
+        let answers: BoxStream<'s, _> = Box::pin(calls.buffered(APPENDS_IN_FLIGHT));
+        Box::pin(async move { Ok(answers) })
+    }
+
+    async fn vote(&mut self, rpc: VoteRequest<Types>, option: RPCOption) -> Rpc<VoteResponse<Types>> {
+        let body = Bytes::from(codec::encode(FORMAT, &rpc));
+        self.call(method::VOTE, Class::Control, &self.head(0, 0), body, option.hard_ttl()).await
+    }
+
+    async fn pre_vote(&mut self, rpc: VoteRequest<Types>, option: RPCOption) -> Rpc<VoteResponse<Types>> {
+        let body = Bytes::from(codec::encode(FORMAT, &rpc));
+        self.call(method::PRE_VOTE, Class::Control, &self.head(0, 0), body, option.hard_ttl()).await
+    }
+
+    async fn full_snapshot(
+        &mut self,
+        vote: Vote,
+        snapshot: Snapshot,
+        cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
+        option: RPCOption,
+    ) -> Result<SnapshotResponse<Types>, StreamingError<Types>> {
+        let sending = self.send_snapshot(vote, snapshot, option.hard_ttl());
+        tokio::select! {
+            biased;
+            closed = cancel => Err(StreamingError::Closed(closed)),
+            sent = sending => sent.map_err(StreamingError::from),
+        }
+    }
+
+    async fn transfer_leader(
+        &mut self,
+        request: TransferLeaderRequest<Types>,
+        option: RPCOption,
+    ) -> Rpc<TransferLeaderResponse<Types>> {
+        let body = Bytes::from(codec::encode(FORMAT, &request));
+        self.call(method::TRANSFER, Class::Control, &self.head(0, 0), body, option.hard_ttl()).await
+    }
+}
+
+fn outcome(
+    response: AppendEntriesResponse<Types>,
+    previous: Option<LogId>,
+    last: Option<LogId>,
+) -> StreamAppendResult<Types> {
+    // A conflict needs something to conflict with; a peer that claims one without is not believed.
+    if response.is_conflict() && previous.is_none() {
+        return Ok(None);
+    }
+    response.into_stream_result(previous, last)
+}

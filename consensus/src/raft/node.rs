@@ -1,0 +1,693 @@
+//! One voter: birth, Raft, and what clients of the metadata ask.
+//!
+//! [`MetaNode::open`] makes the identity durable and can answer peers at once; [`MetaNode::start`] goes through
+//! birth and returns when Raft runs. A node is born only when *all* initial voters are unborn; a voter that lost
+//! its disk is another incarnation, finds that it is no member, and does not start.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use fabric::Seams;
+use fabric::env::{Env, TaskHandle, random_u64, run_blocking, spawn_critical};
+use fabric::ids::{ClusterId, NodeId, RaftId, SessionId};
+use fabric::limits::ENTRY_BYTES_MAX;
+use fabric::rpc::{CallOptions, Class, Message, Peer, RpcClient, Service, decode_head, reply_typed};
+use openraft::async_runtime::WatchReceiver;
+use openraft::errors::{ClientWriteError, RaftError};
+use openraft::{ChangeMembers, Config, Raft, ServerState, SnapshotPolicy};
+
+use super::duties::{self, Leadership};
+use super::identity::{self, IdentityError, NodeIdentity};
+use super::log::{self, Log, LogConfig, LogFault};
+use super::machine::{Machine, MachineConfig, Tables, decode_entry, encode_entry};
+use super::network::Network;
+use super::peers::Peers;
+use super::reads::{ReadError, Rounds};
+use super::types::{Member, Proposal, Runtime, Types};
+use super::wire::{
+    BirthAnswer, BirthState, ProposeAnswer, QueryAnswer, Replace, ReplaceAnswer, VoterName, method,
+};
+use crate::meta::answer::answer;
+use crate::meta::apply::Planted;
+use crate::meta::command::{Command, Entry, Reply};
+use crate::meta::model::ClusterMs;
+use crate::meta::query::Query;
+use crate::meta::tables::{Cluster, get};
+
+/// A proposal that was not applied after this is "perhaps".
+const APPLY_DEADLINE: Duration = Duration::from_secs(10);
+/// Peers are asked about their birth this often.
+const BIRTH_INTERVAL: Duration = Duration::from_millis(100);
+/// One question about birth.
+const BIRTH_DEADLINE: Duration = Duration::from_secs(1);
+/// A leader that stops waits so long for somebody to take over.
+const TRANSFER_DEADLINE: Duration = Duration::from_secs(2);
+/// A change of members takes no longer, or failed.
+const REPLACE_DEADLINE: Duration = Duration::from_secs(30);
+
+/// What a voter has to know.
+#[derive(Debug, Clone)]
+pub struct NodeConfig {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// This node.
+    pub node: NodeId,
+    /// The voters the cluster is born with. The same on all of them.
+    pub voters: Vec<NodeId>,
+    /// The storage nodes that the first layout waits for.
+    pub nodes: Vec<NodeId>,
+    /// Sizes of the log.
+    pub log: LogConfig,
+    /// Sizes of the state machine.
+    pub machine: MachineConfig,
+    /// Entries between snapshots; the log is kept until then.
+    pub snapshot_entries: u64,
+}
+
+impl NodeConfig {
+    /// With sizes for production.
+    pub fn new(cluster: ClusterId, node: NodeId, voters: Vec<NodeId>, nodes: Vec<NodeId>) -> NodeConfig {
+        NodeConfig {
+            cluster,
+            node,
+            voters,
+            nodes,
+            log: LogConfig::default(),
+            machine: MachineConfig::default(),
+            snapshot_entries: 50_000,
+        }
+    }
+}
+
+/// Why a voter does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The data directory is damaged or another's.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// The log does not open.
+    #[error(transparent)]
+    Log(#[from] LogFault),
+    /// The tables do not open.
+    #[error("the metadata cannot be opened: {0}")]
+    Machine(#[from] io::Error),
+    /// Raft does not start.
+    #[error("Raft does not start: {0}")]
+    Raft(String),
+    /// The cluster knows this node under another incarnation: its disk was lost or exchanged.
+    #[error(
+        "node {node} is a member of the cluster under another incarnation: its data was lost or exchanged; \
+         to let it take part again run: replace {old} {new}"
+    )]
+    Replaced {
+        /// The node.
+        node: NodeId,
+        /// The member.
+        old: VoterName,
+        /// What is here.
+        new: VoterName,
+    },
+    /// The cluster exists and does not list this node as a voter.
+    #[error(
+        "the cluster has voters, and {new} is none of them; to put it in the place of one run: replace OLD {new}"
+    )]
+    NotAVoter {
+        /// What is here.
+        new: VoterName,
+    },
+}
+
+/// Raft and the tables, once they run.
+pub(super) struct Running {
+    pub id: RaftId,
+    pub env: Arc<dyn Env>,
+    pub raft: Raft<Types, Machine>,
+    pub tables: Arc<Tables>,
+    pub rounds: Rounds,
+    pub leadership: Leadership,
+    log: Log,
+    seed: AtomicU64,
+    stopping: AtomicBool,
+    tasks: Mutex<Vec<TaskHandle>>,
+}
+
+impl Running {
+    /// Runs a call of Raft with a seed for its random choices.
+    pub fn scope<F: Future>(&self, call: F) -> impl Future<Output = F::Output> + use<F> {
+        let seed = self.seed.fetch_add(0x9E37_79B9_7F4A_7C15, Ordering::Relaxed);
+        Runtime::scope(seed, call)
+    }
+
+    fn keep(&self, task: TaskHandle) {
+        self.tasks.lock().unwrap_or_else(PoisonError::into_inner).push(task);
+    }
+
+    /// Ends everything that runs, without ceremony.
+    async fn stop(&self) {
+        self.stopping.store(true, Ordering::Release);
+        for task in self.tasks.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+            task.abort();
+        }
+        if let Err(error) = self.scope(self.raft.shutdown()).await {
+            tracing::warn!(%error, "Raft did not stop cleanly");
+        }
+        self.tables.close();
+        self.log.close();
+    }
+
+    /// The term in which this node leads, if it does.
+    pub fn leads(&self) -> Option<u64> {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        (metrics.state == ServerState::Leader).then_some(metrics.current_term)
+    }
+
+    /// Whether a node is a member, or could be as far as we know.
+    pub fn may_be_member(&self, id: RaftId) -> bool {
+        let members = self.members();
+        members.is_empty() || members.contains(&id)
+    }
+
+    /// Voters and learners, as of the last membership in the log.
+    fn members(&self) -> Vec<RaftId> {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        metrics.membership_config.membership().nodes().map(|(id, _)| RaftId(*id)).collect()
+    }
+
+    fn leader(&self) -> Option<NodeId> {
+        self.raft.metrics().borrow_watched().current_leader.map(|id| RaftId(id).node())
+    }
+
+    /// Proposes a command of the cluster itself, in no session.
+    pub async fn propose_own(&self, command: Command) -> Result<Reply, String> {
+        let session = SessionId { epoch: 0, number: 0 };
+        let entry = Entry { session, sequence: 0, lowest_open: 0, at: ClusterMs(0), command };
+        match self.propose(entry).await {
+            ProposeAnswer::Applied(reply) => Ok(reply),
+            ProposeAnswer::NotLeader(_) => Err("another node leads".to_string()),
+            ProposeAnswer::Perhaps(why) => Err(why),
+        }
+    }
+
+    /// Proposes an entry: stamps the time, and waits until it is applied.
+    pub async fn propose(&self, mut entry: Entry) -> ProposeAnswer {
+        if self.leads().is_none() {
+            return ProposeAnswer::NotLeader(self.leader().filter(|leader| *leader != self.id.node()));
+        }
+        self.leadership.heard(&*self.env, entry.session);
+        entry.at = self.leadership.stamp(&*self.env, self.tables.cluster_time());
+        let bytes = encode_entry(&entry);
+        drop(entry);
+        if bytes.len() > ENTRY_BYTES_MAX {
+            let why = format!("the entry has {} bytes; the limit is {ENTRY_BYTES_MAX}", bytes.len());
+            return ProposeAnswer::Applied(Reply::Rejected(crate::meta::command::Reject::Malformed(why)));
+        }
+        let write = self.scope(self.raft.client_write(Proposal(Bytes::from(bytes))));
+        match tokio::time::timeout(APPLY_DEADLINE, write).await {
+            Err(_) => ProposeAnswer::Perhaps(format!("not applied within {APPLY_DEADLINE:?}")),
+            Ok(Ok(response)) => match response.data {
+                Some(reply) => ProposeAnswer::Applied(reply),
+                None => ProposeAnswer::Perhaps("the entry had no reply".to_string()),
+            },
+            Ok(Err(RaftError::APIError(ClientWriteError::ForwardToLeader(forward)))) => {
+                ProposeAnswer::NotLeader(forward.leader_id.map(|id| RaftId(id).node()))
+            }
+            Ok(Err(error)) => ProposeAnswer::Perhaps(error.to_string()),
+        }
+    }
+
+    /// Answers a query from a view that shows everything acknowledged before.
+    pub async fn query(&self, query: Query) -> QueryAnswer {
+        match self.rounds.join().await {
+            Ok(()) => {}
+            Err(ReadError::NotLeader(leader)) => return QueryAnswer::NotLeader(leader),
+            Err(ReadError::Unavailable(why)) => return QueryAnswer::Unavailable(why),
+        }
+        let view = self.tables.view();
+        let answered = if reads_much(&query) {
+            run_blocking(&*self.env, move || answer(&*view, view.index(), &query)).await
+        } else {
+            answer(&*view, view.index(), &query)
+        };
+        match answered {
+            Ok(answered) => QueryAnswer::Answered(answered),
+            Err(fault) => {
+                let reason = format!("the metadata cannot be read: {fault}");
+                self.env.fail_stop(&reason);
+                QueryAnswer::Unavailable(reason)
+            }
+        }
+    }
+
+    async fn replace(&self, replace: Replace) -> ReplaceAnswer {
+        if self.leads().is_none() {
+            return ReplaceAnswer::NotLeader(self.leader());
+        }
+        let changing = self.scope(self.change_members(replace));
+        match tokio::time::timeout(REPLACE_DEADLINE, changing).await {
+            Ok(Ok(())) => ReplaceAnswer::Done,
+            Ok(Err(why)) => ReplaceAnswer::Failed(why),
+            Err(_) => ReplaceAnswer::Failed(format!("not done within {REPLACE_DEADLINE:?}; ask again")),
+        }
+    }
+
+    async fn change_members(&self, Replace { old, new }: Replace) -> Result<(), String> {
+        let members = self.members();
+        if !members.contains(&old) {
+            return match members.contains(&new) {
+                true => Ok(()), // Asked before.
+                false => Err(format!("{} is not a member", VoterName(old))),
+            };
+        }
+        if old == new {
+            return Err("a voter cannot take its own place".to_string());
+        }
+        if !members.contains(&new) {
+            // Not waiting for it: it starts only once it is a member.
+            let added = self.raft.add_learner(new.0, Member::of(new), false).await;
+            added.map_err(|error| error.to_string())?;
+        }
+        let voters = self.raft.voter_ids().filter(|id| *id != old.0).chain([new.0]).collect();
+        let changed = self.raft.change_membership(ChangeMembers::ReplaceAllVoters(voters), false).await;
+        changed.map(drop).map_err(|error| error.to_string())
+    }
+}
+
+/// Whether a query may read many rows, and so must not hold up a thread of the runtime.
+fn reads_much(query: &Query) -> bool {
+    !matches!(query, Query::Bucket(_) | Query::Usage(_) | Query::Object { .. } | Query::AccessKey(_))
+}
+
+/// A voter of this process. See the file's head.
+pub struct MetaNode {
+    seams: Seams,
+    rpc: RpcClient,
+    directory: PathBuf,
+    identity: NodeIdentity,
+    config: NodeConfig,
+    peers: Peers,
+    /// Set once the log is found to hold something, or Raft was started.
+    alive: AtomicBool,
+    running: OnceLock<Arc<Running>>,
+}
+
+impl MetaNode {
+    /// Makes the identity of the node durable. Serve it then (groups 1, 2 and 4), and start it.
+    pub async fn open(
+        seams: &Seams,
+        rpc: RpcClient,
+        directory: &Path,
+        config: NodeConfig,
+    ) -> Result<Arc<MetaNode>, StartError> {
+        let identity = identity::open(seams, directory, config.cluster, config.node).await?;
+        Ok(MetaNode::with_identity(seams, rpc, directory, config, identity))
+    }
+
+    /// As [`MetaNode::open`], for an identity that is durable already.
+    pub fn with_identity(
+        seams: &Seams,
+        rpc: RpcClient,
+        directory: &Path,
+        config: NodeConfig,
+        identity: NodeIdentity,
+    ) -> Arc<MetaNode> {
+        Arc::new(MetaNode {
+            seams: seams.clone(),
+            rpc,
+            directory: directory.to_path_buf(),
+            identity,
+            config,
+            peers: Peers::default(),
+            alive: AtomicBool::new(true),
+            running: OnceLock::new(),
+        })
+    }
+
+    /// Who it is.
+    pub fn identity(&self) -> &NodeIdentity {
+        &self.identity
+    }
+
+    /// Goes through birth, opens log and tables, and starts Raft. A single voter leads when this returns.
+    pub async fn start(&self) -> Result<(), StartError> {
+        let env = &self.seams.env;
+        let mut machine_config = self.config.machine.clone();
+        let planted = &mut machine_config.context.planted;
+        *planted = Planted {
+            skip_condition: env.armed("skip_condition"),
+            skip_reply_cache: env.armed("skip_reply_cache"),
+        };
+        let disks = &self.seams.disks;
+        let machine = Machine::open(env.clone(), disks.clone(), &self.directory, machine_config).await?;
+        let (log_directory, log_config) = (log::directory(&self.directory), self.config.log.clone());
+        let floor = machine.floor().await;
+        let log = Log::open(env.clone(), disks.clone(), &log_directory, log_config, floor).await?;
+        let pristine = log.is_pristine() && floor == 0;
+        self.alive.store(!pristine, Ordering::Release);
+        let machine = machine.run(Some(log.synced()));
+        if pristine {
+            self.wait_for_birth().await?;
+        }
+        let running = self.run(log, machine).await?;
+        if pristine {
+            self.initialise(&running).await?;
+        }
+        self.lead_if_alone(&running).await;
+        Ok(())
+    }
+
+    async fn run(&self, log: Log, machine: Machine) -> Result<Arc<Running>, StartError> {
+        let env = self.seams.env.clone();
+        let id = self.identity.raft_id();
+        let network = Network { rpc: self.rpc.clone(), env: env.clone(), me: id };
+        let tables = machine.tables();
+        let config = raft_config(self.config.snapshot_entries).map_err(StartError::Raft)?;
+        let seed = random_u64(&*env);
+        let kept_log = log.clone();
+        let raft = Raft::new(id.0, Arc::new(config), network, log, machine);
+        let raft = Runtime::scope(seed, raft).await.map_err(|error| StartError::Raft(error.to_string()))?;
+        let running = Arc::new(Running {
+            id,
+            env: env.clone(),
+            raft,
+            tables,
+            rounds: Rounds::default(),
+            leadership: Leadership::default(),
+            log: kept_log,
+            seed: AtomicU64::new(seed),
+            stopping: AtomicBool::new(false),
+            tasks: Mutex::default(),
+        });
+        self.alive.store(true, Ordering::Release);
+        if self.running.set(running.clone()).is_err() {
+            return Err(StartError::Raft("it was started before".to_string()));
+        }
+        running.keep(Rounds::start(&env, running.clone()));
+        running.keep(duties::start(&env, self.config.clone(), running.clone()));
+        running.keep(watch(&env, running.clone()));
+        Ok(running)
+    }
+
+    /// Waits until it is certain that this node may take part: all initial voters are unborn, or a member says
+    /// that this incarnation is listed.
+    async fn wait_for_birth(&self) -> Result<(), StartError> {
+        loop {
+            let mut unborn = 0;
+            let others = self.config.voters.iter().filter(|voter| **voter != self.config.node);
+            for voter in others {
+                match self.ask_birth(*voter).await {
+                    Some(BirthAnswer { state: BirthState::Member(members), .. }) => {
+                        return self.check_member(&members);
+                    }
+                    Some(BirthAnswer { state: BirthState::Unborn, .. }) => unborn += 1,
+                    Some(BirthAnswer { state: BirthState::Starting, .. }) | None => {}
+                }
+            }
+            if unborn + 1 == self.config.voters.len() && self.config.voters.contains(&self.config.node) {
+                return Ok(());
+            }
+            tokio::time::sleep(BIRTH_INTERVAL).await;
+        }
+    }
+
+    async fn ask_birth(&self, voter: NodeId) -> Option<BirthAnswer> {
+        let options = CallOptions { class: Class::Control, deadline: BIRTH_DEADLINE };
+        let asked = self.rpc.call_typed(voter, method::BIRTH, &(), Bytes::new(), options).await;
+        match asked {
+            Ok((answer, _)) => Some(answer),
+            Err(error) => {
+                tracing::debug!(%voter, %error, "a voter does not say whether it is born");
+                None
+            }
+        }
+    }
+
+    fn check_member(&self, members: &[RaftId]) -> Result<(), StartError> {
+        let me = self.identity.raft_id();
+        if members.contains(&me) {
+            return Ok(());
+        }
+        let new = VoterName(me);
+        match members.iter().find(|member| member.node() == me.node()) {
+            Some(old) => Err(StartError::Replaced { node: me.node(), old: VoterName(*old), new }),
+            None => Err(StartError::NotAVoter { new }),
+        }
+    }
+
+    /// The lowest of the initial voters begins the cluster, once all others are unborn; they wait for it.
+    async fn initialise(&self, running: &Arc<Running>) -> Result<(), StartError> {
+        let lowest = self.config.voters.iter().min() == Some(&self.config.node);
+        while running.members().is_empty() {
+            if lowest && let Some(members) = self.gather().await? {
+                match running.scope(running.raft.initialize(members)).await {
+                    Ok(()) => return Ok(()),
+                    Err(error) => tracing::info!(%error, "the cluster is not begun here"),
+                }
+            }
+            tokio::time::sleep(BIRTH_INTERVAL).await;
+        }
+        self.check_member(&running.members())
+    }
+
+    /// All initial voters, if all of them are there and none is born.
+    async fn gather(&self) -> Result<Option<BTreeMap<u64, Member>>, StartError> {
+        let me = self.identity.raft_id();
+        let mut members = BTreeMap::from([(me.0, Member::of(me))]);
+        for voter in self.config.voters.iter().filter(|voter| **voter != self.config.node) {
+            let Some(answer) = self.ask_birth(*voter).await else { return Ok(None) };
+            match answer.state {
+                BirthState::Unborn => drop(members.insert(answer.id.0, Member::of(answer.id))),
+                BirthState::Starting => return Ok(None),
+                BirthState::Member(listed) => {
+                    self.check_member(&listed)?;
+                    return Ok(None);
+                }
+            }
+        }
+        Ok(Some(members))
+    }
+
+    /// A single voter need not wait for anybody.
+    async fn lead_if_alone(&self, running: &Arc<Running>) {
+        if running.members() != [running.id] {
+            return;
+        }
+        if let Err(error) = running.scope(running.raft.trigger().elect(false)).await {
+            tracing::error!(%error, "the only voter cannot elect itself");
+        }
+        let leads = running.raft.wait(Some(APPLY_DEADLINE));
+        let leads =
+            running.scope(async move { leads.state(ServerState::Leader, "the only voter leads").await });
+        if let Err(error) = leads.await {
+            tracing::error!(%error, "the only voter does not lead yet");
+        }
+    }
+
+    /// The view of the tables on this node, not linearizable; `None` before the start.
+    pub fn view(&self) -> Option<Arc<super::overlay::View>> {
+        Some(self.running.get()?.tables.view())
+    }
+
+    /// Who leads, as far as this node knows.
+    pub fn leader(&self) -> Option<NodeId> {
+        self.running.get()?.leader()
+    }
+
+    /// Whether this node leads.
+    pub fn leads(&self) -> bool {
+        self.running.get().is_some_and(|running| running.leads().is_some())
+    }
+
+    /// Proposes an entry here.
+    pub async fn propose(&self, entry: Entry) -> ProposeAnswer {
+        match self.running.get().filter(|running| !running.stopping.load(Ordering::Acquire)) {
+            Some(running) => running.propose(entry).await,
+            None => ProposeAnswer::NotLeader(None),
+        }
+    }
+
+    /// Asks here.
+    pub async fn query(&self, query: Query) -> QueryAnswer {
+        match self.running.get() {
+            Some(running) => running.query(query).await,
+            None => QueryAnswer::NotLeader(None),
+        }
+    }
+
+    /// Puts a new incarnation in the place of a lost voter. To be asked of the leader.
+    pub async fn replace(&self, replace: Replace) -> ReplaceAnswer {
+        match self.running.get() {
+            Some(running) => running.replace(replace).await,
+            None => ReplaceAnswer::NotLeader(None),
+        }
+    }
+
+    /// Hands over leadership, writes what is applied, and stops Raft.
+    pub async fn shutdown(&self) {
+        let Some(running) = self.running.get() else { return };
+        running.stopping.store(true, Ordering::Release);
+        if running.leads().is_some() {
+            self.hand_over(running).await;
+        }
+        if let Err(error) = running.tables.checkpoint().await {
+            tracing::warn!(%error, "the last checkpoint failed; the log has it all");
+        }
+        running.stop().await;
+    }
+
+    /// Stops as a crash would, but for what is on its way to the disk.
+    #[cfg(test)]
+    pub(crate) async fn kill(&self) {
+        if let Some(running) = self.running.get() {
+            running.stop().await;
+        }
+    }
+
+    async fn hand_over(&self, running: &Arc<Running>) {
+        let best = {
+            let metrics = running.raft.metrics();
+            let metrics = metrics.borrow_watched();
+            let others = metrics.replication.iter().flatten().filter(|(id, _)| **id != running.id.0);
+            let voters: Vec<u64> = metrics.membership_config.voter_ids().collect();
+            let others = others.filter(|(id, _)| voters.contains(id));
+            others.max_by_key(|(_, matched)| **matched).map(|(id, _)| *id)
+        };
+        let Some(best) = best else { return };
+        let transfer = async {
+            if running.scope(running.raft.trigger().transfer_leader(best)).await.is_err() {
+                return; // Raft has stopped: nothing to hand over.
+            }
+            let mut metrics = running.raft.metrics();
+            let me = Some(running.id.0);
+            loop {
+                let leader = metrics.borrow_and_update().current_leader;
+                // An error says that Raft has stopped.
+                if (leader.is_some() && leader != me) || metrics.changed().await.is_err() {
+                    return;
+                }
+            }
+        };
+        // Without it the others elect one all the same.
+        let _ = tokio::time::timeout(TRANSFER_DEADLINE, transfer).await;
+    }
+
+    fn birth(&self) -> BirthAnswer {
+        let id = self.identity.raft_id();
+        let members = self.running.get().map(|running| running.members()).unwrap_or_default();
+        let state = if !members.is_empty() {
+            BirthState::Member(members)
+        } else if self.running.get().is_some() || !self.alive.load(Ordering::Acquire) {
+            BirthState::Unborn
+        } else {
+            BirthState::Starting
+        };
+        BirthAnswer { id, state }
+    }
+}
+
+/// Ends the process when Raft ends by itself: it would look alive and do nothing.
+fn watch(env: &Arc<dyn Env>, running: Arc<Running>) -> TaskHandle {
+    spawn_critical(env, "raft-watch", async move {
+        let mut metrics = running.raft.metrics();
+        let why = loop {
+            if let Err(fatal) = &metrics.borrow_and_update().running_state {
+                break fatal.to_string();
+            }
+            if metrics.changed().await.is_err() {
+                break "it is gone".to_string();
+            }
+        };
+        if !running.stopping.load(Ordering::Acquire) {
+            running.env.fail_stop(&format!("Raft ended: {why}"));
+        }
+    })
+}
+
+/// The settings that worked in the pilot.
+fn raft_config(snapshot_entries: u64) -> Result<Config, String> {
+    let config = Config {
+        cluster_name: "fluffy".to_string(),
+        heartbeat_interval: 100,
+        election_timeout_min: 400,
+        election_timeout_max: 700,
+        heartbeat_min_interval: Some(0),
+        enable_pre_vote: Some(true),
+        quorum_loss_probe_interval: Some(1400),
+        max_payload_entries: 1024,
+        max_append_entries: Some(4096),
+        api_batch_capacity: 4096,
+        api_batch_linger_ms: 0,
+        snapshot_policy: SnapshotPolicy::LogsSinceLast(snapshot_entries),
+        replication_lag_threshold: 2 * snapshot_entries,
+        max_in_snapshot_log_to_keep: snapshot_entries / 5,
+        purge_batch_size: 1024.min(snapshot_entries / 5).max(1),
+        install_snapshot_timeout: 30_000,
+        enable_leader_restore: Some(false),
+        backoff: "50ms 100ms ...300ms".to_string(),
+        ..Config::default()
+    };
+    config.validate().map_err(|error| error.to_string())
+}
+
+#[async_trait]
+impl Service for MetaNode {
+    async fn call(&self, from: Peer, method: u16, request: Message) -> Result<Message, String> {
+        match (method >> 8) as u8 {
+            method::RAFT_GROUP => {
+                let running = self.running.get().ok_or("Raft does not run yet")?;
+                self.peers.call(running, from, method, request).await
+            }
+            method::META_GROUP => self.serve_client(method, request).await,
+            method::ADMIN_GROUP => self.serve_admin(method, request).await,
+            _ => Err(format!("method {method:#06x} is not offered here")),
+        }
+    }
+}
+
+impl MetaNode {
+    async fn serve_client(&self, method: u16, request: Message) -> Result<Message, String> {
+        match method {
+            method::PROPOSE => {
+                let entry = decode_entry(&request.body).map_err(|error| error.to_string())?;
+                Ok(reply_typed(&self.propose(entry).await, Bytes::new()))
+            }
+            method::QUERY => {
+                let query = decode_head(&request.head).map_err(|error| error.to_string())?;
+                Ok(reply_typed(&self.query(query).await, Bytes::new()))
+            }
+            _ => Err(format!("method {method:#06x} is not offered here")),
+        }
+    }
+
+    async fn serve_admin(&self, method: u16, request: Message) -> Result<Message, String> {
+        match method {
+            method::BIRTH => Ok(reply_typed(&self.birth(), Bytes::new())),
+            method::REPLACE => {
+                let replace = decode_head(&request.head).map_err(|error| error.to_string())?;
+                Ok(reply_typed(&self.replace(replace).await, Bytes::new()))
+            }
+            _ => Err(format!("method {method:#06x} is not offered here")),
+        }
+    }
+}
+
+impl Tables {
+    /// Cluster time of the last entry applied.
+    pub(super) fn cluster_time(&self) -> ClusterMs {
+        match get::<Cluster>(&*self.view(), ()) {
+            Ok(row) => row.map_or(ClusterMs(0), |row| row.time),
+            Err(fault) => {
+                tracing::error!(%fault, "cluster time cannot be read");
+                ClusterMs(0) // `apply` never goes back.
+            }
+        }
+    }
+}

@@ -1,0 +1,323 @@
+//! Voters in one process, over a network and disks in memory.
+#![allow(clippy::unwrap_used)]
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use fabric::Seams;
+use fabric::disks::{Disks, MemoryDisks, Steps};
+use fabric::env::{Env, SystemEnv, TaskHandle};
+use fabric::ids::{ClusterId, NodeId};
+use fabric::net::{LocalNet, Net};
+use fabric::rpc::{AddressBook, Identity, Peer, RpcClient, serve};
+
+use super::log::LogConfig;
+use super::machine::MachineConfig;
+use super::node::{MetaNode, NodeConfig, StartError};
+use super::wire::{Replace, ReplaceAnswer, VoterName};
+use crate::client::{Meta, MetaClient, MetaError, ask};
+use crate::meta::command::{AddUser, Command, CreateBucket, Reject};
+use crate::meta::model::{AccessKey, ClusterMs, NodeRow, SessionKind};
+use crate::meta::query::{Answer, Query};
+
+const CLUSTER: ClusterId = ClusterId(7);
+
+struct Book(Vec<NodeId>);
+
+impl AddressBook for Book {
+    fn address(&self, node: NodeId) -> Option<String> {
+        Some(format!("10.0.0.{}:7000", node.0))
+    }
+
+    fn nodes(&self) -> Vec<NodeId> {
+        self.0.clone()
+    }
+}
+
+struct Host {
+    node: Arc<MetaNode>,
+    server: TaskHandle,
+    rpc: RpcClient,
+}
+
+struct World {
+    net: LocalNet,
+    voters: Vec<NodeId>,
+    disks: BTreeMap<NodeId, MemoryDisks>,
+    hosts: BTreeMap<NodeId, Host>,
+    snapshot_entries: u64,
+}
+
+impl World {
+    fn new(voters: u16) -> World {
+        let voters: Vec<NodeId> = (1..=voters).map(NodeId).collect();
+        let disks = voters.iter().map(|voter| (*voter, MemoryDisks::new(4 << 30))).collect();
+        World { net: LocalNet::default(), voters, disks, hosts: BTreeMap::new(), snapshot_entries: 50_000 }
+    }
+
+    fn seams(&self, node: NodeId) -> Seams {
+        let env: Arc<dyn Env> = Arc::new(SystemEnv::default());
+        let disks: Arc<dyn Disks> = Arc::new(self.disks[&node].clone());
+        Seams { env, net: Arc::new(self.net.clone()), disks }
+    }
+
+    fn rpc(&self, seams: &Seams, me: Peer) -> RpcClient {
+        let identity = Identity { cluster: CLUSTER, me, tls: None };
+        RpcClient::new(seams.clone(), identity, Arc::new(Book(self.voters.clone())))
+    }
+
+    fn config(&self, node: NodeId) -> NodeConfig {
+        let mut config = NodeConfig::new(CLUSTER, node, self.voters.clone(), self.voters.clone());
+        config.log =
+            LogConfig { first_segment_bytes: 64 << 10, segment_bytes: 64 << 10, ..LogConfig::default() };
+        config.machine = MachineConfig {
+            cache_bytes: 1 << 20,
+            steps: Steps { first_bytes: 1 << 20, next_bytes: 1 << 20 },
+            checkpoint_interval: Duration::from_millis(300),
+            ..MachineConfig::default()
+        };
+        config.snapshot_entries = self.snapshot_entries;
+        config
+    }
+
+    /// Opens a node and serves it; it is not started.
+    async fn open(&mut self, node: NodeId) -> Arc<MetaNode> {
+        let seams = self.seams(node);
+        let rpc = self.rpc(&seams, Peer::Node(node));
+        let config = self.config(node);
+        let opened = MetaNode::open(&seams, rpc.clone(), Path::new("/data"), config).await.unwrap();
+        let listener = self.net.listen(&format!("10.0.0.{}:7000", node.0)).await.unwrap();
+        let identity = Identity { cluster: CLUSTER, me: Peer::Node(node), tls: None };
+        let server = serve(&seams, identity, listener, opened.clone());
+        self.hosts.insert(node, Host { node: opened.clone(), server, rpc });
+        opened
+    }
+
+    async fn start(&mut self, nodes: &[u16]) {
+        let mut opened = Vec::new();
+        for node in nodes {
+            opened.push(self.open(NodeId(*node)).await);
+        }
+        futures::future::try_join_all(opened.iter().map(|node| node.start())).await.unwrap();
+    }
+
+    async fn kill(&mut self, node: NodeId) {
+        let host = self.hosts.remove(&node).unwrap();
+        host.server.abort();
+        host.node.kill().await;
+        let left: Weak<MetaNode> = Arc::downgrade(&host.node);
+        drop(host);
+        // The next one opens the same files.
+        while left.strong_count() > 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    async fn leader(&self) -> NodeId {
+        loop {
+            if let Some((node, _)) = self.hosts.iter().find(|(_, host)| host.node.leads()) {
+                return *node;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    fn client(&self) -> MetaClient {
+        let seams = self.seams(self.voters[0]);
+        let rpc = self.rpc(&seams, Peer::Gateway);
+        MetaClient::new(seams.env, rpc, self.voters.clone(), SessionKind::Gateway, None)
+    }
+
+    /// Waits until every running node has applied what the leader had.
+    async fn settle(&self) {
+        let leader = self.leader().await;
+        let index = self.hosts[&leader].node.view().unwrap().index();
+        for host in self.hosts.values() {
+            while host.node.view().unwrap().index() < index {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        }
+    }
+}
+
+async fn within<F: Future>(test: F) -> F::Output {
+    tokio::time::timeout(Duration::from_secs(60), test).await.expect("the test hangs")
+}
+
+async fn add_user(client: &MetaClient) {
+    let name: crate::meta::names::UserName = "alice".parse().unwrap();
+    let key = AccessKey {
+        id: "KEY1".parse().unwrap(),
+        user: name.clone(),
+        sealed_secret: bytes::Bytes::from_static(b"sealed"),
+        created: ClusterMs(0),
+    };
+    client.propose(Command::AddUser(AddUser { name, key })).await.unwrap();
+}
+
+async fn create(client: &MetaClient, name: &str) -> Result<(), MetaError> {
+    let (name, owner) = (name.parse().unwrap(), "alice".parse().unwrap());
+    client.propose(Command::CreateBucket(CreateBucket { name, owner })).await.map(drop)
+}
+
+async fn exists(client: &MetaClient, name: &str) -> bool {
+    match ask(client, Query::Bucket(name.parse().unwrap())).await.unwrap() {
+        Answer::Bucket(bucket) => bucket.is_some(),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_single_voter_keeps_what_it_acknowledged() {
+    within(async {
+        let mut world = World::new(1);
+        world.start(&[1]).await;
+        let client = world.client();
+        add_user(&client).await;
+        create(&client, "first").await.unwrap();
+        assert!(matches!(
+            create(&client, "first").await,
+            Err(MetaError::Rejected(Reject::BucketExists { .. }))
+        ));
+        assert!(exists(&client, "first").await && !exists(&client, "second").await);
+        let guard = client.begin_write().await.unwrap();
+        assert_eq!(guard.extent(3).session(), client.session_id().await.unwrap());
+        world.kill(NodeId(1)).await;
+        world.start(&[1]).await;
+        assert!(exists(&client, "first").await);
+        create(&client, "second").await.unwrap();
+        assert!(exists(&client, "second").await);
+        world.hosts[&NodeId(1)].node.shutdown().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn three_voters_survive_the_loss_of_their_leader() {
+    within(async {
+        let mut world = World::new(3);
+        world.start(&[1, 2, 3]).await;
+        let client = world.client();
+        add_user(&client).await;
+        for number in 0..20 {
+            create(&client, &format!("before-{number}")).await.unwrap();
+        }
+        let leader = world.leader().await;
+        world.kill(leader).await;
+        create(&client, "between").await.unwrap();
+        assert!(exists(&client, "before-19").await);
+        world.start(&[leader.0]).await;
+        world.settle().await;
+        // A second loss: the one that came back has to have it all.
+        let other = world.leader().await;
+        world.kill(other).await;
+        assert!(exists(&client, "between").await);
+        world.start(&[other.0]).await;
+        for node in 1..=3 {
+            world.kill(NodeId(node)).await;
+        }
+        world.start(&[1, 2, 3]).await;
+        assert!(exists(&client, "before-0").await && exists(&client, "between").await);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_voter_that_lagged_gets_a_snapshot() {
+    within(async {
+        let mut world = World::new(3);
+        world.snapshot_entries = 50;
+        world.start(&[1, 2, 3]).await;
+        let client = world.client();
+        add_user(&client).await;
+        let leader = world.leader().await;
+        let lagging = world.voters.iter().copied().find(|voter| *voter != leader).unwrap();
+        world.kill(lagging).await;
+        for number in 0..200 {
+            create(&client, &format!("bucket-{number}")).await.unwrap();
+        }
+        world.start(&[lagging.0]).await;
+        world.settle().await;
+        let view = world.hosts[&lagging].node.view().unwrap();
+        let found =
+            crate::meta::answer::answer(&*view, 1, &Query::Bucket("bucket-0".parse().unwrap())).unwrap();
+        assert!(matches!(found.answer, Ok(Answer::Bucket(Some(_)))));
+        drop(view);
+        world.kill(lagging).await;
+        world.start(&[lagging.0]).await;
+        create(&client, "after").await.unwrap();
+        world.settle().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn nodes_register_and_the_first_layout_follows() {
+    within(async {
+        let mut world = World::new(3);
+        world.start(&[1, 2, 3]).await;
+        for (id, host) in &world.hosts {
+            let env: Arc<dyn Env> = Arc::new(SystemEnv::default());
+            let kind = SessionKind::Jobs(*id);
+            let local = Some(host.node.clone());
+            let client = MetaClient::new(env, host.rpc.clone(), world.voters.clone(), kind, local);
+            let identity = host.node.identity();
+            let row = NodeRow {
+                id: *id,
+                incarnation: identity.incarnation,
+                address: String::new(),
+                zone: String::new(),
+                capacity_bytes: 1 << 30,
+                starts: identity.starts,
+                release: "test".to_string(),
+                voter: Some(identity.raft_id()),
+            };
+            client.register(row.clone()).await.unwrap();
+            let copied = NodeRow { zone: "elsewhere".to_string(), ..row };
+            assert!(matches!(client.register(copied).await, Err(MetaError::Rejected(Reject::StaleNode))));
+            client.close().await;
+        }
+        let client = world.client();
+        loop {
+            if let Answer::Layout(Some(layout)) = ask(&client, Query::Layout(None)).await.unwrap() {
+                assert!(layout.partitions.iter().all(|owners| owners.len() == 3));
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_voter_that_lost_its_disk_starts_only_in_the_place_of_itself() {
+    within(async {
+        let mut world = World::new(3);
+        world.start(&[1, 2, 3]).await;
+        let client = world.client();
+        add_user(&client).await;
+        let lost = NodeId(2);
+        let old = world.hosts[&lost].node.identity().raft_id();
+        world.kill(lost).await;
+        world.disks.insert(lost, MemoryDisks::new(1 << 30));
+        let wiped = world.open(lost).await;
+        let new = wiped.identity().raft_id();
+        let error = wiped.start().await.unwrap_err();
+        assert!(matches!(error, StartError::Replaced { .. }), "{error}");
+        assert!(error.to_string().contains(&format!("replace {} {}", VoterName(old), VoterName(new))));
+        drop(wiped);
+        world.kill(lost).await;
+
+        let leader = world.leader().await;
+        assert_eq!(world.hosts[&leader].node.replace(Replace { old, new }).await, ReplaceAnswer::Done);
+        world.start(&[lost.0]).await;
+        // It counts: with it the cluster bears the loss of another.
+        world.settle().await;
+        let leader = world.leader().await;
+        world.kill(leader).await;
+        create(&client, "later").await.unwrap();
+    })
+    .await;
+}

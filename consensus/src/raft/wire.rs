@@ -1,0 +1,189 @@
+//! What nodes and clients of the metadata say to each other. Sent: append only.
+
+use std::fmt;
+
+use fabric::ids::{Incarnation, NodeId, RaftId};
+use serde::{Deserialize, Serialize};
+
+use super::types::{SnapshotMeta, Vote};
+use crate::meta::command::Reply;
+use crate::meta::query::Answered;
+
+/// Method numbers.
+pub mod method {
+    /// Group of Raft's own calls.
+    pub const RAFT_GROUP: u8 = 0x01;
+    /// Append entries; body: the encoded request.
+    pub const APPEND: u16 = 0x0101;
+    /// Request a vote; body: the encoded request.
+    pub const VOTE: u16 = 0x0102;
+    /// Ask whether a vote would be granted.
+    pub const PRE_VOTE: u16 = 0x0103;
+    /// A page of a snapshot; body: the encoded page.
+    pub const SNAPSHOT_PAGE: u16 = 0x0104;
+    /// The snapshot is complete.
+    pub const SNAPSHOT_END: u16 = 0x0105;
+    /// Take over leadership.
+    pub const TRANSFER: u16 = 0x0106;
+
+    /// Group of calls of clients of the metadata.
+    pub const META_GROUP: u8 = 0x02;
+    /// Propose; body: the encoded entry.
+    pub const PROPOSE: u16 = 0x0201;
+    /// Query, linearizable.
+    pub const QUERY: u16 = 0x0202;
+
+    /// Group of birth and administration.
+    pub const ADMIN_GROUP: u8 = 0x04;
+    /// How far is your life?
+    pub const BIRTH: u16 = 0x0401;
+    /// Put another incarnation in the place of a voter.
+    pub const REPLACE: u16 = 0x0402;
+}
+
+/// Head of Raft's own calls: between which incarnations, and the place in the sender's stream of appends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RaftHead {
+    /// Who sends.
+    pub from: RaftId,
+    /// Who is meant; any other incarnation of the node refuses.
+    pub to: RaftId,
+    /// Appends of one stream are taken in order; 0: no stream.
+    pub stream: u64,
+    /// Place in the stream.
+    pub order: u64,
+}
+
+/// Head of a page of a snapshot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PageHead {
+    /// Between whom.
+    pub raft: RaftHead,
+    /// Number of the page, from 0, which begins a snapshot.
+    pub page: u64,
+    /// Drawn by the sender for this transmission.
+    pub token: u64,
+}
+
+/// Ends a snapshot.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct SnapshotEnd {
+    /// Between whom.
+    pub raft: RaftHead,
+    /// The transmission.
+    pub token: u64,
+    /// How many pages there were.
+    pub pages: u64,
+    /// CRC-32C over the CRCs of all pages.
+    pub crc: u32,
+    /// The leader's vote.
+    pub vote: Vote,
+    /// What the snapshot covers.
+    pub meta: SnapshotMeta,
+}
+
+/// What became of a proposal.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ProposeAnswer {
+    /// It was applied, first now or before.
+    Applied(Reply),
+    /// Certainly not proposed here: another one leads, perhaps this one.
+    NotLeader(Option<NodeId>),
+    /// Perhaps it will be applied.
+    Perhaps(String),
+}
+
+/// What became of a query.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(clippy::large_enum_variant)]
+pub enum QueryAnswer {
+    /// The answer.
+    Answered(Answered),
+    /// Another one leads, perhaps this one.
+    NotLeader(Option<NodeId>),
+    /// Not now.
+    Unavailable(String),
+}
+
+/// How far the life of a node is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BirthAnswer {
+    /// The incarnation that answers.
+    pub id: RaftId,
+    /// Whether there is a cluster, as far as it knows.
+    pub state: BirthState,
+}
+
+/// See [`BirthAnswer`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum BirthState {
+    /// It never took part.
+    Unborn,
+    /// It takes part, and does not know yet in what.
+    Starting,
+    /// It knows a membership with these voters and learners.
+    Member(Vec<RaftId>),
+}
+
+/// Asks to put a new incarnation in the place of a voter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Replace {
+    /// The voter that is lost.
+    pub old: RaftId,
+    /// What takes its place.
+    pub new: RaftId,
+}
+
+/// Outcome of [`Replace`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ReplaceAnswer {
+    /// It is so now.
+    Done,
+    /// Another one leads, perhaps this one.
+    NotLeader(Option<NodeId>),
+    /// Not done, and why.
+    Failed(String),
+}
+
+/// How an incarnation of a voter is written in messages and commands: `node-incarnation`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct VoterName(pub RaftId);
+
+impl fmt::Display for VoterName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{:012x}", self.0.node(), self.0.incarnation().0)
+    }
+}
+
+/// The text is not `node-incarnation`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a voter is named NODE-INCARNATION, as in 2-00a1b2c3d4e5")]
+pub struct NotAVoterName;
+
+impl std::str::FromStr for VoterName {
+    type Err = NotAVoterName;
+
+    fn from_str(text: &str) -> Result<VoterName, NotAVoterName> {
+        let (node, incarnation) = text.split_once('-').ok_or(NotAVoterName)?;
+        let node = NodeId(node.parse().map_err(|_| NotAVoterName)?);
+        let incarnation = u64::from_str_radix(incarnation, 16).map_err(|_| NotAVoterName)?;
+        if incarnation >= 1 << 48 {
+            return Err(NotAVoterName);
+        }
+        Ok(VoterName(RaftId::new(node, Incarnation(incarnation))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn voter_names_are_read_back() {
+        let name = VoterName(RaftId::new(NodeId(2), Incarnation(0x00A1_B2C3_D4E5)));
+        assert_eq!(name.to_string(), "2-00a1b2c3d4e5");
+        assert_eq!("2-00a1b2c3d4e5".parse(), Ok(name));
+        assert!("2".parse::<VoterName>().is_err());
+        assert!("2-1000000000000".parse::<VoterName>().is_err());
+    }
+}
