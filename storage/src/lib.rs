@@ -3,8 +3,11 @@
 //! Owns chunk volumes, the chunk RPC and its client, background jobs, and the composition of
 //! `fluffy-storage`. Must not know: HTTP (but for health and metrics on the admin port), XML, S3 operations.
 
+pub mod admin;
 pub mod chunks;
 pub mod client;
+pub mod daemon;
 pub mod jobs;
+mod node_chunks;
 pub mod service;
 pub mod wire;

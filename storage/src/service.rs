@@ -135,7 +135,7 @@ mod tests {
             disks: Arc::new(MemoryDisks::new(1 << 30)),
         };
         let settings = ChunkSettings::new(NODE, "/data/chunks".into(), 32 * MIB);
-        let store = ChunkStore::open(&seams, settings).unwrap();
+        let store = ChunkStore::open(&seams, settings).await.unwrap();
         store.wait_ready().await;
         let service = Arc::new(ChunkService::new(store, Some(Arc::new(Ended))));
         let identity = |me| Identity { cluster: ClusterId(1), me, tls: None };

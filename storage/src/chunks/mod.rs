@@ -106,6 +106,17 @@ pub struct StoreStatus {
 pub struct ChunkStore {
     shared: Arc<Shared>,
     writes: mpsc::Sender<Request>,
+    _last: Arc<LastOne>,
+}
+
+/// Dropped with the last clone of a store: recovery ends, and with it the files are closed.
+struct LastOne(Arc<Shared>);
+
+impl Drop for LastOne {
+    fn drop(&mut self) {
+        self.0.closed.store(true, Ordering::Release);
+        self.0.broke.notify_one();
+    }
 }
 
 /// What the store, its writer and its recovery share.
@@ -126,18 +137,21 @@ struct Shared {
 }
 
 impl ChunkStore {
-    /// Opens the volumes of a directory. Returns at once; [`ChunkStore::wait_ready`] waits until all are counted.
-    pub fn open(seams: &Seams, settings: ChunkSettings) -> io::Result<ChunkStore> {
-        seams.disks.create_dir(&settings.directory)?;
+    /// Finds the volumes of a directory and begins to open them. [`ChunkStore::wait_ready`] waits until all are
+    /// counted.
+    pub async fn open(seams: &Seams, settings: ChunkSettings) -> io::Result<ChunkStore> {
+        let (disks, directory) = (seams.disks.clone(), settings.directory.clone());
+        let look = move || {
+            disks.create_dir(&directory)?;
+            Ok::<_, io::Error>((disks.list(&directory)?, disks.space(&directory)?.free_bytes))
+        };
+        let (names, free_bytes) = run_blocking(&*seams.env, look).await?;
         let mut volumes = BTreeMap::new();
-        for name in seams.disks.list(&settings.directory)? {
-            if let Some(number) = volume::number_of(&name) {
-                let cache = settings.reading_cache_bytes();
-                let volume = Volume::new(seams, settings.node, &settings.directory, number, cache);
-                volumes.insert(number, Arc::new(volume));
-            }
+        for number in names.iter().filter_map(|name| volume::number_of(name)) {
+            let cache = settings.reading_cache_bytes();
+            let volume = Volume::new(seams, settings.node, &settings.directory, number, cache);
+            volumes.insert(number, Arc::new(volume));
         }
-        let free_bytes = seams.disks.space(&settings.directory)?.free_bytes;
         let shared = Arc::new(Shared {
             seams: seams.clone(),
             volumes: RwLock::new(volumes),
@@ -156,7 +170,8 @@ impl ChunkStore {
         let lane = Lane::new(&*seams.env, "chunks");
         seams.env.spawn("chunk writer", Box::pin(Writer::new(shared.clone(), lane).run(queued)));
         seams.env.spawn("chunk recovery", Box::pin(recover(shared.clone())));
-        Ok(ChunkStore { shared, writes })
+        let _last = Arc::new(LastOne(shared.clone()));
+        Ok(ChunkStore { shared, writes, _last })
     }
 
     /// Waits until every volume was counted or found broken.
@@ -450,6 +465,9 @@ impl Shared {
 async fn recover(shared: Arc<Shared>) {
     let env = shared.seams.env.clone();
     for volume in shared.all() {
+        if shared.closed.load(Ordering::Acquire) {
+            return;
+        }
         let counting = shared.clone();
         run_blocking(&*env, move || {
             if let Err(why) = counting.count(&volume) {

@@ -112,7 +112,7 @@ impl World {
     }
 
     async fn store(&self) -> ChunkStore {
-        let store = ChunkStore::open(&self.seams, self.settings.clone()).unwrap();
+        let store = ChunkStore::open(&self.seams, self.settings.clone()).await.unwrap();
         store.wait_ready().await;
         store
     }
@@ -285,6 +285,19 @@ async fn a_volume_that_fails_is_reopened_and_loses_nothing() {
     assert_eq!(store.get(stored, 0, 5000).await.unwrap(), pattern(5000, 1));
     store.put(extent(2).chunk(0), vec![pattern(5000, 2)], None).await.unwrap();
     assert_eq!(store.get(extent(2).chunk(0), 0, 5000).await.unwrap(), pattern(5000, 2));
+}
+
+#[tokio::test]
+async fn a_store_that_is_dropped_closes_its_files() {
+    let world = World::new();
+    let store = world.store().await;
+    store.put(extent(1).chunk(0), vec![pattern(5000, 1)], None).await.unwrap();
+    let shared = Arc::downgrade(&store.shared);
+    drop(store);
+    while shared.strong_count() > 0 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    assert_eq!(world.store().await.get(extent(1).chunk(0), 0, 5000).await.unwrap(), pattern(5000, 1));
 }
 
 #[tokio::test]

@@ -190,9 +190,12 @@ impl Meta for FakeMeta {
     }
 }
 
+/// The chunks of one node.
+type Stored = BTreeMap<ChunkId, (Bytes, Option<ChunkOrigin>)>;
+
 #[derive(Default)]
 pub(super) struct FakeChunks {
-    stored: Mutex<BTreeMap<NodeId, BTreeMap<ChunkId, (Bytes, Option<ChunkOrigin>)>>>,
+    stored: Mutex<BTreeMap<NodeId, Stored>>,
     silent: Mutex<BTreeSet<NodeId>>,
 }
 
@@ -214,11 +217,7 @@ impl FakeChunks {
         self.stored.lock().unwrap().get(&node).is_some_and(|chunks| chunks.contains_key(&chunk))
     }
 
-    fn on<T>(
-        &self,
-        node: NodeId,
-        run: impl FnOnce(&mut BTreeMap<ChunkId, (Bytes, Option<ChunkOrigin>)>) -> T,
-    ) -> Result<T, ChunkError> {
+    fn on<T>(&self, node: NodeId, run: impl FnOnce(&mut Stored) -> T) -> Result<T, ChunkError> {
         if self.silent.lock().unwrap().contains(&node) {
             return Err(ChunkError::Unavailable(node, "silent".to_string()));
         }

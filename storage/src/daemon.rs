@@ -1,0 +1,474 @@
+//! One storage node: chunks, the metadata where it is a voter, jobs, and the port that peers call.
+//!
+//! Binaries, embedded modes and the simulator start this same thing, any number of times in a process: it keeps
+//! nothing global. [`StorageDaemon::start`] returns once peers can call; [`StorageDaemon::wait_ready`] returns
+//! once the node takes part, or says in one sentence why it never will.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use consensus::client::{MetaClient, MetaError};
+use consensus::meta::model::{NodeRow, SessionKind};
+use consensus::meta::tables::{Sessions, get};
+use consensus::raft::identity::{self, IdentityError, NodeIdentity};
+use consensus::raft::node::{self, MetaNode, NodeConfig};
+use consensus::raft::wire::method::{ADMIN_GROUP, META_GROUP, RAFT_GROUP};
+use fabric::Seams;
+use fabric::env::{TaskHandle, run_blocking};
+use fabric::ids::{ClusterId, NodeId, SessionId};
+use fabric::limits::MIB;
+use fabric::rpc::{AddressBook, FrameFaults, Identity, Peer, Router, RpcClient, serve};
+use fabric::tls::Certificates;
+use tokio::sync::watch;
+
+use crate::chunks::{ChunkSettings, ChunkStore};
+use crate::client::ChunkClient;
+use crate::jobs::{self, JobContext, Runner};
+use crate::node_chunks::NodeChunks;
+use crate::service::{ChunkService, EndedSessions};
+use crate::wire;
+
+/// Directory of the chunk volumes within the data directory.
+const CHUNKS: &str = "chunks";
+/// Between two tries to register the node.
+const REGISTER_PAUSE: Duration = Duration::from_millis(200);
+/// The least that chunks get of the memory.
+const CHUNK_MEMORY_MIN: u64 = 32 * MIB;
+
+/// What a storage node is told.
+#[derive(Clone)]
+pub struct StorageSettings {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// This node.
+    pub node: NodeId,
+    /// Its data directory; made if it is not there, and locked.
+    pub data: PathBuf,
+    /// Where it listens for peers.
+    pub listen: String,
+    /// Failure domain; empty where there are none.
+    pub zone: String,
+    /// The voters the cluster is born with.
+    pub voters: Vec<NodeId>,
+    /// The nodes that the first layout waits for.
+    pub nodes: Vec<NodeId>,
+    /// Where nodes are.
+    pub book: Arc<dyn AddressBook>,
+    /// Certificates; `None` on a network inside the process, or on loopback with `insecure`.
+    pub tls: Option<Arc<Certificates>>,
+    /// Ceiling for the memory of this node; what the budgets are made of.
+    pub memory_bytes: u64,
+    /// Free space below which puts are refused.
+    pub reserve_bytes: u64,
+    /// Drops, repeats and delays calls; for the simulator.
+    pub faults: Option<Arc<dyn FrameFaults>>,
+}
+
+/// Why a storage node does not start. One sentence each.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Another process has the lock.
+    #[error("another process uses {}", .0.display())]
+    InUse(PathBuf),
+    /// The data directory cannot be made or read.
+    #[error("the data directory {} cannot be used: {error}", .directory.display())]
+    Data {
+        /// Which.
+        directory: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+    /// The address cannot be listened on.
+    #[error("node {0} cannot listen on {1}: {2}")]
+    Listen(NodeId, String, io::Error),
+    /// The directory belongs to another node or cluster.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// The voter does not start.
+    #[error(transparent)]
+    Meta(#[from] node::StartError),
+    /// The cluster does not take the node.
+    #[error("the cluster does not take node {0}: {1}")]
+    Refused(NodeId, String),
+    /// It was stopped before it was ready.
+    #[error("node {0} was stopped")]
+    Stopped(NodeId),
+}
+
+/// How far a node is.
+#[derive(Clone)]
+enum Stage {
+    Starting,
+    Ready,
+    Failed(Arc<StartError>),
+}
+
+/// A running storage node. Dropped without [`StorageDaemon::shutdown`] it ends as in a crash.
+pub struct StorageDaemon {
+    node: NodeId,
+    address: SocketAddr,
+    store: ChunkStore,
+    meta_node: Option<Arc<MetaNode>>,
+    meta: MetaClient,
+    rpc: RpcClient,
+    stage: watch::Sender<Stage>,
+    runner: Arc<std::sync::Mutex<Option<Runner>>>,
+    server: TaskHandle,
+    starting: TaskHandle,
+    _lock: Box<dyn Send + Sync>,
+}
+
+impl StorageDaemon {
+    /// Takes the data directory and begins to serve. What takes long goes on in the background.
+    pub async fn start(seams: Seams, settings: StorageSettings) -> Result<StorageDaemon, StartError> {
+        let lock = lock(&seams, &settings).await?;
+        let identity = identity::open(&seams, &settings.data, settings.cluster, settings.node).await?;
+        let chunk_settings = ChunkSettings {
+            reserve_bytes: settings.reserve_bytes,
+            ..ChunkSettings::new(
+                settings.node,
+                settings.data.join(CHUNKS),
+                (settings.memory_bytes / 8).max(CHUNK_MEMORY_MIN),
+            )
+        };
+        let store = ChunkStore::open(&seams, chunk_settings)
+            .await
+            .map_err(|error| StartError::Data { directory: settings.data.clone(), error })?;
+        let me = Peer::Node(settings.node);
+        let names = Identity { cluster: settings.cluster, me, tls: settings.tls.clone() };
+        let rpc = RpcClient::with_faults(
+            seams.clone(),
+            names.clone(),
+            settings.book.clone(),
+            settings.faults.clone(),
+        );
+        let meta_node =
+            settings.voters.contains(&settings.node).then(|| voter(&seams, &rpc, &settings, identity));
+
+        let listener = seams.net.listen(&settings.listen).await;
+        let listener =
+            listener.map_err(|error| StartError::Listen(settings.node, settings.listen.clone(), error))?;
+        let address = listener.local_address();
+        let server = serve(&seams, names, listener, Arc::new(router(&store, meta_node.as_ref())));
+
+        let kind = SessionKind::Jobs(settings.node);
+        let meta =
+            MetaClient::new(seams.env.clone(), rpc.clone(), settings.voters.clone(), kind, meta_node.clone());
+        let stage = watch::Sender::new(Stage::Starting);
+        let runner = Arc::default();
+        let birth = Birth {
+            seams: seams.clone(),
+            row: node_row(&seams, &settings, identity).await,
+            store: store.clone(),
+            meta_node: meta_node.clone(),
+            meta: meta.clone(),
+            rpc: rpc.clone(),
+            stage: stage.clone(),
+            runner: Arc::clone(&runner),
+        };
+        let starting = seams.env.spawn("storage-start", Box::pin(birth.run()));
+        let node = settings.node;
+        Ok(StorageDaemon {
+            node,
+            address,
+            store,
+            meta_node,
+            meta,
+            rpc,
+            stage,
+            runner,
+            server,
+            starting,
+            _lock: lock,
+        })
+    }
+
+    /// Waits until the node takes part in the cluster and serves chunks. It may wait for other nodes for ever;
+    /// an error is final.
+    pub async fn wait_ready(&self) -> Result<(), Arc<StartError>> {
+        let mut stage = self.stage.subscribe();
+        let stopped = || Arc::new(StartError::Stopped(self.node));
+        let reached = stage.wait_for(|stage| !matches!(stage, Stage::Starting)).await;
+        match &*reached.map_err(|_| stopped())? {
+            Stage::Ready => Ok(()),
+            Stage::Failed(why) => Err(why.clone()),
+            Stage::Starting => Err(stopped()),
+        }
+    }
+
+    /// Whether [`StorageDaemon::wait_ready`] would return at once, and well.
+    pub fn is_ready(&self) -> bool {
+        matches!(*self.stage.borrow(), Stage::Ready) && self.store.status().ready
+    }
+
+    /// A question like [`StorageDaemon::is_ready`] that outlives the daemon.
+    pub fn readiness(&self) -> impl Fn() -> bool + Send + Sync + use<> {
+        let (stage, store) = (self.stage.subscribe(), self.store.clone());
+        move || matches!(*stage.borrow(), Stage::Ready) && store.status().ready
+    }
+
+    /// Which node it is.
+    pub fn node(&self) -> NodeId {
+        self.node
+    }
+
+    /// Where it listens for peers.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Its chunks.
+    pub fn store(&self) -> &ChunkStore {
+        &self.store
+    }
+
+    /// Its voter, if it has one.
+    pub fn meta_node(&self) -> Option<&Arc<MetaNode>> {
+        self.meta_node.as_ref()
+    }
+
+    /// Its connections to other nodes.
+    pub fn rpc(&self) -> &RpcClient {
+        &self.rpc
+    }
+
+    /// Stops in order: no more jobs, leadership handed over, calls ended, chunks settled, files closed.
+    pub async fn shutdown(self) {
+        self.starting.abort();
+        if let Some(runner) = self.runner.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take() {
+            runner.stop();
+        }
+        self.meta.close().await;
+        if let Some(meta_node) = &self.meta_node {
+            meta_node.shutdown().await;
+        }
+        self.server.abort();
+        self.store.close().await;
+        tracing::info!(node = %self.node, "storage node stopped");
+    }
+}
+
+/// Nothing of it runs on; what was acknowledged is on disk.
+impl Drop for StorageDaemon {
+    fn drop(&mut self) {
+        self.starting.abort();
+        self.server.abort();
+        drop(self.runner.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take());
+    }
+}
+
+async fn lock(seams: &Seams, settings: &StorageSettings) -> Result<Box<dyn Send + Sync>, StartError> {
+    let (disks, data) = (seams.disks.clone(), settings.data.clone());
+    let locked = run_blocking(&*seams.env, move || {
+        disks.create_dir(&data)?;
+        disks.lock(&data)
+    });
+    locked.await.map_err(|error| match error.kind() {
+        io::ErrorKind::WouldBlock => StartError::InUse(settings.data.clone()),
+        _ => StartError::Data { directory: settings.data.clone(), error },
+    })
+}
+
+fn voter(
+    seams: &Seams,
+    rpc: &RpcClient,
+    settings: &StorageSettings,
+    identity: NodeIdentity,
+) -> Arc<MetaNode> {
+    let config =
+        NodeConfig::new(settings.cluster, settings.node, settings.voters.clone(), settings.nodes.clone());
+    MetaNode::with_identity(seams, rpc.clone(), &settings.data, config, identity)
+}
+
+fn router(store: &ChunkStore, meta_node: Option<&Arc<MetaNode>>) -> Router {
+    let sessions = meta_node.map(|node| Arc::new(LocalView(node.clone())) as Arc<dyn EndedSessions>);
+    let mut router =
+        Router::default().with(wire::GROUP, Arc::new(ChunkService::new(store.clone(), sessions)));
+    if let Some(node) = meta_node {
+        for group in [RAFT_GROUP, META_GROUP, ADMIN_GROUP] {
+            router = router.with(group, node.clone());
+        }
+    }
+    router
+}
+
+async fn node_row(seams: &Seams, settings: &StorageSettings, identity: NodeIdentity) -> NodeRow {
+    let (disks, data) = (seams.disks.clone(), settings.data.clone());
+    let space = run_blocking(&*seams.env, move || disks.space(&data)).await;
+    NodeRow {
+        id: settings.node,
+        incarnation: identity.incarnation,
+        address: settings.book.address(settings.node).unwrap_or_else(|| settings.listen.clone()),
+        zone: settings.zone.clone(),
+        capacity_bytes: space.map_or(0, |space| space.total_bytes),
+        starts: identity.starts,
+        release: env!("CARGO_PKG_VERSION").to_string(),
+        voter: settings.voters.contains(&settings.node).then(|| identity.raft_id()),
+    }
+}
+
+/// What the tables of this node say about sessions. They may lag, and then it knows less, never wrong things.
+struct LocalView(Arc<MetaNode>);
+
+impl EndedSessions for LocalView {
+    fn is_ended(&self, session: SessionId) -> bool {
+        let Some(view) = self.0.view() else { return false };
+        let Ok(Some(cluster)) = get::<consensus::meta::tables::Cluster>(&*view, ()) else { return false };
+        // A session that the view does not know yet is not ended, only young.
+        let drawn = (session.epoch, session.number) < (cluster.epoch, cluster.next_session);
+        drawn && matches!(get::<Sessions>(&*view, session), Ok(None))
+    }
+}
+
+/// The slow part of a start.
+struct Birth {
+    seams: Seams,
+    row: NodeRow,
+    store: ChunkStore,
+    meta_node: Option<Arc<MetaNode>>,
+    meta: MetaClient,
+    rpc: RpcClient,
+    stage: watch::Sender<Stage>,
+    runner: Arc<std::sync::Mutex<Option<Runner>>>,
+}
+
+impl Birth {
+    async fn run(self) {
+        let stage = match self.go().await {
+            Ok(()) => Stage::Ready,
+            Err(error) => Stage::Failed(Arc::new(error)),
+        };
+        self.stage.send_replace(stage);
+    }
+
+    async fn go(&self) -> Result<(), StartError> {
+        if let Some(meta_node) = &self.meta_node {
+            meta_node.start().await?;
+        }
+        self.register().await?;
+        self.store.wait_ready().await;
+        let chunks = NodeChunks::new(self.store.clone(), ChunkClient::new(self.rpc.clone()));
+        let meta_node = self.meta_node.clone();
+        let leads = Box::new(move || meta_node.as_ref().is_some_and(|node| node.leads()));
+        let (env, meta) = (self.seams.env.clone(), Arc::new(self.meta.clone()));
+        let cx = Arc::new(JobContext::new(env, self.row.id, meta, Arc::new(chunks), leads));
+        let runner = Runner::start(cx, jobs::all(&self.store));
+        *self.runner.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(runner);
+        tracing::info!(node = %self.row.id, "storage node takes part");
+        Ok(())
+    }
+
+    /// Says that the node is here, until the cluster has heard it.
+    async fn register(&self) -> Result<(), StartError> {
+        loop {
+            match self.meta.register(self.row.clone()).await {
+                Ok(()) => return Ok(()),
+                Err(MetaError::Rejected(reject)) => {
+                    return Err(StartError::Refused(self.row.id, format!("{reject:?}")));
+                }
+                Err(error) => tracing::info!(node = %self.row.id, %error, "not registered yet"),
+            }
+            tokio::time::sleep(REGISTER_PAUSE).await;
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use bytes::Bytes;
+    use consensus::client::{Meta, ask};
+    use consensus::meta::query::{Answer, Query};
+    use fabric::cluster::{IpTable, Place};
+    use fabric::disks::MemoryDisks;
+    use fabric::env::SystemEnv;
+    use fabric::ids::ExtentId;
+    use fabric::limits::GIB;
+    use fabric::net::LocalNet;
+
+    use super::*;
+    use crate::client::Chunks;
+
+    fn seams() -> Seams {
+        Seams {
+            env: Arc::new(SystemEnv::default()),
+            net: Arc::new(LocalNet::default()),
+            disks: Arc::new(MemoryDisks::new(4 * GIB)),
+        }
+    }
+
+    fn settings(node: u16, nodes: u16) -> StorageSettings {
+        let ids: Vec<NodeId> = (1..=nodes).map(NodeId).collect();
+        let place = |id: &NodeId| (*id, Place { address: format!("127.0.0.1:{}", 7000 + id.0), zone: None });
+        StorageSettings {
+            cluster: ClusterId(7),
+            node: NodeId(node),
+            data: format!("/data/{node}").into(),
+            listen: format!("127.0.0.1:{}", 7000 + node),
+            zone: String::new(),
+            voters: ids.clone(),
+            nodes: ids.clone(),
+            book: Arc::new(IpTable::new(ids.iter().map(place))),
+            tls: None,
+            memory_bytes: 256 * MIB,
+            reserve_bytes: MIB,
+            faults: None,
+        }
+    }
+
+    async fn start_all(seams: &Seams, nodes: u16) -> Vec<StorageDaemon> {
+        let mut daemons = Vec::new();
+        for node in 1..=nodes {
+            daemons.push(StorageDaemon::start(seams.clone(), settings(node, nodes)).await.unwrap());
+        }
+        for daemon in &daemons {
+            daemon.wait_ready().await.unwrap();
+        }
+        daemons
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn three_nodes_take_part_and_come_back() {
+        let seams = seams();
+        let chunk = ExtentId::new(7, SessionId { epoch: 1, number: u32::MAX }, 1).chunk(0);
+        let body = Bytes::from_static(b"body");
+        for round in 0..2 {
+            let daemons = start_all(&seams, 3).await;
+            let client = ChunkClient::new(daemons[0].rpc().clone());
+            if round == 0 {
+                client.put(NodeId(2), chunk, vec![body.clone()], None).await.unwrap();
+            }
+            assert_eq!(client.get(NodeId(2), chunk, 0, 4).await.unwrap(), body);
+            let meta: &dyn Meta = &daemons[2].meta;
+            let layout = loop {
+                match ask(meta, Query::Layout(None)).await.unwrap() {
+                    Answer::Layout(Some(layout)) => break layout,
+                    _ => tokio::time::sleep(Duration::from_millis(20)).await,
+                }
+            };
+            assert_eq!(layout.owners_of(chunk.extent()).len(), 3);
+            let second = StorageDaemon::start(seams.clone(), settings(1, 3)).await;
+            assert!(matches!(second.err(), Some(StartError::InUse(_))));
+            for daemon in daemons {
+                daemon.shutdown().await;
+            }
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_directory_of_another_cluster_or_node_is_refused() {
+        let seams = seams();
+        for daemon in start_all(&seams, 1).await {
+            daemon.shutdown().await;
+        }
+        let other = StorageSettings { cluster: ClusterId(8), ..settings(1, 1) };
+        let refused = StorageDaemon::start(seams.clone(), other).await.err().unwrap();
+        assert!(refused.to_string().contains("belongs to cluster"), "{refused}");
+        let other = StorageSettings { node: NodeId(2), ..settings(1, 1) };
+        let refused = StorageDaemon::start(seams.clone(), other).await.err().unwrap();
+        assert!(refused.to_string().contains("belongs to node 1"), "{refused}");
+    }
+}
