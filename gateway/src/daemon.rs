@@ -6,6 +6,7 @@
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::task::{Context, Poll};
 
 use async_trait::async_trait;
@@ -24,7 +25,7 @@ use storage::client::Chunks;
 use tokio::sync::watch;
 
 use crate::accounts::{Accounts, Records};
-use crate::admin::{Admin, SpaceReport};
+use crate::admin::{Admin, Report};
 use crate::data::{Data, DataConfig};
 use crate::http::server::{self, serve};
 use crate::http::tls::{self, Keys};
@@ -59,8 +60,10 @@ pub struct GatewayParts {
     pub tls: Option<Arc<Keys>>,
     /// Renders metrics.
     pub metrics: Option<PrometheusHandle>,
-    /// Disks, as far as this process knows them.
-    pub space: SpaceReport,
+    /// What only this process knows of the store.
+    pub report: Report,
+    /// Whether the store has its first user; not ready before.
+    pub founded: Arc<AtomicBool>,
 }
 
 /// A gateway, ready to serve.
@@ -93,7 +96,8 @@ impl Gateway {
             cluster_key: parts.cluster_key,
             token: parts.admin_token,
             metrics: parts.metrics,
-            space: parts.space,
+            report: parts.report,
+            founded: parts.founded,
         };
         Gateway { seams: parts.seams, tls: parts.tls, s3: Arc::new(s3), admin: Arc::new(admin) }
     }

@@ -12,3 +12,4 @@ pub mod http;
 pub mod queue;
 pub mod s3;
 pub mod secrets;
+pub mod store_files;

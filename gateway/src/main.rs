@@ -1,2 +1,90 @@
-//! Skeleton.
-fn main() {}
+//! `fluffy-gateway`: serves S3, and talks to a running store's admin port.
+//!
+//! A composition root: it reads options, files and variables, wires the parts and ends the process. Exit codes are
+//! in `--help` and in `gateway::config`.
+
+mod cluster;
+mod commands;
+mod embedded;
+mod serve;
+mod store;
+
+use std::io::{IsTerminal, Write};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::Parser;
+use fabric::Seams;
+use fabric::disks::SystemDisks;
+use fabric::env::system::{SystemEnv, build_runtime, log_panics};
+use fabric::net::TcpNet;
+use gateway::config::{Cli, UsageError};
+use gateway::store_files::StoreError;
+use tracing_subscriber::EnvFilter;
+
+/// Why the process ends unhappily: the last line on standard error, and the exit code.
+pub enum Failure {
+    /// Exit code 2.
+    Usage(String),
+    /// Exit code 1.
+    Failed(String),
+}
+
+impl From<UsageError> for Failure {
+    fn from(error: UsageError) -> Failure {
+        Failure::Usage(error.0)
+    }
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Failure {
+        Failure::Failed(error.0)
+    }
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    start_log(cli.command.is_none());
+    let runtime = match build_runtime() {
+        Ok(runtime) => runtime,
+        Err(error) => return end(Err(Failure::Failed(format!("start threads: {error}")))),
+    };
+    let seams =
+        Seams { env: Arc::new(SystemEnv::default()), net: Arc::new(TcpNet), disks: Arc::new(SystemDisks) };
+    end(runtime.block_on(async move {
+        match &cli.command {
+            None => serve::serve(seams, &cli).await,
+            Some(command) => commands::run(seams, &cli.store, command).await,
+        }
+    }))
+}
+
+fn end(outcome: Result<(), Failure>) -> ExitCode {
+    let (why, code) = match outcome {
+        Ok(()) => return ExitCode::SUCCESS,
+        Err(Failure::Failed(why)) => (why, 1),
+        Err(Failure::Usage(why)) => (why, 2),
+    };
+    // Where standard error is closed there is nobody left to tell.
+    let _ = writeln!(std::io::stderr(), "fluffy-gateway: {why}");
+    ExitCode::from(code)
+}
+
+/// Raft tells every vote at `info`, which is for those who look for it.
+const LOG_DEFAULT: &str = "info,openraft=warn";
+
+/// Logs go to standard error; standard output is for what the user asked for.
+fn start_log(serving: bool) {
+    let usual = if serving { LOG_DEFAULT } else { "error" };
+    let wanted = std::env::var("FLUFFY_LOG").unwrap_or_else(|_| usual.to_string());
+    let filter = EnvFilter::try_new(&wanted).unwrap_or_else(|_| EnvFilter::new(LOG_DEFAULT));
+    let colours = std::io::stderr().is_terminal();
+    let log =
+        tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(std::io::stderr);
+    if std::env::var("FLUFFY_LOG_FORMAT").is_ok_and(|format| format == "json") {
+        log.json().flatten_event(true).init();
+    } else {
+        log.init();
+    }
+    log_panics();
+}

@@ -109,6 +109,11 @@ impl ClusterKey {
         ClusterKey(key)
     }
 
+    /// From its bytes.
+    pub fn from_bytes(key: [u8; 32]) -> ClusterKey {
+        ClusterKey(key)
+    }
+
     /// From the text of a key file: 64 hex digits.
     pub fn from_hex(text: &str) -> Result<ClusterKey, SecretError> {
         let mut key = [0; 32];

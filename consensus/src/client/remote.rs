@@ -101,6 +101,11 @@ impl MetaClient {
         Ok(self.inner.session().await?.id)
     }
 
+    /// Who led when it was last heard, for people to see.
+    pub fn leader(&self) -> Option<NodeId> {
+        *self.inner.leader.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Says goodbye, so that nobody waits for the session to fall silent.
     pub async fn close(&self) {
         self.inner.closed.store(true, Ordering::Release);

@@ -9,6 +9,7 @@ pub mod users;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -16,6 +17,7 @@ use consensus::client::{Meta, MetaError, ask};
 use consensus::meta::command::Reject;
 use consensus::meta::query::{Answer, Query};
 use fabric::Seams;
+use fabric::env::run_blocking;
 use fabric::limits::KIB;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
@@ -35,8 +37,8 @@ const DOCUMENT_DEADLINE: Duration = Duration::from_secs(10);
 /// A store that cannot answer a question in this time is not ready.
 const READY_DEADLINE: Duration = Duration::from_secs(2);
 
-/// Free and total bytes of the disks, where this process knows them.
-pub type SpaceReport = Arc<dyn Fn() -> Vec<Value> + Send + Sync>;
+/// What only the process of the gateway knows: `{"leader": id or null, "disks": […]}`. May block shortly.
+pub type Report = Arc<dyn Fn() -> Value + Send + Sync>;
 
 /// What the admin port of a gateway answers with.
 pub struct Admin {
@@ -51,7 +53,9 @@ pub struct Admin {
     /// Renders the metrics; `None` where nobody records them.
     pub metrics: Option<PrometheusHandle>,
     /// Adds to `/status` what only this process knows.
-    pub space: SpaceReport,
+    pub report: Report,
+    /// Whether the store has its first user; not ready before.
+    pub founded: Arc<AtomicBool>,
 }
 
 /// Why an admin request fails: status and a sentence.
@@ -147,8 +151,11 @@ impl Admin {
         shown.is_some_and(|shown| shown.ct_eq(self.token.expose().as_bytes()).into())
     }
 
-    /// Ready is: the metadata answers a linearizable question.
+    /// Ready is: there is a user, and the metadata answers a linearizable question.
     async fn is_ready(&self) -> bool {
+        if !self.founded.load(Ordering::Acquire) {
+            return false;
+        }
         let asked = timeout(READY_DEADLINE, self.meta.query(Query::Layout(None))).await;
         matches!(asked, Ok(Ok(answered)) if answered.answer.is_ok())
     }
@@ -164,6 +171,8 @@ impl Admin {
         let Answer::Status(status) = ask(&*self.meta, Query::Status).await? else {
             return Err(AdminError(StatusCode::INTERNAL_SERVER_ERROR, "unexpected answer".to_string()));
         };
+        let report = self.report.clone();
+        let report = run_blocking(&*self.seams.env, move || report()).await;
         let nodes: Vec<Value> = status
             .nodes
             .iter()
@@ -188,7 +197,8 @@ impl Admin {
             "bytes": status.usage.bytes,
             "uploads": status.usage.uploads,
             "sessions": status.sessions,
-            "disks": (self.space)(),
+            "leader": report.get("leader"),
+            "disks": report.get("disks"),
         }))
     }
 }

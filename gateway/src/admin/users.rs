@@ -138,3 +138,11 @@ pub async fn ensure_root(
         Err(error) => Err(error),
     }
 }
+
+/// Whether the store has any user: a store without one is new.
+pub async fn has_users(meta: &dyn Meta) -> Result<bool, MetaError> {
+    match ask(meta, Query::Users).await? {
+        Answer::Users(users) => Ok(!users.is_empty()),
+        _ => Err(MetaError::Unavailable("the metadata answered another question than Users".to_string())),
+    }
+}

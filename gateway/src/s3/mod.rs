@@ -8,7 +8,6 @@ pub mod bodies;
 pub mod checksum;
 mod chunked;
 pub mod conditions;
-pub mod copying;
 pub mod error;
 pub mod headers;
 pub mod listing;
@@ -25,7 +24,6 @@ pub mod service;
 #[cfg(test)]
 pub mod testing;
 pub mod time;
-pub mod uploads;
 pub mod versions;
 pub mod xml;
 

@@ -1,0 +1,161 @@
+//! `fluffy-gateway user …` and `status`: calls to the admin port of a running store, shown to people or as JSON.
+
+use std::io::{BufRead, Read, Write};
+
+use fabric::Seams;
+use fabric::cluster::Config;
+use gateway::admin::client::{AdminClient, CallError};
+use gateway::config::{ADMIN_DEFAULT, AdminArgs, Command, StoreArgs, UserAction, store_dir};
+use gateway::store_files::{ADMIN_TOKEN, read_token};
+use http::Method;
+use serde_json::{Value, json};
+
+use crate::Failure;
+
+impl From<CallError> for Failure {
+    fn from(error: CallError) -> Failure {
+        Failure::Failed(error.0)
+    }
+}
+
+/// Does what the command says.
+pub async fn run(seams: Seams, store: &StoreArgs, command: &Command) -> Result<(), Failure> {
+    match command {
+        Command::Status { admin, json } => {
+            let status = client(seams, store, admin)?.call(Method::GET, "/status", None).await?;
+            show(*json, &status, status_text)
+        }
+        Command::User { action } => user(seams, store, action).await,
+    }
+}
+
+async fn user(seams: Seams, store: &StoreArgs, action: &UserAction) -> Result<(), Failure> {
+    match action {
+        UserAction::Add { name, access_key, secret_key, secret_stdin, json, admin } => {
+            let secret = if *secret_stdin { Some(secret_from_stdin()?) } else { secret_key.clone() };
+            let new = json!({ "name": name, "access_key": access_key, "secret_key": secret });
+            let added = client(seams, store, admin)?.call(Method::POST, "/users", Some(&new)).await?;
+            show(*json, &added, keys_text)
+        }
+        UserAction::List { json, admin } => {
+            let users = client(seams, store, admin)?.call(Method::GET, "/users", None).await?;
+            show(*json, &users, users_text)
+        }
+        UserAction::Remove { name, admin } => {
+            let path = format!("/users/{}", in_path(name)?);
+            client(seams, store, admin)?.call(Method::DELETE, &path, None).await?;
+            Ok(())
+        }
+        UserAction::Rotate { name, json, admin } => {
+            let path = format!("/users/{}/rotate", in_path(name)?);
+            let rotated = client(seams, store, admin)?.call(Method::POST, &path, None).await?;
+            show(*json, &rotated, keys_text)
+        }
+    }
+}
+
+/// User names need no escaping in a path, but for what is no user name.
+fn in_path(name: &str) -> Result<&str, Failure> {
+    match name.parse::<consensus::meta::names::UserName>() {
+        Ok(_) => Ok(name),
+        Err(error) => Err(Failure::Usage(error.to_string())),
+    }
+}
+
+fn client(seams: Seams, store: &StoreArgs, admin: &AdminArgs) -> Result<AdminClient, Failure> {
+    let (directory, listed) = match &store.config {
+        None => (store_dir(store), None),
+        Some(path) => {
+            let config = Config::load(path).map_err(|error| Failure::Usage(error.to_string()))?;
+            (config.secrets, config.gateway.admin_listen)
+        }
+    };
+    let token = read_token(&*seams.disks, &directory)?.ok_or_else(|| {
+        Failure::Failed(format!(
+            "{} does not exist: name the store's directory with --data, or its --config; a store started with \
+             --memory has no users to manage",
+            directory.join(ADMIN_TOKEN).display()
+        ))
+    })?;
+    let address = admin.admin.clone().or(listed).unwrap_or_else(|| ADMIN_DEFAULT.to_string());
+    Ok(AdminClient { seams, address, token, authority: admin.admin_ca.clone() })
+}
+
+fn secret_from_stdin() -> Result<String, Failure> {
+    let mut line = String::new();
+    let mut input = std::io::stdin().lock().take(1024);
+    input.read_line(&mut line).map_err(|error| Failure::Failed(format!("read standard input: {error}")))?;
+    Ok(line.trim_end_matches(['\r', '\n']).to_string())
+}
+
+fn show(as_json: bool, value: &Value, text: fn(&Value) -> String) -> Result<(), Failure> {
+    let shown = if as_json { format!("{value}\n") } else { text(value) };
+    std::io::stdout()
+        .write_all(shown.as_bytes())
+        .map_err(|error| Failure::Failed(format!("write standard output: {error}")))
+}
+
+fn word<'a>(value: &'a Value, name: &str) -> &'a str {
+    value.get(name).and_then(Value::as_str).unwrap_or("-")
+}
+
+fn number(value: &Value, name: &str) -> u64 {
+    value.get(name).and_then(Value::as_u64).unwrap_or(0)
+}
+
+fn items<'a>(value: &'a Value, name: &str) -> &'a [Value] {
+    value.get(name).and_then(Value::as_array).map_or(&[], Vec::as_slice)
+}
+
+fn keys_text(value: &Value) -> String {
+    format!(
+        "user        {}\naccess key  {}\nsecret key  {}\n",
+        word(value, "name"),
+        word(value, "access_key"),
+        word(value, "secret_key")
+    )
+}
+
+fn users_text(value: &Value) -> String {
+    let line = |user: &Value| {
+        let keys: Vec<&str> = items(user, "access_keys").iter().filter_map(Value::as_str).collect();
+        format!("{}\t{}\n", word(user, "name"), keys.join(" "))
+    };
+    items(value, "users").iter().map(line).collect()
+}
+
+fn status_text(value: &Value) -> String {
+    let mut text = format!(
+        "version      {}\nleader       {}\nbuckets      {}\nobjects      {}\nbytes        {}\nuploads      {}\n\
+         copies owed  {}\nto collect   {}\nlayout       {}\n\nnode  address  version  copies owed  zone\n",
+        word(value, "version"),
+        value.get("leader").filter(|leader| !leader.is_null()).map_or("-".to_string(), Value::to_string),
+        number(value, "buckets"),
+        number(value, "objects"),
+        number(value, "bytes"),
+        number(value, "uploads"),
+        number(value, "copies_owed"),
+        number(value, "garbage"),
+        number(value, "layout"),
+    );
+    for node in items(value, "nodes") {
+        let zone = word(node, "zone");
+        text.push_str(&format!(
+            "{}  {}  {}  {}  {}\n",
+            number(node, "id"),
+            word(node, "address"),
+            word(node, "version"),
+            number(node, "copies_owed"),
+            if zone.is_empty() { "-" } else { zone },
+        ));
+    }
+    for disk in items(value, "disks") {
+        text.push_str(&format!(
+            "disk {}: {} MiB free of {} MiB\n",
+            word(disk, "path"),
+            number(disk, "free_bytes") >> 20,
+            number(disk, "total_bytes") >> 20
+        ));
+    }
+    text
+}

@@ -1,0 +1,310 @@
+//! Serving: resolves options, opens the store, prints what a person needs, serves until told to stop.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use consensus::client::MetaError;
+use fabric::Seams;
+use fabric::cluster::Config;
+use fabric::disks::MemoryDisks;
+use fabric::env::{Env, run_blocking};
+use fabric::limits::DISK_RESERVE_BYTES;
+use fabric::net::Listener;
+use gateway::admin::users::{ensure_root, has_users};
+use gateway::config::{Cli, Mode, Settings};
+use gateway::daemon::{Gateway, GatewayParts};
+use gateway::http::tls::Keys;
+use gateway::queue::Budget;
+use gateway::store_files::{ROOT_CREDENTIALS, RootKeys, StoreFiles, choose_root, root_keys};
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
+
+use crate::store::Store;
+use crate::{Failure, cluster, embedded};
+
+/// A person at a terminal hears of a start that takes longer than this, and again after as much.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(2);
+/// A store in this process that does not answer after this does not start.
+const START_DEADLINE: Duration = Duration::from_secs(300);
+
+/// Serves until SIGTERM or SIGINT.
+pub async fn serve(system: Seams, cli: &Cli) -> Result<(), Failure> {
+    let config = cli.store.config.as_deref().map(Config::load).transpose();
+    let config = config.map_err(|error| Failure::Usage(error.0))?;
+    let settings = Settings::resolve(&cli.store, &cli.serve, config.as_ref())?;
+    let given = GivenKeys::read(&*system.env)?;
+    let stop = stop_on_signals(&*system.env)?;
+    let tls = load_tls(&system, &settings).await?;
+    // The ports first: a port in use is known at once and nothing has been written.
+    let s3 = listen(&system, "--listen", &settings.listen).await?;
+    let admin = listen(&system, "--admin-listen", &settings.admin_listen).await?;
+    let urls = Urls::new(&settings, &*s3, &*admin);
+    let metrics = record_metrics();
+
+    let starting = open(&system, &settings, config.as_ref(), &given);
+    let store = tokio::select! {
+        biased;
+        () = stopped(stop.clone()) => return Ok(()),
+        store = with_progress(starting) => store?,
+    };
+    say(&greeting(&settings, &urls, &store, &given));
+    let gateway = Gateway::new(GatewayParts {
+        seams: system.clone(),
+        meta: store.meta.clone(),
+        chunks: store.chunks.clone(),
+        cluster_key: store.cluster_key.clone(),
+        admin_token: store.admin_token.clone(),
+        region: settings.region.clone(),
+        domains: settings.domains.clone(),
+        budget: budget(&settings),
+        tls,
+        metrics,
+        report: store.report.clone(),
+        founded: store.founded.clone(),
+    });
+    gateway.serve(s3, admin, stop).await;
+    store.shut_down().await;
+    Ok(())
+}
+
+fn budget(settings: &Settings) -> Budget {
+    let nodes = match &settings.mode {
+        Mode::Embedded { nodes, .. } | Mode::Memory { nodes } => usize::from(*nodes),
+        Mode::Cluster { .. } => 0,
+    };
+    Budget::split(settings.memory_limit, nodes)
+}
+
+/// Keys for the first user that came with the environment.
+#[derive(Clone)]
+pub struct GivenKeys {
+    access_key: Option<String>,
+    secret_key: Option<String>,
+}
+
+impl GivenKeys {
+    /// Reads the variables; a wrong key is known before anything is made with it.
+    fn read(env: &dyn Env) -> Result<GivenKeys, Failure> {
+        let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+        let given = GivenKeys {
+            access_key: variable("FLUFFY_ROOT_ACCESS_KEY"),
+            secret_key: variable("FLUFFY_ROOT_SECRET_KEY"),
+        };
+        choose_root(env, given.pair()).map_err(|error| Failure::Usage(error.0))?;
+        Ok(given)
+    }
+
+    /// Access key and secret key.
+    pub fn pair(&self) -> (Option<String>, Option<String>) {
+        (self.access_key.clone(), self.secret_key.clone())
+    }
+}
+
+/// Opens the store of the chosen mode and sees to its first user.
+async fn open(
+    system: &Seams,
+    settings: &Settings,
+    config: Option<&Config>,
+    given: &GivenKeys,
+) -> Result<Store, Failure> {
+    match (&settings.mode, config) {
+        (Mode::Cluster { .. }, Some(config)) => {
+            let store = cluster::join(system, config).await?;
+            cluster::found(system, config, &store, given.clone());
+            Ok(store)
+        }
+        (Mode::Cluster { .. }, None) => Err(Failure::Usage("--config is missing".to_string())),
+        (Mode::Embedded { nodes, data }, _) => in_process(system, data, *nodes, settings, given).await,
+        (Mode::Memory { nodes }, _) => {
+            // The ceiling is for what serves; the objects themselves may take as much again.
+            let bytes_max = settings.memory_limit.saturating_add(DISK_RESERVE_BYTES * u64::from(*nodes));
+            let seams = Seams { disks: Arc::new(MemoryDisks::new(bytes_max)), ..system.clone() };
+            in_process(&seams, &[PathBuf::from("/memory")], *nodes, settings, given).await
+        }
+    }
+}
+
+/// A store in this process, on the disks of `seams`.
+async fn in_process(
+    seams: &Seams,
+    data: &[PathBuf],
+    nodes: u16,
+    settings: &Settings,
+    given: &GivenKeys,
+) -> Result<Store, Failure> {
+    let home = data.first().cloned().unwrap_or_default();
+    let (opener, directory) = (seams.clone(), home.clone());
+    let files = run_blocking(&*seams.env, move || StoreFiles::open(&opener, &directory, nodes)).await?;
+    let mut store = embedded::start(seams, files, data, nodes, budget(settings)).await?;
+    let told = |error: MetaError| Failure::Failed(format!("add the first user: {error}"));
+    if !has_users(&*store.meta).await.map_err(told)? {
+        let (keeper, pair) = (seams.clone(), given.pair());
+        let keys = run_blocking(&*seams.env, move || root_keys(&keeper, &home, pair)).await?;
+        ensure_root(&*store.meta, &*seams.env, &store.cluster_key, &keys.id, &keys.secret)
+            .await
+            .map_err(told)?;
+        store.new_root = Some(keys);
+    }
+    store.founded.store(true, Ordering::Release);
+    Ok(store)
+}
+
+async fn with_progress<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    tokio::pin!(work);
+    let ticks = async {
+        for waited in 1.. {
+            sleep(PROGRESS_INTERVAL).await;
+            tracing::info!(seconds = waited * PROGRESS_INTERVAL.as_secs(), "still opening the store");
+        }
+    };
+    let watched = async {
+        tokio::select! {
+            biased;
+            outcome = &mut work => outcome,
+            () = ticks => Err(Failure::Failed("the store did not open".to_string())),
+        }
+    };
+    timeout(START_DEADLINE, watched)
+        .await
+        .unwrap_or_else(|_| Err(Failure::Failed(format!("the store did not open within {START_DEADLINE:?}"))))
+}
+
+async fn listen(seams: &Seams, option: &str, address: &str) -> Result<Box<dyn Listener>, Failure> {
+    seams.net.listen(address).await.map_err(|error| Failure::Failed(format!("{option} {address}: {error}")))
+}
+
+async fn load_tls(seams: &Seams, settings: &Settings) -> Result<Option<Arc<Keys>>, Failure> {
+    let Some((certificate, key)) = settings.tls.clone() else {
+        return Ok(None);
+    };
+    let disks = seams.disks.clone();
+    let keys = run_blocking(&*seams.env, move || Keys::load(&*disks, &certificate, &key)).await;
+    keys.map(|keys| Some(Arc::new(keys))).map_err(|error| Failure::Usage(error.to_string()))
+}
+
+fn record_metrics() -> Option<PrometheusHandle> {
+    let recorder = PrometheusBuilder::new().build_recorder();
+    let handle = recorder.handle();
+    metrics::set_global_recorder(recorder).ok().map(|()| handle)
+}
+
+/// The first signal asks for a clean end, the second one ends at once.
+fn stop_on_signals(env: &dyn Env) -> Result<watch::Receiver<bool>, Failure> {
+    let failed = |error: std::io::Error| Failure::Failed(format!("watch signals: {error}"));
+    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+    let (stop, stopped) = watch::channel(false);
+    let task = async move {
+        loop {
+            tokio::select! {
+                biased;
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            if stop.send_replace(true) {
+                #[allow(clippy::disallowed_methods)] // The person asked twice.
+                std::process::exit(1);
+            }
+            tracing::info!("stopping: requests in progress are finished first");
+        }
+    };
+    env.spawn("signals", Box::pin(task));
+    Ok(stopped)
+}
+
+async fn stopped(mut stop: watch::Receiver<bool>) {
+    // A sender that is gone means the same.
+    let _ = stop.wait_for(|stopped| *stopped).await;
+}
+
+/// Where clients go.
+struct Urls {
+    s3: String,
+    admin: String,
+}
+
+impl Urls {
+    fn new(settings: &Settings, s3: &dyn Listener, admin: &dyn Listener) -> Urls {
+        let scheme = if settings.tls.is_some() { "https" } else { "http" };
+        Urls {
+            s3: format!("{scheme}://{}", s3.local_address()),
+            admin: format!("{scheme}://{}", admin.local_address()),
+        }
+    }
+}
+
+fn greeting(settings: &Settings, urls: &Urls, store: &Store, given: &GivenKeys) -> String {
+    let (place, promise) = match &settings.mode {
+        Mode::Cluster { config } => (format!("the cluster of {}", config.display()), ""),
+        Mode::Memory { .. } => ("memory only".to_string(), "everything is forgotten when this process ends"),
+        Mode::Embedded { nodes: 1, data } => {
+            (shown(data), "one node: this one disk is all there is, keep a copy elsewhere")
+        }
+        Mode::Embedded { nodes, data } if data.len() == 1 => (
+            format!("{} ({nodes} nodes)", shown(data)),
+            "all nodes are on one disk, which is all there is; --data A,B,C puts them on several",
+        ),
+        Mode::Embedded { nodes, data } => (format!("{} ({nodes} nodes)", shown(data)), ""),
+    };
+    let mut text = format!(
+        "Fluffy {} is ready.\n  S3     {}  (region {})\n  Admin  {}\n  Data   {place}\n",
+        env!("CARGO_PKG_VERSION"),
+        urls.s3,
+        settings.region,
+        urls.admin,
+    );
+    if !promise.is_empty() {
+        text.push_str(&format!("         {promise}\n"));
+    }
+    text.push_str("\nPaste into a shell:\n");
+    text.push_str(&credentials(settings, store, given));
+    text.push_str(&format!(
+        "  export AWS_DEFAULT_REGION={}\n  export AWS_ENDPOINT_URL={}\n\nThen, for example:\n  \
+         aws s3 mb s3://photos && aws s3 cp README.md s3://photos/ && aws s3 ls s3://photos\n\n",
+        settings.region, urls.s3
+    ));
+    text
+}
+
+fn shown(data: &[PathBuf]) -> String {
+    let names: Vec<String> = data.iter().map(|path| path.display().to_string()).collect();
+    names.join(", ")
+}
+
+/// New keys are shown once; later only where they are kept.
+fn credentials(settings: &Settings, store: &Store, given: &GivenKeys) -> String {
+    match (&store.new_root, &settings.mode) {
+        (Some(keys), _) => key_lines(keys, given),
+        (None, Mode::Embedded { data, .. }) => {
+            let file = data.first().map(|home| home.join(ROOT_CREDENTIALS)).unwrap_or_default();
+            format!("  set -a; . {}; set +a\n", in_shell(&file))
+        }
+        (None, _) => "  export AWS_ACCESS_KEY_ID=… AWS_SECRET_ACCESS_KEY=…\n".to_string(),
+    }
+}
+
+/// Lines for a shell. A secret that a person gave is not repeated.
+pub fn key_lines(keys: &RootKeys, given: &GivenKeys) -> String {
+    let secret =
+        if given.secret_key.is_some() { "\"$FLUFFY_ROOT_SECRET_KEY\"" } else { keys.secret.expose() };
+    format!("  export AWS_ACCESS_KEY_ID={}\n  export AWS_SECRET_ACCESS_KEY={secret}\n", keys.id)
+}
+
+/// A path as a word of a shell. Without a slash `.` would search `PATH`.
+fn in_shell(path: &Path) -> String {
+    let text = path.display().to_string();
+    let text = if text.contains('/') && !text.starts_with('/') { format!("./{text}") } else { text };
+    format!("'{}'", text.replace('\'', "'\\''"))
+}
+
+/// Tells the person who started the process.
+pub fn say(text: &str) {
+    let mut out = std::io::stdout().lock();
+    // Where standard output is closed nobody wants to know.
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+}
