@@ -18,7 +18,7 @@ use crate::meta::model::{ClusterMs, NodeRow, SessionKind};
 use crate::meta::query::{Answered, Query};
 use crate::raft::machine::encode_entry;
 use crate::raft::node::MetaNode;
-use crate::raft::wire::{ProposeAnswer, QueryAnswer, method};
+use crate::raft::wire::{ProposeAnswer, QueryAnswer, Replace, ReplaceAnswer, method};
 
 /// One attempt to propose waits no longer; the node gives up a little earlier.
 const ATTEMPT_DEADLINE: Duration = Duration::from_secs(12);
@@ -94,6 +94,33 @@ impl MetaClient {
     /// ([`Reject::StaleNode`]) runs on a copied directory and must not go on.
     pub async fn register(&self, row: NodeRow) -> Result<(), MetaError> {
         self.propose(Command::SetNode(SetNode { row })).await.map(drop)
+    }
+
+    /// Puts a new incarnation of a voter in the place of a lost one; asks until the leader has done it.
+    pub async fn replace(&self, replace: Replace) -> Result<(), MetaError> {
+        let inner = &self.inner;
+        let end = inner.env.monotonic() + PROPOSE_DEADLINE;
+        loop {
+            let node = inner.target();
+            let options = CallOptions { class: Class::Control, deadline: PROPOSE_DEADLINE };
+            let why = match inner.rpc.call_typed(node, method::REPLACE, &replace, Bytes::new(), options).await
+            {
+                Ok((ReplaceAnswer::Done, _)) => return Ok(()),
+                Ok((ReplaceAnswer::Failed(why), _)) => return Err(MetaError::Unavailable(why)),
+                Ok((ReplaceAnswer::NotLeader(hint), _)) => {
+                    inner.hinted(node, hint);
+                    format!("node {node} does not lead")
+                }
+                Err(error) => {
+                    inner.look_elsewhere(node);
+                    error.to_string()
+                }
+            };
+            if inner.env.monotonic() >= end {
+                return Err(MetaError::Unknown(why));
+            }
+            inner.pause().await;
+        }
     }
 
     /// The session, for those who check whose extents they see; opened if need be.

@@ -1,4 +1,5 @@
-//! What the leader does unasked: cluster time, the end of silent sessions, the first layout.
+//! What the leader does unasked: cluster time, the end of silent sessions, the first layout, and to step back
+//! when its own disk stands still.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -21,6 +22,9 @@ use crate::meta::tables::{Cluster, Nodes, get};
 const INTERVAL: Duration = Duration::from_millis(500);
 /// Cluster time that lags the wall clock by more jumps there when a leader begins.
 const LAG_MAX_MS: u64 = 60_000;
+
+/// A leader whose apply stands still for this long hands over.
+const STANDSTILL: Duration = Duration::from_secs(5);
 
 /// What a leader remembers while it leads. Nothing of it is durable: the next leader begins anew, which only
 /// gives sessions more time.
@@ -95,10 +99,22 @@ impl Leadership {
 /// Starts the leader's duties; they rest while another one leads.
 pub(super) fn start(env: &Arc<dyn Env>, config: NodeConfig, running: Arc<Running>) -> TaskHandle {
     spawn_critical(env, "leader-duties", async move {
+        let mut behind: Option<(u64, Duration)> = None;
         loop {
             tokio::time::sleep(INTERVAL).await;
             let Some(term) = running.leads() else { continue };
             running.leadership.begin_term(term);
+            let now = running.env.monotonic();
+            behind = running.applied_behind().map(|applied| match behind {
+                Some((before, since)) if before == applied => (applied, since),
+                _ => (applied, now),
+            });
+            if behind.is_some_and(|(_, since)| now.saturating_sub(since) > STANDSTILL) {
+                tracing::warn!("apply stands still: leadership is handed over");
+                running.hand_over().await;
+                behind = None;
+                continue;
+            }
             for command in due(&config, &running) {
                 // What fails is due again at the next look.
                 if let Err(why) = running.propose_own(command).await {

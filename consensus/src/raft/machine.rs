@@ -388,11 +388,14 @@ fn write_checkpoint(database: &Arc<Database>, overlay: &Overlay, applied: &Appli
 
 fn add_page(database: &Database, page: &Page) -> io::Result<()> {
     let transaction = database.begin_write().map_err(redb_error)?;
-    for (number, key, value) in &page.rows {
-        let table = TableId::from_number(*number)
+    for rows in page.rows.chunk_by(|one, next| one.0 == next.0) {
+        let number = rows[0].0;
+        let table = TableId::from_number(number)
             .ok_or_else(|| io::Error::other(format!("table {number} is of another release")))?;
-        let mut rows = transaction.open_table(definition(table)).map_err(redb_error)?;
-        rows.insert(&key[..], &value[..]).map_err(redb_error)?;
+        let mut stored = transaction.open_table(definition(table)).map_err(redb_error)?;
+        for (_, key, value) in rows {
+            stored.insert(&key[..], &value[..]).map_err(redb_error)?;
+        }
     }
     transaction.commit().map_err(redb_error)
 }

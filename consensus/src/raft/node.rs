@@ -186,6 +186,44 @@ impl Running {
         self.raft.metrics().borrow_watched().current_leader.map(|id| RaftId(id).node())
     }
 
+    /// Lets the voter lead that has most of the log, and waits for it a little.
+    pub async fn hand_over(&self) {
+        let best = {
+            let metrics = self.raft.metrics();
+            let metrics = metrics.borrow_watched();
+            let voters: Vec<u64> = metrics.membership_config.voter_ids().collect();
+            let others = metrics.replication.iter().flatten();
+            let others = others.filter(|(id, _)| **id != self.id.0 && voters.contains(id));
+            others.max_by_key(|(_, matched)| **matched).map(|(id, _)| *id)
+        };
+        let Some(best) = best else { return };
+        let transfer = async {
+            if self.scope(self.raft.trigger().transfer_leader(best)).await.is_err() {
+                return; // Raft has stopped: nothing to hand over.
+            }
+            let mut metrics = self.raft.metrics();
+            let me = Some(self.id.0);
+            loop {
+                let leader = metrics.borrow_and_update().current_leader;
+                // An error says that Raft has stopped.
+                if (leader.is_some() && leader != me) || metrics.changed().await.is_err() {
+                    return;
+                }
+            }
+        };
+        // Without it the others elect one all the same.
+        let _ = tokio::time::timeout(TRANSFER_DEADLINE, transfer).await;
+    }
+
+    /// Index of the last entry applied, if there are committed ones behind it.
+    pub fn applied_behind(&self) -> Option<u64> {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let applied = metrics.last_applied.map_or(0, |applied| applied.index);
+        let committed = metrics.local_committed.map_or(0, |committed| committed.index);
+        (applied < committed).then_some(applied)
+    }
+
     /// Proposes a command of the cluster itself, in no session.
     pub async fn propose_own(&self, command: Command) -> Result<Reply, String> {
         let session = SessionId { epoch: 0, number: 0 };
@@ -353,8 +391,10 @@ impl MetaNode {
         let pristine = log.is_pristine() && floor == 0;
         self.alive.store(!pristine, Ordering::Release);
         let machine = machine.run(Some(log.synced()));
-        if pristine {
-            self.wait_for_birth().await?;
+        if pristine && let Err(error) = self.wait_for_birth().await {
+            machine.tables().close();
+            log.close();
+            return Err(error);
         }
         let running = self.run(log, machine).await?;
         if pristine {
@@ -535,7 +575,7 @@ impl MetaNode {
         let Some(running) = self.running.get() else { return };
         running.stopping.store(true, Ordering::Release);
         if running.leads().is_some() {
-            self.hand_over(running).await;
+            running.hand_over().await;
         }
         if let Err(error) = running.tables.checkpoint().await {
             tracing::warn!(%error, "the last checkpoint failed; the log has it all");
@@ -549,34 +589,6 @@ impl MetaNode {
         if let Some(running) = self.running.get() {
             running.stop().await;
         }
-    }
-
-    async fn hand_over(&self, running: &Arc<Running>) {
-        let best = {
-            let metrics = running.raft.metrics();
-            let metrics = metrics.borrow_watched();
-            let others = metrics.replication.iter().flatten().filter(|(id, _)| **id != running.id.0);
-            let voters: Vec<u64> = metrics.membership_config.voter_ids().collect();
-            let others = others.filter(|(id, _)| voters.contains(id));
-            others.max_by_key(|(_, matched)| **matched).map(|(id, _)| *id)
-        };
-        let Some(best) = best else { return };
-        let transfer = async {
-            if running.scope(running.raft.trigger().transfer_leader(best)).await.is_err() {
-                return; // Raft has stopped: nothing to hand over.
-            }
-            let mut metrics = running.raft.metrics();
-            let me = Some(running.id.0);
-            loop {
-                let leader = metrics.borrow_and_update().current_leader;
-                // An error says that Raft has stopped.
-                if (leader.is_some() && leader != me) || metrics.changed().await.is_err() {
-                    return;
-                }
-            }
-        };
-        // Without it the others elect one all the same.
-        let _ = tokio::time::timeout(TRANSFER_DEADLINE, transfer).await;
     }
 
     fn birth(&self) -> BirthAnswer {
