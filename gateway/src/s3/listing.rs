@@ -16,7 +16,7 @@ use super::time::iso8601;
 use super::xml::{XmlWriter, url_encoded};
 
 /// Pages of the metadata that one page of S3 may take: theirs may be short where many rows are passed over.
-const PAGES_MAX: usize = 8;
+pub const PAGES_MAX: usize = 8;
 const TOKEN_VERSION: u8 = 1;
 
 /// How names are written.
@@ -75,25 +75,34 @@ pub fn marker(text: &str) -> String {
     text[..end].to_string()
 }
 
+/// A page of nothing, at a position.
+pub fn empty_page<T>(position: &str) -> Page<T> {
+    Page { entries: Vec::new(), more: false, position: position.to_string(), position_stamp: None }
+}
+
+/// Goes on with a page.
+pub fn append<T>(page: &mut Page<T>, next: Page<T>) {
+    page.entries.extend(next.entries);
+    (page.more, page.position, page.position_stamp) = (next.more, next.position, next.position_stamp);
+}
+
 /// A page of current versions; `limit` 0 is an empty last page.
 pub async fn page(cx: &Context, mut list: List) -> S3Result<Page<Object>> {
-    let mut page =
-        Page { entries: Vec::new(), more: false, position: list.after.clone(), position_stamp: None };
-    if list.limit == 0 {
-        return Ok(page);
-    }
+    let mut page = empty_page(&list.after);
     let limit = list.limit as usize;
     for _ in 0..PAGES_MAX {
+        if limit <= page.entries.len() {
+            break;
+        }
+        list.limit = (limit - page.entries.len()) as u32;
         let Answer::List(next) = cx.ask(MetaQuery::List(list.clone())).await? else {
             return Err(unexpected("List"));
         };
-        page.entries.extend(next.entries);
-        (page.more, page.position) = (next.more, next.position);
-        if !page.more || limit <= page.entries.len() {
+        append(&mut page, next);
+        if !page.more {
             break;
         }
         list.after.clone_from(&page.position);
-        list.limit = (limit - page.entries.len()) as u32;
     }
     Ok(page)
 }

@@ -8,6 +8,7 @@ pub mod bodies;
 pub mod checksum;
 mod chunked;
 pub mod conditions;
+pub mod copying;
 pub mod error;
 pub mod headers;
 pub mod listing;
@@ -24,6 +25,7 @@ pub mod service;
 #[cfg(test)]
 pub mod testing;
 pub mod time;
+pub mod uploads;
 pub mod versions;
 pub mod xml;
 

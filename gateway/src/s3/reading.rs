@@ -7,6 +7,7 @@ use consensus::meta::command::{ReadConditions, Reject, VersionSelector};
 use consensus::meta::model::{Checksum, ChecksumKind, Object};
 use consensus::meta::names::ObjectKey;
 use consensus::meta::query::{Answer, BodyView, ObjectView, Query as MetaQuery, Want};
+use fabric::ids::BucketId;
 use fabric::limits::PARTS_MAX;
 use http::header::{CONTENT_RANGE, LAST_MODIFIED};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
@@ -183,23 +184,36 @@ fn part(view: &ObjectView, number: u16) -> S3Result<Chosen> {
     Ok(Chosen { partial: !range.is_empty(), range, checksum, parts: Some(parts) })
 }
 
-/// A version of an object. What is a delete marker cannot be read: 404 without a version id, else 405.
+/// A version of an object in the bucket of the path. What is a delete marker cannot be read: 404 without a version
+/// id, else 405.
 pub async fn version(
     cx: &Context,
     key: &ObjectKey,
     version: Option<VersionSelector>,
     want: Want,
 ) -> S3Result<ObjectView> {
-    let query = MetaQuery::Object { bucket: cx.bucket()?.id, key: key.clone(), version, want };
-    match cx.meta.query(query).await?.answer {
-        Ok(Answer::Object(view)) => Ok(view),
-        Ok(_) => Err(unexpected("Object")),
-        Err(Reject::NoSuchKey) => Err(S3Error::from(Code::NoSuchKey).field("Key", key.as_str())),
-        Err(Reject::NoSuchVersion) => Err(S3Error::from(Code::NoSuchVersion).field("Key", key.as_str())),
+    match version_in(cx, cx.bucket()?.id, key, version, want).await? {
+        Ok(view) => Ok(view),
         Err(Reject::IsDeleteMarker) => Err(S3Error::from(Code::MethodNotAllowed)
             .field("ResourceType", "DeleteMarker")
             .header(HeaderName::from_static("x-amz-delete-marker"), "true")),
-        Err(reject) => Err(reject.into()),
+        Err(reject) => Err(S3Error::from(reject).field("Key", key.as_str())),
+    }
+}
+
+/// A version of an object in any bucket, or the refusal as it is.
+pub async fn version_in(
+    cx: &Context,
+    bucket: BucketId,
+    key: &ObjectKey,
+    version: Option<VersionSelector>,
+    want: Want,
+) -> S3Result<Result<ObjectView, Reject>> {
+    let query = MetaQuery::Object { bucket, key: key.clone(), version, want };
+    match cx.meta.query(query).await?.answer {
+        Ok(Answer::Object(view)) => Ok(Ok(view)),
+        Ok(_) => Err(unexpected("Object")),
+        Err(reject) => Ok(Err(reject)),
     }
 }
 

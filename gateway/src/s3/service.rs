@@ -19,7 +19,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, request};
 use http_body::Frame;
 use http_body_util::{BodyExt as _, Full, StreamBody};
 
-use super::auth::{Keys, Policy, SigningKeys, Unverified, Verified, verify};
+use super::auth::{Keys, Policy, SigningKeys, Unverified, Verified, verify, with_headers_of_query};
 use super::error::{BoxError, Code, S3Error, S3Result};
 use super::headers::refuse_unsupported;
 use super::op::{BodyRule, Context, Op, resolve_bucket};
@@ -118,7 +118,8 @@ impl S3Service {
         let bucket = self.domains.iter().find_map(|domain| virtual_bucket(&host, Some(domain)));
         let path = CanonicalPath::parse(head.uri.path(), bucket)?;
         let query = Query::parse(head.uri.query().unwrap_or(""))?;
-        let op = self.router.route(&head.method, path.target(), &query, &head.headers)?;
+        let headers = with_headers_of_query(&head.headers, &query)?;
+        let op = self.router.route(&head.method, path.target(), &query, &headers)?;
         trace.op = op.name();
         let unverified = Unverified {
             method: &head.method,
@@ -131,12 +132,28 @@ impl S3Service {
         let policy = Policy { region: &self.region, now_ms: self.backend.env.wall_ms() };
         let verified = verify(unverified, policy, &*self.backend.keys, &self.signing_keys).await?;
         trace.requester = Some(verified.user().clone());
-        refuse_unsupported(&head.headers)?;
-        let bucket = self.allowed_bucket(op, &path, &verified, &head.headers).await?;
+        refuse_unsupported(&headers)?;
+        let bucket = self.allowed_bucket(op, &path, &verified, &headers).await?;
         let context = self.context(&verified, bucket, source, &trace.id);
         let body = body.map_err(BoxError::from).boxed_unsync();
-        let payload = Payload::new(body, &head.headers, op.body(), verified.payload().clone())?;
-        let request = self.request(head, path.target(), query, payload, verified, source, &trace.id);
+        let payload = Payload::new(body, &headers, op.body(), verified.payload().clone())?;
+        let (bucket, key) = match path.target().clone() {
+            Target::Service => (None, None),
+            Target::Bucket(bucket) => (Some(bucket), None),
+            Target::Object(bucket, key) => (Some(bucket), Some(key)),
+        };
+        let request = Request {
+            method: head.method.clone(),
+            bucket,
+            key,
+            query,
+            headers: without_internal(headers.into_owned()),
+            payload,
+            verified,
+            request_id: trace.id.clone(),
+            source: source.ip(),
+            secure: self.secure,
+        };
         run(op, &context, request).await
     }
 
@@ -179,36 +196,6 @@ impl S3Service {
             requester: verified.user().clone(),
             bucket,
             origin,
-        }
-    }
-
-    #[allow(clippy::too_many_arguments)] // The one place where a request is put together.
-    fn request(
-        &self,
-        head: &request::Parts,
-        target: &Target,
-        query: Query,
-        payload: Payload,
-        verified: Verified,
-        source: SocketAddr,
-        id: &Arc<str>,
-    ) -> Request {
-        let (bucket, key) = match target.clone() {
-            Target::Service => (None, None),
-            Target::Bucket(bucket) => (Some(bucket), None),
-            Target::Object(bucket, key) => (Some(bucket), Some(key)),
-        };
-        Request {
-            method: head.method.clone(),
-            bucket,
-            key,
-            query,
-            headers: without_internal(&head.headers),
-            payload,
-            verified,
-            request_id: id.clone(),
-            source: source.ip(),
-            secure: self.secure,
         }
     }
 
@@ -347,8 +334,7 @@ fn effective_host(head: &request::Parts) -> S3Result<String> {
 }
 
 /// Without headers that would mean something inside if they came from inside.
-fn without_internal(headers: &HeaderMap) -> HeaderMap {
-    let mut headers = headers.clone();
+fn without_internal(mut headers: HeaderMap) -> HeaderMap {
     let internal: Vec<HeaderName> =
         headers.keys().filter(|name| name.as_str().starts_with("x-fluffy-")).cloned().collect();
     for name in internal {

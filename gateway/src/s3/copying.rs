@@ -1,0 +1,150 @@
+//! What CopyObject and UploadPartCopy share: the source of a copy.
+
+use consensus::meta::command::{ReadConditions, Reject, VersionSelector};
+use consensus::meta::model::Bucket;
+use consensus::meta::names::{BucketName, ObjectKey};
+use consensus::meta::query::{ObjectView, Want};
+use http::HeaderMap;
+use std::sync::Arc;
+
+use super::error::{Code, S3Error, S3Result};
+use super::op::{Action, Context};
+use super::path::percent_decoded;
+use super::reading::version_in;
+use super::request::header_text;
+use super::response::Response;
+use super::{conditions, versions};
+
+const HEADER: &str = "x-amz-copy-source";
+
+/// What the headers say about the source.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Source {
+    /// Its bucket.
+    pub bucket: BucketName,
+    /// Its key.
+    pub key: ObjectKey,
+    /// Its version; `None` is the current one.
+    pub version: Option<VersionSelector>,
+    /// On which conditions.
+    pub conditions: ReadConditions,
+}
+
+impl Source {
+    /// Reads `x-amz-copy-source` (`bucket/key`, percent-encoded, perhaps with `?versionId=`) and its conditions.
+    pub fn parse(headers: &HeaderMap) -> S3Result<Source> {
+        let text = header_text(headers, HEADER)?.unwrap_or("");
+        let wrong = || {
+            S3Error::argument(
+                HEADER,
+                text,
+                "Copy Source must mention the source bucket and key: sourcebucket/sourcekey",
+            )
+        };
+        let (path, version) = match text.split_once("?versionId=") {
+            Some((path, version)) => (path, Some(versions::selector("x-amz-copy-source", version)?)),
+            None => (text, None),
+        };
+        // A raw question mark would be the start of another query.
+        if path.contains('?') {
+            return Err(wrong());
+        }
+        let decoded =
+            percent_decoded(path.strip_prefix('/').unwrap_or(path).as_bytes()).map_err(|_| wrong())?;
+        let decoded = String::from_utf8(decoded).map_err(|_| wrong())?;
+        let (bucket, key) = decoded.split_once('/').ok_or_else(wrong)?;
+        Ok(Source {
+            bucket: bucket.parse().map_err(|_| wrong())?,
+            key: key.parse().map_err(|_| wrong())?,
+            version,
+            conditions: conditions::of_copy_source(headers)?,
+        })
+    }
+
+    /// The bucket of the source, which the requester may read.
+    pub async fn bucket(&self, cx: &Context) -> S3Result<Arc<Bucket>> {
+        cx.bucket_named(&self.bucket, Action::GetObject).await
+    }
+
+    /// The version that is meant now. Take a guard before, where its bytes will be read.
+    pub async fn find(&self, cx: &Context, bucket: &Bucket, want: Want) -> S3Result<ObjectView> {
+        match version_in(cx, bucket.id, &self.key, self.version, want).await? {
+            Ok(view) => Ok(view),
+            Err(reject) => Err(self.refused(reject)),
+        }
+    }
+
+    /// What a refusal about the source means.
+    pub fn refused(&self, reject: Reject) -> S3Error {
+        match reject {
+            Reject::IsDeleteMarker => Code::InvalidRequest.says(
+                "The source of a copy request may not specifically refer to a delete marker by version id.",
+            ),
+            reject => S3Error::from(reject).field("Key", self.key.as_str()),
+        }
+    }
+}
+
+/// Adds `x-amz-copy-source-version-id` where versions of the source are visible.
+pub fn show_source(response: Response, bucket: &Bucket, view: &ObjectView) -> Response {
+    let mut response = response;
+    let shown = versions::show(Response::ok(), bucket, &view.object);
+    if let Some(version) = shown.headers.get("x-amz-version-id") {
+        let name = http::HeaderName::from_static("x-amz-copy-source-version-id");
+        response.headers.insert(name, version.clone());
+    }
+    response
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use fabric::ids::Stamp;
+
+    use super::*;
+
+    fn parse(text: &str) -> S3Result<Source> {
+        Source::parse(&[(HEADER.parse().unwrap(), text.parse().unwrap())].into_iter().collect())
+    }
+
+    #[test]
+    fn sources() {
+        let stamp = Stamp { epoch: 1, index: 2, ordinal: 3 };
+        for (text, key, version) in [
+            ("photos/cat", "cat", None),
+            ("/photos/cat", "cat", None),
+            ("photos/a//b/../c", "a//b/../c", None),
+            ("photos/a%2Fb+c%20d%3F", "a/b+c d?", None),
+            ("photos%2Fcat", "cat", None),
+            ("photos/cat?versionId=null", "cat", Some(VersionSelector::Null)),
+            (&format!("photos/cat?versionId={stamp}"), "cat", Some(VersionSelector::Stamp(stamp))),
+        ] {
+            let source = parse(text).unwrap();
+            assert_eq!(
+                (source.bucket.as_str(), source.key.as_str(), source.version),
+                ("photos", key, version)
+            );
+        }
+    }
+
+    #[test]
+    fn bad_sources() {
+        for bad in [
+            "",
+            "/",
+            "photos",
+            "photos/",
+            "//photos/cat",
+            "photos/%ZZ",
+            "photos/%ff",
+            "photos/%00",
+            "../photos/cat",
+            "photos/cat?versionId=",
+            "photos/cat?versionId=x",
+            "photos/cat?x=1",
+            "photos/cat?x=1?versionId=null",
+        ] {
+            assert_eq!(parse(bad).unwrap_err().code(), Code::InvalidArgument, "{bad}");
+        }
+    }
+}

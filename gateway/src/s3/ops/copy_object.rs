@@ -1,0 +1,241 @@
+//! CopyObject: the copy names its source in the command and shares the body; no byte is moved.
+//!
+//! Only where the client wants a checksum of an algorithm that the source has not, the bytes are read. What was
+//! decided from the source holds for the version that was seen; if it changes meanwhile, everything is decided again.
+
+use async_trait::async_trait;
+use consensus::client::{MetaError, ReadGuard};
+use consensus::meta::command::{Command, CopyObject as CopyCommand, Done, Expect, Reject};
+use consensus::meta::model::{
+    Attributes, Bucket, Checksum, ChecksumAlgorithm, ChecksumKind, Object, Origin, Stored,
+};
+use consensus::meta::names::ObjectKey;
+use consensus::meta::query::{BodyView, ObjectView, Want};
+use fabric::limits::PUT_BYTES_MAX;
+use futures::StreamExt as _;
+use http::{HeaderMap, Method};
+
+use crate::s3::checksum::{self, Hasher};
+use crate::s3::copying::{Source, show_source};
+use crate::s3::error::{Code, S3Error, S3Result};
+use crate::s3::op::{Action, Context, Op, unexpected};
+use crate::s3::request::{Request, header_text};
+use crate::s3::response::Response;
+use crate::s3::route::Route;
+use crate::s3::xml::XmlWriter;
+use crate::s3::{conditions, headers, listing, time, versions};
+
+/// How often a copy is decided again because its source changed.
+const TRIES_MAX: usize = 4;
+
+/// See the module.
+pub struct CopyObject;
+
+#[async_trait]
+impl Op for CopyObject {
+    fn name(&self) -> &'static str {
+        "CopyObject"
+    }
+
+    fn route(&self) -> Route {
+        Route::object(Method::PUT).with_header("x-amz-copy-source")
+    }
+
+    fn action(&self) -> Action {
+        Action::PutObject
+    }
+
+    async fn run(&self, cx: &Context, request: Request) -> S3Result<Response> {
+        let input = Input::parse(request.headers())?;
+        let key = request.key().clone();
+        let source_bucket = input.source.bucket(cx).await?;
+        for _ in 0..TRIES_MAX {
+            let (command, view) = input.decide(cx, &key, &source_bucket).await?;
+            let stored = match cx.propose_raw(Command::CopyObject(command)).await {
+                Ok(Done::Stored(stored)) => stored,
+                Ok(_) => return Err(unexpected("CopyObject")),
+                Err(MetaError::Rejected(Reject::SourceChanged)) => continue,
+                Err(MetaError::Rejected(Reject::NoSuchKey)) if input.expect != Expect::default() => {
+                    return Err(Code::NoSuchKey.into());
+                }
+                Err(MetaError::Rejected(reject)) => return Err(input.source.refused(reject)),
+                Err(error) => return Err(error.into()),
+            };
+            let response = show_source(Response::xml(document(&stored)), &source_bucket, &view);
+            return Ok(versions::show_stored(response, cx.bucket()?, &stored));
+        }
+        Err(Code::ConditionalRequestConflict.into())
+    }
+}
+
+struct Input {
+    source: Source,
+    expect: Expect,
+    /// What the headers say about the copy.
+    said: Attributes,
+    metadata: Directive,
+    tagging: Directive,
+    /// Whether the client asks for something that makes a copy onto itself a change.
+    changes: bool,
+    algorithm: Option<ChecksumAlgorithm>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Directive {
+    Copy,
+    Replace,
+}
+
+impl Directive {
+    fn parse(headers: &HeaderMap, name: &str, words: &'static str) -> S3Result<Directive> {
+        match header_text(headers, name)? {
+            None | Some("COPY") => Ok(Directive::Copy),
+            Some("REPLACE") => Ok(Directive::Replace),
+            Some(text) => Err(S3Error::argument(name, text, words)),
+        }
+    }
+}
+
+impl Input {
+    fn parse(headers: &HeaderMap) -> S3Result<Input> {
+        let names = ["x-amz-storage-class", "x-amz-website-redirect-location", "x-amz-checksum-algorithm"];
+        Ok(Input {
+            source: Source::parse(headers)?,
+            expect: conditions::of_write(headers)?,
+            said: headers::attributes(headers)?,
+            metadata: Directive::parse(headers, "x-amz-metadata-directive", "Unknown metadata directive.")?,
+            tagging: Directive::parse(headers, "x-amz-tagging-directive", "Unknown tagging directive.")?,
+            changes: names.iter().any(|name| headers.contains_key(*name)),
+            algorithm: checksum::algorithm_header(headers, "x-amz-checksum-algorithm")?,
+        })
+    }
+
+    /// Looks at the source and says what the copy will be.
+    async fn decide(
+        &self,
+        cx: &Context,
+        key: &ObjectKey,
+        source_bucket: &Bucket,
+    ) -> S3Result<(CopyCommand, ObjectView)> {
+        let mut view = self.source.find(cx, source_bucket, Want::Row).await?;
+        if PUT_BYTES_MAX < view.object.bytes {
+            return Err(Code::InvalidRequest.says(format!(
+                "The specified copy source is larger than the maximum allowable size for a copy source: {PUT_BYTES_MAX}"
+            )));
+        }
+        let mut checksum = None;
+        if let Some(algorithm) = self.algorithm.filter(|&wanted| !has_checksum(&view.object, wanted)) {
+            let guard = cx.meta.begin_read();
+            view = self.source.find(cx, source_bucket, Want::Body).await?;
+            let body = std::mem::replace(&mut view.body, BodyView::NotAsked);
+            checksum = Some(hash(cx, body, view.object.bytes, guard, algorithm).await?);
+        }
+        let command = CopyCommand {
+            source_bucket: source_bucket.id,
+            source_key: self.source.key.clone(),
+            source_version: self.source.version,
+            source_conditions: self.source.conditions.clone(),
+            bucket: cx.bucket()?.id,
+            key: key.clone(),
+            expect: self.expect.clone(),
+            attributes: self.attributes(&view.object),
+            checksum,
+            source_seen: Some(view.object.stamp),
+            origin: Origin::default(),
+        };
+        Ok((command, view))
+    }
+
+    /// The attributes of the copy; `None` where they are the source's and nothing was asked to change.
+    fn attributes(&self, source: &Object) -> Option<Attributes> {
+        if (self.metadata, self.tagging, self.changes) == (Directive::Copy, Directive::Copy, false) {
+            return None;
+        }
+        let mut attributes = match self.metadata {
+            Directive::Copy => source.attributes.clone(),
+            Directive::Replace => self.said.clone(),
+        };
+        // A redirect is never copied, only said anew.
+        let redirect = "x-amz-website-redirect-location";
+        attributes.headers.remove(redirect);
+        if let Some(location) = self.said.headers.get(redirect) {
+            attributes.headers.insert(redirect.to_string(), location.clone());
+        }
+        attributes.storage_class.clone_from(&self.said.storage_class);
+        attributes.tags = match self.tagging {
+            Directive::Copy => source.attributes.tags.clone(),
+            Directive::Replace => self.said.tags.clone(),
+        };
+        Some(attributes)
+    }
+}
+
+fn has_checksum(object: &Object, wanted: ChecksumAlgorithm) -> bool {
+    let of_all_bytes = |checksum: &Checksum| checksum.kind == ChecksumKind::FullObject;
+    object.checksum.as_ref().is_some_and(|checksum| checksum.algorithm == wanted && of_all_bytes(checksum))
+}
+
+async fn hash(
+    cx: &Context,
+    body: BodyView,
+    bytes: u64,
+    guard: ReadGuard,
+    algorithm: ChecksumAlgorithm,
+) -> S3Result<Checksum> {
+    let mut hasher = Hasher::new(algorithm);
+    let mut stream = cx.data.read(body, 0..bytes, guard);
+    while let Some(piece) = stream.next().await {
+        hasher.update(&piece?);
+    }
+    Ok(hasher.finish())
+}
+
+fn document(stored: &Stored) -> XmlWriter {
+    let mut xml = XmlWriter::new();
+    xml.root("CopyObjectResult");
+    listing::etag(&mut xml, &stored.etag);
+    xml.text("LastModified", &time::iso8601(stored.modified.0));
+    if let Some(shown) = &stored.checksum {
+        let parts = headers::parts_of(&stored.etag);
+        xml.text("ChecksumType", checksum::kind_name(shown.kind));
+        xml.text(checksum::element(shown.algorithm), &checksum::display(shown, parts));
+    }
+    xml.close("CopyObjectResult");
+    xml
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::s3::reading::tests::object;
+
+    fn input(pairs: &[(&'static str, &'static str)]) -> S3Result<Input> {
+        let source = ("x-amz-copy-source", "photos/cat");
+        let pairs = pairs.iter().chain([&source]);
+        Input::parse(&pairs.map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect())
+    }
+
+    #[test]
+    fn directives_choose_metadata_and_tags() {
+        let mut source = object(1);
+        source.attributes.user.insert("a".to_string(), "source".to_string());
+        source.attributes.tags.push(("t".to_string(), "source".to_string()));
+        let said = [("x-amz-meta-a", "said"), ("x-amz-tagging", "t=said")];
+        let (metadata, tagging) = ("x-amz-metadata-directive", "x-amz-tagging-directive");
+        for (directives, user, tag) in [
+            (&[(metadata, "REPLACE")][..], "said", "source"),
+            (&[(tagging, "REPLACE")], "source", "said"),
+            (&[(metadata, "REPLACE"), (tagging, "REPLACE")], "said", "said"),
+            (&[("x-amz-storage-class", "STANDARD")], "source", "source"),
+        ] {
+            let pairs: Vec<_> = said.iter().chain(directives).copied().collect();
+            let attributes = input(&pairs).unwrap().attributes(&source).unwrap();
+            assert_eq!((&*attributes.user["a"], &*attributes.tags[0].1), (user, tag), "{directives:?}");
+        }
+        assert_eq!(input(&said).unwrap().attributes(&source), None);
+        for bad in [(metadata, "MERGE"), (tagging, "copy")] {
+            assert_eq!(input(&[bad]).err().unwrap().code(), Code::InvalidArgument);
+        }
+    }
+}

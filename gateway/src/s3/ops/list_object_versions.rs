@@ -1,0 +1,169 @@
+//! ListObjectVersions: versions and delete markers; also of a bucket that was never versioned.
+
+use async_trait::async_trait;
+use consensus::meta::command::VersionSelector;
+use consensus::meta::model::{Bucket, Version};
+use consensus::meta::names::ObjectKey;
+use consensus::meta::query::{Answer, ListVersions, ListedVersion, Page, PageEntry, Query as MetaQuery};
+use fabric::ids::BucketId;
+use http::Method;
+
+use crate::s3::error::{S3Error, S3Result};
+use crate::s3::listing::{self, Encoding};
+use crate::s3::op::{Action, Context, Op, unexpected};
+use crate::s3::request::{Query, Request};
+use crate::s3::response::Response;
+use crate::s3::route::Route;
+use crate::s3::xml::XmlWriter;
+use crate::s3::{time, versions};
+
+/// See the module.
+pub struct ListObjectVersions;
+
+#[async_trait]
+impl Op for ListObjectVersions {
+    fn name(&self) -> &'static str {
+        "ListObjectVersions"
+    }
+
+    fn route(&self) -> Route {
+        Route::bucket(Method::GET).with("versions")
+    }
+
+    fn action(&self) -> Action {
+        Action::ListBucketVersions
+    }
+
+    async fn run(&self, cx: &Context, request: Request) -> S3Result<Response> {
+        let bucket = cx.bucket()?;
+        let input = Input::parse(bucket.id, request.query())?;
+        let page = page(cx, input.list.clone()).await?;
+        Ok(Response::xml(document(bucket, &input, &page)))
+    }
+}
+
+struct Input {
+    list: ListVersions,
+    version_marker: String,
+    encoding: Encoding,
+}
+
+impl Input {
+    fn parse(bucket: BucketId, query: &Query) -> S3Result<Input> {
+        let after_key = listing::marker(query.get("key-marker").unwrap_or(""));
+        let version_marker = query.non_empty("version-id-marker").unwrap_or("").to_string();
+        let after_version = match (version_marker.as_str(), after_key.as_str()) {
+            ("", _) => None,
+            (text, "") => {
+                let words = "A version-id marker cannot be specified without a key marker.";
+                return Err(S3Error::argument("version-id-marker", text, words));
+            }
+            (text, _) => Some(versions::selector("version-id-marker", text)?),
+        };
+        let list = ListVersions {
+            bucket,
+            prefix: listing::text(query, "prefix")?,
+            delimiter: listing::text(query, "delimiter")?,
+            after_key,
+            after_version,
+            limit: listing::page_size(query, "max-keys")?,
+        };
+        Ok(Input { list, version_marker, encoding: Encoding::parse(query)? })
+    }
+}
+
+async fn page(cx: &Context, mut list: ListVersions) -> S3Result<Page<ListedVersion>> {
+    let mut page = listing::empty_page(&list.after_key);
+    let limit = list.limit as usize;
+    for _ in 0..listing::PAGES_MAX {
+        if limit <= page.entries.len() {
+            break;
+        }
+        list.limit = (limit - page.entries.len()) as u32;
+        let Answer::Versions(next) = cx.ask(MetaQuery::ListVersions(list.clone())).await? else {
+            return Err(unexpected("ListVersions"));
+        };
+        listing::append(&mut page, next);
+        if !page.more {
+            break;
+        }
+        list.after_key.clone_from(&page.position);
+        list.after_version = page.position_stamp.map(VersionSelector::Stamp);
+    }
+    Ok(page)
+}
+
+fn document(bucket: &Bucket, input: &Input, page: &Page<ListedVersion>) -> XmlWriter {
+    let (encoding, list) = (input.encoding, &input.list);
+    let mut xml = XmlWriter::new();
+    xml.root("ListVersionsResult");
+    xml.text("Name", bucket.name.as_str());
+    encoding.write(&mut xml, "Prefix", &list.prefix);
+    encoding.write(&mut xml, "KeyMarker", &list.after_key);
+    xml.text("VersionIdMarker", &input.version_marker);
+    if page.more {
+        encoding.write(&mut xml, "NextKeyMarker", &page.position);
+        if let Some(stamp) = page.position_stamp {
+            xml.value("NextVersionIdMarker", stamp);
+        }
+    }
+    xml.value("MaxKeys", list.limit);
+    if !list.delimiter.is_empty() {
+        encoding.write(&mut xml, "Delimiter", &list.delimiter);
+    }
+    encoding.announce(&mut xml);
+    xml.value("IsTruncated", page.more);
+    for entry in &page.entries {
+        if let PageEntry::Item(key, listed) = entry {
+            version(&mut xml, encoding, bucket, key, listed);
+        }
+    }
+    listing::common_prefixes(&mut xml, &page.entries, encoding);
+    xml.close("ListVersionsResult");
+    xml
+}
+
+fn version(
+    xml: &mut XmlWriter,
+    encoding: Encoding,
+    bucket: &Bucket,
+    key: &ObjectKey,
+    listed: &ListedVersion,
+) {
+    let owner = bucket.owner.as_str();
+    match &listed.version {
+        Version::Object(object) => xml.element("Version", |xml| {
+            encoding.write(xml, "Key", key.as_str());
+            xml.text("VersionId", &versions::text(object.stamp, object.null_version));
+            xml.value("IsLatest", listed.latest);
+            listing::described(xml, object);
+            listing::user(xml, "Owner", owner);
+            listing::class(xml, object);
+        }),
+        Version::DeleteMarker { stamp, null_version, modified } => xml.element("DeleteMarker", |xml| {
+            encoding.write(xml, "Key", key.as_str());
+            xml.text("VersionId", &versions::text(*stamp, *null_version));
+            xml.value("IsLatest", listed.latest);
+            xml.text("LastModified", &time::iso8601(modified.0));
+            listing::user(xml, "Owner", owner);
+        }),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::s3::Code;
+
+    #[test]
+    fn markers() {
+        let parse = |text: &str| Input::parse(BucketId(1), &Query::parse(text).unwrap());
+        let input = parse("key-marker=k&version-id-marker=null").unwrap();
+        assert_eq!(input.list.after_version, Some(VersionSelector::Null));
+        assert_eq!(parse("key-marker=k&version-id-marker=").unwrap().list.after_version, None);
+        for bad in ["version-id-marker=null", "key-marker=k&version-id-marker=x", "max-keys=-1"] {
+            assert_eq!(parse(bad).err().unwrap().code(), Code::InvalidArgument, "{bad}");
+        }
+    }
+}

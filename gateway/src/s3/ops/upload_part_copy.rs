@@ -1,0 +1,123 @@
+//! UploadPartCopy: a part whose bytes come from an object. They are read and written anew.
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use consensus::meta::command::{Command, Done, NewBody, PutPart};
+use consensus::meta::model::{ChecksumAlgorithm, ClusterMs, Etag};
+use consensus::meta::query::Want;
+use http::Method;
+use md5::{Digest as _, Md5};
+
+use crate::data::{BodyStream, Source as BodySource, SourceError, Written};
+use crate::s3::checksum::{self, Hasher};
+use crate::s3::conditions::{self, Verdict};
+use crate::s3::copying::{Source, show_source};
+use crate::s3::error::{Code, S3Result};
+use crate::s3::op::{Action, Context, Op, unexpected};
+use crate::s3::range;
+use crate::s3::request::{Request, header_text};
+use crate::s3::response::Response;
+use crate::s3::route::Route;
+use crate::s3::uploads::{self, Place};
+use crate::s3::xml::XmlWriter;
+use crate::s3::{bodies, listing, time};
+
+/// See the module.
+pub struct UploadPartCopy;
+
+#[async_trait]
+impl Op for UploadPartCopy {
+    fn name(&self) -> &'static str {
+        "UploadPartCopy"
+    }
+
+    fn route(&self) -> Route {
+        Route::object(Method::PUT).with("partNumber").with("uploadId").with_header("x-amz-copy-source")
+    }
+
+    fn action(&self) -> Action {
+        Action::PutObject
+    }
+
+    async fn run(&self, cx: &Context, request: Request) -> S3Result<Response> {
+        let place = Place::parse(request.query())?;
+        let source = Source::parse(request.headers())?;
+        let key = request.key().clone();
+        let upload = uploads::parts(cx, &key, place.upload, 0, 0).await?.upload;
+
+        let source_bucket = source.bucket(cx).await?;
+        let guard = cx.meta.begin_read();
+        let view = source.find(cx, &source_bucket, Want::Body).await?;
+        if conditions::decide(&source.conditions, &view.object) != Verdict::Proceed {
+            return Err(Code::PreconditionFailed.into());
+        }
+        let range = match header_text(request.headers(), "x-amz-copy-source-range")? {
+            Some(text) => range::parse_copy(text, view.object.bytes)
+                .map(|range| range.start..range.start + range.bytes)?,
+            None => 0..view.object.bytes,
+        };
+        let response = show_source(Response::ok(), &source_bucket, &view);
+        let length = range.end - range.start;
+        let stream = cx.data.read(view.body, range, guard);
+
+        let algorithm = upload.checksum.map_or(ChecksumAlgorithm::Crc64Nvme, |(algorithm, _)| algorithm);
+        let mut hashing = Hashing { stream, md5: Md5::new(), hasher: Hasher::new(algorithm) };
+        let target = bodies::target(cx, &key, Some((place.upload, place.number)), Some(&upload.attributes))?;
+        let Written { body, guard } = cx.data.write(&mut hashing, Some(length), target).await?;
+        let extent = match body {
+            NewBody::Extent(extent) => Some(extent),
+            NewBody::Inline(_) => None,
+        };
+        let (md5, checksum) = (hashing.md5.finalize().into(), hashing.hasher.finish());
+        let command = PutPart {
+            bucket: cx.bucket()?.id,
+            key,
+            upload: place.upload,
+            number: place.number,
+            md5,
+            checksum: Some(checksum.clone()),
+            extent,
+        };
+        let done = cx.propose(Command::PutPart(command)).await;
+        // The outcome is known (or given up): from here on the extent is named, or garbage.
+        drop(guard);
+        let Done::Part(modified) = done? else {
+            return Err(unexpected("PutPart"));
+        };
+        let shown = upload.checksum.map(|_| checksum);
+        let document = document(modified, &Etag::Md5(md5), shown.as_ref());
+        Ok(Response { headers: response.headers, ..Response::xml(document) }
+            .header(http::header::CONTENT_TYPE, "application/xml"))
+    }
+}
+
+/// Bytes of the source, hashed as they pass.
+struct Hashing {
+    stream: BodyStream,
+    md5: Md5,
+    hasher: Hasher,
+}
+
+#[async_trait]
+impl BodySource for Hashing {
+    async fn next(&mut self) -> Result<Option<Bytes>, SourceError> {
+        let bytes = BodySource::next(&mut self.stream).await?;
+        if let Some(bytes) = &bytes {
+            self.md5.update(bytes);
+            self.hasher.update(bytes);
+        }
+        Ok(bytes)
+    }
+}
+
+fn document(modified: ClusterMs, etag: &Etag, shown: Option<&consensus::meta::model::Checksum>) -> XmlWriter {
+    let mut xml = XmlWriter::new();
+    xml.root("CopyPartResult");
+    listing::etag(&mut xml, etag);
+    xml.text("LastModified", &time::iso8601(modified.0));
+    if let Some(shown) = shown {
+        xml.text(checksum::element(shown.algorithm), &checksum::encode(&shown.value));
+    }
+    xml.close("CopyPartResult");
+    xml
+}
