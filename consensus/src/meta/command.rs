@@ -71,7 +71,8 @@ pub struct RenewSession {
     pub oldest_write: u64,
     /// Log indexes below are no longer read.
     pub oldest_read: u64,
-    /// Extents of reads and writes older than five minutes.
+    /// Extents of reads and writes older than five minutes: instead of those before. A pinned write may lie below
+    /// `oldest_write`; it is pinned by the same command that raises the mark over it, or earlier.
     pub pinned: Vec<ExtentId>,
 }
 

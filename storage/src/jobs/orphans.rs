@@ -105,7 +105,9 @@ impl Orphans {
         let lowest = self.next_marks.entry(session).or_insert(decided);
         *lowest = decided.min(*lowest);
         let before = self.marks.get(&session).copied().unwrap_or(0);
-        (before..decided).contains(&extent.number()) && !self.condemned.contains_key(&extent)
+        // A long write is pinned by its session: it may be named still.
+        let pinned = sessions.get(&session).is_some_and(|session| session.pinned.contains(&extent));
+        (before..decided).contains(&extent.number()) && !pinned && !self.condemned.contains_key(&extent)
     }
 
     /// Asks which of the extents are named and condemns the others.

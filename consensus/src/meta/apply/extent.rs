@@ -16,9 +16,10 @@ use crate::meta::tables::{DebtCounts, Debts, Extents, Sessions, owners_of};
 
 /// Checks that an extent may be named here for the first time. Returns the nodes that owe a copy of it.
 pub(super) fn check_new(tx: &Transaction<'_>, home: &Home, extent: &Extent) -> Result<Vec<NodeId>, Stop> {
-    // An ended session's extents, and those below its oldest open write, may be collected already.
+    // An ended session's extents, and those below its oldest open write, may be collected already, but for long
+    // writes: those it pins.
     let session = tx.get::<Sessions>(extent.id.session())?.ok_or(Reject::LateExtent)?;
-    if extent.id.number() < session.oldest_write {
+    if extent.id.number() < session.oldest_write && !session.pinned.contains(&extent.id) {
         return Err(Reject::LateExtent.into());
     }
     if extent.bytes == 0 || PUT_BYTES_MAX < extent.bytes {

@@ -111,6 +111,16 @@ fn a_late_extent_is_refused() {
     world.done(Command::PutObject(put.clone()));
     assert!(matches!(world.rejected(Command::PutObject(put)), Reject::Malformed(_)));
 
+    // A long write is pinned: it holds back no others and may be named still.
+    let (long, next) = (world.extent(100_000), world.extent(100_000));
+    let oldest_write = next.id.number() + 1;
+    let pinned = vec![long.id];
+    world.done(Command::RenewSession(RenewSession { oldest_write, oldest_read: 0, pinned }));
+    let put = world.put("long", NewBody::Extent(next));
+    assert_eq!(world.rejected(Command::PutObject(put)), Reject::LateExtent);
+    let put = world.put("long", NewBody::Extent(long));
+    world.done(Command::PutObject(put));
+
     let other = world.open_session(2);
     let id = fabric::ids::ExtentId::new(1, other, 1);
     world.done(Command::EndSession(EndSession { session: other }));
