@@ -127,7 +127,7 @@ fn main() -> ExitCode {
 
 /// Logs go to standard error; standard output is for what the user asked for.
 fn start_log(serving: bool) {
-    let default = if serving { "info" } else { "error" };
+    let default = if serving { "info,openraft=error" } else { "error" };
     let wanted = std::env::var("FLUFFY_LOG").unwrap_or_else(|_| default.to_string());
     let filter = EnvFilter::try_new(&wanted).unwrap_or_else(|_| EnvFilter::new("info"));
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);

@@ -41,6 +41,8 @@ const HANDLES_MAX: usize = 8;
 const READS_MAX: usize = 32;
 /// Rotten chunks that wait for repair; the oldest are forgotten (the scrub will find them again).
 const REPAIRS_MAX: usize = 4096;
+/// Bytes of an origin, encoded: a key, a few headers, a wrapped key.
+const ORIGIN_BYTES_MAX: usize = 16 << 10;
 /// How often a broken volume is looked at.
 const RECOVERY_INTERVAL: Duration = Duration::from_millis(100);
 
@@ -192,6 +194,9 @@ impl ChunkStore {
         let bytes: usize = parts.iter().map(Bytes::len).sum();
         if bytes > CHUNK_BYTES {
             return Err(ChunkError::Refused(node, format!("{bytes} bytes are more than a chunk")));
+        }
+        if origin.as_ref().is_some_and(|origin| tables::encode_origin(origin).len() > ORIGIN_BYTES_MAX) {
+            return Err(ChunkError::Refused(node, "the origin is too large".to_string()));
         }
         self.check_ready()?;
         let room = self.shared.queue.clone().acquire_many_owned(bytes.max(1) as u32);

@@ -109,6 +109,11 @@ impl Row {
     }
 }
 
+/// How an origin is stored.
+pub(super) fn encode_origin(origin: &ChunkOrigin) -> Vec<u8> {
+    codec::encode(ORIGIN_FORMAT, origin)
+}
+
 /// Ties a checksum to the name of the chunk and the node that holds it.
 fn seal(node: NodeId, chunk: ChunkId, bytes: u32, crc32c: u32) -> u32 {
     codec::crc32c(&[
@@ -220,7 +225,7 @@ impl<'txn> Writing<'txn> {
         row.tail = tail.into();
         self.index.insert(new.id.get(), row.encode().as_slice())?;
         if let Some(origin) = &new.origin {
-            self.origin.insert(new.id.get(), codec::encode(ORIGIN_FORMAT, origin).as_slice())?;
+            self.origin.insert(new.id.get(), encode_origin(origin).as_slice())?;
         }
         Ok(Put::Stored { bytes: row.disk_bytes(), instead_of })
     }
@@ -424,6 +429,23 @@ mod tests {
         let settled = VolumeRow { node: NodeId(7), settled: 1 };
         assert_eq!(hex::encode(settled.encode()), "010701");
         assert_eq!(VolumeRow::decode(&settled.encode()).unwrap(), settled);
+    }
+
+    #[test]
+    fn origins_keep_their_format() {
+        let origin = ChunkOrigin {
+            bucket: fabric::ids::BucketId(3),
+            bucket_name: "photos".parse().unwrap(),
+            key: "a/b".parse().unwrap(),
+            part: Some((fabric::ids::Stamp { epoch: 1, index: 2, ordinal: 0 }, 4)),
+            headers: vec![("content-type".to_string(), "x/y".to_string())],
+            wrapped_key: None,
+        };
+        let bytes = encode_origin(&origin);
+        let golden =
+            "01030670686f746f7303612f62010102000401".to_string() + "0c636f6e74656e742d7479706503782f7900";
+        assert_eq!(hex::encode(&bytes), golden);
+        assert_eq!(codec::decode(ORIGIN_FORMAT, "chunk origin", &bytes), Ok(origin));
     }
 
     #[test]

@@ -306,10 +306,11 @@ async fn full_volumes_are_followed_by_others_and_all_are_scanned() {
     world.settings.volume_bytes_max = 4 * MIB;
     let store = world.store().await;
     let mut ids = Vec::new();
+    let bytes = pattern(CHUNK_BYTES, 0);
     for number in 0..12 {
         for ordinal in 0..2 {
             let chunk = extent(100 - number).chunk(ordinal);
-            store.put(chunk, vec![pattern(CHUNK_BYTES, ordinal as u8)], None).await.unwrap();
+            store.put(chunk, vec![bytes.clone()], None).await.unwrap();
             ids.push(chunk);
         }
     }
@@ -330,14 +331,14 @@ async fn full_volumes_are_followed_by_others_and_all_are_scanned() {
     assert_eq!(seen, ids);
     // The same bytes in another volume than the one written now are still the same bytes.
     let first = extent(100).chunk(0);
-    store.put(first, vec![pattern(CHUNK_BYTES, 0)], None).await.unwrap();
+    store.put(first, vec![bytes.clone()], None).await.unwrap();
     assert!(matches!(store.put(first, vec![pattern(9, 0)], None).await, Err(ChunkError::Refused(..))));
     store.delete(ids).await.unwrap();
     let volumes = store.status().volumes;
     assert_eq!(store.status().disk_bytes, 0);
     assert!(store.scan(None, 5).await.unwrap().is_empty());
     for ordinal in 0..20 {
-        store.put(extent(3).chunk(ordinal), vec![pattern(CHUNK_BYTES, 0)], None).await.unwrap();
+        store.put(extent(3).chunk(ordinal), vec![bytes.clone()], None).await.unwrap();
     }
     assert_eq!(store.status().volumes, volumes, "volumes with room are used before new ones are made");
 }
@@ -354,6 +355,30 @@ async fn below_the_reserve_puts_are_refused_and_deletes_go_on() {
     assert!(matches!(refused, Err(ChunkError::Full(..))), "{refused:?}");
     assert_eq!(store.get(extent(1).chunk(0), 0, 5000).await.unwrap(), pattern(5000, 1));
     store.delete(vec![extent(1).chunk(0)]).await.unwrap();
+}
+
+#[tokio::test]
+async fn below_the_reserve_what_deletes_freed_is_used_again() {
+    let mut world = World::new();
+    let store = world.store().await;
+    let bytes = pattern(CHUNK_BYTES, 1);
+    for ordinal in 0..80 {
+        store.put(extent(1).chunk(ordinal), vec![bytes.clone()], None).await.unwrap();
+    }
+    store.close().await;
+    world.settings.reserve_bytes = u64::MAX;
+    let store = world.store().await;
+    // The file was extended ahead of need: what is left of that may still be used, and then no more.
+    let mut refused = store.put(extent(2).chunk(0), vec![bytes.clone()], None).await;
+    for ordinal in 1..200 {
+        if refused.is_err() {
+            break;
+        }
+        refused = store.put(extent(2).chunk(ordinal), vec![bytes.clone()], None).await;
+    }
+    assert!(matches!(refused, Err(ChunkError::Full(..))), "{refused:?}");
+    store.delete((0..80).map(|ordinal| extent(1).chunk(ordinal)).collect()).await.unwrap();
+    store.put(extent(3).chunk(0), vec![bytes], None).await.unwrap();
 }
 
 #[tokio::test]

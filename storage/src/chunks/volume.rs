@@ -112,8 +112,10 @@ pub(super) struct Volume {
     state: Mutex<State>,
     /// Bytes of disk its chunks take, as of the last commit.
     disk_bytes: AtomicU64,
-    /// The most they ever took since the start: pages up to there are in the file already.
-    disk_bytes_peak: AtomicU64,
+    /// Bytes of the file, as of the last look.
+    file_bytes: AtomicU64,
+    /// The file of the present handle.
+    file: Mutex<Weak<ExtendedFile>>,
     /// Whether there was a commit since the last settled one.
     dirty: AtomicBool,
     /// The file of the present handle, until somebody extends it in the background.
@@ -139,7 +141,8 @@ impl Volume {
             cache_bytes: AtomicU64::new(cache_bytes),
             state: Mutex::new(State::Closed),
             disk_bytes: AtomicU64::new(0),
-            disk_bytes_peak: AtomicU64::new(0),
+            file_bytes: AtomicU64::new(0),
+            file: Mutex::default(),
             dirty: AtomicBool::new(false),
             unattended: Mutex::new(None),
             used: AtomicU64::new(0),
@@ -161,16 +164,20 @@ impl Volume {
         self.disk_bytes.load(Ordering::Acquire)
     }
 
-    /// Bytes that new chunks may take without growing the file, roughly.
+    /// Bytes that new chunks may take without growing the file, roughly: tables and the allocator's state take
+    /// some, too.
     pub(super) fn reusable_bytes(&self) -> u64 {
-        self.disk_bytes_peak.load(Ordering::Acquire).saturating_sub(self.disk_bytes())
+        if let Some(file) = self.file.lock().unwrap_or_else(PoisonError::into_inner).upgrade() {
+            self.file_bytes.store(file.filled_bytes(), Ordering::Release);
+        }
+        let file_bytes = self.file_bytes.load(Ordering::Acquire);
+        (file_bytes - file_bytes / 32).saturating_sub(self.disk_bytes())
     }
 
     /// Adds to and takes from [`Volume::disk_bytes`].
     pub(super) fn account(&self, added: u64, removed: u64) {
         let now = (self.disk_bytes() + added).saturating_sub(removed);
         self.disk_bytes.store(now, Ordering::Release);
-        self.disk_bytes_peak.fetch_max(now, Ordering::AcqRel);
     }
 
     pub(super) fn is_dirty(&self) -> bool {
@@ -279,7 +286,6 @@ impl Volume {
             Ok(total)
         })?;
         self.disk_bytes.store(total, Ordering::Release);
-        self.disk_bytes_peak.fetch_max(total, Ordering::AcqRel);
         Ok(())
     }
 
@@ -330,6 +336,8 @@ impl Volume {
             .set_check_integrity_on_open(verify)
             .create_with_backend(RedbFile::new(file))?;
         self.prepare(&database)?;
+        self.file_bytes.store(extended.filled_bytes(), Ordering::Release);
+        *self.file.lock().unwrap_or_else(PoisonError::into_inner) = Arc::downgrade(&extended);
         *self.unattended.lock().unwrap_or_else(PoisonError::into_inner) = Some(extended);
         Ok(database)
     }
