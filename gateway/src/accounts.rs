@@ -183,3 +183,72 @@ impl Keys for Accounts {
         Ok(Some((key.user, Secret::new(secret.expose()))))
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use consensus::meta::command::DeleteBucket;
+    use consensus::meta::model::{ClusterMs, Versioning};
+    use fabric::ids::BucketId;
+    use tokio::time::sleep;
+
+    use super::*;
+    use crate::data::fakes::TestEnv;
+
+    /// Knows one bucket, and counts the questions.
+    #[derive(Default)]
+    struct Counting(AtomicU64);
+
+    #[async_trait]
+    impl Meta for Counting {
+        async fn propose(&self, _: Command) -> Result<Done, MetaError> {
+            Err(MetaError::Rejected(Reject::BucketNotEmpty))
+        }
+        async fn query(&self, query: Query) -> Result<Answered, MetaError> {
+            let index = self.0.fetch_add(1, Ordering::Relaxed);
+            let answer = match query {
+                Query::Bucket(name) if name.as_str() == "there" => Ok(Answer::Bucket(Some(Bucket {
+                    id: BucketId(1),
+                    name,
+                    owner: "root".parse().unwrap(),
+                    created: ClusterMs(0),
+                    epoch: 0,
+                    versioning: Versioning::Off,
+                }))),
+                Query::Bucket(_) => Ok(Answer::Bucket(None)),
+                _ => Err(Reject::NoSuchBucket),
+            };
+            Ok(Answered { index, answer })
+        }
+        async fn begin_write(&self) -> Result<WriteGuard, MetaError> {
+            Err(MetaError::Unavailable("no writes here".to_string()))
+        }
+        fn begin_read(&self) -> ReadGuard {
+            ReadGuard::new(Box::new(()))
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn records_are_kept_for_seconds_and_absence_never() {
+        let meta = Arc::new(Counting::default());
+        let records = Records::new(meta.clone(), TestEnv::shared());
+        let asked = async |name: &str| {
+            let before = meta.0.load(Ordering::Relaxed);
+            records.query(Query::Bucket(name.parse().unwrap())).await.unwrap();
+            meta.0.load(Ordering::Relaxed) - before
+        };
+        assert_eq!([asked("there").await, asked("there").await], [1, 0]);
+        assert_eq!([asked("absent").await, asked("absent").await], [1, 1]);
+        sleep(RECORD_LIFETIME).await;
+        assert_eq!([asked("there").await, asked("there").await], [1, 0]);
+        // What another gateway did is noticed where a command or question is refused for it …
+        let _ = records.query(Query::Users).await.unwrap();
+        assert_eq!([asked("there").await, asked("there").await], [1, 0]);
+        // … and what this one may have changed is forgotten, whatever the outcome.
+        let delete = Command::DeleteBucket(DeleteBucket { bucket: BucketId(1) });
+        assert!(records.propose(delete).await.is_err());
+        assert_eq!(asked("there").await, 1);
+    }
+}

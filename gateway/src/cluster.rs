@@ -45,6 +45,7 @@ pub async fn join(system: &Seams, config: &Config) -> Result<Store, Failure> {
         MetaClient::new(system.env.clone(), rpc.clone(), config.voters.clone(), SessionKind::Gateway, None);
     let leader = meta.clone();
     Ok(Store {
+        home: config.secrets.clone(),
         meta: Arc::new(meta),
         chunks: Arc::new(ChunkClient::new(rpc)),
         cluster_key: ClusterKey::from_bytes(secrets.key),

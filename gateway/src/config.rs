@@ -24,7 +24,8 @@ Exit codes:
 Variables beside those named above:
   FLUFFY_ROOT_ACCESS_KEY, FLUFFY_ROOT_SECRET_KEY   keys of the first user, used on the first start only
   FLUFFY_SECRET_KEY                                secret for `user add` (not visible to other processes' users)
-  FLUFFY_LOG                                       what is logged: error, warn, info (default), debug, or filters
+  FLUFFY_LOG                                       what is logged: error, warn, info (with a line a request), debug,
+                                                   or filters; without it info without the requests
   FLUFFY_LOG_FORMAT                                `json` for one JSON object a line";
 
 /// An S3-compatible object store. Without options: a whole store in this process, data in ./fluffy-data.

@@ -89,6 +89,7 @@ pub async fn start(
         json!({ "disks": disks, "leader": leader.leader().map(|node| node.0) })
     };
     Ok(Store {
+        home: files.directory.clone(),
         meta: Arc::new(meta.clone()),
         chunks: Arc::new(ChunkClient::new(rpc)),
         cluster_key: files.cluster_key.clone(),

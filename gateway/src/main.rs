@@ -70,13 +70,19 @@ fn end(outcome: Result<(), Failure>) -> ExitCode {
     ExitCode::from(code)
 }
 
-/// Raft tells every vote at `info`, which is for those who look for it.
-const LOG_DEFAULT: &str = "info,openraft=warn";
+/// Without FLUFFY_LOG: what happens to the store. A line for every request is for those who ask for it, and so is
+/// every vote of Raft.
+const LOG_DEFAULT: &str = "info,gateway::s3::service=warn,openraft=warn";
 
 /// Logs go to standard error; standard output is for what the user asked for.
 fn start_log(serving: bool) {
-    let usual = if serving { LOG_DEFAULT } else { "error" };
-    let wanted = std::env::var("FLUFFY_LOG").unwrap_or_else(|_| usual.to_string());
+    let wanted = match std::env::var("FLUFFY_LOG") {
+        Err(_) if serving => LOG_DEFAULT.to_string(),
+        Err(_) => "error".to_string(),
+        // A plain level is about us; filters are taken as they are.
+        Ok(level) if matches!(level.as_str(), "error" | "warn" | "info") => format!("{level},openraft=warn"),
+        Ok(wanted) => wanted,
+    };
     let filter = EnvFilter::try_new(&wanted).unwrap_or_else(|_| EnvFilter::new(LOG_DEFAULT));
     let colours = std::io::stderr().is_terminal();
     let log =

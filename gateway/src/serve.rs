@@ -262,7 +262,7 @@ fn greeting(settings: &Settings, urls: &Urls, store: &Store, given: &GivenKeys) 
         text.push_str(&format!("         {promise}\n"));
     }
     text.push_str("\nPaste into a shell:\n");
-    text.push_str(&credentials(settings, store, given));
+    text.push_str(&credentials(store, given));
     text.push_str(&format!(
         "  export AWS_DEFAULT_REGION={}\n  export AWS_ENDPOINT_URL={}\n\nThen, for example:\n  \
          aws s3 mb s3://photos && aws s3 cp README.md s3://photos/ && aws s3 ls s3://photos\n\n",
@@ -277,14 +277,10 @@ fn shown(data: &[PathBuf]) -> String {
 }
 
 /// New keys are shown once; later only where they are kept.
-fn credentials(settings: &Settings, store: &Store, given: &GivenKeys) -> String {
-    match (&store.new_root, &settings.mode) {
-        (Some(keys), _) => key_lines(keys, given),
-        (None, Mode::Embedded { data, .. }) => {
-            let file = data.first().map(|home| home.join(ROOT_CREDENTIALS)).unwrap_or_default();
-            format!("  set -a; . {}; set +a\n", in_shell(&file))
-        }
-        (None, _) => "  export AWS_ACCESS_KEY_ID=… AWS_SECRET_ACCESS_KEY=…\n".to_string(),
+fn credentials(store: &Store, given: &GivenKeys) -> String {
+    match &store.new_root {
+        Some(keys) => key_lines(keys, given),
+        None => format!("  set -a; . {}; set +a\n", in_shell(&store.home.join(ROOT_CREDENTIALS))),
     }
 }
 

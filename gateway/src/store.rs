@@ -1,5 +1,6 @@
 //! What serving needs of a store, wherever its nodes run.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -13,6 +14,8 @@ use crate::embedded::Nodes;
 
 /// An open store.
 pub struct Store {
+    /// Where its keys are.
+    pub home: PathBuf,
     /// Metadata.
     pub meta: Arc<dyn Meta>,
     /// Chunks.

@@ -280,7 +280,11 @@ impl Inner {
             }
         };
         match answer {
-            QueryAnswer::Answered(answered) => Ok(answered),
+            QueryAnswer::Answered(answered) => {
+                // Only a leader answers, so this one leads, or did a moment ago.
+                *self.leader.lock().unwrap_or_else(PoisonError::into_inner) = Some(node);
+                Ok(answered)
+            }
             QueryAnswer::NotLeader(hint) => {
                 self.hinted(node, hint);
                 Err(format!("node {node} does not lead"))

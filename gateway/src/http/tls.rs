@@ -1,13 +1,12 @@
 //! Certificates towards clients: loaded from files, replaced while serving when the files change.
 
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use fabric::Seams;
-use fabric::disks::{Disks, OpenMode};
+use fabric::disks::{Disks, read_small};
 use rustls::ServerConfig;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
@@ -78,17 +77,8 @@ pub async fn watch(seams: Seams, keys: Arc<Keys>) {
 }
 
 fn read(disks: &dyn Disks, path: &Path) -> Result<Vec<u8>, TlsError> {
-    let read = || -> io::Result<Vec<u8>> {
-        let file = disks.open(path, OpenMode::Existing)?;
-        let length = file.len()?;
-        if length > PEM_BYTES_MAX {
-            return Err(io::Error::other("it is too large"));
-        }
-        let mut bytes = vec![0; usize::try_from(length).map_err(io::Error::other)?];
-        file.read_at(0, &mut bytes)?;
-        Ok(bytes)
-    };
-    read().map_err(|error| TlsError(format!("{} cannot be read: {error}", path.display())))
+    read_small(disks, path, PEM_BYTES_MAX)
+        .map_err(|error| TlsError(format!("{} cannot be read: {error}", path.display())))
 }
 
 fn build(

@@ -23,8 +23,14 @@ impl Disks for SystemDisks {
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn File>> {
         let mut options = OpenOptions::new();
         options.read(true).write(true).mode(0o600).create_new(mode == OpenMode::New);
-        let file = options.open(path).map_err(|error| name(error, path))?;
-        Ok(Arc::new(SystemFile(file)))
+        let opened = options.open(path).or_else(|error| match (error.kind(), mode) {
+            // A certificate of somebody else's keeping may be for reading only.
+            (io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem, OpenMode::Existing) => {
+                OpenOptions::new().read(true).open(path)
+            }
+            _ => Err(error),
+        });
+        Ok(Arc::new(SystemFile(opened.map_err(|error| name(error, path))?)))
     }
 
     fn list(&self, directory: &Path) -> io::Result<Vec<String>> {
