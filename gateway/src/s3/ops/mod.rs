@@ -21,6 +21,8 @@ mod list_objects;
 mod list_objects_v2;
 mod list_parts;
 mod put_object;
+#[cfg(test)]
+mod tests;
 mod upload_part;
 mod upload_part_copy;
 
@@ -52,14 +54,3 @@ pub static OPS: &[&dyn Op] = &[
     &upload_part::UploadPart,
     &upload_part_copy::UploadPartCopy,
 ];
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::s3::route::Router;
-
-    #[test]
-    fn no_request_is_two_operations() {
-        assert_eq!(Router::new(OPS).conflicts(), []);
-    }
-}
