@@ -81,8 +81,12 @@ impl Cache {
         let mut segments = self.lock();
         let found = segments.get(id);
         drop(segments);
-        metrics::counter!(if found.is_some() { "cache_hits_total" } else { "cache_misses_total" })
-            .increment(1);
+        metrics::counter!(if found.is_some() {
+            "fluffy_cache_hits_total"
+        } else {
+            "fluffy_cache_misses_total"
+        })
+        .increment(1);
         found
     }
 
@@ -95,8 +99,8 @@ impl Cache {
         let evicted = segments.put(id, chunk.clone());
         let bytes = segments.probation.bytes + segments.protected.bytes;
         drop(segments);
-        metrics::counter!("cache_evictions_total").increment(evicted);
-        metrics::gauge!("cache_bytes").set(bytes as f64);
+        metrics::counter!("fluffy_cache_evictions_total").increment(evicted);
+        metrics::gauge!("fluffy_cache_bytes").set(bytes as f64);
     }
 
     /// Notes that a part of a chunk is read. True when the chunk was wanted before and not long ago: then reading

@@ -26,10 +26,14 @@ use tokio::sync::oneshot;
 
 use super::Data;
 use super::budget::Held;
-use super::writer::{ADMISSION_PATIENCE, Source, SourceError};
+use super::writer::{Source, SourceError};
 
 /// Chunks of one body that are fetched or wait to be sent.
 const READ_AHEAD_CHUNKS: usize = 4;
+/// Where the budget is short a body goes on in steps of this size, so that many slow readers still move.
+const SCARCE_STEP_BYTES: u32 = 128 << 10;
+/// How long a body waits for its share when the budget is short.
+const SCARCE_PATIENCE: Duration = Duration::from_secs(30);
 /// Pause before all replicas are asked once more.
 const SECOND_ROUND_PAUSE: Duration = Duration::from_millis(300);
 
@@ -92,15 +96,19 @@ impl BodyStream {
         }
     }
 
-    /// Starts fetches: the first waits for its share of the budget, those ahead only take what is free.
+    /// Starts fetches: the first waits for its share of the budget (a small one where the budget is short), those
+    /// ahead only take what is free.
     fn fetch_ahead(&mut self) -> Result<(), ReadError> {
         while self.ahead.len() < READ_AHEAD_CHUNKS {
-            let Some(step) = self.plan.peek()? else {
+            let Some(mut step) = self.plan.peek()? else {
                 return Ok(());
             };
             let held = self.data.reads.try_take(step.whole_bytes as usize);
-            if held.is_none() && !self.ahead.is_empty() {
-                return Ok(());
+            if held.is_none() {
+                if !self.ahead.is_empty() {
+                    return Ok(());
+                }
+                step.bytes = step.bytes.min(SCARCE_STEP_BYTES);
             }
             self.plan.advance(&step);
             self.ahead.push_back(Fetch::start(self.data.clone(), step, held));
@@ -258,12 +266,13 @@ impl Drop for Fetch {
 }
 
 impl Data {
+    /// Fetches a step. With a hold for the whole chunk more than the step may be read; without one, only its bytes.
     async fn fetch(&self, step: Step, held: Option<Held>) -> Result<Bytes, ReadError> {
-        let held = match held {
-            Some(held) => held,
+        let (held, room_for_all) = match held {
+            Some(held) => (held, true),
             None => {
-                let taking = self.reads.take(step.whole_bytes as usize, ADMISSION_PATIENCE);
-                taking.await.map_err(|_| ReadError::Overloaded)?
+                let taking = self.reads.take(step.bytes as usize, SCARCE_PATIENCE);
+                (taking.await.map_err(|_| ReadError::Overloaded)?, step.bytes == step.whole_bytes)
             }
         };
         let part = step.offset as usize..(step.offset + step.bytes) as usize;
@@ -271,7 +280,8 @@ impl Data {
             return Ok(held.attach(whole).slice(part));
         }
         let is_whole = step.bytes == step.whole_bytes;
-        if !is_whole && !self.cache.wanted_before(step.chunk, step.whole_bytes as usize) {
+        let read_all = || room_for_all && self.cache.wanted_before(step.chunk, step.whole_bytes as usize);
+        if !is_whole && !read_all() {
             let bytes = self.fetch_from_any(&step, step.offset, step.bytes).await?;
             return Ok(held.attach(bytes));
         }
@@ -352,7 +362,7 @@ impl Data {
                 },
                 () = tokio::time::sleep(hedge_delay), if 0 < next.len() => {
                     if let Some(node) = next.next() {
-                        metrics::counter!("read_hedges_total").increment(1);
+                        metrics::counter!("fluffy_read_hedges_total").increment(1);
                         hedge_delay = self.nodes.hedge_delay(node);
                         attempts.push(self.fetch_from(node, chunk, offset, bytes));
                     }

@@ -289,6 +289,19 @@ async fn rows_that_contradict_themselves_end_in_an_error() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_stalled_reader_leaves_room_for_others() {
+    let mut world = world(1);
+    let config = DataConfig { write_bytes_max: 16 * MIB, read_bytes_max: MIB + MIB / 4, cache_bytes_max: 0 };
+    world.data = Data::new(TestEnv::shared(), world.meta.clone(), world.chunks.clone(), config);
+    let body = body(CHUNK_BYTES * 3);
+    let extent = extent(&write(&world, &body).await.unwrap());
+    let mut stalled = world.data.read(whole(&extent), 0..extent.bytes, world.meta.begin_read());
+    let held = StreamExt::next(&mut stalled).await.unwrap().unwrap();
+    assert_eq!(held.len(), CHUNK_BYTES);
+    assert!(read(&world, whole(&extent), 0..extent.bytes).await.unwrap() == body);
+}
+
+#[tokio::test(start_paused = true)]
 async fn hot_chunks_are_read_from_nodes_once() {
     let mut world = world(1);
     let config =
