@@ -131,7 +131,7 @@ impl StorageDaemon {
             ..ChunkSettings::new(
                 settings.node,
                 settings.data.join(CHUNKS),
-                (settings.memory_bytes / 8).max(CHUNK_MEMORY_MIN),
+                (settings.memory_bytes / 4).max(CHUNK_MEMORY_MIN),
             )
         };
         let store = ChunkStore::open(&seams, chunk_settings)

@@ -105,9 +105,21 @@ impl Orphans {
         let lowest = self.next_marks.entry(session).or_insert(decided);
         *lowest = decided.min(*lowest);
         let before = self.marks.get(&session).copied().unwrap_or(0);
+        if !(before..decided).contains(&extent.number()) || self.condemned.contains_key(&extent) {
+            return false;
+        }
         // A long write is pinned by its session: it may be named still.
         let pinned = sessions.get(&session).is_some_and(|session| session.pinned.contains(&extent));
-        (before..decided).contains(&extent.number()) && !pinned && !self.condemned.contains_key(&extent)
+        if pinned {
+            self.look_again(extent);
+        }
+        !pinned
+    }
+
+    /// The next pass decides about this extent.
+    fn look_again(&mut self, extent: ExtentId) {
+        let mark = self.next_marks.entry(extent.session()).or_insert(u64::MAX);
+        *mark = extent.number().min(*mark);
     }
 
     /// Asks which of the extents are named and condemns the others.
@@ -136,8 +148,13 @@ impl Orphans {
             return Err(wrong_answer("named"));
         }
         for ((_, extent), named) in known.into_iter().zip(named) {
-            if !named && self.condemned.len() < CONDEMNED_MAX {
+            if named {
+                continue;
+            }
+            if self.condemned.len() < CONDEMNED_MAX {
                 self.condemned.insert(extent, answered.index);
+            } else {
+                self.look_again(extent);
             }
         }
         Ok(())
@@ -222,6 +239,13 @@ mod tests {
             world.chunks.get_now(NodeId(1), named.id.chunk(0))
                 && world.chunks.get_now(NodeId(1), open.id.chunk(0))
         );
+        // The mark passes the open write, which is pinned as it takes long: it may still be named.
+        world.meta.pin(&open);
+        world.meta.set_session(Some((20, 1000)));
+        for _ in 0..6 {
+            job.step(&cx).await.unwrap();
+        }
+        assert_eq!(world.chunks.count(NodeId(1)), 6);
         // The session ends: its open write never becomes an object.
         world.meta.set_session(None);
         for _ in 0..6 {

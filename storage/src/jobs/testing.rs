@@ -83,6 +83,7 @@ struct MetaState {
     named: BTreeSet<ExtentId>,
     /// Oldest write and oldest read of the one session, while it lives.
     session: Option<(u64, u64)>,
+    pinned: Vec<ExtentId>,
 }
 
 pub(super) struct FakeMeta {
@@ -109,6 +110,10 @@ impl FakeMeta {
 
     pub(super) fn name(&self, extent: &Extent) {
         self.state.lock().unwrap().named.insert(extent.id);
+    }
+
+    pub(super) fn pin(&self, extent: &Extent) {
+        self.state.lock().unwrap().pinned.push(extent.id);
     }
 
     pub(super) fn set_session(&self, marks: Option<(u64, u64)>) {
@@ -166,7 +171,7 @@ impl Meta for FakeMeta {
                             lowest_open: 0,
                             oldest_write: *oldest_write,
                             oldest_read: *oldest_read,
-                            pinned: Vec::new(),
+                            pinned: state.pinned.clone(),
                             nonce: 0,
                         };
                         (SESSION, session)
