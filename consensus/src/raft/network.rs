@@ -19,8 +19,8 @@ use openraft::OptionalSend;
 use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
 use openraft::network::{RPCOption, RaftNetworkFactory, RaftNetworkV2};
 use openraft::raft::{
-    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendResult, TransferLeaderRequest,
-    TransferLeaderResponse, VoteRequest, VoteResponse,
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendError, StreamAppendResult,
+    TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -173,7 +173,18 @@ impl RaftNetworkV2<Types> for PeerLink {
         });
         // Polls the input only while fewer are on their way; answers come out in order. Raft reads up to the
         // first that is not a success, and drops the rest.
-        let answers: BoxStream<'s, _> = Box::pin(calls.buffered(APPENDS_IN_FLIGHT));
+        let mut acknowledged: Option<LogId> = None;
+        let answers = calls.buffered(APPENDS_IN_FLIGHT).map(move |answer| {
+            match &answer {
+                Ok(Ok(matching)) => acknowledged = acknowledged.max(*matching),
+                Ok(Err(StreamAppendError::Conflict(previous))) if acknowledged >= Some(*previous) => {
+                    return Err(overtaken());
+                }
+                Ok(Err(_)) | Err(_) => {}
+            }
+            answer
+        });
+        let answers: BoxStream<'s, _> = Box::pin(answers);
         Box::pin(async move { Ok(answers) })
     }
 
@@ -210,6 +221,12 @@ impl RaftNetworkV2<Types> for PeerLink {
         let body = Bytes::from(codec::encode(FORMAT, &request));
         self.call(method::TRANSFER, Class::Control, &self.head(0, 0), body, option.hard_ttl()).await
     }
+}
+
+/// An append arrived before the one it follows, and that one was taken then: no conflict of logs. Reported as
+/// one it would look as if the peer had lost what it acknowledged.
+fn overtaken() -> RPCError<Types> {
+    RPCError::Network(NetworkError::from_string("an append overtook the one before it"))
 }
 
 fn outcome(

@@ -1,6 +1,6 @@
 //! What peers ask of this node's Raft: appends in order, votes, snapshots, leadership.
 
-use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
 use std::sync::Mutex as StdMutex;
 use std::sync::PoisonError;
 use std::time::Duration;
@@ -9,6 +9,7 @@ use bytes::Bytes;
 use fabric::codec::{self, crc32c};
 use fabric::ids::RaftId;
 use fabric::rpc::{Message, Peer, decode_head};
+use lru::LruCache;
 use openraft::raft::{AppendEntriesRequest, TransferLeaderRequest, VoteRequest};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -23,15 +24,21 @@ use super::wire::{PageHead, RaftHead, SnapshotEnd, method};
 /// An append that came early waits so long for the one before it; Raft sorts out the rest.
 const ORDER_WAIT: Duration = Duration::from_millis(50);
 /// Streams of appends remembered; a peer has a few.
-const STREAMS_MAX: usize = 64;
+const STREAMS_MAX: NonZeroUsize = NonZeroUsize::new(64).expect("64 is not 0");
 
 /// State of the server side.
-#[derive(Default)]
 pub(super) struct Peers {
-    /// Next place in each stream.
-    streams: StdMutex<BTreeMap<u64, u64>>,
+    /// Next place in each stream that was active last.
+    streams: StdMutex<LruCache<u64, u64>>,
     moved: Notify,
     incoming: Mutex<Option<Incoming>>,
+}
+
+impl Default for Peers {
+    fn default() -> Peers {
+        let streams = StdMutex::new(LruCache::new(STREAMS_MAX));
+        Peers { streams, moved: Notify::new(), incoming: Mutex::new(None) }
+    }
 }
 
 /// A snapshot that is being received.
@@ -120,10 +127,7 @@ impl Peers {
             return;
         }
         let mut streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
-        if streams.len() >= STREAMS_MAX && !streams.contains_key(&head.stream) {
-            streams.clear(); // Order is a courtesy; Raft does not need it.
-        }
-        let next = streams.entry(head.stream).or_insert(0);
+        let next = streams.get_or_insert_mut(head.stream, || 0);
         *next = (*next).max(head.order + 1);
         drop(streams);
         self.moved.notify_waiters();
