@@ -340,8 +340,7 @@ impl Cluster {
             writeln!(table, "{id} 127.0.0.1:{}", free_port()?)?;
         }
         drop(table);
-        let config = format!("iptable: iptable.txt\nsecrets: secrets\n{settings}");
-        fs::write(self.config(), config)?;
+        fs::write(self.config(), format!("addresses: iptable.txt\n{settings}"))?;
         run(&binary("fluffy-storage")?, home, &["init", "--config", "config.yaml"])?;
         for id in 1..=nodes {
             let admin = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()?));

@@ -3,7 +3,8 @@
 //! Both bring no HTTP client here: one on hyper, below, serves them, so that no second TLS stack is built.
 //! The gateway's binary must be built in the same profile; `cargo verify` does that first.
 
-#![allow(clippy::unwrap_used)]
+// A test of real processes: it works with real sockets.
+#![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 
 use std::error::Error;
 

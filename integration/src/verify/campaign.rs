@@ -272,13 +272,13 @@ async fn all_there(store: &Cluster, histories: &[History]) -> Result<(), String>
 pub(super) fn config(tally: &mut Tally) -> Result<()> {
     let home = scratch("config-")?;
     let directory = home.path();
-    std::fs::write(directory.join("unknown.yaml"), "iptable: iptable.txt\nno_such_key: 1\n")?;
-    std::fs::write(directory.join("broken.yaml"), "iptable: [\n")?;
-    std::fs::write(directory.join("bad-address.yaml"), "iptable: bad-address.txt\n")?;
+    std::fs::write(directory.join("unknown.yaml"), "addresses: iptable.txt\nno_such_key: 1\n")?;
+    std::fs::write(directory.join("broken.yaml"), "addresses: [\n")?;
+    std::fs::write(directory.join("bad-address.yaml"), "addresses: bad-address.txt\n")?;
     std::fs::write(directory.join("bad-address.txt"), "1 not-an-address\n")?;
-    std::fs::write(directory.join("twice.yaml"), "iptable: twice.txt\n")?;
+    std::fs::write(directory.join("twice.yaml"), "addresses: twice.txt\n")?;
     std::fs::write(directory.join("twice.txt"), "1 127.0.0.1:7001\n1 127.0.0.1:7002\n")?;
-    std::fs::write(directory.join("absent.yaml"), "iptable: absent.txt\n")?;
+    std::fs::write(directory.join("absent.yaml"), "addresses: absent.txt\n")?;
     std::fs::write(directory.join("file"), "not a directory")?;
     let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
     let taken = listener.local_addr()?.to_string();

@@ -14,6 +14,8 @@ const PUT_BYTES: u64 = 5 << 30;
 /// Parts of the multipart upload, and bytes of each.
 const PARTS: u64 = 80;
 const PART_BYTES: u64 = 64 << 20;
+/// Configuration of processes with little memory.
+const SMALL: &str = "storage:\n  memory_limit: 512MiB\ngateway:\n  memory_limit: 512MiB\n";
 /// Starts that are measured; the median counts.
 const STARTS: usize = 5;
 
@@ -49,7 +51,7 @@ async fn embedded_large(tally: &mut Tally) -> Result<()> {
 }
 
 async fn cluster_large(tally: &mut Tally) -> Result<()> {
-    let store = Cluster::start(3, 1, "memory_limit: 512MiB\n").await?;
+    let store = Cluster::start(3, 1, SMALL).await?;
     large(&Client::new(&store, 0), tally, "cluster").await?;
     for daemon in store.nodes.iter().chain(store.gateways.iter().map(|gateway| &gateway.daemon)) {
         footprint(daemon, tally);
