@@ -48,7 +48,8 @@ pub(super) fn cluster(tally: &mut Tally) -> Result<()> {
 
 pub(super) fn bad_input(tally: &mut Tally) -> Result<()> {
     block_on(async {
-        let (table, slow) = (Embedded::start(&["--memory"]).await?, Embedded::start(&["--memory"]).await?);
+        let table = Embedded::start(&["--data", "fluffy-data"]).await?;
+        let slow = Embedded::start(&["--memory"]).await?;
         table.add_other_user()?;
         let before = (table.gateway.daemon.resident(), table.gateway.daemon.descriptors());
         let mut outcomes = Vec::new();
