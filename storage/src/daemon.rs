@@ -35,6 +35,8 @@ use crate::wire;
 const CHUNKS: &str = "chunks";
 /// Between two tries to register the node.
 const REGISTER_PAUSE: Duration = Duration::from_millis(200);
+/// The jobs' session says goodbye within this, or not at all.
+const GOODBYE_DEADLINE: Duration = Duration::from_secs(1);
 /// The least that chunks get of the memory.
 const CHUNK_MEMORY_MIN: u64 = 32 * MIB;
 
@@ -241,7 +243,8 @@ impl StorageDaemon {
         if let Some(runner) = self.runner.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take() {
             runner.stop();
         }
-        self.meta.close().await;
+        // Where no voter leads any more, the session falls silent and ends that way.
+        let _ = tokio::time::timeout(GOODBYE_DEADLINE, self.meta.close()).await;
         if let Some(meta_node) = &self.meta_node {
             meta_node.shutdown().await;
         }
