@@ -309,7 +309,8 @@ fn log(
     let (id, op, method) = (&*trace.id, trace.op, head.method.as_str());
     let requester = trace.requester.as_ref().map_or("", UserName::as_str);
     match error {
-        Some(error) if error.code().status().is_server_error() => {
+        // What we do not have (501) is the client's news; that we fail or refuse for want of room is ours.
+        Some(error) if error.code().status().is_server_error() && error.code() != Code::NotImplemented => {
             let cause = error.cause().map(ToString::to_string).unwrap_or_default();
             tracing::warn!(request_id = id, %source, op, method, path = ?path, requester, status, code, cause, "request");
         }
