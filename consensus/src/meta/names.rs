@@ -104,8 +104,8 @@ impl BucketName {
         if !alphanumeric(bytes[0]) || !alphanumeric(bytes[bytes.len() - 1]) {
             return wrong("it begins and ends with a letter or digit");
         }
-        if text.contains("..") {
-            return wrong("two dots must not be adjacent");
+        if ["..", ".-", "-."].iter().any(|pair| text.contains(pair)) {
+            return wrong("next to a dot stand letters or digits");
         }
         if text.split('.').count() == 4 && text.split('.').all(|part| part.parse::<u8>().is_ok()) {
             return wrong("it must not look like an IP address");

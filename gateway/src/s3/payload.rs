@@ -77,8 +77,8 @@ enum Expected {
 enum State {
     Open,
     Complete(Digests),
-    /// An error was returned; the body cannot be completed any more.
-    Broken,
+    /// An error of this code was returned; the body cannot be completed any more.
+    Broken(Code),
 }
 
 impl Payload {
@@ -147,12 +147,12 @@ impl Payload {
         match self.state {
             State::Open => {}
             State::Complete(_) => return Ok(None),
-            State::Broken => return Err(Code::IncompleteBody.into()),
+            State::Broken(code) => return Err(code.into()),
         }
         // A dropped or failed call leaves a body that can never count as complete.
         let outcome = self.advance().await;
-        if outcome.is_err() {
-            self.state = State::Broken;
+        if let Err(error) = &outcome {
+            self.state = State::Broken(error.code());
         }
         outcome
     }
@@ -161,7 +161,7 @@ impl Payload {
     pub fn digests(&self) -> Option<&Digests> {
         match &self.state {
             State::Complete(digests) => Some(digests),
-            State::Open | State::Broken => None,
+            State::Open | State::Broken(_) => None,
         }
     }
 

@@ -340,6 +340,7 @@ async fn a_body_that_stalls_times_out() {
             .unwrap();
     assert_eq!(payload.next().await.unwrap(), Some(Bytes::from("a")));
     assert_eq!(payload.next().await.unwrap_err().code(), Code::RequestTimeout);
+    assert_eq!(payload.next().await.unwrap_err().code(), Code::RequestTimeout, "the reason stays");
 }
 
 /// One byte a second is too slow, however steady.

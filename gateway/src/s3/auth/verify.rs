@@ -145,11 +145,7 @@ fn parse_claim(request: &Unverified<'_>) -> S3Result<Claim> {
 fn refuse_repeated(headers: &HeaderMap) -> S3Result<()> {
     for name in headers.keys() {
         let text = name.as_str();
-        // Its repetition has a code of its own, see the payload.
-        let single = SINGLE.contains(&text)
-            || text.starts_with("x-amz-")
-                && !text.starts_with("x-amz-meta-")
-                && text != "x-amz-decoded-content-length";
+        let single = SINGLE.contains(&text) || text.starts_with("x-amz-") && !text.starts_with("x-amz-meta-");
         if single && 1 < headers.get_all(name).iter().count() {
             return Err(Code::InvalidRequest.says(format!("The header {text} is given more than once.")));
         }
