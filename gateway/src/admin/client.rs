@@ -61,7 +61,12 @@ impl AdminClient {
         document: Option<&Value>,
     ) -> Result<Value, CallError> {
         let broke = |error: &dyn std::fmt::Display| {
-            CallError(format!("the call to {} broke off: {error}", self.address))
+            let hint = if self.authority.is_none() {
+                "; if it speaks TLS, --admin-ca names whom to trust"
+            } else {
+                ""
+            };
+            CallError(format!("the call to {} broke off: {error}{hint}", self.address))
         };
         let stream = self.connect().await?;
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))

@@ -151,13 +151,13 @@ impl Admin {
         shown.is_some_and(|shown| shown.ct_eq(self.token.expose().as_bytes()).into())
     }
 
-    /// Ready is: there is a user, and the metadata answers a linearizable question.
+    /// Ready is: there is a user, and a linearizable answer says where chunks belong.
     async fn is_ready(&self) -> bool {
         if !self.founded.load(Ordering::Acquire) {
             return false;
         }
         let asked = timeout(READY_DEADLINE, self.meta.query(Query::Layout(None))).await;
-        matches!(asked, Ok(Ok(answered)) if answered.answer.is_ok())
+        matches!(asked, Ok(Ok(answered)) if matches!(answered.answer, Ok(Answer::Layout(Some(_)))))
     }
 
     fn render_metrics(&self) -> String {
