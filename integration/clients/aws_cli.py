@@ -73,6 +73,8 @@ def copy_and_move_on_the_server():
 
 @check
 def presign():
+    # By itself this client presigns for us-east-1 with signature version 2, which AWS takes for old buckets only.
+    run("aws", "configure", "set", "default.s3.signature_version", "s3v4")
     url = s3("presign", f"s3://{BUCKET}/hello.txt").strip()
     import urllib.request
 

@@ -74,7 +74,7 @@ async fn if_match_replaces_what_it_names(cx: &Cx<'_>) -> Outcome {
 async fn race(cx: &Cx<'_>, bucket: &str, condition: (&str, &str), length: usize) -> Outcome {
     let writers = (0..32).map(|index| {
         let client = cx.gateway(index);
-        let body = format!("{index:0length$}");
+        let body = format!("{index:02}").repeat(length / 2);
         let put = Request::object("PUT", bucket, "k").header(condition.0, condition.1).body(body.clone());
         async move { (body, client.send(put).await) }
     });
