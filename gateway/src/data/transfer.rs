@@ -132,6 +132,10 @@ impl<'a> Transfer<'a> {
             }
             self.send(pieces, held);
         }
+        if self.data.env.armed("commit_before_chunks") {
+            self.pending.clear(); // Planted: a commit that waits for no chunk.
+            return Ok(self.finished());
+        }
         self.settle().await?;
         if self.complete() < self.required {
             self.feed().await?;

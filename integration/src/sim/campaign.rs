@@ -82,8 +82,11 @@ impl Campaign {
     pub fn planted(&mut self, bug: &str, from: u64, seeds: u64) {
         for (name, what) in PLANTED.iter().filter(|(name, _)| bug == "all" || bug == *name) {
             let caught = (from..from + seeds).find_map(|seed| {
-                let report = run_contained(&Plan::from_seed(seed).with_planted(name));
-                report.violation.map(|violation| (seed, violation))
+                let plan = Plan::hunting(seed, name);
+                let report = run_contained(&plan.clone().with_planted(name));
+                let violation = report.violation?;
+                // The bug is to blame only if the same plan is clean without it.
+                run_contained(&plan).violation.is_none().then_some((seed, violation))
             });
             match &caught {
                 Some((seed, violation)) => {

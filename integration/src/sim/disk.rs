@@ -204,11 +204,11 @@ impl SimDisks {
         state.directories.clear();
     }
 
-    /// Flips one bit of a file whose name ends in `suffix`; returns where, if there was one with bytes.
-    pub fn rot(&self, suffix: &str) -> Option<(PathBuf, u64)> {
+    /// Flips one bit of a file whose path contains `part`; returns where, if there was one with bytes.
+    pub fn rot(&self, part: &str) -> Option<(PathBuf, u64)> {
         let state = self.lock_state();
         let files: Vec<_> =
-            state.names.iter().filter(|(path, _)| path.to_string_lossy().ends_with(suffix)).collect();
+            state.names.iter().filter(|(path, _)| path.to_string_lossy().contains(part)).collect();
         if files.is_empty() {
             return None;
         }

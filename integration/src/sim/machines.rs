@@ -1,13 +1,124 @@
 //! The processes of the simulated machines: the daemons of production over the simulated seams.
 
-use std::rc::Rc;
+use std::error::Error;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
+use consensus::client::MetaClient;
+use consensus::meta::audit::audit;
+use consensus::meta::model::SessionKind;
+use consensus::meta::names::AccessKeyId;
 use fabric::Seams;
+use fabric::cluster::{IpTable, Place};
+use fabric::ids::{ClusterId, NodeId};
+use fabric::limits::MIB;
+use fabric::rpc::{Identity, Peer, RpcClient};
+use gateway::admin::users::ensure_root;
+use gateway::daemon::{Gateway, GatewayParts};
+use gateway::queue::Budget;
+use gateway::secrets::{ClusterKey, Secret};
+use storage::client::ChunkClient;
+use storage::daemon::{StorageDaemon, StorageSettings};
+use tokio::sync::watch;
 
 use super::plan::{Machine, Plan};
+use super::workload::{S3_PORT, Shared, root_credentials};
 
-/// Runs the process of a machine until the machine dies or the process ends itself.
-pub async fn run(seams: Seams, plan: Rc<Plan>, machine: Machine) -> Result<(), Box<dyn std::error::Error>> {
-    let _ = (seams, plan, machine);
+const CLUSTER: ClusterId = ClusterId(0x51D);
+const NODE_PORT: u16 = 7000;
+const ADMIN_PORT: u16 = 9001;
+const MEMORY_BYTES: u64 = 256 * MIB;
+/// Between two looks at whether an audit is wanted.
+const AUDIT_PAUSE: Duration = Duration::from_millis(100);
+/// Between two tries to make the first user.
+const ROOT_PAUSE: Duration = Duration::from_millis(200);
+
+/// Why a simulated process ended.
+type Failure = Box<dyn Error>;
+
+/// Runs the process of a machine until the machine dies or the process ends itself; then the machine waits for
+/// the world to start it again.
+pub async fn run(seams: Seams, shared: Arc<Shared>, machine: Machine) -> Result<(), Failure> {
+    let plan = shared.plan();
+    let ended = match machine {
+        Machine::Node(number) => node(&seams, &shared, number).await,
+        Machine::Gateway(_) => gateway(&seams, plan).await,
+    };
+    if let Err(error) = ended {
+        seams.env.fail_stop(&error.to_string());
+    }
     std::future::pending().await
+}
+
+async fn node(seams: &Seams, shared: &Shared, number: u16) -> Result<(), Failure> {
+    let plan = shared.plan();
+    let settings = StorageSettings {
+        cluster: CLUSTER,
+        node: NodeId(number),
+        data: "/data".into(),
+        listen: format!("0.0.0.0:{NODE_PORT}"),
+        zone: String::new(),
+        voters: nodes(plan).take(3).collect(),
+        nodes: nodes(plan).collect(),
+        book: addresses(plan),
+        tls: None,
+        memory_bytes: MEMORY_BYTES,
+        reserve_bytes: MIB,
+        faults: None,
+    };
+    let daemon = StorageDaemon::start(seams.clone(), settings).await?;
+    daemon.wait_ready().await.map_err(|error| error.to_string())?;
+    // The process lives until the machine dies; meanwhile it shows its rows to who audits.
+    loop {
+        tokio::time::sleep(AUDIT_PAUSE).await;
+        if shared.wants_audit_of(number)
+            && let Some(view) = daemon.meta_node().and_then(|meta_node| meta_node.view())
+        {
+            shared.audited(number, audit(&*view).map_err(|fault| format!("{fault:?}"))?);
+        }
+    }
+}
+
+async fn gateway(seams: &Seams, plan: &Plan) -> Result<(), Failure> {
+    let identity = Identity { cluster: CLUSTER, me: Peer::Gateway, tls: None };
+    let rpc = RpcClient::new(seams.clone(), identity, addresses(plan));
+    let voters = nodes(plan).take(3).collect();
+    let meta = Arc::new(MetaClient::new(seams.env.clone(), rpc.clone(), voters, SessionKind::Gateway, None));
+    // The same on all machines, as if read from the secrets directory.
+    let cluster_key = ClusterKey::from_hex(&"5a".repeat(32))?;
+    let root = root_credentials();
+    let (id, secret) = (AccessKeyId::try_from(root.access_key)?, Secret::chosen(&root.secret_key)?);
+    while let Err(error) = ensure_root(&*meta, &*seams.env, &cluster_key, &id, &secret).await {
+        tracing::debug!(%error, "the first user is not made yet");
+        tokio::time::sleep(ROOT_PAUSE).await;
+    }
+    let parts = GatewayParts {
+        seams: seams.clone(),
+        meta,
+        chunks: Arc::new(ChunkClient::new(rpc)),
+        cluster_key,
+        admin_token: Secret::draw(&*seams.env),
+        region: "us-east-1".to_string(),
+        domains: Vec::new(),
+        budget: Budget::split(MEMORY_BYTES, 0),
+        tls: None,
+        metrics: None,
+        report: Arc::new(|| serde_json::Value::Null),
+        founded: Arc::new(AtomicBool::new(true)),
+    };
+    let s3 = seams.net.listen(&format!("0.0.0.0:{S3_PORT}")).await?;
+    let admin = seams.net.listen(&format!("0.0.0.0:{ADMIN_PORT}")).await?;
+    let stop = watch::Sender::new(false);
+    Gateway::new(parts).serve(s3, admin, stop.subscribe()).await;
+    Ok(())
+}
+
+fn nodes(plan: &Plan) -> impl Iterator<Item = NodeId> + use<> {
+    (1..=plan.nodes).map(NodeId)
+}
+
+fn addresses(plan: &Plan) -> Arc<IpTable> {
+    let place = |id: NodeId| (id, Place { address: format!("node-{id}:{NODE_PORT}"), zone: None });
+    Arc::new(IpTable::new(nodes(plan).map(place)))
 }

@@ -69,6 +69,8 @@ pub enum Fault {
     Blackout { down_ms: u64 },
     /// Neither hears the other.
     Partition { one: Machine, other: Machine, for_ms: u64 },
+    /// The node hears no other node, nor they it; gateways reach all.
+    Isolate { node: u16, for_ms: u64 },
     /// Frames from one to the other are lost.
     OneWay { from: Machine, to: Machine, for_ms: u64 },
     /// Everything on the machine's disk takes this long.
@@ -77,6 +79,8 @@ pub enum Fault {
     ReadErrors { node: u16, percent: u64, for_ms: u64 },
     /// Syncs fail now and then.
     SyncErrors { node: u16, percent: u64, for_ms: u64 },
+    /// One bit of a chunk volume flips.
+    Rot { node: u16 },
     /// The wall clock jumps.
     Clock { machine: Machine, offset_ms: i64, for_ms: u64 },
 }
@@ -86,8 +90,8 @@ pub const PLANTED: &[(&str, &str)] = &[
     ("ack_before_sync", "the log acknowledges a batch before it is synced"),
     ("chunk_ack_before_sync", "a chunk volume acknowledges before its commit"),
     ("commit_before_chunks", "the metadata command is proposed before the chunks are durable"),
-    ("condition_outside_apply", "conditions are not decided inside apply"),
-    ("retry_applied_twice", "a repeated command is applied again"),
+    ("skip_condition", "conditions are not decided inside apply"),
+    ("skip_reply_cache", "a repeated command is applied again"),
     ("chunk_skip_crc", "chunk reads do not check the bytes"),
     ("stale_read", "reads skip the round that makes them linearizable"),
 ];
@@ -100,9 +104,11 @@ enum Kind {
     PowerCut,
     Blackout,
     Partition,
+    Isolate,
     OneWay,
     SlowDisk,
     ReadErrors,
+    Rot,
     Clock,
 }
 
@@ -112,9 +118,11 @@ const KINDS: &[Kind] = &[
     Kind::PowerCut,
     Kind::Blackout,
     Kind::Partition,
+    Kind::Isolate,
     Kind::OneWay,
     Kind::SlowDisk,
     Kind::ReadErrors,
+    Kind::Rot,
     Kind::Clock,
 ];
 
@@ -147,6 +155,39 @@ impl Plan {
         Plan { faults: Vec::new(), ..Plan::from_seed(seed) }
     }
 
+    /// The same with faults of the kinds that bring a bug to light, and many of them. The product keeps its
+    /// promises under these plans, too.
+    pub fn hunting(seed: u64, bug: &str) -> Plan {
+        let random = SimRandom::new(seed, "hunt");
+        let mut plan = Plan::calm(seed);
+        (plan.operations, plan.clients, plan.keys) = (60, 6, 4);
+        let kinds: &[Kind] = match bug {
+            "ack_before_sync" | "chunk_ack_before_sync" => {
+                plan.slow_all_disks();
+                &[Kind::Blackout]
+            }
+            "chunk_skip_crc" => &[Kind::Rot],
+            "skip_reply_cache" => &[Kind::OneWay, Kind::Isolate, Kind::KillNode],
+            "stale_read" => &[Kind::Isolate],
+            _ => &[Kind::KillNode],
+        };
+        let mut at_ms = 200;
+        for _ in 0..12 {
+            let fault = plan.draw(&random, *random.pick(kinds));
+            plan.faults.push(Timed { at_ms, fault });
+            at_ms += random.between(200, 1_500);
+        }
+        plan
+    }
+
+    /// Between an acknowledgement that comes too early and its sync there is time for a power cut.
+    fn slow_all_disks(&mut self) {
+        for node in 1..=self.nodes {
+            let fault = Fault::SlowDisk { node, latency_us: 60_000, for_ms: 60_000 };
+            self.faults.push(Timed { at_ms: 100, fault });
+        }
+    }
+
     /// The same with a bug planted.
     pub fn with_planted(mut self, bug: &'static str) -> Plan {
         self.planted.insert(bug);
@@ -167,12 +208,14 @@ impl Plan {
                 let (one, other) = self.two_machines(random);
                 Fault::Partition { one, other, for_ms }
             }
+            Kind::Isolate => Fault::Isolate { node, for_ms },
             Kind::OneWay => {
                 let (from, to) = self.two_machines(random);
                 Fault::OneWay { from, to, for_ms }
             }
             Kind::SlowDisk => Fault::SlowDisk { node, latency_us: random.between(5_000, 200_000), for_ms },
             Kind::ReadErrors => Fault::ReadErrors { node, percent: random.between(1, 10), for_ms },
+            Kind::Rot => Fault::Rot { node },
             Kind::Clock => {
                 let hours = random.between(1, 48) as i64;
                 let offset_ms = if random.chance(50) { hours * 3_600_000 } else { -hours * 3_600_000 };

@@ -1,6 +1,6 @@
 //! What clients do: signed HTTP to the real gateways, on a few hot keys, every answer shown to the oracle.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -84,6 +84,8 @@ struct State {
     clients_done: usize,
     set_up: bool,
     violation: Option<String>,
+    /// Nodes whose rows are still to be audited.
+    audits_wanted: BTreeSet<u16>,
     /// ETag (with quotes) of each acknowledged write.
     etags: BTreeMap<u64, String>,
 }
@@ -100,6 +102,7 @@ impl Shared {
             clients_done: 0,
             set_up: false,
             violation: None,
+            audits_wanted: BTreeSet::new(),
             etags: BTreeMap::new(),
         };
         Arc::new(Shared { plan: plan.clone(), state: Mutex::new(state) })
@@ -113,6 +116,24 @@ impl Shared {
     /// Adds a line to the trace.
     pub fn note_at(&self, elapsed: Duration, line: &str) {
         self.state().trace.push(format!("{elapsed:?} {line}"));
+    }
+
+    /// What is being simulated.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// Whether the rows of this node are to be audited now.
+    pub fn wants_audit_of(&self, node: u16) -> bool {
+        self.state().audits_wanted.contains(&node)
+    }
+
+    /// What an audit found; nothing is good.
+    pub fn audited(&self, node: u16, findings: Vec<String>) {
+        self.state().audits_wanted.remove(&node);
+        if !findings.is_empty() {
+            self.violate(format!("the rows of node {node} disagree: {}", findings.join("; ")));
+        }
     }
 
     /// Keeps the first violation.
@@ -210,6 +231,15 @@ pub async fn audit(shared: Arc<Shared>) -> Ended {
             }
         }
         worker.list(gateway).await;
+    }
+    shared.state().audits_wanted = (1..=shared.plan.nodes.min(3)).collect();
+    let audits = async {
+        while !shared.state().audits_wanted.is_empty() {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    if tokio::time::timeout(CONVERGENCE, audits).await.is_err() {
+        shared.violate("not live: a voter does not take part after the faults".to_string());
     }
     shared.state().clients_done += 1;
     Ok(())

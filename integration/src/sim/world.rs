@@ -1,7 +1,6 @@
 //! The world of one plan: machines, their disks and links, time, and the faults that come over them.
 
 use std::collections::BTreeMap;
-use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +17,8 @@ use super::workload::{self, Shared};
 const DISK_BYTES: u64 = 8 << 30;
 /// A simulation that has not ended after this (simulated) time is stuck.
 const TIME_LIMIT: Duration = Duration::from_secs(300);
+/// What the paths of chunk volumes contain.
+const CHUNK_VOLUME: &str = "chunks/volume-";
 /// How long a process that stopped itself stays down.
 const RESTART_MS: u64 = 500;
 
@@ -78,6 +79,7 @@ impl<'a> World<'a> {
             .max_message_latency(Duration::from_millis(2))
             .tcp_capacity(4096)
             .build();
+        let shared = Shared::new(plan);
         let mut parts = BTreeMap::new();
         for machine in plan.machines() {
             let random = |what: &str| Arc::new(SimRandom::new(plan.seed, &format!("{machine} {what}")));
@@ -85,11 +87,11 @@ impl<'a> World<'a> {
             let disks = SimDisks::new(random("disk"), DISK_BYTES);
             let made = Parts { env: Arc::new(env), disks: Arc::new(disks) };
             let seams = Seams { env: made.env.clone(), net: Arc::new(SimNet), disks: made.disks.clone() };
-            let plan = Rc::new(plan.clone());
-            sim.host(machine.to_string(), move || machines::run(seams.clone(), plan.clone(), machine));
+            let shared = shared.clone();
+            sim.host(machine.to_string(), move || machines::run(seams.clone(), shared.clone(), machine));
             parts.insert(machine, made);
         }
-        World { plan: plan.clone(), sim, parts, shared: Shared::new(plan), agenda: Vec::new() }
+        World { plan: plan.clone(), sim, parts, shared, agenda: Vec::new() }
     }
 
     /// Serve; then work under faults; then heal, converge and audit.
@@ -195,6 +197,12 @@ impl<'a> World<'a> {
                 self.sim.partition(one.to_string(), other.to_string());
                 self.later(now_ms + for_ms, Action::Undo(fault));
             }
+            Fault::Isolate { node, for_ms } => {
+                for other in self.others(node) {
+                    self.sim.partition(Machine::Node(node).to_string(), other.to_string());
+                }
+                self.later(now_ms + for_ms, Action::Undo(fault));
+            }
             Fault::OneWay { from, to, for_ms } => {
                 self.sim.partition_oneway(from.to_string(), to.to_string());
                 self.later(now_ms + for_ms, Action::Undo(fault));
@@ -208,6 +216,10 @@ impl<'a> World<'a> {
                     .disks
                     .set_faults(DiskFaults { read_error_percent: percent, ..DiskFaults::default() });
                 self.later(now_ms + for_ms, Action::Undo(fault));
+            }
+            Fault::Rot { node } => {
+                let place = self.node(node).disks.rot(CHUNK_VOLUME);
+                self.note(&format!("rot at {place:?}"));
             }
             Fault::SyncErrors { node, percent, for_ms } => {
                 self.node(node)
@@ -225,13 +237,18 @@ impl<'a> World<'a> {
     fn undo(&mut self, fault: Fault) {
         match fault {
             Fault::Partition { one, other, .. } => self.sim.repair(one.to_string(), other.to_string()),
+            Fault::Isolate { node, .. } => {
+                for other in self.others(node) {
+                    self.sim.repair(Machine::Node(node).to_string(), other.to_string());
+                }
+            }
             Fault::OneWay { from, to, .. } => self.sim.repair_oneway(from.to_string(), to.to_string()),
             Fault::SlowDisk { node, .. } => self.node(node).env.set_disk_latency_us(200),
             Fault::ReadErrors { node, .. } | Fault::SyncErrors { node, .. } => {
                 self.node(node).disks.set_faults(DiskFaults::default());
             }
             Fault::Clock { machine, .. } => self.parts[&machine].env.set_wall_offset_ms(0),
-            Fault::Kill { .. } | Fault::PowerCut { .. } | Fault::Blackout { .. } => {}
+            Fault::Kill { .. } | Fault::PowerCut { .. } | Fault::Blackout { .. } | Fault::Rot { .. } => {}
         }
     }
 
@@ -269,6 +286,11 @@ impl<'a> World<'a> {
     /// Adds a line to the trace; clients do it by themselves.
     fn note(&self, line: &str) {
         self.shared.note_at(self.sim.elapsed(), line);
+    }
+
+    /// The nodes but this one.
+    fn others(&self, node: u16) -> impl Iterator<Item = Machine> + use<> {
+        (1..=self.plan.nodes).filter(move |other| *other != node).map(Machine::Node)
     }
 
     fn node(&self, number: u16) -> &Parts {
