@@ -5,10 +5,14 @@
 
 use std::fmt;
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 
-use fabric::disks::{File, LengthFile};
+use fabric::disks::{Disks, File, LengthFile, OpenMode, Steps};
 use redb::{Database, DatabaseError, StorageBackend};
+
+/// Cache while an empty database is made.
+const NEW_CACHE_BYTES: usize = 1 << 20;
 
 /// redb's backend over a file.
 pub struct RedbFile {
@@ -50,6 +54,33 @@ impl StorageBackend for RedbFile {
     }
 }
 
+/// Opens the file of the database at `path`, or makes one there with an empty database in it. It is made beside
+/// and renamed when it is whole: redb does not open a file whose making a crash cut short.
+pub fn database_file(disks: &dyn Disks, path: &Path, steps: Steps) -> Result<Arc<LengthFile>, DatabaseError> {
+    let directory = path.parent().unwrap_or(Path::new("."));
+    match disks.open(path, OpenMode::Existing) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        there => {
+            let file = LengthFile::open(there?, steps)?;
+            // A process that was killed after the rename left a name that a power cut may still take.
+            disks.sync_dir(directory)?;
+            return Ok(Arc::new(file));
+        }
+    }
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(".new");
+    let beside = Path::new(&beside);
+    match disks.remove(beside) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
+        _ => {} // Left by a crash, or not there.
+    }
+    let file = Arc::new(LengthFile::open(disks.open(beside, OpenMode::New)?, steps)?);
+    drop(open_database(file.clone(), NEW_CACHE_BYTES)?);
+    disks.rename(beside, path)?;
+    disks.sync_dir(directory)?;
+    Ok(file)
+}
+
 /// Opens the database in `file`, or makes one where it is empty. `cache_bytes` bounds its memory; give it
 /// four times the largest transaction. Blocks, after a crash without quick-repair for as long as it takes to
 /// read the file.
@@ -60,9 +91,7 @@ pub fn open_database(file: Arc<LengthFile>, cache_bytes: usize) -> Result<Databa
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use std::path::Path;
-
-    use fabric::disks::{Disks, MemoryDisks, OpenMode, Steps, SystemDisks};
+    use fabric::disks::{MemoryDisks, SystemDisks};
     use redb::{ReadableDatabase, ReadableTableMetadata, TableDefinition};
 
     use super::*;

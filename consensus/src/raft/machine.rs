@@ -32,7 +32,7 @@ use super::types::{LogEntry, LogId, Snapshot, SnapshotMeta, StoredMembership, Ty
 use crate::meta::apply::{self, Context};
 use crate::meta::command::{Entry, Reply};
 use crate::meta::store::{Fault, TABLES, TableId};
-use crate::redb_file::open_database;
+use crate::redb_file::{database_file, open_database};
 
 /// Version of encoded commands in the log.
 pub const ENTRY_FORMAT: u8 = 1;
@@ -260,7 +260,8 @@ impl Tables {
         let (database, extended) = lane
             .run(move || {
                 remove_if_there(&*disks, &path)?;
-                open_file(&*disks, &path, OpenMode::New, &config)
+                let file = LengthFile::open(disks.open(&path, OpenMode::New)?, config.steps)?;
+                open_in(Arc::new(file), &config)
             })
             .await?;
         extended.extend_in_background(&self.env); // It ends with the file.
@@ -348,13 +349,7 @@ fn remove_if_there(disks: &dyn Disks, path: &Path) -> io::Result<()> {
 }
 
 /// Opens a database, and what extends its file ahead: to be started once we are off the lane.
-fn open_file(
-    disks: &dyn Disks,
-    path: &Path,
-    mode: OpenMode,
-    config: &MachineConfig,
-) -> io::Result<(Arc<Database>, Arc<ExtendedFile>)> {
-    let file = Arc::new(LengthFile::open(disks.open(path, mode)?, config.steps)?);
+fn open_in(file: Arc<LengthFile>, config: &MachineConfig) -> io::Result<(Arc<Database>, Arc<ExtendedFile>)> {
     let database = open_database(file.clone(), config.cache_bytes).map_err(io::Error::other)?;
     Ok((Arc::new(database), file.extended().clone()))
 }
@@ -433,10 +428,8 @@ impl Machine {
                 disks.create_dir(&directory)?;
                 remove_if_there(&*disks, &directory.join(NEW_NAME))?;
                 let path = directory.join(NAME);
-                let there = disks.list(&directory)?.iter().any(|name| name == NAME);
-                let mode = if there { OpenMode::Existing } else { OpenMode::New };
-                let (database, extended) = open_file(&*disks, &path, mode, &config)?;
-                disks.sync_dir(&directory)?;
+                let file = database_file(&*disks, &path, config.steps).map_err(io::Error::other)?;
+                let (database, extended) = open_in(file, &config)?;
                 let applied = read_applied(&database)?;
                 let file = match FileView::of(&database) {
                     Ok(file) => file,

@@ -12,9 +12,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use consensus::redb_file::RedbFile;
+use consensus::redb_file::{RedbFile, database_file};
 use fabric::Seams;
-use fabric::disks::{ExtendedFile, LengthFile, OpenMode, Steps};
+use fabric::disks::{ExtendedFile, Steps};
 use fabric::env::panic_message;
 use fabric::ids::{ChunkId, NodeId};
 use redb::{Database, Durability, ReadableDatabase, ReadableTable};
@@ -319,17 +319,8 @@ impl Volume {
 
     /// Opens the file, making it where it is not there.
     fn open(&self, verify: bool) -> Result<Database, Fault> {
-        let disks = &self.seams.disks;
-        let file = match disks.open(&self.path, OpenMode::Existing) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                let file = disks.open(&self.path, OpenMode::New)?;
-                disks.sync_dir(self.path.parent().unwrap_or(Path::new(".")))?;
-                file
-            }
-            other => other?,
-        };
+        let file = database_file(&*self.seams.disks, &self.path, Steps::default())?;
         let cache_bytes = usize::try_from(self.cache_bytes.load(Ordering::Acquire)).unwrap_or(usize::MAX);
-        let file = Arc::new(LengthFile::open(file, Steps::default())?);
         let extended = file.extended().clone();
         let database = Database::builder()
             .set_cache_size(cache_bytes)

@@ -42,6 +42,11 @@ impl LengthFile {
     /// Opens the contents of `file`; of an empty file the length is 0.
     pub fn open(file: Arc<dyn File>, steps: Steps) -> io::Result<LengthFile> {
         let file = Arc::new(ExtendedFile::new(file, steps)?);
+        if file.filled_bytes() > 0 {
+            // A slot that a killed process left in the page cache is not durable yet. Were it taken for that, the
+            // next slot would overwrite the only durable one.
+            file.sync_data()?;
+        }
         let (sequence, length) = read_header(&file)?;
         // What unsynced writes left behind the contents before a crash is not known.
         let dirty_end = file.filled_bytes();
@@ -230,6 +235,44 @@ mod tests {
             below.write_at(SLOT_OFFSETS[1] + 3, &[1]).unwrap();
             assert_eq!(reopened().err().unwrap().kind(), io::ErrorKind::InvalidData);
         });
+    }
+
+    /// A process that is killed leaves its slot in the page cache, unsynced. The next one overwrote the other
+    /// slot, the only durable one; a power cut in between left neither, and the file never opened again.
+    #[test]
+    fn what_it_finds_is_durable_before_it_is_believed() {
+        let memory = MemoryDisks::new(1 << 30);
+        memory.create_dir(Path::new("/")).unwrap();
+        let below = Arc::new(CountsSyncs(memory.open(Path::new("/file"), OpenMode::New).unwrap(), 0.into()));
+        LengthFile::open(below.clone(), STEPS).unwrap().extended().ensure(1).unwrap();
+        assert_eq!(below.1.load(Ordering::Relaxed), 0);
+        LengthFile::open(below.clone(), STEPS).unwrap();
+        assert_eq!(below.1.load(Ordering::Relaxed), 1);
+    }
+
+    struct CountsSyncs(Arc<dyn File>, AtomicU64);
+
+    impl File for CountsSyncs {
+        fn read_at(&self, offset: u64, into: &mut [u8]) -> io::Result<()> {
+            self.0.read_at(offset, into)
+        }
+
+        fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+            self.0.write_at(offset, bytes)
+        }
+
+        fn len(&self) -> io::Result<u64> {
+            self.0.len()
+        }
+
+        fn set_len(&self, bytes: u64) -> io::Result<()> {
+            self.0.set_len(bytes)
+        }
+
+        fn sync_data(&self) -> io::Result<()> {
+            self.1.fetch_add(1, Ordering::Relaxed);
+            self.0.sync_data()
+        }
     }
 
     #[test]

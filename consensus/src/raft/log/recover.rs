@@ -44,6 +44,10 @@ pub(super) fn open(
     floor: u64,
 ) -> Result<Opened, LogFault> {
     disks.create_dir(directory)?;
+    // What a killed process left in the page cache looks like what is on the disk, and a power cut may still take
+    // it: nothing is built on it before it is durable. Otherwise our own first batch could survive a batch before
+    // it, which would look like rot.
+    disks.sync_dir(directory)?;
     let numbers = drop_purged(disks, directory)?;
     if numbers.is_empty() {
         return begin(disks, directory, config);
@@ -51,6 +55,7 @@ pub(super) fn open(
     let mut segments = Vec::new();
     for number in numbers {
         let file = disks.open(&segment::path(directory, number), OpenMode::Existing)?;
+        file.sync_data()?;
         segments.push(Segment { number, file });
     }
     let mut replay = Replay { floor, ..Replay::default() };
@@ -240,9 +245,10 @@ impl Replay {
         let mut batch = self.batch;
         for segment in &segments[end.place + 1..] {
             batch = batch.max(Scan::new(segment)?.remains(0)?.batch);
-            disks.remove(&segment::path(directory, segment.number))?;
         }
-        if end.place + 1 < segments.len() {
+        // From the last one down, each for good: where a crash left a gap, all below it would count as purged.
+        for segment in segments[end.place + 1..].iter().rev() {
+            disks.remove(&segment::path(directory, segment.number))?;
             disks.sync_dir(directory)?;
         }
         let last = &segments[end.place];

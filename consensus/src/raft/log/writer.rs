@@ -130,7 +130,10 @@ impl Writer {
     async fn write(&mut self, batch: &mut [Queued]) -> io::Result<()> {
         let bytes: u64 = batch.iter().map(|queued| queued.record.bytes()).sum();
         let mut heads = Vec::new();
-        if self.position.offset + bytes > self.shared.config.segment_bytes {
+        let config = &self.shared.config;
+        let first = self.current().number == 1;
+        let filled_bytes = if first { config.first_segment_bytes } else { config.segment_bytes };
+        if self.position.offset + bytes > filled_bytes {
             heads = self.rotate().await?;
         }
         self.position.batch += 1;
