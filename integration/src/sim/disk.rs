@@ -5,7 +5,7 @@
 //! made durable by a sync of their directory are old or new. A kill of the process loses nothing: the page
 //! cache belongs to the machine.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
@@ -48,6 +48,41 @@ struct State {
     syncs: u64,
     /// Raised when the process dies: handles of an older process do nothing any more.
     process: u64,
+    /// Changes until the machine dies in the middle of one; see [`SimDisks::cut_after`].
+    changes_left: Option<u64>,
+    dead: bool,
+}
+
+/// What becomes of a change to the disk.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    Done,
+    /// It reaches the machine, and nobody hears of it any more.
+    Last,
+    Lost,
+}
+
+impl State {
+    /// Counts a change.
+    fn change(&mut self) -> Fate {
+        if self.dead {
+            return Fate::Lost;
+        }
+        self.changes_left = self.changes_left.map(|left| left.saturating_sub(1));
+        self.dead = self.changes_left == Some(0);
+        if self.dead { Fate::Last } else { Fate::Done }
+    }
+
+    fn alive(&self) -> io::Result<()> {
+        if self.dead { Err(died()) } else { Ok(()) }
+    }
+}
+
+impl Fate {
+    /// What the caller hears after the change was made.
+    fn told(self) -> io::Result<()> {
+        if self == Fate::Done { Ok(()) } else { Err(died()) }
+    }
 }
 
 /// Pages of one file, now and after a power cut.
@@ -94,7 +129,7 @@ impl Image {
         for_pages(offset, bytes.len(), |page, in_page, range| {
             let piece = &bytes[range];
             let absent = !self.pages.contains_key(&page);
-            if absent && piece.iter().all(|&byte| byte == 0) {
+            if absent && is_zero(piece) {
                 return; // Zeros over zeros: files are filled ahead of need, this keeps them small here.
             }
             let page =
@@ -151,6 +186,8 @@ impl SimDisks {
             operations: 0,
             syncs: 0,
             process: 0,
+            changes_left: None,
+            dead: false,
         };
         SimDisks { state: Arc::new(Mutex::new(state)), random }
     }
@@ -170,22 +207,41 @@ impl SimDisks {
         self.lock_state().syncs
     }
 
+    /// The machine dies in the middle of the `changes`-th change from now on (at least 1): a write, a sync, a new
+    /// name. Everything fails from there, so that the code under test stops, until [`SimDisks::kill`] or
+    /// [`SimDisks::power_cut`] decides what is left.
+    pub fn cut_after(&self, changes: u64) {
+        self.lock_state().changes_left = Some(changes.max(1));
+    }
+
+    /// Whether the cut of [`SimDisks::cut_after`] came.
+    pub fn is_dead(&self) -> bool {
+        self.lock_state().dead
+    }
+
     /// The process dies: whatever its objects still try while they are dropped has no effect.
     pub fn kill(&self) {
         let mut state = self.lock_state();
         state.process += 1;
         state.locks.clear();
+        state.changes_left = None;
+        state.dead = false;
     }
 
     /// Pulls the plug: the process dies, and so does what was not synced.
     pub fn power_cut(&self) {
         self.kill();
         let mut state = self.lock_state();
-        let mut names = state.durable_names.clone();
-        for (path, contents) in &state.names {
-            // A name that was not synced may have made it to the disk.
-            if !names.contains_key(path) && self.random.chance(50) {
-                names.insert(path.clone(), contents.clone());
+        let paths: BTreeSet<PathBuf> =
+            state.names.keys().chain(state.durable_names.keys()).cloned().collect();
+        let mut names = BTreeMap::new();
+        for path in paths {
+            let (now, durable) = (state.names.get(&path), state.durable_names.get(&path));
+            // What was not synced of a creation, a removal or a replacement may have made it to the disk.
+            let same = now.map(Arc::as_ptr) == durable.map(Arc::as_ptr);
+            let kept = if same || self.random.chance(50) { now } else { durable };
+            if let Some(contents) = kept.cloned() {
+                names.insert(path, contents);
             }
         }
         for contents in names.values() {
@@ -235,31 +291,45 @@ impl SimDisks {
         for write in std::mem::take(&mut contents.unsynced) {
             match write {
                 Write::Length(bytes) => {
-                    if self.random.chance(50) {
-                        contents.durable.set_len(bytes);
-                    }
+                    let (low, high) = (bytes.min(contents.durable.bytes), bytes.max(contents.durable.bytes));
+                    let reached = match self.random.below(4) {
+                        0 => contents.durable.bytes,
+                        1 | 2 => bytes,
+                        _ => self.random.between(low, high),
+                    };
+                    contents.durable.set_len(reached);
                 }
                 Write::Zeros { offset, bytes } => {
-                    if self.random.chance(50) {
-                        contents.durable.write_zeros(offset, bytes);
-                    }
+                    let kept = if self.random.chance(50) { bytes } else { self.random.below(bytes + 1) };
+                    contents.durable.write_zeros(offset, kept);
                 }
-                Write::Bytes { offset, bytes } => {
-                    let (from, to) = match self.random.below(4) {
-                        0 => (0, 0),
-                        1 | 2 => (0, bytes.len()),
-                        _ => {
-                            let from = self.random.below(bytes.len() as u64 + 1) as usize;
-                            (from, from + self.random.below((bytes.len() - from) as u64 + 1) as usize)
-                        }
-                    };
-                    if from < to {
-                        contents.durable.write(offset + from as u64, &bytes[from..to]);
+                Write::Bytes { offset, bytes } => self.tear_write(&mut contents.durable, offset, &bytes),
+            }
+        }
+        contents.now = contents.durable.clone();
+    }
+
+    /// Of one write: nothing, all, one run of bytes, or a subset of its sectors.
+    fn tear_write(&self, durable: &mut Image, offset: u64, bytes: &[u8]) {
+        match self.random.below(6) {
+            0 => {}
+            1 | 2 => durable.write(offset, bytes),
+            3 => {
+                let from = self.random.below(bytes.len() as u64 + 1) as usize;
+                let to = from + self.random.below((bytes.len() - from) as u64 + 1) as usize;
+                if from < to {
+                    durable.write(offset + from as u64, &bytes[from..to]);
+                }
+            }
+            _ => {
+                let sector_bytes = *self.random.pick(&[64, 512, 4096, 65536]);
+                for (number, sector) in bytes.chunks(sector_bytes).enumerate() {
+                    if self.random.chance(50) {
+                        durable.write(offset + (number * sector_bytes) as u64, sector);
                     }
                 }
             }
         }
-        contents.now = contents.durable.clone();
     }
 
     fn lock_state(&self) -> MutexGuard<'_, State> {
@@ -272,9 +342,20 @@ fn eio(what: &str) -> io::Error {
     io::Error::new(io::Error::from_raw_os_error(5).kind(), format!("simulated input/output error in {what}"))
 }
 
+fn died() -> io::Error {
+    eio("a machine without power")
+}
+
+/// Whether all bytes are zero; compares in pages, since this is done to all of what fills files.
+fn is_zero(bytes: &[u8]) -> bool {
+    const ZEROS: [u8; PAGE_BYTES as usize] = [0; PAGE_BYTES as usize];
+    bytes.chunks(ZEROS.len()).all(|piece| *piece == ZEROS[..piece.len()])
+}
+
 impl Disks for SimDisks {
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn File>> {
         let mut state = self.lock_state();
+        state.alive()?;
         let found = state.names.get(path).cloned();
         let contents = match (mode, found) {
             (OpenMode::Existing, Some(contents)) => contents,
@@ -283,6 +364,7 @@ impl Disks for SimDisks {
             (OpenMode::New, None) => {
                 let contents = Arc::new(Mutex::new(Contents::default()));
                 state.names.insert(path.to_path_buf(), contents.clone());
+                state.change().told()?;
                 contents
             }
         };
@@ -292,6 +374,7 @@ impl Disks for SimDisks {
 
     fn list(&self, directory: &Path) -> io::Result<Vec<String>> {
         let state = self.lock_state();
+        state.alive()?;
         if !state.directories.iter().any(|known| known == directory) {
             return Err(io::ErrorKind::NotFound.into());
         }
@@ -308,6 +391,7 @@ impl Disks for SimDisks {
 
     fn create_dir(&self, directory: &Path) -> io::Result<()> {
         let mut state = self.lock_state();
+        state.alive()?;
         for ancestor in directory.ancestors() {
             if !state.directories.iter().any(|known| known == ancestor) {
                 state.directories.push(ancestor.to_path_buf());
@@ -318,17 +402,25 @@ impl Disks for SimDisks {
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let mut state = self.lock_state();
+        state.alive()?;
         let contents = state.names.remove(from).ok_or(io::ErrorKind::NotFound)?;
         state.names.insert(to.to_path_buf(), contents);
-        Ok(())
+        state.change().told()
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
-        self.lock_state().names.remove(path).map(|_| ()).ok_or(io::ErrorKind::NotFound.into())
+        let mut state = self.lock_state();
+        state.alive()?;
+        state.names.remove(path).ok_or(io::ErrorKind::NotFound)?;
+        state.change().told()
     }
 
     fn sync_dir(&self, directory: &Path) -> io::Result<()> {
         let mut state = self.lock_state();
+        let fate = state.change();
+        if fate == Fate::Lost || (fate == Fate::Last && self.random.chance(50)) {
+            return Err(died());
+        }
         let here: BTreeMap<_, _> = state
             .names
             .iter()
@@ -337,7 +429,7 @@ impl Disks for SimDisks {
             .collect();
         state.durable_names.retain(|path, _| path.parent() != Some(directory));
         state.durable_names.extend(here);
-        Ok(())
+        fate.told()
     }
 
     fn space(&self, _directory: &Path) -> io::Result<Space> {
@@ -372,12 +464,17 @@ impl SimFile {
     /// Counts the operation and draws whether it fails. All operations of a dead process do.
     fn fails(&self, percent: impl Fn(&DiskFaults) -> u64) -> bool {
         let mut state = self.state.lock().expect("no holder of this lock can panic");
-        if state.process != self.process {
+        if state.process != self.process || state.dead {
             return true;
         }
         state.operations += 1;
         let percent = percent(&state.faults);
         percent > 0 && self.random.chance(percent)
+    }
+
+    /// Counts a change; see [`SimDisks::cut_after`].
+    fn change(&self) -> Fate {
+        self.state.lock().expect("no holder of this lock can panic").change()
     }
 
     fn contents(&self) -> MutexGuard<'_, Contents> {
@@ -397,14 +494,16 @@ impl File for SimFile {
         if self.fails(|faults| faults.write_error_percent) {
             return Err(eio("write"));
         }
+        let fate = self.change();
         let mut contents = self.contents();
-        contents.now.write(offset, bytes);
-        contents.unsynced.push(if bytes.len() as u64 > PAGE_BYTES && bytes.iter().all(|&byte| byte == 0) {
-            Write::Zeros { offset, bytes: bytes.len() as u64 }
+        if bytes.len() as u64 > PAGE_BYTES && is_zero(bytes) {
+            contents.now.write_zeros(offset, bytes.len() as u64);
+            contents.unsynced.push(Write::Zeros { offset, bytes: bytes.len() as u64 });
         } else {
-            Write::Bytes { offset, bytes: bytes.to_vec() }
-        });
-        Ok(())
+            contents.now.write(offset, bytes);
+            contents.unsynced.push(Write::Bytes { offset, bytes: bytes.to_vec() });
+        }
+        fate.told()
     }
 
     fn len(&self) -> io::Result<u64> {
@@ -415,15 +514,20 @@ impl File for SimFile {
         if self.fails(|faults| faults.write_error_percent) {
             return Err(eio("truncate"));
         }
+        let fate = self.change();
         let mut contents = self.contents();
         contents.now.set_len(bytes);
         contents.unsynced.push(Write::Length(bytes));
-        Ok(())
+        fate.told()
     }
 
     fn sync_data(&self) -> io::Result<()> {
         if self.fails(|faults| faults.sync_error_percent) {
             return Err(eio("sync"));
+        }
+        let fate = self.change();
+        if fate == Fate::Last && self.random.chance(50) {
+            return Err(died()); // Otherwise it was done, and nobody heard.
         }
         let lies = {
             let mut state = self.state.lock().expect("no holder of this lock can panic");
@@ -431,7 +535,7 @@ impl File for SimFile {
             state.faults.sync_lie_percent
         };
         if lies > 0 && self.random.chance(lies) {
-            return Ok(());
+            return fate.told();
         }
         let mut contents = self.contents();
         let contents = &mut *contents;
@@ -442,7 +546,7 @@ impl File for SimFile {
                 Write::Bytes { offset, bytes } => contents.durable.write(offset, &bytes),
             }
         }
-        Ok(())
+        fate.told()
     }
 }
 

@@ -5,6 +5,7 @@
 
 pub mod body;
 pub mod campaign;
+pub mod crash;
 pub mod disk;
 mod machines;
 pub mod oracle;
