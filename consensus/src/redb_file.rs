@@ -11,9 +11,6 @@ use std::sync::Arc;
 use fabric::disks::{Disks, File, LengthFile, OpenMode, Steps};
 use redb::{Database, DatabaseError, StorageBackend};
 
-/// Cache while an empty database is made.
-const NEW_CACHE_BYTES: usize = 1 << 20;
-
 /// redb's backend over a file.
 pub struct RedbFile {
     file: Arc<LengthFile>,
@@ -54,17 +51,22 @@ impl StorageBackend for RedbFile {
     }
 }
 
-/// Opens the file of the database at `path`, or makes one there with an empty database in it. It is made beside
-/// and renamed when it is whole: redb does not open a file whose making a crash cut short.
-pub fn database_file(disks: &dyn Disks, path: &Path, steps: Steps) -> Result<Arc<LengthFile>, DatabaseError> {
+/// Opens the database at `path` with `open`, or makes one there. It is made beside and renamed when it is whole:
+/// redb does not open a file whose making a crash cut short.
+pub fn database_at(
+    disks: &dyn Disks,
+    path: &Path,
+    steps: Steps,
+    open: impl FnOnce(Arc<LengthFile>) -> Result<Database, DatabaseError>,
+) -> Result<(Arc<LengthFile>, Database), DatabaseError> {
     let directory = path.parent().unwrap_or(Path::new("."));
     match disks.open(path, OpenMode::Existing) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         there => {
-            let file = LengthFile::open(there?, steps)?;
+            let file = Arc::new(LengthFile::open(there?, steps)?);
             // A process that was killed after the rename left a name that a power cut may still take.
             disks.sync_dir(directory)?;
-            return Ok(Arc::new(file));
+            return Ok((file.clone(), open(file)?));
         }
     }
     let mut beside = path.as_os_str().to_owned();
@@ -75,10 +77,10 @@ pub fn database_file(disks: &dyn Disks, path: &Path, steps: Steps) -> Result<Arc
         _ => {} // Left by a crash, or not there.
     }
     let file = Arc::new(LengthFile::open(disks.open(beside, OpenMode::New)?, steps)?);
-    drop(open_database(file.clone(), NEW_CACHE_BYTES)?);
+    let database = open(file.clone())?;
     disks.rename(beside, path)?;
     disks.sync_dir(directory)?;
-    Ok(file)
+    Ok((file, database))
 }
 
 /// Opens the database in `file`, or makes one where it is empty. `cache_bytes` bounds its memory; give it

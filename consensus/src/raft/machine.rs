@@ -32,7 +32,7 @@ use super::types::{LogEntry, LogId, Snapshot, SnapshotMeta, StoredMembership, Ty
 use crate::meta::apply::{self, Context};
 use crate::meta::command::{Entry, Reply};
 use crate::meta::store::{Fault, TABLES, TableId};
-use crate::redb_file::{database_file, open_database};
+use crate::redb_file::{database_at, open_database};
 
 /// Version of encoded commands in the log.
 pub const ENTRY_FORMAT: u8 = 1;
@@ -428,8 +428,10 @@ impl Machine {
                 disks.create_dir(&directory)?;
                 remove_if_there(&*disks, &directory.join(NEW_NAME))?;
                 let path = directory.join(NAME);
-                let file = database_file(&*disks, &path, config.steps).map_err(io::Error::other)?;
-                let (database, extended) = open_in(file, &config)?;
+                let open = |file| open_database(file, config.cache_bytes);
+                let (file, database) =
+                    database_at(&*disks, &path, config.steps, open).map_err(io::Error::other)?;
+                let (database, extended) = (Arc::new(database), file.extended().clone());
                 let applied = read_applied(&database)?;
                 let file = match FileView::of(&database) {
                     Ok(file) => file,

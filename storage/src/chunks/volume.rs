@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use consensus::redb_file::{RedbFile, database_file};
+use consensus::redb_file::{RedbFile, database_at};
 use fabric::Seams;
 use fabric::disks::{ExtendedFile, Steps};
 use fabric::env::panic_message;
@@ -319,13 +319,14 @@ impl Volume {
 
     /// Opens the file, making it where it is not there.
     fn open(&self, verify: bool) -> Result<Database, Fault> {
-        let file = database_file(&*self.seams.disks, &self.path, Steps::default())?;
         let cache_bytes = usize::try_from(self.cache_bytes.load(Ordering::Acquire)).unwrap_or(usize::MAX);
+        let (file, database) = database_at(&*self.seams.disks, &self.path, Steps::default(), |file| {
+            Database::builder()
+                .set_cache_size(cache_bytes)
+                .set_check_integrity_on_open(verify)
+                .create_with_backend(RedbFile::new(file))
+        })?;
         let extended = file.extended().clone();
-        let database = Database::builder()
-            .set_cache_size(cache_bytes)
-            .set_check_integrity_on_open(verify)
-            .create_with_backend(RedbFile::new(file))?;
         self.prepare(&database)?;
         self.file_bytes.store(extended.filled_bytes(), Ordering::Release);
         *self.file.lock().unwrap_or_else(PoisonError::into_inner) = Arc::downgrade(&extended);

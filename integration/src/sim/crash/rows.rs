@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use consensus::redb_file::{database_file, open_database};
+use consensus::redb_file::{database_at, open_database};
 use fabric::Seams;
 use fabric::disks::{Disks, LengthFile, Steps};
 use redb::{Database, Durability, ReadableDatabase, ReadableTable, TableDefinition};
@@ -125,9 +125,8 @@ impl RowsSubject {
 
 fn open(disks: &dyn Disks) -> Result<(Arc<LengthFile>, Database), redb::Error> {
     disks.create_dir(Path::new(DIRECTORY))?;
-    let file = database_file(disks, Path::new(FILE), STEPS)?;
-    let database = open_database(file.clone(), CACHE_BYTES)?;
-    Ok((file, database))
+    let opened = database_at(disks, Path::new(FILE), STEPS, |file| open_database(file, CACHE_BYTES))?;
+    Ok(opened)
 }
 
 /// The commit and all rows.
