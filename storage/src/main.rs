@@ -37,7 +37,7 @@ const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(20);
 /// How often the recorder of metrics is tidied.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 /// In the secrets directory: what opens `/metrics` to other machines. Optional.
-const ADMIN_TOKEN: &str = "admin.token";
+const ADMIN_TOKEN: &str = "admin-token";
 
 const AFTER_HELP: &str = "\
 Variables:

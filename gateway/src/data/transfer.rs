@@ -64,6 +64,8 @@ struct Owner {
     /// Whether new chunks are sent to it.
     active: bool,
     full: bool,
+    /// Why it lacks what it missed last.
+    last_error: Option<ChunkError>,
     revivals: u8,
     /// Chunks it does not hold, ascending enough; more than [`FEED_CHUNKS_MAX`] are not counted exactly.
     missed: Vec<u32>,
@@ -94,7 +96,7 @@ impl<'a> Transfer<'a> {
     ) -> Transfer<'a> {
         let owner = |&node: &NodeId| {
             let active = data.nodes.takes_writes(node);
-            Owner { node, active, full: false, revivals: 0, missed: Vec::new() }
+            Owner { node, active, full: false, last_error: None, revivals: 0, missed: Vec::new() }
         };
         let mut owners: Vec<Owner> = layout.owners_of(extent).iter().take(COPIES).map(owner).collect();
         let required = COPIES_DURABLE_MIN.min(owners.len());
@@ -278,6 +280,7 @@ impl<'a> Transfer<'a> {
         if let Err(error) = outcome {
             tracing::debug!(%error, chunk = %self.extent.chunk(ordinal), "a copy is missing");
             self.owners[owner].full |= matches!(error, ChunkError::Full(_));
+            self.owners[owner].last_error = Some(error);
             self.owners[owner].miss(ordinal);
             self.leave(owner);
             self.ensure_enough()?;
@@ -327,8 +330,15 @@ impl<'a> Transfer<'a> {
         if with_space < self.required {
             return WriteError::Full;
         }
+        let reasons =
+            self.owners.iter().filter_map(|owner| owner.last_error.as_ref()).map(ToString::to_string);
+        let reasons: Vec<String> = reasons.collect();
         let holding = self.complete();
-        WriteError::Unavailable(format!("{holding} of {} nodes hold the body", self.required))
+        WriteError::Unavailable(format!(
+            "{holding} of {} nodes hold the body: {}",
+            self.required,
+            reasons.join(", ")
+        ))
     }
 
     fn undurable(&self) -> usize {

@@ -1,6 +1,7 @@
 //! HeadBucket: whether the bucket is there for the requester, and in which region.
 
 use async_trait::async_trait;
+use consensus::meta::query::Query;
 use http::Method;
 
 use crate::s3::error::S3Result;
@@ -27,6 +28,8 @@ impl Op for HeadBucket {
     }
 
     async fn run(&self, cx: &Context, _request: Request) -> S3Result<Response> {
+        // The dispatcher's record may be seconds old, and this is the operation that asks for the truth.
+        cx.ask(Query::Usage(cx.bucket()?.id)).await?;
         let response = Response::ok().header(http::header::CONTENT_TYPE, "application/xml");
         Ok(response.amz("x-amz-bucket-region", &*cx.region).amz("x-amz-access-point-alias", "false"))
     }
