@@ -4,8 +4,6 @@
 //! committed after that and not before. Framing never reaches an object, a trailer never becomes a header, and no
 //! more than one frame of the connection is held.
 
-use std::time::Duration;
-
 use bytes::{Bytes, BytesMut};
 use consensus::meta::model::{Checksum, ChecksumAlgorithm};
 use fabric::limits::PUT_BYTES_MAX;
@@ -14,7 +12,6 @@ use http_body_util::BodyExt as _;
 use http_body_util::combinators::UnsyncBoxBody;
 use md5::Md5;
 use sha2::{Digest as _, Sha256};
-use tokio::time::{Instant, timeout};
 
 use super::auth::PayloadAuth;
 use super::checksum::{self, Hasher};
@@ -22,14 +19,10 @@ use super::chunked::{ChunkedDecoder, Decoded};
 use super::error::{BoxError, Code, S3Error, S3Result};
 use super::op::BodyRule;
 use super::request::header_text;
+use crate::http::BodyError;
 
 /// The body as the connection gives it.
 pub type RawBody = UnsyncBoxBody<Bytes, BoxError>;
-
-/// Waiting for the client is added up; after so much of it the bytes since must reach the least rate.
-const PATIENCE: Duration = Duration::from_secs(60);
-/// Least rate of a body, bytes a second of waiting.
-const RATE_MIN: u64 = 1024;
 
 /// What a complete body turned out to be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,7 +47,6 @@ pub struct Payload {
     content_md5: Option<[u8; 16]>,
     expected: Expected,
     hasher: Hasher,
-    pace: Pace,
     state: State,
 }
 
@@ -109,7 +101,6 @@ impl Payload {
             content_md5: content_md5(headers)?,
             expected,
             hasher: Hasher::new(algorithm),
-            pace: Pace::default(),
             state: State::Open,
         })
     }
@@ -187,14 +178,14 @@ impl Payload {
     async fn advance(&mut self) -> S3Result<Option<Bytes>> {
         loop {
             let bytes = match &mut self.framing {
-                Framing::Identity => match self.pace.data(&mut self.body).await? {
+                Framing::Identity => match data(&mut self.body).await? {
                     Some(bytes) => bytes,
                     None => return self.complete(None).map(|()| None),
                 },
                 Framing::Chunked(decoder) => match decoder.next()? {
                     Decoded::Bytes(bytes) => bytes,
                     Decoded::Hungry => {
-                        match self.pace.data(&mut self.body).await? {
+                        match data(&mut self.body).await? {
                             Some(bytes) => decoder.feed(bytes),
                             None => return Err(Code::IncompleteBody.into()),
                         }
@@ -202,7 +193,7 @@ impl Payload {
                     }
                     Decoded::End(trailer) => {
                         // Bytes after the end are no part of any object: refused.
-                        if decoder.has_rest() || self.pace.data(&mut self.body).await?.is_some() {
+                        if decoder.has_rest() || data(&mut self.body).await?.is_some() {
                             return Err(Code::IncompleteBody.says("There are bytes after the last chunk."));
                         }
                         return self.complete(trailer).map(|()| None);
@@ -272,51 +263,27 @@ fn chunked(
     Framing::Chunked(Box::new(ChunkedDecoder::new(length.unwrap_or(0), signer, declared, trailers)))
 }
 
-/// Adds up the time spent waiting for the client and breaks off a body that comes too slowly. Time in which the
-/// store does not read is not the client's.
-#[derive(Default)]
-struct Pace {
-    waited: Duration,
-    bytes: u64,
-}
-
-/// The clock of the timers, which the simulator drives; it measures waiting and decides nothing else.
-#[allow(clippy::disallowed_methods)]
-fn now() -> Instant {
-    Instant::now()
-}
-
-impl Pace {
-    /// The next data of the connection; `None` at the end.
-    async fn data(&mut self, body: &mut RawBody) -> S3Result<Option<Bytes>> {
-        loop {
-            let began = now();
-            let frame = match timeout(PATIENCE, body.frame()).await {
-                Err(_) => return Err(Code::RequestTimeout.into()),
-                Ok(None) => return Ok(None),
-                Ok(Some(Err(cause))) => return Err(Code::IncompleteBody.caused(cause)),
-                Ok(Some(Ok(frame))) => frame,
-            };
-            // Trailers of the connection mean nothing here: only those inside `aws-chunked` do.
-            let bytes = frame.into_data().unwrap_or_default();
-            self.note(began.elapsed(), bytes.len() as u64)?;
-            if !bytes.is_empty() {
-                return Ok(Some(bytes));
-            }
+/// The next data of the connection; `None` at the end.
+async fn data(body: &mut RawBody) -> S3Result<Option<Bytes>> {
+    loop {
+        let frame = match body.frame().await {
+            None => return Ok(None),
+            Some(Err(cause)) => return Err(broken(cause)),
+            Some(Ok(frame)) => frame,
+        };
+        // Trailers of the connection mean nothing here: only those inside `aws-chunked` do.
+        let bytes = frame.into_data().unwrap_or_default();
+        if !bytes.is_empty() {
+            return Ok(Some(bytes));
         }
     }
+}
 
-    fn note(&mut self, waited: Duration, bytes: u64) -> S3Result<()> {
-        self.waited += waited;
-        self.bytes += bytes;
-        if self.waited < PATIENCE {
-            return Ok(());
-        }
-        if self.bytes < RATE_MIN * PATIENCE.as_secs() {
-            return Err(Code::RequestTimeout.into());
-        }
-        *self = Pace::default();
-        Ok(())
+/// The connection keeps the minimum rate, and says so when the client did not.
+fn broken(cause: BoxError) -> S3Error {
+    match cause.downcast_ref::<BodyError>() {
+        Some(BodyError::TooSlow) => Code::RequestTimeout.into(),
+        Some(BodyError::Broken(_)) | None => Code::IncompleteBody.caused(cause),
     }
 }
 

@@ -10,6 +10,9 @@ use super::world::{self, Report};
 const FIXED_SEEDS: std::ops::RangeInclusive<u64> = 1..=20;
 /// Fresh seeds beside them.
 const FRESH_SEEDS: u64 = 20;
+/// The planted bug that every verification has to find, within so many seeds.
+const CANARY: &str = "skip_condition";
+const CANARY_SEEDS: u64 = 5;
 /// Lines of the trace shown with a failure.
 const STORY_LINES: usize = 60;
 
@@ -73,6 +76,8 @@ impl Campaign {
         }
         self.range(fresh_seed(), FRESH_SEEDS);
         self.twice(*FIXED_SEEDS.start());
+        // The canary: if a planted bug goes unseen, the other results mean nothing.
+        self.planted(CANARY, *FIXED_SEEDS.start(), CANARY_SEEDS);
         let faulty = self.seeds - 1;
         let soft = self.seeds_with_unknowns * 2 < faulty;
         self.check("at least half of the fault seeds have unknown outcomes", !soft);
