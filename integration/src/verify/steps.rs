@@ -10,12 +10,17 @@ use crate::daemons::repository;
 
 /// What a program said, and whether it succeeded. The output also goes to `.verify/logs/<log>.log`.
 pub(super) fn capture(log: &str, program: &str, args: &[&str]) -> Result<(bool, String)> {
-    let output = Command::new(program)
-        .args(args)
-        .current_dir(repository())
-        .stdin(Stdio::null())
-        .output()
-        .with_context(|| format!("run {program}"))?;
+    let mut command = Command::new(program);
+    command.args(args).current_dir(repository()).stdin(Stdio::null());
+    // What `cargo run` says of this package would make build scripts of others run again, and half of the tree be
+    // built twice.
+    for (name, _) in std::env::vars_os() {
+        let told = name.to_string_lossy();
+        if told.starts_with("CARGO_PKG_") || told.starts_with("CARGO_MANIFEST_") {
+            command.env_remove(&name);
+        }
+    }
+    let output = command.output().with_context(|| format!("run {program}"))?;
     let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
     let logs = repository().join(".verify/logs");
     fs::create_dir_all(&logs)?;
