@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import urllib.request
 
 from common import check, content, equal, fails, main, make_tree, read, run, tree, write
 
@@ -73,11 +74,13 @@ def copy_and_move_on_the_server():
 
 @check
 def presign():
-    # By itself this client presigns for us-east-1 with signature version 2, which AWS takes for old buckets only.
+    # By itself this client presigns for us-east-1 with signature version 2.
+    url = s3("presign", f"s3://{BUCKET}/hello.txt").strip()
+    assert "AWSAccessKeyId=" in url, url
+    equal(urllib.request.urlopen(url, timeout=30).read(), b"hello world")
     run("aws", "configure", "set", "default.s3.signature_version", "s3v4")
     url = s3("presign", f"s3://{BUCKET}/hello.txt").strip()
-    import urllib.request
-
+    assert "X-Amz-Signature=" in url, url
     equal(urllib.request.urlopen(url, timeout=30).read(), b"hello world")
 
 

@@ -1,6 +1,7 @@
 """boto3, with its defaults."""
 
 import io
+import urllib.error
 import urllib.request
 
 import boto3
@@ -84,14 +85,40 @@ def delete_objects():
     assert "Deleted" not in quiet, quiet
 
 
+def by_url(client, operation, data=None, headers=None, **params):
+    url = client.generate_presigned_url(operation, Params={"Bucket": BUCKET, **params}, ExpiresIn=60)
+    method = "PUT" if data is not None else "GET"
+    request = urllib.request.Request(url, data=data, headers=headers or {}, method=method)
+    return url, urllib.request.urlopen(request, timeout=30)
+
+
 @check
 def presigned():
-    # By itself this client presigns for us-east-1 with signature version 2, which AWS takes for old buckets only.
-    s3 = boto3.client("s3", config=Config(signature_version="s3v4"))
-    url = s3.generate_presigned_url("put_object", Params={"Bucket": BUCKET, "Key": "signed url"}, ExpiresIn=60)
-    urllib.request.urlopen(urllib.request.Request(url, data=b"by url", method="PUT"), timeout=30)
-    url = s3.generate_presigned_url("get_object", Params={"Bucket": BUCKET, "Key": "signed url"}, ExpiresIn=60)
-    equal(urllib.request.urlopen(url, timeout=30).read(), b"by url")
+    # By itself this client presigns for us-east-1 with signature version 2, which signs the content type.
+    text = {"ContentType": "text/plain", "Metadata": {"colour": "light blue"}}
+    url, _ = by_url(s3, "put_object", b"by url", {"Content-Type": "text/plain"}, Key="signed url", **text)
+    assert "AWSAccessKeyId=" in url, url
+    head = s3.head_object(Bucket=BUCKET, Key="signed url")
+    equal((head["ContentType"], head["Metadata"]), (text["ContentType"], text["Metadata"]))
+    _, got = by_url(s3, "get_object", Key="signed url", ResponseContentType="text/x-other")
+    equal((got.read(), got.headers["Content-Type"]), (b"by url", "text/x-other"))
+    _, listed = by_url(s3, "list_objects_v2", Prefix="signed")
+    assert b"<Key>signed" in listed.read(), "not listed"
+    try:
+        by_url(s3, "put_object", b"evil", {"Content-Type": "text/html"}, Key="signed url", **text)
+    except urllib.error.HTTPError as error:
+        equal(error.code, 400)  # The header differs from what the query says.
+    else:
+        raise AssertionError("accepted with another content type")
+
+
+@check
+def presigned_with_version_4():
+    client = boto3.client("s3", config=Config(signature_version="s3v4"))
+    url, _ = by_url(client, "put_object", b"by url", Key="signed url")
+    assert "X-Amz-Signature=" in url, url
+    _, got = by_url(client, "get_object", Key="signed url")
+    equal(got.read(), b"by url")
 
 
 @check

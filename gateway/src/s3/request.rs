@@ -142,6 +142,12 @@ impl Query {
         self.get(name).filter(|value| !value.is_empty())
     }
 
+    /// The value of a parameter that stands for a header, whose name has no case.
+    pub fn as_header(&self, name: &str) -> Option<&str> {
+        let found = self.pairs.iter().find(|(have, _)| have.eq_ignore_ascii_case(name));
+        found.map(|(_, value)| value.as_str())
+    }
+
     /// Whether the parameter is there.
     pub fn has(&self, name: &str) -> bool {
         self.get(name).is_some()

@@ -202,6 +202,11 @@ const PARAMETERS: &[&str] = &[
     "version-id-marker",
 ];
 
+/// Whether a parameter of this name can choose an operation.
+pub fn is_sub_resource(name: &str) -> bool {
+    CORE.contains(&name) || OTHERS.contains(&name)
+}
+
 /// Chooses the operation of a request.
 pub struct Router {
     routes: Vec<(Route, &'static dyn Op)>,

@@ -128,6 +128,7 @@ impl S3Service {
             query: &query,
             headers: &head.headers,
             host: &host,
+            virtual_bucket: bucket,
         };
         let policy = Policy { region: &self.region, now_ms: self.backend.env.wall_ms() };
         let verified = verify(unverified, policy, &*self.backend.keys, &self.signing_keys).await?;

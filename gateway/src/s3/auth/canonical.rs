@@ -21,6 +21,8 @@ pub struct Unverified<'a> {
     pub headers: &'a HeaderMap,
     /// The host that the request names.
     pub host: &'a str,
+    /// The bucket that the host names, if it does.
+    pub virtual_bucket: Option<&'a str>,
 }
 
 /// How the path stands in the canonical request.

@@ -10,7 +10,7 @@ const SIGNED_HEADERS_MAX: usize = 128;
 pub enum Carrier {
     /// The `Authorization` header.
     Header,
-    /// A presigned query.
+    /// A presigned query, of either version.
     Query,
 }
 

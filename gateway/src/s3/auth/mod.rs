@@ -1,4 +1,5 @@
-//! Who asks: AWS Signature Version 4 in the `Authorization` header and in presigned queries.
+//! Who asks: AWS Signature Version 4 in the `Authorization` header and in presigned queries, and version 2 in presigned
+//! queries of us-east-1.
 //!
 //! [`Verified`] is the proof. Its only constructor is [`verify`], and nothing reaches an operation without one.
 
@@ -7,6 +8,7 @@ mod claim;
 mod header;
 mod keys;
 mod presigned;
+mod presigned_v2;
 mod signature;
 #[cfg(test)]
 pub(in crate::s3) mod tests;

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::claim::{Carrier, Claim, Credential, parse_signed_headers};
+use super::presigned_v2;
 use super::signature::Claimed;
 use crate::s3::error::{Code, S3Error, S3Result};
 use crate::s3::request::Query;
@@ -29,21 +30,24 @@ pub(super) fn is_presigned(query: &Query) -> bool {
 }
 
 /// The headers of a request with those that its presigned query carries instead: SDKs move `x-amz-*` headers into
-/// the query, where they are signed like every parameter.
+/// the query, where they are signed like every parameter; with version 2 also the two others that it signs.
 ///
 /// Checksums in a query are passed over, as AWS does: SDKs put that of an empty body there.
 pub fn with_headers_of_query<'a>(headers: &'a HeaderMap, query: &Query) -> S3Result<Cow<'a, HeaderMap>> {
     let mut all = Cow::Borrowed(headers);
-    if !is_presigned(query) {
+    let version_2 = presigned_v2::is_presigned(query);
+    if !version_2 && !is_presigned(query) {
         return Ok(all);
     }
+    let stands_for_header =
+        |lower: &str| lower.starts_with("x-amz-") || version_2 && presigned_v2::stands_for_header(lower);
     for (name, value) in query.pairs() {
         let lower = name.to_ascii_lowercase();
         let known = NEEDED.iter().chain(&["X-Amz-Security-Token", "X-Amz-Content-Sha256"]);
         let passed_over = known.into_iter().any(|known| known.eq_ignore_ascii_case(name))
             || lower.starts_with("x-amz-checksum-")
             || lower == "x-amz-sdk-checksum-algorithm";
-        if passed_over || !lower.starts_with("x-amz-") {
+        if passed_over || !stands_for_header(&lower) {
             continue;
         }
         let invalid = || S3Error::argument(name, value, "The parameter cannot stand for a header.");
@@ -148,5 +152,9 @@ mod tests {
             assert_eq!(read(&format!("{signed}{more}")), expected, "{more}");
         }
         assert_eq!(read("x-amz-meta-a=1"), Ok("x-amz-acl".to_string()), "not presigned");
+        let others = "content-type=a&content-md5=b&expires=c";
+        assert_eq!(read(&format!("{signed}&{others}")), Ok("x-amz-acl".to_string()));
+        let version_2 = read(&format!("Signature=x&{others}&x-amz-meta-a=1"));
+        assert_eq!(version_2, Ok("content-md5 content-type x-amz-acl x-amz-meta-a".to_string()));
     }
 }

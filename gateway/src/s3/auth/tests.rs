@@ -19,13 +19,13 @@ use proptest::strategy::Strategy;
 use super::signature::EMPTY_SHA256;
 use super::{Carrier, Keys, PayloadAuth, Policy, Secret, SigningKeys, Unverified, Verified, verify};
 use crate::s3::error::{Code, S3Error, S3Result};
-use crate::s3::path::CanonicalPath;
+use crate::s3::path::{CanonicalPath, virtual_bucket};
 use crate::s3::request::Query;
 
 pub const KEY: &str = "AKIAIOSFODNN7EXAMPLE";
-const SECRET: &str = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY";
+pub const SECRET: &str = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY";
 /// 2013-05-24T00:00:00Z, the time of AWS's examples.
-const NOW: u64 = 1_369_353_600;
+pub const NOW: u64 = 1_369_353_600;
 const HOST: &str = "examplebucket.s3.amazonaws.com";
 const SCOPE: &str = "AKIAIOSFODNN7EXAMPLE/20130524/us-east-1/s3/aws4_request";
 
@@ -52,12 +52,14 @@ pub struct Sent {
     pub headers: Vec<(String, String)>,
     /// Seconds since 1970.
     pub now: u64,
+    /// Of the gateway.
+    pub region: &'static str,
 }
 
 impl Sent {
     pub fn new(method: Method, uri: &str, headers: &[(&str, &str)]) -> Sent {
         let headers = headers.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
-        Sent { method, uri: uri.to_string(), host: HOST.to_string(), headers, now: NOW }
+        Sent { method, uri: uri.to_string(), host: HOST.to_string(), headers, now: NOW, region: "us-east-1" }
     }
 
     fn header_map(&self) -> HeaderMap {
@@ -68,19 +70,20 @@ impl Sent {
         map
     }
 
-    fn set(&mut self, name: &str, value: &str) {
+    pub fn set(&mut self, name: &str, value: &str) {
         self.headers.retain(|(have, _)| have != name);
         self.headers.push((name.to_string(), value.to_string()));
     }
 
-    fn with(mut self, name: &str, value: &str) -> Sent {
+    pub fn with(mut self, name: &str, value: &str) -> Sent {
         self.set(name, value);
         self
     }
 
-    fn verify(&self) -> S3Result<Verified> {
+    pub fn verify(&self) -> S3Result<Verified> {
         let (raw_path, query) = self.uri.split_once('?').unwrap_or((&self.uri, ""));
-        let path = CanonicalPath::parse(raw_path, Some("examplebucket"))?;
+        let bucket = virtual_bucket(&self.host, Some("s3.amazonaws.com"));
+        let path = CanonicalPath::parse(raw_path, bucket)?;
         let query = Query::parse(query)?;
         let headers = self.header_map();
         let request = Unverified {
@@ -90,12 +93,13 @@ impl Sent {
             query: &query,
             headers: &headers,
             host: &self.host,
+            virtual_bucket: bucket,
         };
-        let policy = Policy { region: "us-east-1", now_ms: self.now * 1000 };
+        let policy = Policy { region: self.region, now_ms: self.now * 1000 };
         futures::executor::block_on(verify(request, policy, &OneKey, &SigningKeys::default()))
     }
 
-    fn code(&self) -> Code {
+    pub fn code(&self) -> Code {
         self.verify().unwrap_err().code()
     }
 }
@@ -308,7 +312,6 @@ fn bad_requests_around_a_good_header() {
     table.push((anonymous.clone(), Code::AccessDenied));
     let streaming = "STREAMING-AWS4-HMAC-SHA256-PAYLOAD";
     table.push((anonymous.clone().with("x-amz-content-sha256", streaming), Code::InvalidRequest));
-    table.push((Sent::new(Method::GET, "/a?AWSAccessKeyId=a&Signature=b", &[]), Code::InvalidRequest));
     for (sent, code) in table {
         let error = sent.verify().unwrap_err();
         assert_eq!(error.code(), code, "{sent:?}");
@@ -405,7 +408,7 @@ pub fn signed(mut sent: Sent, location: SignatureLocation, body: SignableBody<'_
     sent
 }
 
-fn strictly_encoded(text: &str) -> String {
+pub fn strictly_encoded(text: &str) -> String {
     text.bytes()
         .map(|byte| match byte {
             b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
@@ -455,7 +458,7 @@ fn mutate(sent: &mut Sent, how: usize) -> bool {
         0 => sent.method = Method::HEAD,
         1 => sent.uri.insert(1, 'x'),
         2 => sent.uri.push_str(if sent.uri.contains('?') { "&versionId=null" } else { "?versionId=null" }),
-        3 => sent.host.push('x'),
+        3 => sent.host.insert(0, 'x'),
         4 => sent.set("x-amz-meta-added", "1"),
         5 => sent.now += 7 * 86_400 + 901,
         6 => {

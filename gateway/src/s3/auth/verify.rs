@@ -10,7 +10,7 @@ use super::canonical::{self, PathForm, Unverified};
 use super::claim::{Carrier, Claim};
 use super::keys::{Keys, Secret, SigningKeys};
 use super::signature::{ChunkSigner, PayloadAuth, SigningKey};
-use super::{header, presigned};
+use super::{header, presigned, presigned_v2};
 use crate::s3::error::{Code, S3Error, S3Result};
 use crate::s3::request::{Query, header_text};
 use crate::s3::time::iso8601;
@@ -19,7 +19,7 @@ use crate::s3::time::iso8601;
 const SKEW_SECONDS_MAX: u64 = 15 * 60;
 
 /// Headers that may occur once: nobody may check the first and use the second.
-const SINGLE: &[&str] = &["authorization", "content-md5", "date", "host"];
+const SINGLE: &[&str] = &["authorization", "content-md5", "content-type", "date", "host"];
 
 /// Headers of presigning SDKs that they add after signing. They change nothing that is stored.
 const UNSIGNED_WITH_QUERY: &[&str] = &["x-amz-checksum-mode", "x-amz-user-agent"];
@@ -77,7 +77,9 @@ impl Verified {
 
 /// Whether a request claims to be signed at all.
 pub fn is_anonymous(headers: &HeaderMap, query: &Query) -> bool {
-    !headers.contains_key("authorization") && !presigned::is_presigned(query) && !query.has("AWSAccessKeyId")
+    !headers.contains_key("authorization")
+        && !presigned::is_presigned(query)
+        && !presigned_v2::is_presigned(query)
 }
 
 /// Verifies the signature of a request. Its body is verified later, by what [`Verified::payload`] says.
@@ -88,23 +90,28 @@ pub async fn verify(
     cache: &SigningKeys,
 ) -> S3Result<Verified> {
     refuse_repeated(request.headers)?;
-    let claim = parse_claim(&request)?;
-    let (payload_text, mode) = payload_mode(&request, claim.carrier)?;
+    match parse_claim(&request, policy.region)? {
+        Presented::V4(claim) => verify_v4(&request, claim, policy, keys, cache).await,
+        Presented::V2(claim) => verify_v2(&request, claim, policy, keys).await,
+    }
+}
+
+async fn verify_v4(
+    request: &Unverified<'_>,
+    claim: Claim,
+    policy: Policy<'_>,
+    keys: &dyn Keys,
+    cache: &SigningKeys,
+) -> S3Result<Verified> {
+    let (payload_text, mode) = payload_mode(request, claim.carrier)?;
     check_region(&claim, policy.region)?;
     check_time(&claim, policy.now_ms)?;
     check_signed_headers(&claim, request.headers)?;
-    if request.headers.contains_key("x-amz-security-token") || request.query.has("X-Amz-Security-Token") {
-        return Err(Code::InvalidToken.into());
-    }
-    let (user, key, signing) = signing_key(&claim, policy.region, keys, cache).await?;
-    let right = signature_matches(&request, &claim, payload_text, &signing);
-    // The key first: with an unknown one the comparison was made with a secret that nobody has.
-    let (Some(user), Some(key)) = (user, key) else {
-        return Err(S3Error::from(Code::InvalidAccessKeyId).field("AWSAccessKeyId", claim.credential.key));
-    };
-    if !right {
-        return Err(S3Error::from(Code::SignatureDoesNotMatch).field("AWSAccessKeyId", claim.credential.key));
-    }
+    refuse_token(request)?;
+    let (owner, secret) = owner(&claim.credential.key, keys).await?;
+    let signing = cache.get(&secret, &claim.credential.date, policy.region);
+    let right = signature_matches(request, &claim, payload_text, &signing);
+    let (user, key) = proven(owner, right, &claim.credential.key)?;
     let signer =
         || ChunkSigner::new(signing.clone(), &claim.timestamp, &claim.credential.scope(), claim.signature);
     let payload = match mode {
@@ -117,21 +124,47 @@ pub async fn verify(
     Ok(Verified { user, key, carrier: claim.carrier, payload })
 }
 
-fn parse_claim(request: &Unverified<'_>) -> S3Result<Claim> {
+async fn verify_v2(
+    request: &Unverified<'_>,
+    claim: presigned_v2::Claim,
+    policy: Policy<'_>,
+    keys: &dyn Keys,
+) -> S3Result<Verified> {
+    let payload = match payload_mode(request, Carrier::Query)?.1 {
+        Mode::Exact(sha256) => PayloadAuth::Exact(sha256),
+        Mode::Unsigned => PayloadAuth::Unsigned,
+        Mode::UnsignedTrailer => PayloadAuth::UnsignedTrailer,
+        Mode::SignedChunks | Mode::SignedChunksTrailer => {
+            return Err(Code::InvalidRequest.says("Signature version 2 has no chunk signatures."));
+        }
+    };
+    claim.check_time(policy.now_ms)?;
+    refuse_token(request)?;
+    let (owner, secret) = owner(&claim.key, keys).await?;
+    let (user, key) = proven(owner, claim.is_signed_with(&secret), &claim.key)?;
+    Ok(Verified { user, key, carrier: Carrier::Query, payload })
+}
+
+/// What a request presents to prove who sends it.
+enum Presented {
+    V4(Claim),
+    V2(presigned_v2::Claim),
+}
+
+fn parse_claim(request: &Unverified<'_>, region: &str) -> S3Result<Presented> {
     let in_header = request.headers.contains_key("authorization");
     let in_query = presigned::is_presigned(request.query);
-    match (in_header, in_query) {
-        (true, true) => Err(S3Error::argument(
+    let in_query_v2 = presigned_v2::is_presigned(request.query);
+    match (in_header, in_query, in_query_v2) {
+        (true, false, false) => header::parse(request.headers).map(Presented::V4),
+        (false, true, false) => presigned::parse(request.query).map(Presented::V4),
+        (false, false, true) => presigned_v2::Claim::parse(request, region).map(Presented::V2),
+        (true, true, _) | (true, _, true) | (_, true, true) => Err(S3Error::argument(
             "Authorization",
             "",
             "Only one auth mechanism allowed; only the X-Amz-Algorithm query parameter, Signature query string parameter or the Authorization header should be specified",
         )),
-        (true, false) => header::parse(request.headers),
-        (false, true) => presigned::parse(request.query),
-        (false, false) if request.query.has("AWSAccessKeyId") => Err(Code::InvalidRequest.says(
-            "The authorization mechanism you have provided is not supported. Please use AWS4-HMAC-SHA256.",
-        )),
-        (false, false) => {
+        (false, false, false) => {
             let streaming = |value: &str| value.starts_with("STREAMING-AWS4-");
             if header_text(request.headers, "x-amz-content-sha256")?.is_some_and(streaming) {
                 return Err(Code::InvalidRequest.says("An anonymous request has no chunk signatures."));
@@ -167,7 +200,7 @@ fn payload_mode<'a>(request: &Unverified<'a>, carrier: Carrier) -> S3Result<(&'a
     const NAME: &str = "x-amz-content-sha256";
     let text = match (header_text(request.headers, NAME)?, carrier) {
         (Some(text), _) => text,
-        (None, Carrier::Query) => request.query.get("X-Amz-Content-Sha256").unwrap_or("UNSIGNED-PAYLOAD"),
+        (None, Carrier::Query) => request.query.as_header(NAME).unwrap_or("UNSIGNED-PAYLOAD"),
         (None, Carrier::Header) => {
             return Err(
                 Code::InvalidRequest.says("Missing required header for this request: x-amz-content-sha256")
@@ -254,26 +287,37 @@ fn check_signed_headers(claim: &Claim, headers: &HeaderMap) -> S3Result<()> {
         .field("HeadersNotSigned", missing.join(", ")))
 }
 
-/// The signing key of the claimed access key; for an unknown one that of a secret which nobody has.
-async fn signing_key(
-    claim: &Claim,
-    region: &str,
-    keys: &dyn Keys,
-    cache: &SigningKeys,
-) -> S3Result<(Option<UserName>, Option<AccessKeyId>, SigningKey)> {
-    let key = claim.credential.key.parse::<AccessKeyId>().ok();
-    let found = match &key {
-        Some(key) => keys.secret(key).await?,
-        None => None,
-    };
+/// We have no sessions: no token is valid.
+fn refuse_token(request: &Unverified<'_>) -> S3Result<()> {
+    const NAME: &str = "x-amz-security-token";
+    if request.headers.contains_key(NAME) || request.query.as_header(NAME).is_some() {
+        return Err(Code::InvalidToken.into());
+    }
+    Ok(())
+}
+
+/// Whose key it is.
+type Owner = (UserName, AccessKeyId);
+
+/// The owner and the secret of the claimed access key; for an unknown one a secret which nobody has.
+async fn owner(claimed: &str, keys: &dyn Keys) -> S3Result<(Option<Owner>, Secret)> {
+    let mut found = None;
+    if let Ok(key) = claimed.parse::<AccessKeyId>() {
+        found = keys.secret(&key).await?.map(|(user, secret)| ((user, key), secret));
+    }
     // A key whose secret is empty would be everybody's: it counts as unknown.
-    let found = found.filter(|(_, secret)| !secret.reveal().is_empty());
-    let (user, secret) = match found {
-        Some((user, secret)) => (Some(user), secret),
+    Ok(match found.filter(|(_, secret)| !secret.reveal().is_empty()) {
+        Some((owner, secret)) => (Some(owner), secret),
         None => (None, Secret::new("no user has this secret")),
-    };
-    let signing = cache.get(&secret, &claim.credential.date, region);
-    Ok((user, key, signing))
+    })
+}
+
+/// The owner if the signature is right. The key first: with an unknown one the comparison was made with a secret that
+/// nobody has.
+fn proven(owner: Option<Owner>, right: bool, claimed: &str) -> S3Result<Owner> {
+    let refused = |code: Code| S3Error::from(code).field("AWSAccessKeyId", claimed);
+    let owner = owner.ok_or_else(|| refused(Code::InvalidAccessKeyId))?;
+    if right { Ok(owner) } else { Err(refused(Code::SignatureDoesNotMatch)) }
 }
 
 fn signature_matches(request: &Unverified<'_>, claim: &Claim, payload: &str, key: &SigningKey) -> bool {
