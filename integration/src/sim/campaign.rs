@@ -70,6 +70,7 @@ impl Campaign {
 
     /// What every verification runs.
     pub fn smoke(&mut self) {
+        self.suite(1);
         self.seed(&Plan::calm(1));
         for seed in FIXED_SEEDS {
             self.seed(&Plan::from_seed(seed));
@@ -81,6 +82,19 @@ impl Campaign {
         let faulty = self.seeds - 1;
         let soft = self.seeds_with_unknowns * 2 < faulty;
         self.check("at least half of the fault seeds have unknown outcomes", !soft);
+    }
+
+    /// The conformance suite, simulated.
+    fn suite(&mut self, seed: u64) {
+        match world::run_suite(seed) {
+            Err(error) => self.check(&format!("the conformance suite runs on seed {seed}: {error}"), false),
+            Ok(behaviours) => {
+                for (name, outcome) in behaviours {
+                    let words = outcome.as_ref().err().map_or_else(String::new, |why| format!(": {why}"));
+                    self.check(&format!("simulated: {name}{words}"), outcome.is_ok());
+                }
+            }
+        }
     }
 
     /// Plants bugs; each has to be caught by some seed.

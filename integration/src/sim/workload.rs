@@ -15,6 +15,7 @@ use super::random::SimRandom;
 use super::seams::{EPOCH_MS, SimNet};
 use super::world::Report;
 use crate::client::{Client, Credentials, Request, Response, Target};
+use crate::conformance;
 
 /// The one bucket.
 const BUCKET: &str = "bucket";
@@ -84,6 +85,8 @@ struct State {
     clients_done: usize,
     set_up: bool,
     violation: Option<String>,
+    /// Outcomes of the conformance suite.
+    behaviours: Vec<(String, conformance::Outcome)>,
     /// Nodes whose rows are still to be audited.
     audits_wanted: BTreeSet<u16>,
     /// ETag (with quotes) of each acknowledged write.
@@ -102,6 +105,7 @@ impl Shared {
             clients_done: 0,
             set_up: false,
             violation: None,
+            behaviours: Vec::new(),
             audits_wanted: BTreeSet::new(),
             etags: BTreeMap::new(),
         };
@@ -166,6 +170,11 @@ impl Shared {
             operations: state.operations,
             unknowns: state.oracle.unknowns,
         }
+    }
+
+    /// What the conformance suite found.
+    pub fn take_behaviours(&self) -> Vec<(String, conformance::Outcome)> {
+        std::mem::take(&mut self.state().behaviours)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -241,6 +250,18 @@ pub async fn audit(shared: Arc<Shared>) -> Ended {
     if tokio::time::timeout(CONVERGENCE, audits).await.is_err() {
         shared.violate("not live: a voter does not take part after the faults".to_string());
     }
+    shared.state().clients_done += 1;
+    Ok(())
+}
+
+/// The conformance suite: the same behaviours that are run against real daemons.
+pub async fn suite(shared: Arc<Shared>) -> Ended {
+    let target = SimTarget { gateways: usize::from(shared.plan.gateways) };
+    let hear = |name: &str, outcome: conformance::Outcome| {
+        shared.note(&format!("{name}: {outcome:?}"));
+        shared.state().behaviours.push((name.to_string(), outcome));
+    };
+    conformance::run(&target, hear).await;
     shared.state().clients_done += 1;
     Ok(())
 }

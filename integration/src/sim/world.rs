@@ -12,6 +12,7 @@ use super::plan::{Fault, Machine, Plan};
 use super::random::SimRandom;
 use super::seams::{SimEnv, SimNet};
 use super::workload::{self, Shared};
+use crate::conformance;
 
 /// Bytes of each simulated disk.
 const DISK_BYTES: u64 = 8 << 30;
@@ -66,6 +67,16 @@ pub fn run(plan: &Plan) -> Report {
         world.shared.violate(violation);
     }
     world.shared.report()
+}
+
+/// Runs the conformance suite against the cluster of `seed`, without faults. An error is no outcome of a behaviour:
+/// the cluster did not serve.
+pub fn run_suite(seed: u64) -> Result<Vec<(String, conformance::Outcome)>, String> {
+    let mut world = World::new(&Plan::calm(seed));
+    world.client("setup", 0)?;
+    world.sim.client("suite", workload::suite(world.shared.clone()));
+    world.step_until(|world| world.shared.clients_done() == 1, "the suite did not finish")?;
+    Ok(world.shared.take_behaviours())
 }
 
 impl<'a> World<'a> {
