@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use fabric::limits::INLINE_BYTES_MAX;
 use fabric::net::{BoxStream, Net};
 
 use super::body;
@@ -194,18 +195,26 @@ impl Shared {
     }
 }
 
-/// Creates the bucket, as soon as the cluster serves.
+/// Creates the bucket, and waits until every gateway serves small and large bodies.
 pub async fn setup(shared: Arc<Shared>) -> Ended {
     let target = SimTarget { gateways: usize::from(shared.plan.gateways) };
-    for gateway in (0..target.gateways).cycle() {
-        let request = Request::bucket("PUT", BUCKET);
-        if let Some(200 | 409) = send(&target, gateway, request).await.map(|response| response.status) {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(100)).await;
+    for gateway in 0..target.gateways {
+        let bucket = || Request::bucket("PUT", BUCKET);
+        until_answered(&target, gateway, bucket, &[200, 409]).await;
+        // A body in chunks needs the first layout, too.
+        let object = || Request::object("PUT", BUCKET, "ready").body(vec![0; 2 * INLINE_BYTES_MAX]);
+        until_answered(&target, gateway, object, &[200]).await;
+        until_answered(&target, gateway, || Request::object("DELETE", BUCKET, "ready"), &[204]).await;
     }
     shared.state().set_up = true;
     Ok(())
+}
+
+/// Repeats a request until its status is a wanted one.
+async fn until_answered(target: &SimTarget, gateway: usize, request: impl Fn() -> Request, wanted: &[u16]) {
+    while !send(target, gateway, request()).await.is_some_and(|response| wanted.contains(&response.status)) {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
 }
 
 /// One client: the operations of the plan, one after the other.
