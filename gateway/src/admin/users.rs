@@ -131,8 +131,20 @@ pub async fn ensure_root(
     secret: &Secret,
 ) -> Result<bool, MetaError> {
     let name = UserName::try_from(ROOT.to_string()).expect("the name of the first user is a user name");
-    let key = access_key(env, cluster_key, &name, id, secret);
-    match meta.propose(Command::AddUser(AddUser { name, key })).await {
+    ensure_user(meta, env, cluster_key, &name, id, secret).await
+}
+
+/// Makes a user with a key unless there is one of the name. Returns whether it was made now.
+pub async fn ensure_user(
+    meta: &dyn Meta,
+    env: &dyn Env,
+    cluster_key: &ClusterKey,
+    name: &UserName,
+    id: &AccessKeyId,
+    secret: &Secret,
+) -> Result<bool, MetaError> {
+    let key = access_key(env, cluster_key, name, id, secret);
+    match meta.propose(Command::AddUser(AddUser { name: name.clone(), key })).await {
         Ok(_) => Ok(true),
         Err(MetaError::Rejected(Reject::UserExists)) => Ok(false),
         Err(error) => Err(error),

@@ -8,13 +8,13 @@ use std::time::Duration;
 use consensus::client::MetaClient;
 use consensus::meta::audit::audit;
 use consensus::meta::model::SessionKind;
-use consensus::meta::names::AccessKeyId;
+use consensus::meta::names::{AccessKeyId, UserName};
 use fabric::Seams;
 use fabric::cluster::{IpTable, Place};
 use fabric::ids::{ClusterId, NodeId};
 use fabric::limits::MIB;
 use fabric::rpc::{Identity, Peer, RpcClient};
-use gateway::admin::users::ensure_root;
+use gateway::admin::users::ensure_user;
 use gateway::daemon::{Gateway, GatewayParts};
 use gateway::queue::Budget;
 use gateway::secrets::{ClusterKey, Secret};
@@ -23,7 +23,7 @@ use storage::daemon::{StorageDaemon, StorageSettings};
 use tokio::sync::watch;
 
 use super::plan::{Machine, Plan};
-use super::workload::{S3_PORT, Shared, root_credentials};
+use super::workload::{S3_PORT, Shared, other_credentials, root_credentials};
 
 const CLUSTER: ClusterId = ClusterId(0x51D);
 const NODE_PORT: u16 = 7000;
@@ -31,8 +31,8 @@ const ADMIN_PORT: u16 = 9001;
 const MEMORY_BYTES: u64 = 256 * MIB;
 /// Between two looks at whether an audit is wanted.
 const AUDIT_PAUSE: Duration = Duration::from_millis(100);
-/// Between two tries to make the first user.
-const ROOT_PAUSE: Duration = Duration::from_millis(200);
+/// Between two tries to make a user.
+const USER_PAUSE: Duration = Duration::from_millis(200);
 
 /// Why a simulated process ended.
 type Failure = Box<dyn Error>;
@@ -87,11 +87,13 @@ async fn gateway(seams: &Seams, plan: &Plan) -> Result<(), Failure> {
     let meta = Arc::new(MetaClient::new(seams.env.clone(), rpc.clone(), voters, SessionKind::Gateway, None));
     // The same on all machines, as if read from the secrets directory.
     let cluster_key = ClusterKey::from_hex(&"5a".repeat(32))?;
-    let root = root_credentials();
-    let (id, secret) = (AccessKeyId::try_from(root.access_key)?, Secret::chosen(&root.secret_key)?);
-    while let Err(error) = ensure_root(&*meta, &*seams.env, &cluster_key, &id, &secret).await {
-        tracing::debug!(%error, "the first user is not made yet");
-        tokio::time::sleep(ROOT_PAUSE).await;
+    for (name, keys) in [("root", root_credentials()), ("other", other_credentials())] {
+        let (id, secret) = (AccessKeyId::try_from(keys.access_key)?, Secret::chosen(&keys.secret_key)?);
+        let user = UserName::try_from(name.to_string())?;
+        while let Err(error) = ensure_user(&*meta, &*seams.env, &cluster_key, &user, &id, &secret).await {
+            tracing::debug!(%error, name, "the user is not made yet");
+            tokio::time::sleep(USER_PAUSE).await;
+        }
     }
     let parts = GatewayParts {
         seams: seams.clone(),

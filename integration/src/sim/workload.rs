@@ -21,7 +21,7 @@ use crate::conformance;
 /// The one bucket.
 const BUCKET: &str = "bucket";
 /// A client gives up on a request after this; the outcome is unknown then.
-const PATIENCE: Duration = Duration::from_secs(15);
+const PATIENCE: Duration = Duration::from_secs(4);
 /// The healed cluster has to serve within this.
 const CONVERGENCE: Duration = Duration::from_secs(120);
 /// Port of the S3 service of a simulated gateway.
@@ -58,7 +58,7 @@ impl Target for SimTarget {
     }
 
     fn other_user(&self) -> Option<Credentials> {
-        None
+        Some(other_credentials())
     }
 
     fn domain(&self) -> Option<String> {
@@ -69,6 +69,11 @@ impl Target for SimTarget {
 /// Keys of the first user of every simulated cluster.
 pub fn root_credentials() -> Credentials {
     Credentials::new("SIMULATEDROOT", "simulated-secret-of-the-root-user")
+}
+
+/// Keys of a second user, who owns nothing.
+pub fn other_credentials() -> Credentials {
+    Credentials::new("SIMULATEDOTHER", "simulated-secret-of-another-user")
 }
 
 /// What all clients of a world share.
@@ -224,7 +229,7 @@ pub async fn client(shared: Arc<Shared>, number: u16) -> Ended {
     let worker = Worker { shared: &shared, target: &target, random: &random, number };
     for _ in 0..shared.plan.operations {
         worker.operate().await;
-        let pause_us = random.below(60_000);
+        let pause_us = random.below(150_000);
         tokio::time::sleep(Duration::from_micros(pause_us)).await;
     }
     shared.state().clients_done += 1;
