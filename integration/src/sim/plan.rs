@@ -142,7 +142,7 @@ impl Plan {
         };
         let kinds: Vec<Kind> = (0..random.between(1, 4)).map(|_| *random.pick(KINDS)).collect();
         let mut at_ms = random.between(100, 1_000);
-        for _ in 0..random.between(4, 9) {
+        for _ in 0..random.between(6, 12) {
             let fault = plan.draw(&random, *random.pick(&kinds));
             plan.faults.push(Timed { at_ms, fault });
             at_ms += random.between(100, 900);

@@ -21,7 +21,7 @@ use crate::conformance;
 /// The one bucket.
 const BUCKET: &str = "bucket";
 /// A client gives up on a request after this; the outcome is unknown then.
-const PATIENCE: Duration = Duration::from_secs(4);
+const PATIENCE: Duration = Duration::from_millis(1_500);
 /// The healed cluster has to serve within this.
 const CONVERGENCE: Duration = Duration::from_secs(120);
 /// Port of the S3 service of a simulated gateway.
