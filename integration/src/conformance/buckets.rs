@@ -1,7 +1,7 @@
 //! Buckets: creating, finding, listing, deleting, and who may.
 
 use super::{Cx, Outcome, behaviours, ensure, equal, ok, refused, xml_of};
-use crate::client::{Client, Element, Request};
+use crate::client::{Element, Request};
 
 behaviours![
     buckets_are_created_found_and_deleted,
@@ -28,19 +28,8 @@ async fn buckets_are_created_found_and_deleted(cx: &Cx<'_>) -> Outcome {
     ok(&cx.gateway(1), Request::bucket("HEAD", &name)).await?;
     equal("status", cx.ok(Request::bucket("DELETE", &name)).await?.status, 204)?;
     cx.refused(Request::bucket("DELETE", &name), 404, "NoSuchBucket").await?;
-    forgotten(&cx.gateway(1), &name).await
-}
-
-/// Another gateway may believe in a bucket for as long as it may keep any record: 5 s, and some slack.
-async fn forgotten(client: &Client<'_>, bucket: &str) -> Outcome {
-    let begin = client.target().wall_ms();
-    loop {
-        let outcome = refused(client, Request::bucket("HEAD", bucket), 404, "NoSuchBucket").await;
-        if outcome.is_ok() || client.target().wall_ms() > begin + 7000 {
-            return outcome;
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
-    }
+    // And at once that it is gone.
+    refused(&cx.gateway(1), Request::bucket("HEAD", &name), 404, "NoSuchBucket").await
 }
 
 async fn creating_again_is_harmless_for_the_owner(cx: &Cx<'_>) -> Outcome {
