@@ -4,13 +4,10 @@
 //! it knows neither files nor processes beyond the seams.
 
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::task::{Context, Poll};
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use consensus::client::Meta;
 use fabric::Seams;
 use fabric::limits::CONNECTIONS_MAX;
@@ -18,7 +15,7 @@ use fabric::net::Listener;
 use http::header::{CONTENT_LENGTH, RETRY_AFTER, TRANSFER_ENCODING};
 use http::request::Parts;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
-use http_body::{Body, Frame, SizeHint};
+use http_body::Body;
 use http_body_util::BodyExt;
 use metrics_exporter_prometheus::PrometheusHandle;
 use storage::client::Chunks;
@@ -29,8 +26,8 @@ use crate::admin::{Admin, Report};
 use crate::data::{Data, DataConfig};
 use crate::http::server::{self, serve};
 use crate::http::tls::{self, Keys};
-use crate::http::{BoxError, Handler, Refusal, RequestBody, ResponseBody};
-use crate::queue::{Budget, Queues, RETRY_AFTER_SECONDS, SMALL_BYTES_MAX, Turn, Work};
+use crate::http::{Handler, Holding, Refusal, RequestBody, ResponseBody};
+use crate::queue::{Budget, Queues, RETRY_AFTER_SECONDS, SMALL_BYTES_MAX, Work};
 use crate::s3::ops;
 use crate::s3::service::{Backend, S3Service, Settings};
 use crate::secrets::{ClusterKey, Secret};
@@ -137,7 +134,7 @@ impl Handler for Admission {
         };
         let response = self.inner.handle(Request::from_parts(parts, body), source).await;
         if response.body().size_hint().lower() <= SMALL_BYTES_MAX {
-            return response.map(|body| Held { body, _turn: turn }.boxed_unsync());
+            return response.map(|body| Holding::new(body, turn).boxed_unsync());
         }
         // What was small to ask for is large to answer. No large transfer waits for a small turn, so that waiting
         // for one while holding the other ends.
@@ -145,7 +142,7 @@ impl Handler for Admission {
             return self.slow_down();
         };
         drop(turn);
-        response.map(|body| Held { body, _turn: large }.boxed_unsync())
+        response.map(|body| Holding::new(body, large).boxed_unsync())
     }
 
     fn refuse(&self, refusal: Refusal) -> Response<ResponseBody> {
@@ -170,31 +167,5 @@ fn class(head: &Parts) -> Work {
         Some(1..) => Work::Small,
         _ if head.method == Method::GET && head.uri.path().trim_matches('/').contains('/') => Work::Small,
         _ => Work::Metadata,
-    }
-}
-
-/// A response body that holds its turn until it was sent or given up.
-struct Held {
-    body: ResponseBody,
-    _turn: Turn,
-}
-
-impl Body for Held {
-    type Data = Bytes;
-    type Error = BoxError;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        Pin::new(&mut self.get_mut().body).poll_frame(cx)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
     }
 }

@@ -8,18 +8,14 @@ use std::convert::Infallible;
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::{Duration, UNIX_EPOCH};
 
-use bytes::Bytes;
 use fabric::env::Env;
 use fabric::limits::HEADERS_MAX;
 use futures::FutureExt;
 use http::header::{CONNECTION, CONTENT_LENGTH, DATE, EXPECT, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
-use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -30,7 +26,7 @@ use tokio::time::timeout;
 
 use super::body::{Leftover, RequestBody};
 use super::guard::{Guard, HEAD_DEADLINE, IDLE_DEADLINE, Notes};
-use super::{BoxError, Handler, Refusal, ResponseBody};
+use super::{Handler, Holding, Refusal, ResponseBody};
 
 /// A body left unread is drained before the answer when it announces at most this much …
 const DRAIN_BYTES_MAX: u64 = 1 << 20;
@@ -121,7 +117,7 @@ fn builder() -> hyper::server::conn::http1::Builder {
 async fn answer(
     shared: Arc<Shared>,
     request: Request<Incoming>,
-) -> Result<Response<TrackedBody>, Infallible> {
+) -> Result<Response<Holding<Active>>, Infallible> {
     let active = Active::new(shared.notes.clone());
     let (mut response, mut close) = if request.uri() == "*" {
         // Only the guard's stand-in has this target.
@@ -137,7 +133,7 @@ async fn answer(
     if let Ok(date) = HeaderValue::try_from(date) {
         response.headers_mut().insert(DATE, date);
     }
-    Ok(response.map(|body| TrackedBody { body, _active: active }))
+    Ok(response.map(|body| Holding::new(body, active)))
 }
 
 /// Runs the handler and settles what it left of the request body. Returns whether the connection must close.
@@ -208,31 +204,5 @@ impl Active {
 impl Drop for Active {
     fn drop(&mut self) {
         self.0.end();
-    }
-}
-
-/// A response body that keeps its request active until it was sent or given up.
-struct TrackedBody {
-    body: ResponseBody,
-    _active: Active,
-}
-
-impl Body for TrackedBody {
-    type Data = Bytes;
-    type Error = BoxError;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        Pin::new(&mut self.get_mut().body).poll_frame(cx)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
     }
 }
