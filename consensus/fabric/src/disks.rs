@@ -4,6 +4,7 @@
 //! [`File::sync_data`] (contents) or [`Disks::sync_dir`] (names) returned.
 
 use std::io;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -75,6 +76,12 @@ pub trait File: Send + Sync + 'static {
     /// Whether a sync is cheaper where the file was filled with zeros before (see [`ExtendedFile`]).
     fn wants_filling(&self) -> bool {
         true
+    }
+    /// The parts that were ever written, ascending, at most
+    /// [`crate::limits::DATA_RANGES_MAX`]; between them lie holes that read
+    /// as zero. One that cannot tell says that all of it was.
+    fn data_ranges(&self) -> io::Result<Vec<Range<u64>>> {
+        Ok(vec![0..self.len()?])
     }
 }
 

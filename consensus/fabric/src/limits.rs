@@ -82,6 +82,8 @@ pub const COPIES_DURABLE_MIN: usize = 2;
 pub const VOLUME_BYTES_MAX: u64 = 4 * GIB;
 /// Free space kept on a data disk: below it puts are refused, deletes and repair go on.
 pub const DISK_RESERVE_BYTES: u64 = 256 * MIB;
+/// Parts between holes that are told apart when a file is opened; what lies behind the last one counts as written.
+pub const DATA_RANGES_MAX: usize = 1024;
 /// Default of `memory_limit`.
 pub const MEMORY_LIMIT_DEFAULT: u64 = GIB;
 /// Events kept in the change feed.

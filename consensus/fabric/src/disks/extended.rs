@@ -3,10 +3,17 @@
 //! A sync after a write into a part that was allocated and written before changes no metadata of the file
 //! system: no journal commit, a tenth of the time. So every file that is synced often is written only below
 //! [`ExtendedFile::filled_bytes`], and that bound moves in steps, in the background where there is one.
+//!
+//! A write far beyond that bound is an *island*: it is written where it belongs, with a hole before it, and its
+//! sync costs a journal commit. A database that doubles its file likes to begin at the far end of the new half;
+//! to fill all of that first would hold its writer up for seconds. When the bound reaches an island it steps
+//! over it.
 
+use std::collections::BTreeMap;
 use std::io;
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -44,15 +51,65 @@ pub struct ExtendedFile {
     file: Arc<dyn File>,
     steps: Steps,
     filled_bytes: AtomicU64,
-    /// Where the furthest write since opening ended.
+    /// Where the furthest write below the bound since opening ended.
     written_bytes: AtomicU64,
+    /// Where the last island ends, or the bound where there is none.
+    end_bytes: AtomicU64,
     /// Whether a task extends ahead, so that writers fill only what they need themselves.
     in_background: AtomicBool,
-    /// Taken by whoever extends or cuts.
-    extending: Mutex<()>,
+    /// Taken by whoever extends or cuts, or writes an island.
+    islands: Mutex<Islands>,
     /// Taken by whoever syncs; whether a sync failed.
     sync_failed: Mutex<bool>,
     low: Arc<Low>,
+}
+
+/// Parts written beyond the bound, with holes between: start → end, apart from each other.
+#[derive(Default)]
+struct Islands(BTreeMap<u64, u64>);
+
+impl Islands {
+    fn start(&self) -> Option<u64> {
+        self.0.first_key_value().map(|(start, _)| *start)
+    }
+
+    /// Where the last one ends.
+    fn end(&self) -> u64 {
+        self.0.last_key_value().map_or(0, |(_, end)| *end)
+    }
+
+    /// Adds a part; those that it touches become one with it.
+    fn add(&mut self, part: Range<u64>) {
+        let Range { mut start, mut end } = part;
+        while let Some((&other, &other_end)) = self.0.range(..=end).next_back()
+            && start <= other_end
+        {
+            self.0.remove(&other);
+            (start, end) = (start.min(other), end.max(other_end));
+        }
+        if start < end {
+            self.0.insert(start, end);
+        }
+    }
+
+    /// Takes the islands out that `bound` has reached; returns where the last of them ends, else `bound`.
+    fn step_over(&mut self, mut bound: u64) -> u64 {
+        while let Some(island) = self.0.first_entry()
+            && *island.key() <= bound
+        {
+            bound = bound.max(island.remove());
+        }
+        bound
+    }
+
+    /// Forgets what lies at `end` and beyond.
+    fn cut(&mut self, end: u64) {
+        self.0.split_off(&end);
+        if let Some(mut last) = self.0.last_entry() {
+            let cut = end.min(*last.get());
+            last.insert(cut);
+        }
+    }
 }
 
 /// How writers wake the background.
@@ -66,14 +123,17 @@ impl ExtendedFile {
     /// Takes a file as it is; an empty one is extended by the first write.
     pub fn new(file: Arc<dyn File>, steps: Steps) -> io::Result<ExtendedFile> {
         assert!(steps.first_bytes > 0 && steps.next_bytes > 0);
-        let filled_bytes = AtomicU64::new(file.len()?);
+        let mut islands = Islands::default();
+        file.data_ranges()?.into_iter().for_each(|range| islands.add(range));
+        let filled_bytes = islands.step_over(0);
         Ok(ExtendedFile {
             file,
             steps,
-            filled_bytes,
+            filled_bytes: AtomicU64::new(filled_bytes),
             written_bytes: AtomicU64::new(0),
+            end_bytes: AtomicU64::new(islands.end().max(filled_bytes)),
             in_background: AtomicBool::new(false),
-            extending: Mutex::default(),
+            islands: Mutex::new(islands),
             sync_failed: Mutex::new(false),
             low: Arc::default(),
         })
@@ -82,6 +142,22 @@ impl ExtendedFile {
     /// Up to here writes need no extension.
     pub fn filled_bytes(&self) -> u64 {
         self.filled_bytes.load(Ordering::Acquire)
+    }
+
+    /// What lies beyond here was never written and reads as zero, as far as the file reaches.
+    pub fn end_bytes(&self) -> u64 {
+        self.end_bytes.load(Ordering::Acquire)
+    }
+
+    fn islands(&self) -> MutexGuard<'_, Islands> {
+        // Each change is complete before anything can panic.
+        self.islands.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Moves the bound; to be called with what `islands` has become.
+    fn set_filled(&self, filled: u64, islands: &Islands) {
+        self.filled_bytes.store(filled, Ordering::Release);
+        self.end_bytes.store(islands.end().max(filled), Ordering::Release);
     }
 
     /// Fills until at least `bytes` are there. Returns at once when they are.
@@ -101,29 +177,50 @@ impl ExtendedFile {
     /// Fills at most [`FILL_SYNC_BYTES`] towards the end of the step that holds `bytes`. In such pieces a
     /// writer that needs the next page waits for a piece and not for a step.
     fn fill_some(&self, bytes: u64) -> io::Result<()> {
-        let _extending = self.extending.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut islands = self.islands();
         let filled = self.filled_bytes();
         let target = self.step_end(bytes);
         if !self.file.wants_filling() {
             if filled < target {
                 self.file.set_len(target)?;
-                self.filled_bytes.store(target, Ordering::Release);
+                self.set_filled(target, &islands);
             }
             return Ok(());
         }
         let end = target.min(filled + FILL_SYNC_BYTES).max(filled);
+        let end = islands.start().map_or(end, |island| island.min(end));
         self.write_zeros(filled, end)?;
-        self.filled_bytes.store(end, Ordering::Release);
+        let filled = islands.step_over(end);
+        self.set_filled(filled, &islands);
         Ok(())
+    }
+
+    /// Writes far beyond the bound, without filling what lies between. Returns whether it did: the bound may have
+    /// come near meanwhile.
+    fn write_island(&self, offset: u64, bytes: &[u8]) -> io::Result<bool> {
+        let mut islands = self.islands();
+        if !self.is_far(offset) {
+            return Ok(false);
+        }
+        self.file.write_at(offset, bytes)?;
+        islands.add(offset..offset + bytes.len() as u64);
+        self.set_filled(self.filled_bytes(), &islands);
+        Ok(true)
+    }
+
+    /// Whether a write there would have to wait for more than a step to be filled.
+    fn is_far(&self, offset: u64) -> bool {
+        self.file.wants_filling() && self.filled_bytes() + self.steps.next_bytes < offset
     }
 
     /// Cuts what lies beyond the step that holds `bytes`, to give space back to the file system.
     pub fn cut(&self, bytes: u64) -> io::Result<()> {
-        let _extending = self.extending.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut islands = self.islands();
         let target = self.step_end(bytes);
-        if target < self.filled_bytes() {
+        if target < self.end_bytes() {
             // First the bound, so that nobody relies on what is about to go.
-            self.filled_bytes.store(target, Ordering::Release);
+            islands.cut(target);
+            self.set_filled(self.filled_bytes().min(target), &islands);
             self.file.set_len(target)?;
         }
         Ok(())
@@ -139,7 +236,16 @@ impl ExtendedFile {
             }
             return Ok(());
         }
-        self.write_zeros(from, dirty_end.min(filled))
+        self.write_zeros(from, dirty_end.min(filled))?;
+        // Beyond the bound only islands are not zero.
+        let mut islands = self.islands();
+        let end = from.max(self.filled_bytes());
+        if end < dirty_end.min(self.end_bytes()) {
+            islands.cut(end);
+            self.set_filled(self.filled_bytes(), &islands);
+            self.file.set_len(end)?;
+        }
+        Ok(())
     }
 
     fn write_zeros(&self, from: u64, end: u64) -> io::Result<()> {
@@ -224,6 +330,9 @@ impl File for ExtendedFile {
 
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         let end = offset.checked_add(bytes.len() as u64).ok_or(io::ErrorKind::InvalidInput)?;
+        if self.is_far(offset) && self.write_island(offset, bytes)? {
+            return Ok(());
+        }
         let in_background = self.in_background.load(Ordering::Relaxed);
         if self.filled_bytes() < end {
             self.ensure(if in_background { end } else { self.step_end(end) })?;
@@ -297,6 +406,51 @@ mod tests {
             assert_eq!(file.len().unwrap(), MIB);
             assert_eq!(ExtendedFile::new(file, STEPS).unwrap().filled_bytes(), MIB);
         });
+    }
+
+    /// A database doubled its file of 772 MiB and began at the far end of the new half: all of it was filled first,
+    /// which held its writer, and every client behind it, up for five seconds.
+    #[test]
+    fn a_write_far_ahead_leaves_a_hole_that_is_filled_later() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = SystemDisks.open(&directory.path().join("file"), OpenMode::New).unwrap();
+        let extended = ExtendedFile::new(file.clone(), STEPS).unwrap();
+        extended.write_at(0, b"first").unwrap();
+        extended.write_at(40 * MIB, b"far").unwrap();
+        extended.write_at(40 * MIB + 3, b"ther").unwrap();
+        assert_eq!((extended.filled_bytes(), extended.end_bytes()), (MIB, 40 * MIB + 7));
+
+        // What is there is known again, to the block.
+        let again = ExtendedFile::new(file.clone(), STEPS).unwrap();
+        assert_eq!((again.filled_bytes(), again.end_bytes()), (MIB, 40 * MIB + 7));
+        assert_eq!(file.data_ranges().unwrap(), [0..MIB, 40 * MIB..40 * MIB + 7]);
+
+        extended.ensure(40 * MIB + 1).unwrap();
+        assert!(extended.filled_bytes() >= 40 * MIB + 7);
+        let mut bytes = [9; 9];
+        extended.read_at(40 * MIB - 2, &mut bytes).unwrap();
+        assert_eq!(&bytes, b"\0\0farther");
+
+        again.cut(MIB).unwrap();
+        assert_eq!((again.end_bytes(), file.len().unwrap()), (MIB, MIB));
+        again.write_at(30 * MIB, b"lost").unwrap();
+        again.clear_tail(MIB, 40 * MIB).unwrap();
+        assert_eq!((again.end_bytes(), file.len().unwrap()), (MIB, MIB));
+    }
+
+    #[test]
+    fn islands_that_touch_are_one() {
+        let mut islands = Islands::default();
+        for part in [10..20, 40..50, 20..30, 60..60, 45..70, 5..12] {
+            islands.add(part);
+        }
+        assert_eq!(islands.0, BTreeMap::from([(5, 30), (40, 70)]));
+        islands.cut(65);
+        assert_eq!((islands.start(), islands.end()), (Some(5), 65));
+        assert_eq!(islands.step_over(4), 4);
+        assert_eq!(islands.step_over(5), 30);
+        islands.cut(40);
+        assert_eq!((islands.start(), islands.end()), (None, 0));
     }
 
     /// Fails the first sync, as a disk does that lost a write.

@@ -49,7 +49,7 @@ impl LengthFile {
         }
         let (sequence, length) = read_header(&file)?;
         // What unsynced writes left behind the contents before a crash is not known.
-        let dirty_end = file.filled_bytes();
+        let dirty_end = file.end_bytes();
         let state = Mutex::new(State { sequence, recorded: length, dirty_end });
         Ok(LengthFile { file, length: AtomicU64::new(length), state })
     }
@@ -74,7 +74,7 @@ impl LengthFile {
         state.recorded = length;
         if shrunk {
             self.file.cut(HEADER_BYTES + length)?;
-            state.dirty_end = state.dirty_end.min(self.file.filled_bytes());
+            state.dirty_end = state.dirty_end.min(self.file.end_bytes());
         }
         Ok(())
     }
@@ -128,8 +128,8 @@ impl File for LengthFile {
         if end > self.length.load(Ordering::Acquire) {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        // The file is filled up to what was written; the contents may be longer, with zeros.
-        let there = self.file.filled_bytes().saturating_sub(HEADER_BYTES + offset).min(into.len() as u64);
+        // The contents may be longer than what was ever written, with zeros.
+        let there = self.file.end_bytes().saturating_sub(HEADER_BYTES + offset).min(into.len() as u64);
         let (stored, beyond) = into.split_at_mut(there as usize);
         beyond.fill(0);
         if stored.is_empty() { Ok(()) } else { self.file.read_at(HEADER_BYTES + offset, stored) }
@@ -154,7 +154,7 @@ impl File for LengthFile {
         let end_of = |length: u64| length.checked_add(HEADER_BYTES).ok_or(io::ErrorKind::InvalidInput);
         let (now_end, new_end) = (end_of(now)?, end_of(bytes)?);
         if new_end < now_end {
-            state.dirty_end = state.dirty_end.max(now_end.min(self.file.filled_bytes()));
+            state.dirty_end = state.dirty_end.max(now_end.min(self.file.end_bytes()));
         } else if now_end < state.dirty_end && now_end < new_end {
             self.file.clear_tail(now_end, state.dirty_end)?;
             state.dirty_end = 0;

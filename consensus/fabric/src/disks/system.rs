@@ -3,11 +3,16 @@
 
 use std::fs::{self, DirBuilder, OpenOptions, TryLockError};
 use std::io::{self, Read};
+use std::ops::Range;
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
 
+use rustix::fs::{SeekFrom, seek};
+use rustix::io::Errno;
+
 use super::{Disks, File, OpenMode, Space};
+use crate::limits::DATA_RANGES_MAX;
 
 /// The file in a data directory whose lock says that a process uses it.
 const LOCK_NAME: &str = "lock";
@@ -118,6 +123,27 @@ impl File for SystemFile {
 
     fn sync_data(&self) -> io::Result<()> {
         self.0.sync_data()
+    }
+
+    fn data_ranges(&self) -> io::Result<Vec<Range<u64>>> {
+        let length = self.len()?;
+        let mut ranges = Vec::new();
+        let mut position = 0;
+        while position < length && ranges.len() < DATA_RANGES_MAX {
+            let start = match seek(&self.0, SeekFrom::Data(position)) {
+                Ok(start) => start,
+                Err(Errno::NXIO) => break, // Only a hole is left.
+                Err(error) => return Err(error.into()),
+            };
+            position = seek(&self.0, SeekFrom::Hole(start))?;
+            ranges.push(start..position);
+        }
+        if ranges.len() == DATA_RANGES_MAX
+            && let Some(last) = ranges.last_mut()
+        {
+            last.end = length;
+        }
+        Ok(ranges)
     }
 }
 
