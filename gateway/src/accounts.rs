@@ -18,9 +18,9 @@ use consensus::meta::query::{Answer, Answered, Query};
 use fabric::env::Env;
 use lru::LruCache;
 
-use crate::s3::auth::{Keys, Secret};
+use crate::s3::auth::Keys;
 use crate::s3::{Code, S3Result};
-use crate::secrets::ClusterKey;
+use crate::secrets::{ClusterKey, Secret};
 
 /// A record is asked for again after this.
 pub const RECORD_LIFETIME: Duration = Duration::from_secs(4);
@@ -180,7 +180,7 @@ impl Keys for Accounts {
             .cluster_key
             .open(id, &key.sealed_secret)
             .map_err(|error| Code::InternalError.caused(error))?;
-        Ok(Some((key.user, Secret::new(secret.expose()))))
+        Ok(Some((key.user, secret)))
     }
 }
 

@@ -1,6 +1,5 @@
 //! Secrets of users and the signing keys derived from them.
 
-use std::fmt;
 use std::num::NonZeroUsize;
 use std::sync::{Mutex, PoisonError};
 
@@ -11,34 +10,13 @@ use sha2::Digest as _;
 
 use super::signature::SigningKey;
 use crate::s3::error::S3Result;
+use crate::secrets::Secret;
 
 /// Where secrets come from. A key of a removed user is gone within five seconds on every gateway.
 #[async_trait]
 pub trait Keys: Send + Sync + 'static {
     /// The user of this key and its secret; `None` where there is no such key.
     async fn secret(&self, id: &AccessKeyId) -> S3Result<Option<(UserName, Secret)>>;
-}
-
-/// The secret of an access key. Never printed.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
-
-impl Secret {
-    /// Wraps a secret.
-    pub fn new(secret: impl Into<String>) -> Secret {
-        Secret(secret.into())
-    }
-
-    /// The secret itself.
-    pub fn reveal(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Secret(…)")
-    }
 }
 
 /// Derived keys kept at most. One is used for a day by one access key.
@@ -61,7 +39,7 @@ impl SigningKeys {
     /// The signing key of this secret for this date (`yyyymmdd`) and region.
     pub fn get(&self, secret: &Secret, date: &str, region: &str) -> SigningKey {
         let mut hash = sha2::Sha256::new();
-        for part in [secret.reveal(), date, region] {
+        for part in [secret.expose(), date, region] {
             hash.update((part.len() as u64).to_be_bytes());
             hash.update(part);
         }

@@ -16,7 +16,7 @@ mod verify;
 
 pub use canonical::Unverified;
 pub use claim::Carrier;
-pub use keys::{Keys, Secret, SigningKeys};
+pub use keys::{Keys, SigningKeys};
 pub use presigned::with_headers_of_query;
 pub use signature::{ChunkSigner, EMPTY_SHA256, PayloadAuth, SigningKey};
 pub use verify::{Policy, Verified, is_anonymous, verify};

@@ -14,12 +14,12 @@ use sha1::Sha1;
 use subtle::ConstantTimeEq as _;
 
 use super::canonical::Unverified;
-use super::keys::Secret;
 use crate::s3::error::{Code, S3Error, S3Result};
 use crate::s3::path::Target;
 use crate::s3::request::Query;
 use crate::s3::route::is_sub_resource;
 use crate::s3::time::iso8601;
+use crate::secrets::Secret;
 
 /// The one region that knows version 2.
 const REGION: &str = "us-east-1";
@@ -109,7 +109,7 @@ impl Claim {
     /// Whether the owner of this secret signed the request. Constant time in the signature.
     pub fn is_signed_with(&self, secret: &Secret) -> bool {
         self.texts.iter().any(|text| {
-            let mut mac = Hmac::<Sha1>::new_from_slice(secret.reveal().as_bytes())
+            let mut mac = Hmac::<Sha1>::new_from_slice(secret.expose().as_bytes())
                 .expect("an HMAC takes keys of every length");
             mac.update(text);
             let right: [u8; 20] = mac.finalize().into_bytes().into();

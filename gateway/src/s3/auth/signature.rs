@@ -8,8 +8,8 @@ use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 
-use super::keys::Secret;
 use crate::s3::error::{Code, S3Result};
+use crate::secrets::Secret;
 
 /// SHA-256 of no bytes, in hex.
 pub const EMPTY_SHA256: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
@@ -27,7 +27,7 @@ impl fmt::Debug for SigningKey {
 impl SigningKey {
     /// Derives the key for service `s3`.
     pub(super) fn derive(secret: &Secret, date: &str, region: &str) -> SigningKey {
-        let start = format!("AWS4{}", secret.reveal());
+        let start = format!("AWS4{}", secret.expose());
         let key = [date, region, "s3", "aws4_request"]
             .into_iter()
             .fold(start.into_bytes(), |key, part| mac(&key, part.as_bytes()).to_vec());
@@ -135,7 +135,7 @@ impl ChunkSigner {
     /// A signer as [`super::verify`] makes it, for tests of the decoder.
     pub(crate) fn for_tests(secret: &str, timestamp: &str, region: &str, seed: [u8; 32]) -> ChunkSigner {
         let date = &timestamp[..8];
-        let key = SigningKey::derive(&Secret::new(secret), date, region);
+        let key = SigningKey::derive(&Secret::new(secret.to_string()), date, region);
         ChunkSigner::new(key, timestamp, &format!("{date}/{region}/s3/aws4_request"), Claimed(seed))
     }
 

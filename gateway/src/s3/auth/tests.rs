@@ -17,10 +17,11 @@ use proptest::prelude::{Just, any, prop_assert, prop_assert_eq, prop_oneof, prop
 use proptest::strategy::Strategy;
 
 use super::signature::EMPTY_SHA256;
-use super::{Carrier, Keys, PayloadAuth, Policy, Secret, SigningKeys, Unverified, Verified, verify};
+use super::{Carrier, Keys, PayloadAuth, Policy, SigningKeys, Unverified, Verified, verify};
 use crate::s3::error::{Code, S3Error, S3Result};
 use crate::s3::path::{CanonicalPath, virtual_bucket};
 use crate::s3::request::Query;
+use crate::secrets::Secret;
 
 pub const KEY: &str = "AKIAIOSFODNN7EXAMPLE";
 pub const SECRET: &str = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY";
@@ -36,8 +37,8 @@ pub struct OneKey;
 impl Keys for OneKey {
     async fn secret(&self, id: &AccessKeyId) -> S3Result<Option<(UserName, Secret)>> {
         Ok(match id.as_str() {
-            KEY => Some(("tester".parse().unwrap(), Secret::new(SECRET))),
-            "EMPTYSECRET" => Some(("nobody".parse().unwrap(), Secret::new(""))),
+            KEY => Some(("tester".parse().unwrap(), Secret::new(SECRET.to_string()))),
+            "EMPTYSECRET" => Some(("nobody".parse().unwrap(), Secret::new(String::new()))),
             _ => None,
         })
     }

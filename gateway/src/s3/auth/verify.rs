@@ -8,12 +8,13 @@ use http::HeaderMap;
 
 use super::canonical::{self, PathForm, Unverified};
 use super::claim::{Carrier, Claim};
-use super::keys::{Keys, Secret, SigningKeys};
+use super::keys::{Keys, SigningKeys};
 use super::signature::{ChunkSigner, PayloadAuth, SigningKey};
 use super::{header, presigned, presigned_v2};
 use crate::s3::error::{Code, S3Error, S3Result};
 use crate::s3::request::{Query, header_text};
 use crate::s3::time::iso8601;
+use crate::secrets::Secret;
 
 /// Clocks may differ by this much.
 const SKEW_SECONDS_MAX: u64 = 15 * 60;
@@ -306,9 +307,9 @@ async fn owner(claimed: &str, keys: &dyn Keys) -> S3Result<(Option<Owner>, Secre
         found = keys.secret(&key).await?.map(|(user, secret)| ((user, key), secret));
     }
     // A key whose secret is empty would be everybody's: it counts as unknown.
-    Ok(match found.filter(|(_, secret)| !secret.reveal().is_empty()) {
+    Ok(match found.filter(|(_, secret)| !secret.expose().is_empty()) {
         Some((owner, secret)) => (Some(owner), secret),
-        None => (None, Secret::new("no user has this secret")),
+        None => (None, Secret::new("no user has this secret".to_string())),
     })
 }
 
