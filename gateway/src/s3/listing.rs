@@ -16,7 +16,7 @@ use super::time::iso8601;
 use super::xml::{XmlWriter, url_encoded};
 
 /// Pages of the metadata that one page of S3 may take: theirs may be short where many rows are passed over.
-pub const PAGES_MAX: usize = 8;
+const PAGES_MAX: usize = 8;
 const TOKEN_VERSION: u8 = 1;
 
 /// How names are written.
@@ -75,36 +75,100 @@ pub fn marker(text: &str) -> String {
     text[..end].to_string()
 }
 
-/// A page of nothing, at a position.
-pub fn empty_page<T>(position: &str) -> Page<T> {
-    Page { entries: Vec::new(), more: false, position: position.to_string(), position_stamp: None }
+/// What every listing of names is asked with.
+#[derive(Debug)]
+pub struct Asked {
+    /// `prefix`.
+    pub prefix: String,
+    /// `delimiter`; empty where there is none.
+    pub delimiter: String,
+    /// Entries of a page.
+    pub limit: u32,
+    /// How names are written.
+    pub encoding: Encoding,
 }
 
-/// Goes on with a page.
-pub fn append<T>(page: &mut Page<T>, next: Page<T>) {
-    page.entries.extend(next.entries);
-    (page.more, page.position, page.position_stamp) = (next.more, next.position, next.position_stamp);
-}
-
-/// A page of current versions; `limit` 0 is an empty last page.
-pub async fn page(cx: &Context, mut list: List) -> S3Result<Page<Object>> {
-    let mut page = empty_page(&list.after);
-    let limit = list.limit as usize;
-    for _ in 0..PAGES_MAX {
-        if limit <= page.entries.len() {
-            break;
-        }
-        list.limit = (limit - page.entries.len()) as u32;
-        let Answer::List(next) = cx.ask(MetaQuery::List(list.clone())).await? else {
-            return Err(unexpected("List"));
-        };
-        append(&mut page, next);
-        if !page.more {
-            break;
-        }
-        list.after.clone_from(&page.position);
+impl Asked {
+    /// Reads the parameters; `size` is the name of the one for the size of a page.
+    pub fn parse(query: &Query, size: &str) -> S3Result<Asked> {
+        Ok(Asked {
+            prefix: text(query, "prefix")?,
+            delimiter: text(query, "delimiter")?,
+            limit: page_size(query, size)?,
+            encoding: Encoding::parse(query)?,
+        })
     }
-    Ok(page)
+
+    /// Writes what was asked back; `size` is the name of the element for the size of a page.
+    pub fn write(&self, xml: &mut XmlWriter, size: &str) {
+        self.encoding.write(xml, "Prefix", &self.prefix);
+        if !self.delimiter.is_empty() {
+            self.encoding.write(xml, "Delimiter", &self.delimiter);
+        }
+        xml.value(size, self.limit);
+        self.encoding.announce(xml);
+    }
+}
+
+/// A listing of the metadata, on its way through the pages of its answers.
+pub trait Walk {
+    /// What is listed.
+    type Item;
+    /// Entries wanted.
+    fn limit(&self) -> u32;
+    /// The key behind which the next page begins.
+    fn position(&self) -> &str;
+    /// The question for the next page, of at most `limit` entries.
+    fn question(&self, limit: u32) -> MetaQuery;
+    /// The page in the answer to it.
+    fn page(answer: Answer) -> Option<Page<Self::Item>>;
+    /// Goes behind a page.
+    fn pass(&mut self, page: &Page<Self::Item>);
+}
+
+impl Walk for List {
+    type Item = Object;
+
+    fn limit(&self) -> u32 {
+        self.limit
+    }
+
+    fn position(&self) -> &str {
+        &self.after
+    }
+
+    fn question(&self, limit: u32) -> MetaQuery {
+        MetaQuery::List(List { limit, ..self.clone() })
+    }
+
+    fn page(answer: Answer) -> Option<Page<Object>> {
+        if let Answer::List(page) = answer { Some(page) } else { None }
+    }
+
+    fn pass(&mut self, page: &Page<Object>) {
+        self.after.clone_from(&page.position);
+    }
+}
+
+/// One page of S3 from as many of the metadata as it takes; a limit of 0 is an empty last page.
+pub async fn page<W: Walk>(cx: &Context, mut walk: W) -> S3Result<Page<W::Item>> {
+    let position = walk.position().to_string();
+    let mut whole = Page { entries: Vec::new(), more: false, position, position_stamp: None };
+    let limit = walk.limit() as usize;
+    for _ in 0..PAGES_MAX {
+        if limit <= whole.entries.len() {
+            break;
+        }
+        let answer = cx.ask(walk.question((limit - whole.entries.len()) as u32)).await?;
+        let mut next = W::page(answer).ok_or_else(|| unexpected("that of a listing"))?;
+        whole.entries.append(&mut next.entries);
+        walk.pass(&next);
+        whole = Page { entries: whole.entries, ..next };
+        if !whole.more {
+            break;
+        }
+    }
+    Ok(whole)
 }
 
 /// A continuation token: version, bucket, position, checksum.

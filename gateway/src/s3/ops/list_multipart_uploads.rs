@@ -7,8 +7,8 @@ use fabric::ids::BucketId;
 use http::Method;
 
 use crate::s3::error::{S3Error, S3Result};
-use crate::s3::listing::{self, Encoding};
-use crate::s3::op::{Action, Context, Op, unexpected};
+use crate::s3::listing::{self, Asked, Walk};
+use crate::s3::op::{Action, Context, Op};
 use crate::s3::request::{Query, Request};
 use crate::s3::response::Response;
 use crate::s3::route::Route;
@@ -35,7 +35,7 @@ impl Op for ListMultipartUploads {
     async fn run(&self, cx: &Context, request: Request) -> S3Result<Response> {
         let bucket = cx.bucket()?;
         let input = Input::parse(bucket.id, request.query())?;
-        let page = page(cx, input.list.clone()).await?;
+        let page = listing::page(cx, input.list.clone()).await?;
         Ok(Response::xml(document(bucket, &input, &page)))
     }
 }
@@ -43,7 +43,7 @@ impl Op for ListMultipartUploads {
 struct Input {
     list: ListUploads,
     upload_marker: String,
-    encoding: Encoding,
+    asked: Asked,
 }
 
 impl Input {
@@ -58,44 +58,50 @@ impl Input {
                 Some(text.parse().map_err(wrong)?)
             }
         };
+        let asked = Asked::parse(query, "max-uploads")?;
         let list = ListUploads {
             bucket,
-            prefix: listing::text(query, "prefix")?,
-            delimiter: listing::text(query, "delimiter")?,
+            prefix: asked.prefix.clone(),
+            delimiter: asked.delimiter.clone(),
             after_key,
             after_upload,
-            limit: listing::page_size(query, "max-uploads")?,
+            limit: asked.limit,
         };
-        Ok(Input { list, upload_marker: marker.unwrap_or("").to_string(), encoding: Encoding::parse(query)? })
+        Ok(Input { list, upload_marker: marker.unwrap_or("").to_string(), asked })
     }
 }
 
-async fn page(cx: &Context, mut list: ListUploads) -> S3Result<Page<Upload>> {
-    let mut page = listing::empty_page(&list.after_key);
-    let limit = list.limit as usize;
-    for _ in 0..listing::PAGES_MAX {
-        if limit <= page.entries.len() {
-            break;
-        }
-        list.limit = (limit - page.entries.len()) as u32;
-        let Answer::Uploads(next) = cx.ask(MetaQuery::ListUploads(list.clone())).await? else {
-            return Err(unexpected("ListUploads"));
-        };
-        listing::append(&mut page, next);
-        if !page.more {
-            break;
-        }
-        list.after_key.clone_from(&page.position);
-        list.after_upload = page.position_stamp;
+impl Walk for ListUploads {
+    type Item = Upload;
+
+    fn limit(&self) -> u32 {
+        self.limit
     }
-    Ok(page)
+
+    fn position(&self) -> &str {
+        &self.after_key
+    }
+
+    fn question(&self, limit: u32) -> MetaQuery {
+        MetaQuery::ListUploads(ListUploads { limit, ..self.clone() })
+    }
+
+    fn page(answer: Answer) -> Option<Page<Upload>> {
+        if let Answer::Uploads(page) = answer { Some(page) } else { None }
+    }
+
+    fn pass(&mut self, page: &Page<Upload>) {
+        self.after_key.clone_from(&page.position);
+        self.after_upload = page.position_stamp;
+    }
 }
 
 fn document(bucket: &Bucket, input: &Input, page: &Page<Upload>) -> XmlWriter {
-    let (encoding, list) = (input.encoding, &input.list);
+    let (encoding, list) = (input.asked.encoding, &input.list);
     let mut xml = XmlWriter::new();
     xml.root("ListMultipartUploadsResult");
     xml.text("Bucket", bucket.name.as_str());
+    input.asked.write(&mut xml, "MaxUploads");
     encoding.write(&mut xml, "KeyMarker", &list.after_key);
     xml.text("UploadIdMarker", &input.upload_marker);
     if page.more {
@@ -104,12 +110,6 @@ fn document(bucket: &Bucket, input: &Input, page: &Page<Upload>) -> XmlWriter {
             xml.value("NextUploadIdMarker", stamp);
         }
     }
-    encoding.write(&mut xml, "Prefix", &list.prefix);
-    if !list.delimiter.is_empty() {
-        encoding.write(&mut xml, "Delimiter", &list.delimiter);
-    }
-    encoding.announce(&mut xml);
-    xml.value("MaxUploads", list.limit);
     xml.value("IsTruncated", page.more);
     for entry in &page.entries {
         let PageEntry::Item(key, upload) = entry else {

@@ -9,8 +9,8 @@ use fabric::ids::BucketId;
 use http::Method;
 
 use crate::s3::error::{S3Error, S3Result};
-use crate::s3::listing::{self, Encoding};
-use crate::s3::op::{Action, Context, Op, unexpected};
+use crate::s3::listing::{self, Asked, Encoding, Walk};
+use crate::s3::op::{Action, Context, Op};
 use crate::s3::request::{Query, Request};
 use crate::s3::response::Response;
 use crate::s3::route::Route;
@@ -37,7 +37,7 @@ impl Op for ListObjectVersions {
     async fn run(&self, cx: &Context, request: Request) -> S3Result<Response> {
         let bucket = cx.bucket()?;
         let input = Input::parse(bucket.id, request.query())?;
-        let page = page(cx, input.list.clone()).await?;
+        let page = listing::page(cx, input.list.clone()).await?;
         Ok(Response::xml(document(bucket, &input, &page)))
     }
 }
@@ -45,7 +45,7 @@ impl Op for ListObjectVersions {
 struct Input {
     list: ListVersions,
     version_marker: String,
-    encoding: Encoding,
+    asked: Asked,
 }
 
 impl Input {
@@ -60,45 +60,50 @@ impl Input {
             }
             (text, _) => Some(versions::selector("version-id-marker", text)?),
         };
+        let asked = Asked::parse(query, "max-keys")?;
         let list = ListVersions {
             bucket,
-            prefix: listing::text(query, "prefix")?,
-            delimiter: listing::text(query, "delimiter")?,
+            prefix: asked.prefix.clone(),
+            delimiter: asked.delimiter.clone(),
             after_key,
             after_version,
-            limit: listing::page_size(query, "max-keys")?,
+            limit: asked.limit,
         };
-        Ok(Input { list, version_marker, encoding: Encoding::parse(query)? })
+        Ok(Input { list, version_marker, asked })
     }
 }
 
-async fn page(cx: &Context, mut list: ListVersions) -> S3Result<Page<ListedVersion>> {
-    let mut page = listing::empty_page(&list.after_key);
-    let limit = list.limit as usize;
-    for _ in 0..listing::PAGES_MAX {
-        if limit <= page.entries.len() {
-            break;
-        }
-        list.limit = (limit - page.entries.len()) as u32;
-        let Answer::Versions(next) = cx.ask(MetaQuery::ListVersions(list.clone())).await? else {
-            return Err(unexpected("ListVersions"));
-        };
-        listing::append(&mut page, next);
-        if !page.more {
-            break;
-        }
-        list.after_key.clone_from(&page.position);
-        list.after_version = page.position_stamp.map(VersionSelector::Stamp);
+impl Walk for ListVersions {
+    type Item = ListedVersion;
+
+    fn limit(&self) -> u32 {
+        self.limit
     }
-    Ok(page)
+
+    fn position(&self) -> &str {
+        &self.after_key
+    }
+
+    fn question(&self, limit: u32) -> MetaQuery {
+        MetaQuery::ListVersions(ListVersions { limit, ..self.clone() })
+    }
+
+    fn page(answer: Answer) -> Option<Page<ListedVersion>> {
+        if let Answer::Versions(page) = answer { Some(page) } else { None }
+    }
+
+    fn pass(&mut self, page: &Page<ListedVersion>) {
+        self.after_key.clone_from(&page.position);
+        self.after_version = page.position_stamp.map(VersionSelector::Stamp);
+    }
 }
 
 fn document(bucket: &Bucket, input: &Input, page: &Page<ListedVersion>) -> XmlWriter {
-    let (encoding, list) = (input.encoding, &input.list);
+    let (encoding, list) = (input.asked.encoding, &input.list);
     let mut xml = XmlWriter::new();
     xml.root("ListVersionsResult");
     xml.text("Name", bucket.name.as_str());
-    encoding.write(&mut xml, "Prefix", &list.prefix);
+    input.asked.write(&mut xml, "MaxKeys");
     encoding.write(&mut xml, "KeyMarker", &list.after_key);
     xml.text("VersionIdMarker", &input.version_marker);
     if page.more {
@@ -107,11 +112,6 @@ fn document(bucket: &Bucket, input: &Input, page: &Page<ListedVersion>) -> XmlWr
             xml.value("NextVersionIdMarker", stamp);
         }
     }
-    xml.value("MaxKeys", list.limit);
-    if !list.delimiter.is_empty() {
-        encoding.write(&mut xml, "Delimiter", &list.delimiter);
-    }
-    encoding.announce(&mut xml);
     xml.value("IsTruncated", page.more);
     for entry in &page.entries {
         if let PageEntry::Item(key, listed) = entry {

@@ -7,7 +7,7 @@ use fabric::ids::BucketId;
 use http::Method;
 
 use crate::s3::error::S3Result;
-use crate::s3::listing::{self, Encoding};
+use crate::s3::listing::{self, Asked};
 use crate::s3::op::{Action, Context, Op};
 use crate::s3::request::{Query, Request};
 use crate::s3::response::Response;
@@ -41,38 +41,34 @@ impl Op for ListObjects {
 
 struct Input {
     list: List,
-    encoding: Encoding,
+    asked: Asked,
 }
 
 impl Input {
     fn parse(bucket: BucketId, query: &Query) -> S3Result<Input> {
+        let asked = Asked::parse(query, "max-keys")?;
         let list = List {
             bucket,
-            prefix: listing::text(query, "prefix")?,
-            delimiter: listing::text(query, "delimiter")?,
+            prefix: asked.prefix.clone(),
+            delimiter: asked.delimiter.clone(),
             after: listing::marker(query.get("marker").unwrap_or("")),
-            limit: listing::page_size(query, "max-keys")?,
+            limit: asked.limit,
         };
-        Ok(Input { list, encoding: Encoding::parse(query)? })
+        Ok(Input { list, asked })
     }
 }
 
 fn document(bucket: &Bucket, input: &Input, page: &Page<Object>) -> XmlWriter {
-    let encoding = input.encoding;
+    let encoding = input.asked.encoding;
     let mut xml = XmlWriter::new();
     xml.root("ListBucketResult");
     xml.text("Name", bucket.name.as_str());
-    encoding.write(&mut xml, "Prefix", &input.list.prefix);
+    input.asked.write(&mut xml, "MaxKeys");
     encoding.write(&mut xml, "Marker", &input.list.after);
     // Also without a delimiter: a page that passed over many rows may end after its last key.
     if page.more {
         encoding.write(&mut xml, "NextMarker", &page.position);
     }
-    xml.value("MaxKeys", input.list.limit);
-    if !input.list.delimiter.is_empty() {
-        encoding.write(&mut xml, "Delimiter", &input.list.delimiter);
-    }
-    encoding.announce(&mut xml);
     xml.value("IsTruncated", page.more);
     listing::entries(&mut xml, &page.entries, encoding, Some(bucket.owner.as_str()));
     xml.close("ListBucketResult");
@@ -111,8 +107,8 @@ mod tests {
         };
         let expected = "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n\
             <ListBucketResult xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\"><Name>photos</Name>\
-            <Prefix>a+</Prefix><Marker>a</Marker><NextMarker>a+%3C</NextMarker><MaxKeys>2</MaxKeys>\
-            <Delimiter>/</Delimiter><EncodingType>url</EncodingType><IsTruncated>true</IsTruncated>\
+            <Prefix>a+</Prefix><Delimiter>/</Delimiter><MaxKeys>2</MaxKeys><EncodingType>url</EncodingType>\
+            <Marker>a</Marker><NextMarker>a+%3C</NextMarker><IsTruncated>true</IsTruncated>\
             <Contents><Key>a+%3C</Key><LastModified>2013-05-24T00:00:00.000Z</LastModified>\
             <ETag>&quot;abababababababababababababababab&quot;</ETag><Size>3</Size>\
             <Owner><ID>ann</ID><DisplayName>ann</DisplayName></Owner><StorageClass>STANDARD</StorageClass></Contents>\

@@ -7,7 +7,7 @@ use fabric::ids::BucketId;
 use http::Method;
 
 use crate::s3::error::S3Result;
-use crate::s3::listing::{self, Encoding};
+use crate::s3::listing::{self, Asked};
 use crate::s3::op::{Action, Context, Op};
 use crate::s3::request::{Query, Request};
 use crate::s3::response::Response;
@@ -44,7 +44,7 @@ struct Input {
     token: Option<String>,
     start_after: Option<String>,
     fetch_owner: bool,
-    encoding: Encoding,
+    asked: Asked,
 }
 
 impl Input {
@@ -55,29 +55,25 @@ impl Input {
             Some(token) => listing::from_token(bucket, token)?,
             None => start_after.clone().unwrap_or_default(),
         };
+        let asked = Asked::parse(query, "max-keys")?;
         let list = List {
             bucket,
-            prefix: listing::text(query, "prefix")?,
-            delimiter: listing::text(query, "delimiter")?,
+            prefix: asked.prefix.clone(),
+            delimiter: asked.delimiter.clone(),
             after,
-            limit: listing::page_size(query, "max-keys")?,
+            limit: asked.limit,
         };
         let fetch_owner = query.get("fetch-owner") == Some("true");
-        Ok(Input { list, token, start_after, fetch_owner, encoding: Encoding::parse(query)? })
+        Ok(Input { list, token, start_after, fetch_owner, asked })
     }
 }
 
 fn document(bucket: &Bucket, input: &Input, page: &Page<Object>) -> XmlWriter {
-    let encoding = input.encoding;
+    let encoding = input.asked.encoding;
     let mut xml = XmlWriter::new();
     xml.root("ListBucketResult");
     xml.text("Name", bucket.name.as_str());
-    encoding.write(&mut xml, "Prefix", &input.list.prefix);
-    if !input.list.delimiter.is_empty() {
-        encoding.write(&mut xml, "Delimiter", &input.list.delimiter);
-    }
-    xml.value("MaxKeys", input.list.limit);
-    encoding.announce(&mut xml);
+    input.asked.write(&mut xml, "MaxKeys");
     xml.value("KeyCount", page.entries.len());
     xml.value("IsTruncated", page.more);
     xml.optional("ContinuationToken", input.token.as_deref());
