@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::model::{
     AccessKey, Attributes, Bucket, Checksum, ChecksumAlgorithm, ChecksumKind, ClusterMs, Etag, Extent, Home,
-    NodeRow, Origin, SessionKind, Stored,
+    NodeRow, Object, Origin, SessionKind, Stored,
 };
 use super::names::{AccessKeyId, BucketName, ObjectKey, UserName};
 
@@ -176,6 +176,22 @@ pub struct Expect {
     pub modified_seconds: Option<u64>,
 }
 
+impl Expect {
+    /// Refuses unless the current version (or that there is none) meets every condition. What counts is decided in
+    /// `apply`; who asks before only learns early of a refusal.
+    pub fn check(&self, found: Option<&Object>) -> Result<(), Reject> {
+        let Some(object) = found else {
+            let present = self.etag.is_some() || self.bytes.is_some() || self.modified_seconds.is_some();
+            return if present { Err(Reject::NoSuchKey) } else { Ok(()) };
+        };
+        let holds = !self.absent
+            && self.etag.as_ref().is_none_or(|condition| condition.meets(&object.etag))
+            && self.bytes.is_none_or(|bytes| bytes == object.bytes)
+            && self.modified_seconds.is_none_or(|seconds| seconds == object.modified.0 / 1000);
+        if holds { Ok(()) } else { Err(Reject::PreconditionFailed) }
+    }
+}
+
 /// A condition on an entity tag.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum EtagCondition {
@@ -183,6 +199,16 @@ pub enum EtagCondition {
     Any,
     /// One of these; texts that are no tags of ours match nothing and are left out.
     OneOf(Vec<Etag>),
+}
+
+impl EtagCondition {
+    /// Whether a tag meets it.
+    pub fn meets(&self, etag: &Etag) -> bool {
+        match self {
+            EtagCondition::Any => true,
+            EtagCondition::OneOf(tags) => tags.contains(etag),
+        }
+    }
 }
 
 /// Conditions on the source of a copy; decided in `apply` against the version named.

@@ -1,12 +1,17 @@
 //! Conditional requests: on reads in the order of RFC 9110, on writes as what must be there for the write to happen.
 //!
-//! Conditions on writes are only parsed here; they are decided where the write is applied.
+//! Conditions on writes are decided where the write is applied. A look at what is there before its body is read only
+//! spares the client to send a body for nothing.
 
-use consensus::meta::command::{EtagCondition, Expect, ReadConditions};
+use consensus::meta::command::{EtagCondition, Expect, ReadConditions, Reject};
 use consensus::meta::model::{Etag, Object};
+use consensus::meta::names::ObjectKey;
+use consensus::meta::query::Want;
 use http::{HeaderMap, StatusCode};
 
 use super::error::{Code, S3Error, S3Result};
+use super::op::Context;
+use super::reading::version_in;
 use super::request::header_text;
 use super::time::parse_http_date;
 
@@ -87,10 +92,7 @@ fn etags(text: &str, comparison: Comparison) -> EtagCondition {
 /// Decides a read of this version.
 pub fn decide(conditions: &ReadConditions, object: &Object) -> Verdict {
     let modified = object.modified.0 / 1000;
-    let matches = |condition: &EtagCondition| match condition {
-        EtagCondition::Any => true,
-        EtagCondition::OneOf(tags) => tags.contains(&object.etag),
-    };
+    let matches = |condition: &EtagCondition| condition.meets(&object.etag);
     // An If-Match that holds makes If-Unmodified-Since irrelevant; an If-None-Match does so with If-Modified-Since.
     match (&conditions.if_match, conditions.if_unmodified_since) {
         (Some(tags), _) if !matches(tags) => return Verdict::Failed,
@@ -120,6 +122,20 @@ pub fn of_write(headers: &HeaderMap) -> S3Result<Expect> {
     }
     let etag = if_match.map(|text| etags(text, Comparison::Strong));
     Ok(Expect { etag, ..Expect::default() })
+}
+
+/// Refuses a write whose condition fails already, by a linearizable look at what is there. For use before the body is
+/// read; that it does not refuse decides nothing.
+pub async fn refuse_early(cx: &Context, key: &ObjectKey, expect: &Expect) -> S3Result<()> {
+    if *expect == Expect::default() {
+        return Ok(());
+    }
+    let found = match version_in(cx, cx.bucket()?.id, key, None, Want::Row).await? {
+        Ok(view) => Some(view.object),
+        Err(Reject::NoSuchKey) => None,
+        Err(reject) => return Err(reject.into()),
+    };
+    Ok(expect.check(found.as_ref())?)
 }
 
 /// The conditions of DeleteObject.

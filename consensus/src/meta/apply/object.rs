@@ -3,7 +3,7 @@
 use fabric::limits::DELETE_KEYS_PER_COMMAND;
 
 use super::transaction::Transaction;
-use super::version::{self, check_expect, tag_meets};
+use super::version::{self, check_expect};
 use super::{Outcome, Stop, body, malformed};
 use crate::meta::command::{
     CopyObject, DeleteKey, DeleteObjects, DeletedKey, Done, PutObject, ReadConditions, Reject,
@@ -88,11 +88,11 @@ fn source(tx: &Transaction<'_>, from: &Home, command: &CopyObject) -> Result<Obj
 fn source_meets(conditions: &ReadConditions, source: &Object) -> bool {
     let modified = source.modified.0 / 1000;
     let matches = match &conditions.if_match {
-        Some(condition) => tag_meets(condition, &source.etag),
+        Some(condition) => condition.meets(&source.etag),
         None => conditions.if_unmodified_since.is_none_or(|since| modified <= since),
     };
     let differs = match &conditions.if_none_match {
-        Some(condition) => !tag_meets(condition, &source.etag),
+        Some(condition) => !condition.meets(&source.etag),
         None => conditions.if_modified_since.is_none_or(|since| since < modified),
     };
     matches && differs

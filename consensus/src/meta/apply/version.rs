@@ -7,19 +7,11 @@ use fabric::ids::Stamp;
 
 use super::body;
 use super::transaction::Transaction;
-use crate::meta::command::{EtagCondition, Expect, Reject};
+use crate::meta::command::{Expect, Reject};
 use crate::meta::lookup::{Found, newest_other};
-use crate::meta::model::{Bucket, Etag, Home, Object, Version, Versioning};
+use crate::meta::model::{Bucket, Home, Object, Version, Versioning};
 use crate::meta::store::Fault;
 use crate::meta::tables::{Descending, NullVersions, Objects, Versions};
-
-/// Whether a tag meets a condition.
-pub(super) fn tag_meets(condition: &EtagCondition, etag: &Etag) -> bool {
-    match condition {
-        EtagCondition::Any => true,
-        EtagCondition::OneOf(tags) => tags.contains(etag),
-    }
-}
 
 /// Refuses unless the version that is there meets every condition.
 pub(super) fn check_expect(
@@ -27,18 +19,7 @@ pub(super) fn check_expect(
     expect: &Expect,
     found: Option<&Object>,
 ) -> Result<(), Reject> {
-    if tx.planted.skip_condition || *expect == Expect::default() {
-        return Ok(());
-    }
-    let Some(object) = found else {
-        let present = expect.etag.is_some() || expect.bytes.is_some() || expect.modified_seconds.is_some();
-        return if present { Err(Reject::NoSuchKey) } else { Ok(()) };
-    };
-    let holds = !expect.absent
-        && expect.etag.as_ref().is_none_or(|condition| tag_meets(condition, &object.etag))
-        && expect.bytes.is_none_or(|bytes| bytes == object.bytes)
-        && expect.modified_seconds.is_none_or(|seconds| seconds == object.modified.0 / 1000);
-    if holds { Ok(()) } else { Err(Reject::PreconditionFailed) }
+    if tx.planted.skip_condition { Ok(()) } else { expect.check(found) }
 }
 
 /// Makes a new version the current one. Its body is stored and counted as referenced already.

@@ -47,9 +47,10 @@ impl Op for CompleteMultipartUpload {
     async fn run(&self, cx: &Context, mut request: Request) -> S3Result<Response> {
         let input = Input::parse(request.headers())?;
         let upload = versions::upload(request.query())?;
+        let key = request.key().clone();
+        refuse_early(cx, &key, upload, &input.expect).await?;
         let document = request.document(XML_BODY_BYTES_MAX).await?;
         let named = CompleteDocument::parse(&document)?.parts;
-        let key = request.key().clone();
         let mut parts = named.iter().map(named_part).collect::<S3Result<Vec<_>>>()?;
         let checksum = object_checksum(cx, &key, upload, &mut parts, &input).await?;
         let bucket = cx.bucket()?;
@@ -115,6 +116,20 @@ fn expected_checksum(headers: &HeaderMap) -> S3Result<Option<(ChecksumAlgorithm,
         }
     }
     Ok(found)
+}
+
+/// Tells of a condition that fails already before the body is read; but a repeat of a Complete that was done, whose
+/// upload is gone, gets its first answer. The upload is looked at second: while it is there, what failed the condition
+/// was not this upload's own object.
+async fn refuse_early(cx: &Context, key: &ObjectKey, upload: Stamp, expect: &Expect) -> S3Result<()> {
+    let Err(refusal) = conditions::refuse_early(cx, key, expect).await else {
+        return Ok(());
+    };
+    match uploads::parts(cx, key, upload, 0, 0).await {
+        Ok(_) => Err(refusal),
+        Err(error) if error.code() == Code::NoSuchUpload => Ok(()),
+        Err(error) => Err(error),
+    }
 }
 
 fn named_part(part: &CompletePartElement) -> S3Result<CompletePart> {

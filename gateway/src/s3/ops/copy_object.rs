@@ -49,6 +49,8 @@ impl Op for CopyObject {
         let input = Input::parse(request.headers())?;
         let key = request.key().clone();
         let source_bucket = input.source.bucket(cx).await?;
+        // The source may have to be read for a checksum: not for a copy that will be refused.
+        conditions::refuse_early(cx, &key, &input.expect).await?;
         for _ in 0..TRIES_MAX {
             let (command, view) = input.decide(cx, &key, &source_bucket).await?;
             let stored = match cx.propose_raw(Command::CopyObject(command)).await {

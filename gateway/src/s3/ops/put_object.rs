@@ -42,6 +42,7 @@ impl Op for PutObject {
     async fn run(&self, cx: &Context, mut request: Request) -> S3Result<Response> {
         let input = Input::parse(request.headers())?;
         let (key, bucket) = (request.key().clone(), cx.bucket()?);
+        conditions::refuse_early(cx, &key, &input.expect).await?;
         let payload = request.payload_mut();
         let Written { body, guard } = bodies::store(cx, payload, &key, None, Some(&input.attributes)).await?;
         let digests = payload.digests().ok_or(Code::IncompleteBody)?.clone();
