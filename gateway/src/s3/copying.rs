@@ -28,6 +28,8 @@ pub struct Source {
     pub version: Option<VersionSelector>,
     /// On which conditions.
     pub conditions: ReadConditions,
+    /// Who must own its bucket, where the client says so.
+    pub owner: Option<String>,
 }
 
 impl Source {
@@ -58,12 +60,17 @@ impl Source {
             key: key.parse().map_err(|_| wrong())?,
             version,
             conditions: conditions::of_copy_source(headers)?,
+            owner: header_text(headers, "x-amz-source-expected-bucket-owner")?.map(str::to_string),
         })
     }
 
     /// The bucket of the source, which the requester may read.
     pub async fn bucket(&self, cx: &Context) -> S3Result<Arc<Bucket>> {
-        cx.bucket_named(&self.bucket, Action::GetObject).await
+        let bucket = cx.bucket_named(&self.bucket, Action::GetObject).await?;
+        match &self.owner {
+            Some(owner) if owner != bucket.owner.as_str() => Err(Code::AccessDenied.into()),
+            Some(_) | None => Ok(bucket),
+        }
     }
 
     /// The version that is meant now. Take a guard before, where its bytes will be read.

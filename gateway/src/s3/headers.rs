@@ -176,6 +176,7 @@ pub fn refuse_unsupported(headers: &HeaderMap) -> S3Result<()> {
             "x-amz-acl" if ["private", "bucket-owner-full-control"].contains(&text) => false,
             "x-amz-acl" => return Err(Code::AccessControlListNotSupported.into()),
             "x-amz-object-ownership" => text != "BucketOwnerEnforced",
+            "x-amz-bucket-namespace" => text != "global",
             "x-amz-bucket-object-lock-enabled" => !text.eq_ignore_ascii_case("false"),
             name => PREFIXES.iter().any(|prefix| name.starts_with(prefix)),
         };

@@ -1,7 +1,7 @@
 //! CopyObject.
 
 use super::{Cx, Outcome, behaviours, equal, has_header, ok, xml_of};
-use crate::client::{Pattern, PatternCheck, Request, encode_uri};
+use crate::client::{ALGORITHMS, Pattern, PatternCheck, Request, encode_uri};
 
 behaviours![
     a_copy_has_the_bytes_and_metadata_of_its_source,
@@ -9,6 +9,8 @@ behaviours![
     a_copy_outlives_its_source,
     sources_are_conditional,
     a_copy_of_nothing_is_refused,
+    the_owner_of_a_source_can_be_named,
+    a_copy_can_be_given_another_checksum,
 ];
 
 fn copy(to: (&str, &str), source: &str) -> Request {
@@ -69,6 +71,34 @@ async fn sources_are_conditional(cx: &Cx<'_>) -> Outcome {
     cx.refused(request().header("x-amz-copy-source-if-none-match", &etag), 412, "PreconditionFailed").await?;
     cx.ok(request().header("x-amz-copy-source-if-match", &etag)).await?;
     cx.refused(request().header("if-none-match", "*"), 412, "PreconditionFailed").await
+}
+
+async fn the_owner_of_a_source_can_be_named(cx: &Cx<'_>) -> Outcome {
+    let bucket = cx.bucket().await?;
+    cx.put(&bucket, "source", "x").await?;
+    let request = |owner: &str| {
+        copy((&bucket, "k"), &format!("/{bucket}/source")).header("x-amz-source-expected-bucket-owner", owner)
+    };
+    cx.refused(request("somebody"), 403, "AccessDenied").await?;
+    let root = xml_of(&cx.ok(Request::new("GET", "/")).await?, "ListAllMyBucketsResult")?;
+    let owner = root.child("Owner").cloned().unwrap_or_default().text_of("ID").to_string();
+    cx.ok(request(&owner)).await?;
+    Ok(())
+}
+
+async fn a_copy_can_be_given_another_checksum(cx: &Cx<'_>) -> Outcome {
+    let bucket = cx.bucket().await?;
+    let body = vec![b'c'; 100_000];
+    cx.put(&bucket, "source", body.clone()).await?;
+    for algorithm in &ALGORITHMS {
+        let request = copy((&bucket, algorithm.name), &format!("/{bucket}/source"));
+        let root = cx.ok(request.header("x-amz-checksum-algorithm", algorithm.name)).await?;
+        let root = xml_of(&root, "CopyObjectResult")?;
+        let value = algorithm.base64(&body);
+        equal(algorithm.name, root.text_of(&format!("Checksum{}", algorithm.name)), value.as_str())?;
+        equal("type", root.text_of("ChecksumType"), "FULL_OBJECT")?;
+    }
+    Ok(())
 }
 
 async fn a_copy_of_nothing_is_refused(cx: &Cx<'_>) -> Outcome {

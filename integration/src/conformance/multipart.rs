@@ -19,6 +19,10 @@ behaviours![
     an_upload_keeps_its_metadata,
     overwritten_while_it_was_uploaded,
     skipped_part_numbers_are_allowed,
+    copies_of_parts_are_conditional,
+    aborts_are_conditional,
+    attributes_tell_all_parts_in_pages,
+    a_repeated_conditional_completion_gets_its_answer,
 ];
 
 const PART: u64 = 5 << 20;
@@ -270,4 +274,92 @@ async fn skipped_part_numbers_are_allowed(cx: &Cx<'_>) -> Outcome {
         "content-length",
         &(PART + 3).to_string(),
     )
+}
+
+async fn copies_of_parts_are_conditional(cx: &Cx<'_>) -> Outcome {
+    let bucket = cx.bucket().await?;
+    let etag = cx.put(&bucket, "source", "0123456789").await?.etag().to_string();
+    let id = create(cx, &bucket, "k").await?;
+    let copy = |name: &str, value: &str| {
+        let request = part(&bucket, "k", &id, 1).header("x-amz-copy-source", format!("/{bucket}/source"));
+        request
+            .header(&format!("x-amz-copy-source-{name}"), value)
+            .header("x-amz-copy-source-range", "bytes=2-5")
+    };
+    let (other, past) = ("\"00000000000000000000000000000000\"", "Sat, 01 Jan 2000 00:00:00 GMT");
+    let future = "Fri, 01 Jan 2100 00:00:00 GMT";
+    for (name, value) in [
+        ("if-match", other),
+        ("if-none-match", etag.as_str()),
+        ("if-unmodified-since", past),
+        ("if-modified-since", future),
+    ] {
+        cx.refused(copy(name, value), 412, "PreconditionFailed")
+            .await
+            .map_err(|why| format!("{name}: {why}"))?;
+    }
+    for (name, value) in [
+        ("if-match", etag.as_str()),
+        ("if-none-match", other),
+        ("if-unmodified-since", future),
+        ("if-modified-since", past),
+    ] {
+        cx.ok(copy(name, value)).await.map_err(|why| format!("{name}: {why}"))?;
+    }
+    let owned = copy("if-match", &etag).header("x-amz-source-expected-bucket-owner", "somebody");
+    cx.refused(owned, 403, "AccessDenied").await?;
+    let list = cx.ok(Request::object("GET", &bucket, "k").query("uploadId", &id)).await?;
+    let listed = xml_of(&list, "ListPartsResult")?.child("Part").cloned().unwrap_or_default();
+    equal("size", listed.text_of("Size"), "4")
+}
+
+async fn aborts_are_conditional(cx: &Cx<'_>) -> Outcome {
+    let bucket = cx.bucket().await?;
+    let id = create(cx, &bucket, "k").await?;
+    let abort = |time: &str| {
+        let request = Request::object("DELETE", &bucket, "k").query("uploadId", &id);
+        request.header("x-amz-if-match-initiated-time", time)
+    };
+    cx.refused(abort("Sat, 01 Jan 2000 00:00:00 GMT"), 412, "PreconditionFailed").await?;
+    cx.refused(abort("yesterday"), 400, "InvalidArgument").await?;
+    cx.ok(Request::object("GET", &bucket, "k").query("uploadId", &id)).await?;
+    Ok(())
+}
+
+async fn attributes_tell_all_parts_in_pages(cx: &Cx<'_>) -> Outcome {
+    let bucket = cx.bucket().await?;
+    let (id, parts) = two_parts(cx, &bucket, "k").await?;
+    cx.ok(complete(&bucket, "k", &id, &parts)).await?;
+    let attributes = |after: &str| {
+        let request = Request::object("GET", &bucket, "k").flag("attributes");
+        let request = request.header("x-amz-object-attributes", "ObjectParts").header("x-amz-max-parts", 1);
+        request.header("x-amz-part-number-marker", after)
+    };
+    for (after, number, size, truncated) in [("0", "1", PART, "true"), ("1", "2", 1000, "false")] {
+        let root = xml_of(&cx.ok(attributes(after)).await?, "GetObjectAttributesResponse")?;
+        let parts = root.child("ObjectParts").cloned().unwrap_or_default();
+        equal("count", parts.text_of("PartsCount"), "2")?;
+        equal("size of a page", parts.text_of("MaxParts"), "1")?;
+        equal("marker", parts.text_of("PartNumberMarker"), after)?;
+        equal("next", parts.text_of("NextPartNumberMarker"), number)?;
+        equal("truncated", parts.text_of("IsTruncated"), truncated)?;
+        let part = parts.child("Part").cloned().unwrap_or_default();
+        equal(
+            "part",
+            (part.text_of("PartNumber"), part.text_of("Size")),
+            (number, size.to_string().as_str()),
+        )?;
+        ensure(!part.text_of("ChecksumCRC64NVME").is_empty(), || "no checksum of the part".to_string())?;
+    }
+    Ok(())
+}
+
+/// The object that the first one made is no reason to refuse the second.
+async fn a_repeated_conditional_completion_gets_its_answer(cx: &Cx<'_>) -> Outcome {
+    let bucket = cx.bucket().await?;
+    let (id, parts) = two_parts(cx, &bucket, "k").await?;
+    let request = || complete(&bucket, "k", &id, &parts).header("if-none-match", "*");
+    let first = cx.ok(request()).await?.xml()?;
+    let again = ok(&cx.gateway(1), request()).await?.xml()?;
+    equal("etag", again.text_of("ETag"), first.text_of("ETag"))
 }
