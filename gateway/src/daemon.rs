@@ -10,7 +10,6 @@ use std::sync::atomic::AtomicBool;
 use async_trait::async_trait;
 use consensus::client::Meta;
 use fabric::Seams;
-use fabric::limits::CONNECTIONS_MAX;
 use fabric::net::Listener;
 use http::header::{CONTENT_LENGTH, RETRY_AFTER, TRANSFER_ENCODING};
 use http::request::Parts;
@@ -61,6 +60,8 @@ pub struct GatewayParts {
     pub report: Report,
     /// Whether the store has its first user; not ready before.
     pub founded: Arc<AtomicBool>,
+    /// Connections of S3 clients at once.
+    pub connections_max: usize,
 }
 
 /// A gateway, ready to serve.
@@ -69,6 +70,7 @@ pub struct Gateway {
     tls: Option<Arc<Keys>>,
     s3: Arc<dyn Handler>,
     admin: Arc<dyn Handler>,
+    connections_max: usize,
 }
 
 impl Gateway {
@@ -96,7 +98,13 @@ impl Gateway {
             report: parts.report,
             founded: parts.founded,
         };
-        Gateway { seams: parts.seams, tls: parts.tls, s3: Arc::new(s3), admin: Arc::new(admin) }
+        Gateway {
+            seams: parts.seams,
+            tls: parts.tls,
+            s3: Arc::new(s3),
+            admin: Arc::new(admin),
+            connections_max: parts.connections_max,
+        }
     }
 
     /// Serves both ports until `stop` says so; returns when both are drained.
@@ -107,7 +115,7 @@ impl Gateway {
             .map(|keys| self.seams.env.spawn("TLS reload", Box::pin(tls::watch(self.seams.clone(), keys))));
         let settings = |connections_max| server::Settings { connections_max, tls: self.tls.clone() };
         tokio::join!(
-            serve(self.seams.clone(), s3, settings(CONNECTIONS_MAX), self.s3, stop.clone()),
+            serve(self.seams.clone(), s3, settings(self.connections_max), self.s3, stop.clone()),
             serve(self.seams.clone(), admin, settings(ADMIN_CONNECTIONS_MAX), self.admin, stop),
         );
         if let Some(watcher) = watcher {

@@ -10,8 +10,9 @@ use consensus::client::MetaError;
 use fabric::Seams;
 use fabric::cluster::Config;
 use fabric::disks::MemoryDisks;
+use fabric::env::system::raise_descriptor_limit;
 use fabric::env::{Env, run_blocking};
-use fabric::limits::DISK_RESERVE_BYTES;
+use fabric::limits::{CONNECTIONS_MAX, DISK_RESERVE_BYTES};
 use fabric::net::Listener;
 use gateway::admin::users::{ensure_root, has_users};
 use gateway::config::{Cli, Mode, Settings};
@@ -66,6 +67,7 @@ pub async fn serve(system: Seams, cli: &Cli) -> Result<(), Failure> {
         metrics,
         report: store.report.clone(),
         founded: store.founded.clone(),
+        connections_max: connections_max(),
     });
     gateway.serve(s3, admin, stop).await;
     store.shut_down().await;
@@ -78,6 +80,19 @@ fn budget(settings: &Settings) -> Budget {
         Mode::Cluster { .. } => 0,
     };
     Budget::split(settings.memory_limit, nodes)
+}
+
+/// At most half of what the process may open: connections take nothing from the files of the store.
+fn connections_max() -> usize {
+    let half = usize::try_from(raise_descriptor_limit() / 2).unwrap_or(usize::MAX);
+    if half < CONNECTIONS_MAX {
+        tracing::warn!(
+            connections = half,
+            wanted = CONNECTIONS_MAX,
+            "few open files are allowed (ulimit -n)"
+        );
+    }
+    half.clamp(1, CONNECTIONS_MAX)
 }
 
 /// Keys for the first user that came with the environment.

@@ -1,8 +1,8 @@
 //! One connection: hyper over a [`Guard`], one request after the other.
 //!
 //! What always holds: a request is answered exactly once; a panic in a handler ends that request with 500 and
-//! nothing else; a connection whose request body was not read to its end is either drained within bounds or
-//! closed, never reused out of step.
+//! nothing else; an answer does not wait for a body that nobody reads; a connection whose request body was not read to
+//! its end is either drained within bounds or closed, never reused out of step.
 
 use std::convert::Infallible;
 use std::future::poll_fn;
@@ -26,11 +26,12 @@ use tokio::time::timeout;
 
 use super::body::{Leftover, RequestBody};
 use super::guard::{Guard, HEAD_DEADLINE, IDLE_DEADLINE, Notes};
+use super::places::Place;
 use super::{Handler, Holding, Refusal, ResponseBody};
 
-/// A body left unread is drained before the answer when it announces at most this much …
+/// A body left unread is drained when it announces at most this much. Otherwise the connection closes after the answer.
 const DRAIN_BYTES_MAX: u64 = 1 << 20;
-/// … and comes within this time. Otherwise the connection closes after the answer.
+/// A body that is drained comes within this time, or the connection closes.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(5);
 /// Read buffer of a connection.
 const BUFFER_BYTES_MAX: usize = 256 << 10;
@@ -57,25 +58,29 @@ struct Shared {
     handler: Arc<dyn Handler>,
     env: Arc<dyn Env>,
     notes: Arc<Notes>,
+    place: Arc<Place>,
     source: SocketAddr,
 }
 
-/// Serves a connection to its end.
+/// Serves a connection to its end, or until it is asked to leave its place.
 pub async fn serve<S>(
     stream: S,
     source: SocketAddr,
     handler: Arc<dyn Handler>,
     env: Arc<dyn Env>,
+    place: Arc<Place>,
     mut stop: watch::Receiver<Stop>,
 ) where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
     let notes = Arc::new(Notes::default());
-    let shared = Arc::new(Shared { handler, env, notes: notes.clone(), source });
-    let io = TokioIo::new(Guard::new(stream, notes));
+    let shared = Arc::new(Shared { handler, env, notes: notes.clone(), place: place.clone(), source });
+    let io = TokioIo::new(Guard::new(stream, notes.clone()));
     let service = service_fn(move |request| Box::pin(answer(shared.clone(), request)));
     let mut connection = builder().serve_connection(io, service);
     let mut draining = false;
+    // No answer is on its way that a reset could hide.
+    let mut idle = false;
     loop {
         tokio::select! {
             biased;
@@ -86,6 +91,10 @@ pub async fn serve<S>(
                 draining = true;
                 Pin::new(&mut connection).graceful_shutdown();
             }
+            () = place.asked_to_leave() => {
+                idle = notes.is_idle();
+                Pin::new(&mut connection).graceful_shutdown();
+            }
             outcome = poll_fn(|cx| connection.poll_without_shutdown(cx)) => {
                 if let Err(error) = outcome {
                     tracing::debug!(%source, %error, "connection broke");
@@ -94,7 +103,10 @@ pub async fn serve<S>(
             }
         }
     }
-    connection.into_parts().io.into_inner().linger().await;
+    let guard = connection.into_parts().io.into_inner();
+    if !idle {
+        guard.linger().await;
+    }
 }
 
 /// Waits until the server is at least at `stage`; a server that is gone has ended.
@@ -118,7 +130,7 @@ async fn answer(
     shared: Arc<Shared>,
     request: Request<Incoming>,
 ) -> Result<Response<Holding<Active>>, Infallible> {
-    let active = Active::new(shared.notes.clone());
+    let active = Active::new(shared.clone());
     let (mut response, mut close) = if request.uri() == "*" {
         // Only the guard's stand-in has this target.
         (shared.handler.refuse(shared.notes.refusal().unwrap_or(PANICKED)), true)
@@ -149,7 +161,11 @@ async fn handle(shared: &Shared, request: Request<Incoming>) -> (Response<Respon
     });
     let close = match leftover.take() {
         None => unread == Unread::Close,
-        Some(body) => unread != Unread::Drain || !drain(body).await,
+        Some(body) if unread == Unread::Drain => {
+            shared.env.spawn("drain a body", Box::pin(drain(body)));
+            false
+        }
+        Some(_) => true,
     };
     (response, close)
 }
@@ -157,7 +173,7 @@ async fn handle(shared: &Shared, request: Request<Incoming>) -> (Response<Respon
 /// What to do with a body that was not read.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Unread {
-    /// Read and forget: it is small.
+    /// Read and forget beside the answer: it is small.
     Drain,
     /// Close after the answer if something was left: it is large, or the client waits for `100 Continue`.
     CloseIfLeft,
@@ -178,31 +194,27 @@ impl Unread {
     }
 }
 
-/// Reads a body to its end; false when it did not come in time.
-async fn drain(mut body: Incoming) -> bool {
-    let read = async {
-        while let Some(frame) = body.frame().await {
-            if frame.is_err() {
-                return false;
-            }
-        }
-        true
-    };
-    timeout(DRAIN_DEADLINE, read).await.unwrap_or(false)
+/// Reads a body to its end beside the answer. One that does not come in time is dropped, and hyper closes then.
+async fn drain(mut body: Incoming) {
+    let read = async { while let Some(Ok(_)) = body.frame().await {} };
+    let _ = timeout(DRAIN_DEADLINE, read).await;
 }
 
-/// Counts a request as active until it is dropped with its response.
-struct Active(Arc<Notes>);
+/// Counts a request as in progress until it is dropped with its response.
+struct Active(Arc<Shared>);
 
 impl Active {
-    fn new(notes: Arc<Notes>) -> Active {
-        notes.begin();
-        Active(notes)
+    fn new(shared: Arc<Shared>) -> Active {
+        shared.notes.begin();
+        shared.place.busy();
+        Active(shared)
     }
 }
 
 impl Drop for Active {
     fn drop(&mut self) {
-        self.0.end();
+        if self.0.notes.end() == 0 {
+            self.0.place.idle();
+        }
     }
 }

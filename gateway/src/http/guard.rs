@@ -26,8 +26,8 @@ pub const IDLE_DEADLINE: Duration = Duration::from_secs(75);
 /// A client that takes no byte of a response for this long is dropped.
 pub const WRITE_STALL_DEADLINE: Duration = Duration::from_secs(60);
 /// After the last response, what the client still sends is read so far and so long, so that the response is not
-/// lost to a reset.
-const LINGER_BYTES_MAX: u64 = 1 << 20;
+/// lost to a reset. Most parts that clients cut uploads into by default are smaller.
+const LINGER_BYTES_MAX: u64 = 32 << 20;
 const LINGER_DEADLINE: Duration = Duration::from_secs(5);
 
 const READ_BYTES: usize = 4 << 10;
@@ -59,12 +59,18 @@ impl Notes {
         self.with(|notes| notes.active += 1);
     }
 
-    /// Its response is finished or given up.
-    pub fn end(&self) {
+    /// Its response is finished or given up. Returns how many others are in progress.
+    pub fn end(&self) -> usize {
         self.with(|notes| {
             notes.active = notes.active.saturating_sub(1);
             notes.idle_since = Some(now());
-        });
+            notes.active
+        })
+    }
+
+    /// Whether no request is in progress.
+    pub fn is_idle(&self) -> bool {
+        self.with(|notes| notes.active == 0)
     }
 
     /// Why the stand-in stands where a request should be.

@@ -2,7 +2,7 @@
 //!
 //! [`head`] checks the raw bytes of each request head before hyper sees them, [`guard`] is the stream that does
 //! so and keeps the deadlines of a connection, [`body`] the request body with its minimum rate, [`connection`]
-//! serves one connection, [`server`] accepts them, [`tls`] loads certificates. What always holds: every wait has
+//! serves one connection, [`server`] accepts them, [`places`] says how many there may be, [`tls`] loads certificates. What always holds: every wait has
 //! a deadline, every buffer a bound, one connection cannot take down another, and the accept loop never ends
 //! before it is told to.
 
@@ -10,6 +10,7 @@ pub mod body;
 pub mod connection;
 pub mod guard;
 pub mod head;
+pub mod places;
 pub mod server;
 pub mod tls;
 

@@ -1,4 +1,7 @@
 //! Accepting connections: a bound on how many, a loop that never ends by itself, and a drain at the end.
+//!
+//! One newcomer may wait beyond the bound, and the connection that is idle longest makes room for it. Being out of
+//! descriptors is like being out of places.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -6,11 +9,12 @@ use std::time::Duration;
 
 use fabric::Seams;
 use fabric::net::{BoxStream, Listener};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
 use super::Handler;
 use super::connection::{self, Stop, reached};
+use super::places::{Place, Places};
 use super::tls::Keys;
 
 /// Requests in progress may take so long to finish when the server stops.
@@ -24,7 +28,8 @@ const BACK_OFF_MAX: Duration = Duration::from_secs(1);
 /// How a server serves.
 #[derive(Clone)]
 pub struct Settings {
-    /// Connections at once; the next ones wait in the backlog of the listener.
+    /// Connections at once. The next one waits until one that is idle was closed for it, those after it in the
+    /// backlog of the listener.
     pub connections_max: usize,
     /// Certificates; `None` is plain text.
     pub tls: Option<Arc<Keys>>,
@@ -38,19 +43,18 @@ pub async fn serve(
     handler: Arc<dyn Handler>,
     stop: watch::Receiver<bool>,
 ) {
-    let connections = Arc::new(Semaphore::new(settings.connections_max));
+    let places = Places::new(settings.connections_max);
     let (stage, stages) = watch::channel(Stop::Running);
     let serving = Serving { seams, tls: settings.tls, handler, stages };
     tokio::select! {
         biased;
         () = stopped(stop) => {}
-        () = accept(&mut listener, &connections, &serving) => {}
+        () = accept(&mut listener, &places, &serving) => {}
     }
     drop(listener);
     drop(serving.handler);
     stage.send_replace(Stop::Draining);
-    let all = u32::try_from(settings.connections_max).unwrap_or(u32::MAX);
-    if timeout(DRAIN_DEADLINE, connections.acquire_many(all)).await.is_err() {
+    if timeout(DRAIN_DEADLINE, places.all_free()).await.is_err() {
         tracing::warn!("requests still in progress are given up");
     }
     stage.send_replace(Stop::Ended);
@@ -69,17 +73,18 @@ struct Serving {
     stages: watch::Receiver<Stop>,
 }
 
-async fn accept(listener: &mut Box<dyn Listener>, connections: &Arc<Semaphore>, serving: &Serving) {
+async fn accept(listener: &mut Box<dyn Listener>, places: &Arc<Places>, serving: &Serving) {
     let mut back_off = BACK_OFF_MIN;
-    while let Ok(permit) = connections.clone().acquire_owned().await {
+    loop {
         match listener.accept().await {
             Ok((stream, source)) => {
                 back_off = BACK_OFF_MIN;
-                start(serving, stream, source, permit);
+                start(serving, stream, source, places.take().await);
             }
             Err(error) => {
                 metrics::counter!("fluffy_http_accept_errors_total").increment(1);
                 tracing::warn!(%error, "accepting a connection failed");
+                places.make_room();
                 sleep(back_off).await;
                 back_off = (back_off * 2).min(BACK_OFF_MAX);
             }
@@ -87,28 +92,29 @@ async fn accept(listener: &mut Box<dyn Listener>, connections: &Arc<Semaphore>, 
     }
 }
 
-fn start(serving: &Serving, stream: BoxStream, source: SocketAddr, permit: OwnedSemaphorePermit) {
+fn start(serving: &Serving, stream: BoxStream, source: SocketAddr, place: Place) {
     let env = serving.seams.env.clone();
     let handler = serving.handler.clone();
     let tls = serving.tls.clone();
     let stages = serving.stages.clone();
+    let place = Arc::new(place);
     let task = async move {
         match tls {
-            None => connection::serve(stream, source, handler, env, stages).await,
+            None => connection::serve(stream, source, handler, env, place, stages).await,
             Some(keys) => {
                 let mut gone = stages.clone();
                 tokio::select! {
                     biased;
                     _ = reached(&mut gone, Stop::Ended) => {}
+                    () = place.asked_to_leave() => {}
                     shaken = timeout(HANDSHAKE_DEADLINE, keys.acceptor().accept(stream)) => match shaken {
-                        Ok(Ok(stream)) => connection::serve(stream, source, handler, env, stages).await,
+                        Ok(Ok(stream)) => connection::serve(stream, source, handler, env, place.clone(), stages).await,
                         Ok(Err(error)) => tracing::debug!(%source, %error, "TLS handshake failed"),
                         Err(_) => tracing::debug!(%source, "TLS handshake took too long"),
                     }
                 }
             }
         }
-        drop(permit);
     };
     serving.seams.env.spawn("http connection", Box::pin(task));
 }
@@ -268,6 +274,63 @@ mod tests {
         assert!(heard.starts_with("HTTP/1.1 404") && heard.contains("connection: close"), "{heard}");
         let heard = served.talk(head(1000, "Expect: 100-continue\r\n").as_bytes()).await;
         assert!(heard.starts_with("HTTP/1.1 404") && heard.contains("connection: close"), "{heard}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_does_not_wait_for_the_body() {
+        let served = served(10).await;
+        let mut stream = served.net.connect(&served.address).await.unwrap();
+        stream.write_all(b"PUT /deaf HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\n").await.unwrap();
+        let mut heard = Vec::new();
+        while !heard.ends_with(b"\r\n\r\nno") {
+            let waited = timeout(Duration::from_secs(1), stream.read_buf(&mut heard)).await;
+            assert!(waited.unwrap().unwrap() > 0, "{}", String::from_utf8_lossy(&heard));
+        }
+        assert!(!String::from_utf8_lossy(&heard).contains("connection: close"));
+        // The body comes later, and after it the next request.
+        stream.write_all(&[b'x'; 1000]).await.unwrap();
+        stream.write_all(format!("GET /echo HTTP/1.1\r\nHost: a\r\n{CLOSE}").as_bytes()).await.unwrap();
+        let mut rest = Vec::new();
+        stream.read_to_end(&mut rest).await.unwrap();
+        assert!(rest.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&rest));
+        // A body that never comes ends the connection, not only its own request.
+        let begin = sleep(Duration::ZERO).deadline();
+        let heard = served.talk(b"PUT /deaf HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\nx").await;
+        assert_eq!(heard.matches("HTTP/1.1").count(), 1, "{heard}");
+        assert!(sleep(Duration::ZERO).deadline() - begin < Duration::from_secs(15));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn idle_connections_make_room_and_busy_ones_stay() {
+        let served = served(3).await;
+        let mut busy = served.net.connect(&served.address).await.unwrap();
+        busy.write_all(b"GET /slow HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+        let mut silent = served.net.connect(&served.address).await.unwrap();
+        sleep(Duration::from_millis(10)).await;
+        let mut used = served.net.connect(&served.address).await.unwrap();
+        used.write_all(b"GET /deaf HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+        let mut heard = Vec::new();
+        while !heard.ends_with(b"\r\n\r\nno") {
+            used.read_buf(&mut heard).await.unwrap();
+        }
+        let begin = sleep(Duration::ZERO).deadline();
+        let one = format!("GET /echo HTTP/1.1\r\nHost: a\r\n{CLOSE}");
+        for _ in 0..5 {
+            let heard = served.talk(one.as_bytes()).await;
+            assert!(heard.starts_with("HTTP/1.1 200"), "{heard}");
+        }
+        assert!(sleep(Duration::ZERO).deadline() - begin < Duration::from_secs(1));
+        let mut nothing = Vec::new();
+        silent.read_to_end(&mut nothing).await.unwrap();
+        assert!(nothing.is_empty());
+        // The other two were not needed.
+        used.write_all(one.as_bytes()).await.unwrap();
+        let mut heard = Vec::new();
+        used.read_to_end(&mut heard).await.unwrap();
+        assert!(heard.starts_with(b"HTTP/1.1 200"));
+        while !heard.ends_with(b"\r\n\r\nlate") {
+            assert!(busy.read_buf(&mut heard).await.unwrap() > 0, "a busy connection was closed");
+        }
     }
 
     #[tokio::test(start_paused = true)]

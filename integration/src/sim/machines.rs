@@ -12,7 +12,7 @@ use consensus::meta::names::{AccessKeyId, UserName};
 use fabric::Seams;
 use fabric::cluster::{IpTable, Place};
 use fabric::ids::{ClusterId, NodeId};
-use fabric::limits::MIB;
+use fabric::limits::{CONNECTIONS_MAX, MIB};
 use fabric::rpc::{Identity, Peer, RpcClient};
 use gateway::admin::users::ensure_user;
 use gateway::daemon::{Gateway, GatewayParts};
@@ -108,6 +108,7 @@ async fn gateway(seams: &Seams, plan: &Plan) -> Result<(), Failure> {
         metrics: None,
         report: Arc::new(|| serde_json::Value::Null),
         founded: Arc::new(AtomicBool::new(true)),
+        connections_max: CONNECTIONS_MAX,
     };
     let s3 = seams.net.listen(&format!("0.0.0.0:{S3_PORT}")).await?;
     let admin = seams.net.listen(&format!("0.0.0.0:{ADMIN_PORT}")).await?;

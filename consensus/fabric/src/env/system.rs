@@ -9,6 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use async_trait::async_trait;
 use futures::FutureExt;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::time::{ClockId, clock_gettime};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{mpsc, oneshot};
@@ -45,6 +46,14 @@ pub fn build_runtime() -> std::io::Result<Runtime> {
         .thread_name("fluffy")
         .max_blocking_threads(BLOCKING_THREADS_MAX)
         .build()
+}
+
+/// Allows this process as many open files and connections as the system lets it have, and returns how many that is.
+pub fn raise_descriptor_limit() -> u64 {
+    let limit = getrlimit(Resource::Nofile);
+    // Where it may not be raised, what there is must do.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
+    getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
 }
 
 /// Sends panics to the log instead of to plain standard error. Call once, at the start of a daemon.
