@@ -84,6 +84,9 @@ pub struct ServeArgs {
     /// Private key (PEM) of --tls-cert
     #[arg(long, value_name = "FILE", requires = "tls_cert", env = "FLUFFY_TLS_KEY")]
     pub tls_key: Option<PathBuf>,
+    /// Refuse bodies that are not signed (UNSIGNED-PAYLOAD) on connections without TLS
+    #[arg(long, env = "FLUFFY_REQUIRE_SIGNED_PAYLOAD")]
+    pub require_signed_payload: bool,
 }
 
 /// What can be done instead of serving. All of it talks to the admin port of a running store.
@@ -214,6 +217,8 @@ pub struct Settings {
     pub memory_limit: u64,
     /// Certificate and key.
     pub tls: Option<(PathBuf, PathBuf)>,
+    /// Whether bodies must be signed on connections without TLS.
+    pub require_signed_payload: bool,
 }
 
 /// The data directory when none is given.
@@ -244,6 +249,7 @@ impl Settings {
             domains: if serve.domain.is_empty() { file.domains.clone() } else { serve.domain.clone() },
             memory_limit: serve.memory_limit.or(memory_limit).unwrap_or(MEMORY_LIMIT_DEFAULT),
             tls: serve.tls_cert.clone().zip(serve.tls_key.clone()).or(tls),
+            require_signed_payload: serve.require_signed_payload || file.require_signed_payload,
         };
         settings.check()?;
         Ok(settings)
@@ -399,25 +405,35 @@ mod tests {
     #[test]
     fn help_names_every_option_variable_and_exit_code() {
         let help = <Cli as clap::CommandFactory>::command().render_long_help().to_string();
-        for word in [
-            "--listen",
-            "--admin-listen",
-            "--data",
-            "--config",
-            "--region",
-            "--domain",
-            "--nodes",
-            "--memory",
-            "--memory-limit",
-            "--tls-cert",
-            "--tls-key",
-            "FLUFFY_ROOT_ACCESS_KEY",
-            "FLUFFY_LOG_FORMAT",
-            "70  ",
-            "user",
-            "status",
-        ] {
-            assert!(help.contains(word), "{word}");
+        for variable in ["ROOT_ACCESS_KEY", "ROOT_SECRET_KEY", "SECRET_KEY", "LOG", "LOG_FORMAT"] {
+            assert!(help.contains(&format!("FLUFFY_{variable}")), "{variable}");
+        }
+        for code in EXIT_CODE_NUMBERS {
+            assert!(help.contains(&format!("\n  {code}  ")), "exit code {code}");
+        }
+    }
+
+    const EXIT_CODE_NUMBERS: [&str; 4] = ["0", "1", "2", "70"];
+
+    /// What `--help` knows is in the documents, too.
+    #[test]
+    fn the_documents_name_every_option_variable_and_exit_code() {
+        let documents = include_str!("../../integration/docs/operations.md");
+        let mut words = vec!["FLUFFY_ROOT_ACCESS_KEY".to_string(), "FLUFFY_ROOT_SECRET_KEY".to_string()];
+        words.extend(["FLUFFY_LOG`", "FLUFFY_LOG_FORMAT"].map(str::to_string));
+        words.extend(EXIT_CODE_NUMBERS.map(|code| format!("\n| {code} |")));
+        let mut commands = vec![<Cli as clap::CommandFactory>::command()];
+        while let Some(command) = commands.pop() {
+            let options = command.get_arguments().filter(|option| option.get_id() != "help");
+            for option in options.filter(|option| option.get_id() != "version") {
+                words.extend(option.get_long().map(|long| format!("--{long}")));
+                words.extend(option.get_env().map(|variable| variable.to_string_lossy().into_owned()));
+            }
+            words.extend(command.get_subcommands().map(|command| command.get_name().to_string()));
+            commands.extend(command.get_subcommands().cloned());
+        }
+        for word in words {
+            assert!(documents.contains(&word), "{word:?} is not in operations.md");
         }
     }
 }

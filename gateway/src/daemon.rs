@@ -60,6 +60,8 @@ pub struct GatewayParts {
     pub report: Report,
     /// Whether the store has its first user; not ready before.
     pub founded: Arc<AtomicBool>,
+    /// Whether bodies must be signed on connections without TLS.
+    pub require_signed_payload: bool,
     /// Connections of S3 clients at once.
     pub connections_max: usize,
 }
@@ -86,7 +88,12 @@ impl Gateway {
         let data = Data::new(env.clone(), parts.meta.clone(), parts.chunks, config);
         let keys = Arc::new(Accounts { records: records.clone(), cluster_key: parts.cluster_key.clone() });
         let backend = Backend { meta: records, data: Arc::new(data), env, keys };
-        let settings = Settings { region: parts.region, domains: parts.domains, secure: parts.tls.is_some() };
+        let settings = Settings {
+            region: parts.region,
+            domains: parts.domains,
+            secure: parts.tls.is_some(),
+            require_signed_payload: parts.require_signed_payload,
+        };
         let service = S3Service::new(backend, settings, ops::OPS);
         let s3 = Admission { inner: Arc::new(service), queues: Queues::new(&parts.budget) };
         let admin = Admin {

@@ -67,6 +67,7 @@ pub async fn serve(system: Seams, cli: &Cli) -> Result<(), Failure> {
         metrics,
         report: store.report.clone(),
         founded: store.founded.clone(),
+        require_signed_payload: settings.require_signed_payload,
         connections_max: connections_max(),
     });
     gateway.serve(s3, admin, stop).await;

@@ -72,6 +72,8 @@ pub struct GatewayConfig {
     pub tls: Option<TlsFiles>,
     /// Ceiling for the memory of the process.
     pub memory_limit: Option<ByteSize>,
+    /// Whether bodies must be signed on connections without TLS.
+    pub require_signed_payload: bool,
 }
 
 /// A certificate chain and its key, PEM files.

@@ -81,12 +81,10 @@ impl Cache {
         let mut segments = self.lock();
         let found = segments.get(id);
         drop(segments);
-        metrics::counter!(if found.is_some() {
-            "fluffy_cache_hits_total"
-        } else {
-            "fluffy_cache_misses_total"
-        })
-        .increment(1);
+        match &found {
+            Some(_) => metrics::counter!("fluffy_cache_hits_total").increment(1),
+            None => metrics::counter!("fluffy_cache_misses_total").increment(1),
+        }
         found
     }
 

@@ -19,7 +19,9 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, request};
 use http_body::Frame;
 use http_body_util::{BodyExt as _, Full, StreamBody};
 
-use super::auth::{Keys, Policy, SigningKeys, Unverified, Verified, verify, with_headers_of_query};
+use super::auth::{
+    Keys, PayloadAuth, Policy, SigningKeys, Unverified, Verified, verify, with_headers_of_query,
+};
 use super::error::{BoxError, Code, S3Error, S3Result};
 use super::headers::refuse_unsupported;
 use super::op::{BodyRule, Context, Op, resolve_bucket};
@@ -46,6 +48,8 @@ pub struct Settings {
     pub domains: Vec<String>,
     /// Whether connections are TLS.
     pub secure: bool,
+    /// Whether bodies must be signed where connections are not TLS.
+    pub require_signed_payload: bool,
 }
 
 /// What operations stand on.
@@ -69,6 +73,7 @@ pub struct S3Service {
     region: Arc<str>,
     domains: Vec<String>,
     secure: bool,
+    require_signed_payload: bool,
     host_id: String,
 }
 
@@ -86,6 +91,7 @@ impl S3Service {
             region: settings.region.into(),
             domains: settings.domains,
             secure: settings.secure,
+            require_signed_payload: settings.require_signed_payload,
             host_id: super::checksum::encode(&id),
         }
     }
@@ -133,6 +139,7 @@ impl S3Service {
         let policy = Policy { region: &self.region, now_ms: self.backend.env.wall_ms() };
         let verified = verify(unverified, policy, &*self.backend.keys, &self.signing_keys).await?;
         trace.requester = Some(verified.user().clone());
+        self.check_payload_mode(op, verified.payload())?;
         refuse_unsupported(&headers)?;
         let bucket = self.allowed_bucket(op, &path, &verified, &headers).await?;
         let context = self.context(&verified, bucket, source, &trace.id);
@@ -156,6 +163,20 @@ impl S3Service {
             secure: self.secure,
         };
         run(op, &context, request).await
+    }
+
+    /// Where it is required, what comes in plain text is signed with its body, so that nobody on the way changes it.
+    fn check_payload_mode(&self, op: &dyn Op, payload: &PayloadAuth) -> S3Result<()> {
+        let signed = match payload {
+            PayloadAuth::Exact(_) | PayloadAuth::SignedChunks(_) | PayloadAuth::SignedChunksTrailer(_) => {
+                true
+            }
+            PayloadAuth::Unsigned | PayloadAuth::UnsignedTrailer => false,
+        };
+        if signed || self.secure || !self.require_signed_payload || op.body() == BodyRule::None {
+            return Ok(());
+        }
+        Err(Code::AccessDenied.says("Without TLS the body must be signed here: UNSIGNED-PAYLOAD is refused."))
     }
 
     /// The bucket of the path, if the requester may do this there.

@@ -98,7 +98,9 @@ fn service() -> S3Service {
     let data = Data::new(env.clone(), meta.clone(), Arc::new(FakeChunks::default()), config);
     let backend = Backend { meta, data: Arc::new(data), env, keys: Arc::new(OneKey) };
     let domains = vec!["example.org".to_string()];
-    S3Service::new(backend, Settings { region: "us-east-1".to_string(), domains, secure: false }, OPS)
+    let region = "us-east-1".to_string();
+    let settings = Settings { region, domains, secure: false, require_signed_payload: false };
+    S3Service::new(backend, settings, OPS)
 }
 
 struct Reply {

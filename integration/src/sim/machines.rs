@@ -108,6 +108,7 @@ async fn gateway(seams: &Seams, plan: &Plan) -> Result<(), Failure> {
         metrics: None,
         report: Arc::new(|| serde_json::Value::Null),
         founded: Arc::new(AtomicBool::new(true)),
+        require_signed_payload: false,
         connections_max: CONNECTIONS_MAX,
     };
     let s3 = seams.net.listen(&format!("0.0.0.0:{S3_PORT}")).await?;
