@@ -90,6 +90,15 @@ impl Daemon {
         self
     }
 
+    /// Lets it open at most so many files.
+    pub fn descriptors_max(mut self, most: usize) -> Daemon {
+        let script = format!("ulimit -n {most} && exec \"$0\" \"$@\"");
+        let program = std::mem::replace(&mut self.program, PathBuf::from("sh"));
+        let args = ["-c".to_string(), script, program.display().to_string()];
+        self.args.splice(0..0, args);
+        self
+    }
+
     /// Starts it; does not wait until it is ready.
     pub fn start(&self) -> Result<()> {
         let mut child = self.child();
@@ -129,10 +138,14 @@ impl Daemon {
         &self.name
     }
 
+    /// Everything it logged.
+    pub fn log_text(&self) -> String {
+        String::from_utf8_lossy(&fs::read(&self.log).unwrap_or_default()).into_owned()
+    }
+
     /// The last lines of its log.
     pub fn log_tail(&self) -> String {
-        let text = fs::read(&self.log).unwrap_or_default();
-        let text = String::from_utf8_lossy(&text);
+        let text = self.log_text();
         let lines: Vec<&str> = text.lines().collect();
         lines[lines.len().saturating_sub(30)..].join("\n")
     }
@@ -241,8 +254,14 @@ pub struct Embedded {
 impl Embedded {
     /// Starts `fluffy-gateway` with `args` beside the ports and waits until it is ready.
     pub async fn start(args: &[&str]) -> Result<Embedded> {
+        Embedded::start_changed(args, |daemon| daemon).await
+    }
+
+    /// The same, with a change of how the process is started.
+    pub async fn start_changed(args: &[&str], change: impl FnOnce(Daemon) -> Daemon) -> Result<Embedded> {
         let directory = scratch("embedded-")?;
-        let gateway = Gateway::new("gateway", directory.path(), args)?;
+        let Gateway { daemon, listen, admin } = Gateway::new("gateway", directory.path(), args)?;
+        let gateway = Gateway { daemon: change(daemon), listen, admin };
         let start_time = gateway.start().await?;
         let embedded = Embedded { gateway, start_time, directory };
         Ok(embedded)
@@ -253,26 +272,86 @@ impl Embedded {
         self.directory.path()
     }
 
+    /// The commands that manage its users.
+    pub fn users(&self) -> Result<UserCommands> {
+        UserCommands::new(self.gateway.admin, "--data", &self.directory.path().join("fluffy-data"))
+    }
+
     /// Adds [`OTHER`] as a user.
     pub fn add_other_user(&self) -> Result<()> {
-        let credential = self.directory.path().join("fluffy-data");
-        add_other_user(self.gateway.admin, &credential, &["--data"])
+        self.users()?.add_other()
     }
 }
 
-/// Runs `fluffy-gateway user add` against a running store.
-fn add_other_user(admin: SocketAddr, place: &Path, place_option: &[&str]) -> Result<()> {
-    let output = Command::new(binary("fluffy-gateway")?)
-        .args(["user", "add", "other", "--access-key", OTHER.0, "--secret-key", OTHER.1, "--json"])
-        .args(place_option)
-        .arg(place)
-        .args(["--admin-listen", &admin.to_string()])
-        .output()
-        .context("run fluffy-gateway user add")?;
-    if output.status.success() {
-        return Ok(());
+/// `fluffy-gateway user …` against a running store.
+pub struct UserCommands {
+    program: PathBuf,
+    place: Vec<String>,
+}
+
+/// What a command said, and its exit code.
+#[derive(Debug, Default)]
+pub struct Said {
+    /// The exit code; 255 where a signal ended it.
+    pub code: i32,
+    /// Standard output.
+    pub output: String,
+    /// Standard error.
+    pub error: String,
+}
+
+impl UserCommands {
+    fn new(admin: SocketAddr, option: &str, place: &Path) -> Result<UserCommands> {
+        let place =
+            [option, &place.display().to_string(), "--admin-listen", &admin.to_string()].map(str::to_string);
+        Ok(UserCommands { program: binary("fluffy-gateway")?, place: place.to_vec() })
     }
-    bail!("user add: {} {}", output.status, String::from_utf8_lossy(&output.stderr))
+
+    /// Runs `user ARGS`.
+    pub fn run(&self, args: &[&str]) -> Result<Said, String> {
+        self.run_with(args, &[], "")
+    }
+
+    /// Runs `user ARGS` with variables and standard input.
+    pub fn run_with(&self, args: &[&str], variables: &[(&str, &str)], input: &str) -> Result<Said, String> {
+        self.command(&[&["user"], args].concat(), variables, input)
+    }
+
+    /// What `status --json` says.
+    pub fn status(&self) -> Result<String, String> {
+        let said = self.command(&["status", "--json"], &[], "")?;
+        if said.code == 0 { Ok(said.output) } else { Err(format!("status: {said:?}")) }
+    }
+
+    fn command(&self, args: &[&str], variables: &[(&str, &str)], input: &str) -> Result<Said, String> {
+        let told = |error: io::Error| format!("run fluffy-gateway: {error}");
+        let mut command = Command::new(&self.program);
+        command.args(args).args(&self.place).envs(variables.iter().copied());
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().map_err(told)?;
+        if let Some(mut stdin) = child.stdin.take() {
+            // A command that reads nothing may be gone already.
+            let _ = stdin.write_all(input.as_bytes());
+        }
+        let output = child.wait_with_output().map_err(told)?;
+        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+        Ok(Said {
+            code: output.status.code().unwrap_or(255),
+            output: text(output.stdout),
+            error: text(output.stderr),
+        })
+    }
+
+    /// Like [`UserCommands::run`]; an error unless the exit code is 0. Returns standard output.
+    pub fn ok(&self, args: &[&str]) -> Result<String, String> {
+        let said = self.run(args)?;
+        if said.code == 0 { Ok(said.output) } else { Err(format!("user {}: {said:?}", args[0])) }
+    }
+
+    fn add_other(&self) -> Result<()> {
+        let args = ["add", "other", "--access-key", OTHER.0, "--secret-key", OTHER.1, "--json"];
+        self.ok(&args).map(drop).map_err(anyhow::Error::msg)
+    }
 }
 
 /// Three storage daemons and two gateways.
@@ -320,10 +399,15 @@ impl Cluster {
         self.directory.path()
     }
 
+    /// The commands that manage its users, at its first gateway.
+    pub fn users(&self) -> Result<UserCommands> {
+        let gateway = self.gateways.first().context("a cluster without gateways")?;
+        UserCommands::new(gateway.admin, "--config", &self.config())
+    }
+
     /// Adds [`OTHER`] as a user.
     pub fn add_other_user(&self) -> Result<()> {
-        let gateway = self.gateways.first().context("a cluster without gateways")?;
-        add_other_user(gateway.admin, &self.config(), &["--config"])
+        self.users()?.add_other()
     }
 
     /// Starts a node that was killed and waits until it is ready.

@@ -194,6 +194,20 @@ fn single_cases(scene: &Scene<'_>) -> Vec<Case> {
     cases.push(Case::new("H026", "header and query", both, invalid_argument()));
     let token = signed(scene.get().header("x-amz-security-token", "garbage"));
     cases.push(Case::new("H027", "a session token", token, Expect::error(400, "InvalidToken")));
+    // {"alg":"none"} with {"sub":"root"}, and a path as the id of a key: as a token, and as the whole authorization.
+    for jwt in
+        ["eyJhbGciOiJub25lIn0.eyJzdWIiOiJyb290In0.", "eyJhbGciOiJIUzI1NiIsImtpZCI6Ii4uLy4uL2tleSJ9.e30.AAAA"]
+    {
+        let token = signed(scene.get().header("x-amz-security-token", jwt));
+        cases.push(Case::new(
+            "H028",
+            "a web token as session token",
+            token,
+            Expect::error(400, "InvalidToken"),
+        ));
+        let bearer = signed(scene.get()).set("authorization", format!("Bearer {jwt}"));
+        cases.push(Case::new("H028", "a web token as authorization", bearer, invalid_argument()));
+    }
     cases.extend(accepted(scene));
     cases.extend(secrets_stay_hidden(scene));
     let long = signed(scene.get()).edit("authorization", |old| resigned(old, &"a".repeat(1 << 20)));

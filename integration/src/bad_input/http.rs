@@ -105,14 +105,33 @@ fn heads(scene: &Scene<'_>) -> Vec<Case> {
         b"\x16\x03\x01\x02\x00\r\n\r\n".to_vec(),
         refused(),
     ));
-    cases.push(Case::raw(
-        "H082",
-        "an HTTP/2 preface",
-        "GET",
-        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(),
-        Expect::any(&[(400, ""), (505, "")]).or_close(),
-    ));
+    cases.extend(http2());
     cases
+}
+
+/// HTTP/2 is not spoken: its preface is a bad request of HTTP/1.1, and nothing behind it is read.
+fn http2() -> Vec<Case> {
+    let frame = |kind: u8, flags: u8, stream: u8, payload: &[u8]| {
+        let length = (payload.len() as u32).to_be_bytes();
+        [&length[1..], &[kind, flags, 0, 0, 0, stream], payload].concat()
+    };
+    let settings = frame(4, 0, 0, &[]);
+    let get = frame(1, 5, 1, b"\x82\x86\x84\x41\x01x");
+    let reset = [frame(1, 4, 1, b"\x82\x86\x84\x41\x01x"), frame(3, 0, 1, &[0, 0, 0, 8])].concat();
+    let smuggled = frame(1, 5, 1, b"\x82\x86\x84\x40\x11transfer-encoding\x07chunked");
+    let rows: [(&'static str, &str, Vec<u8>); 5] = [
+        ("H082", "an HTTP/2 preface", Vec::new()),
+        ("H090", "rapid resets", reset.repeat(1000)),
+        ("H091", "continuations without end", frame(9, 0, 1, &[0; 1024]).repeat(100)),
+        ("H091", "empty data without end", [get, frame(0, 0, 1, &[]).repeat(1000)].concat()),
+        ("H092", "transfer-encoding in HTTP/2", smuggled),
+    ];
+    let expect = || Expect::any(&[(400, ""), (405, ""), (505, "")]).or_close();
+    let case = |(id, name, frames): (&'static str, &str, Vec<u8>)| {
+        let bytes = [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".as_slice(), &settings, &frames].concat();
+        Case::raw(id, name, "GET", bytes, expect())
+    };
+    rows.into_iter().map(case).collect()
 }
 
 fn targets(scene: &Scene<'_>) -> Vec<Case> {

@@ -30,7 +30,12 @@ fn keys(scene: &Scene<'_>) -> Vec<Case> {
     let opaque =
         [".", "..", "./", "/..", "../../etc/passwd", "a/../../b", "a/../b", "..\\..\\x", ".fluffy.sys/x"];
     for key in opaque {
-        let id = if key.contains('\\') { "H101" } else { "H099" };
+        let id = match key {
+            "a/../b" => "H100",
+            ".fluffy.sys/x" => "H108",
+            key if key.contains('\\') => "H101",
+            _ => "H099",
+        };
         cases.push(Case::new(id, format!("the key {key}"), put(key), Expect::status(200)));
     }
     let raw = |method: &str, encoded: &str| {
@@ -40,6 +45,7 @@ fn keys(scene: &Scene<'_>) -> Vec<Case> {
     for encoded in ["%2e%2e%2fa", "..%2fa", "%252e%252e", "%2E"] {
         cases.push(Case::new("H105", format!("the key {encoded}"), raw("PUT", encoded), Expect::status(200)));
     }
+    cases.extend(strange_keys(scene));
     let uri = || Expect::error(400, "InvalidURI");
     for (id, encoded) in [
         ("H102", "%00"),
@@ -57,17 +63,56 @@ fn keys(scene: &Scene<'_>) -> Vec<Case> {
     cases
 }
 
+/// Keys that are right: each is stored as itself, and a listing of it is well-formed in both encodings.
+fn strange_keys(scene: &Scene<'_>) -> Vec<Case> {
+    let mut cases = Vec::new();
+    let keys = [
+        ("H106", "\u{1}", "%01"),
+        ("H106", "\u{1f}\t\n\r", "%1F%09%0A%0D"),
+        ("H106", "\u{fffe}", "%EF%BF%BE"),
+        ("H106", "]]>", "%5D%5D%3E"),
+        ("H106", "<script>alert(1)</script>", "%3Cscript%3Ealert%281%29%3C/script%3E"),
+        ("H106", "😀", "%F0%9F%98%80"),
+        ("H107", "nf/é", "nf/%C3%A9"),
+        ("H107", "nf/e\u{301}", "nf/e%CC%81"),
+    ];
+    for (id, key, encoded) in keys {
+        let put = scene.sign(Request::object("PUT", SCRATCH, key).body("x"));
+        cases.push(Case::new(id, format!("the key {encoded}"), put, Expect::status(200)));
+        let list = Request::bucket("GET", SCRATCH).query("list-type", 2).query("prefix", key);
+        let plain = Expect::status(200).containing("<KeyCount>1</KeyCount>").hiding("<script>");
+        cases.push(Case::new(id, format!("a listing of {encoded}"), scene.sign(list.clone()), plain));
+        let expect = Expect::status(200).containing(&format!("<Key>{encoded}</Key>"));
+        let list = scene.sign(list.query("encoding-type", "url"));
+        cases.push(Case::new(id, format!("an encoded listing of {encoded}"), list, expect));
+    }
+    cases
+}
+
 fn buckets(scene: &Scene<'_>) -> Vec<Case> {
     let long = "b".repeat(64);
     let names =
         ["aa", &long, "Upper", "under_score", "a..b", "-a-", "192.168.0.1", "xn--a", "a-s3alias", "%2e%2e"];
-    names
+    let mut cases: Vec<Case> = names
         .into_iter()
         .map(|name| {
             let wire = scene.sign(Request::new("PUT", format!("/{name}")));
             Case::new("H109", format!("the bucket {name}"), wire, Expect::error(400, "InvalidBucketName"))
         })
-        .collect()
+        .collect();
+    // Names that mean something on the admin port mean nothing here.
+    for name in ["health", "metrics", "admin"] {
+        for (method, status) in [("PUT", 200), ("GET", 200), ("DELETE", 204)] {
+            let wire = scene.sign(Request::bucket(method, name));
+            cases.push(Case::new(
+                "H110",
+                format!("{method} of the bucket {name}"),
+                wire,
+                Expect::status(status),
+            ));
+        }
+    }
+    cases
 }
 
 fn listings(scene: &Scene<'_>) -> Vec<Case> {
@@ -142,8 +187,34 @@ fn sub_resources(scene: &Scene<'_>) -> Vec<Case> {
         let wire = scene.sign(Request::bucket(method, BUCKET).flag("replication").body("<x/>"));
         cases.push(Case::new("H119", format!("{method} ?replication"), wire, unknown()));
     }
+    cases.extend(configurations(scene));
     let harmless = object("GET", "no-such-parameter", Some("1"));
     cases.push(Case::new("H119", "a parameter that AWS does not know", harmless, Expect::status(200)));
+    cases
+}
+
+/// Configurations that are not there yet are refused whatever is in them, and nothing is kept of them.
+fn configurations(scene: &Scene<'_>) -> Vec<Case> {
+    let policy = format!("{{\"Statement\":[{}]}}", "{},".repeat(10_000));
+    let rules = "<CORSRule/>".repeat(101);
+    let days = "<LifecycleConfiguration><Rule><Expiration><Days>0</Days></Expiration></Rule></LifecycleConfiguration>";
+    let rows: [(&'static str, &str, String); 3] = [
+        ("H142", "policy", policy),
+        ("H143", "cors", format!("<CORSConfiguration>{rules}</CORSConfiguration>")),
+        ("H144", "lifecycle", days.to_string()),
+    ];
+    let mut cases = Vec::new();
+    for (id, name, body) in rows {
+        for (method, body) in [("PUT", body.as_str()), ("DELETE", ""), ("GET", "")] {
+            let wire = scene.sign(Request::bucket(method, BUCKET).flag(name).body(body));
+            cases.push(Case::new(
+                id,
+                format!("{method} ?{name}"),
+                wire,
+                Expect::error(501, "NotImplemented"),
+            ));
+        }
+    }
     cases
 }
 

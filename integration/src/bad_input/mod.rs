@@ -5,6 +5,8 @@
 //! one that it keeps answers the next request; what the store holds is as it was before.
 
 mod auth;
+mod crowds;
+mod early;
 mod http;
 mod keys;
 mod multipart;
@@ -13,16 +15,23 @@ mod presigned;
 mod ranges;
 mod scene;
 mod slow;
+mod strict;
+mod users;
 
+use std::io;
 use std::time::Duration;
 
 use anyhow::Result;
-use tokio::io::AsyncReadExt;
+use fabric::net::BoxStream;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::client::{Exchange, Request, Response, Target, Wire, exchange_on};
+use crate::client::{Exchange, Request, Response, Target, Wire, exchange_on, read_response};
 
+pub use crowds::run as run_crowds;
 pub use scene::Scene;
 pub use slow::run as run_slow;
+pub use strict::run as run_strict;
+pub use users::run as run_users;
 
 /// How long a server may take to close after it said so, or to answer a bad request.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -98,9 +107,21 @@ pub struct Case {
     pub name: String,
     method: String,
     bytes: Vec<u8>,
-    /// Whether our side is shut down after the last byte.
-    finish: bool,
+    sending: Sending,
     expect: Expect,
+}
+
+/// How a client sends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sending {
+    /// It reads while it sends.
+    Plain,
+    /// It gives up after its last byte.
+    Finishing,
+    /// It sent the head only and waits to be told to go on: it must not be.
+    Waiting,
+    /// It reads nothing before its last byte is gone.
+    Stubborn,
 }
 
 impl Case {
@@ -117,12 +138,27 @@ impl Case {
         bytes: Vec<u8>,
         expect: Expect,
     ) -> Case {
-        Case { id, name: name.into(), method: method.to_string(), bytes, finish: false, expect }
+        let sending = Sending::Plain;
+        Case { id, name: name.into(), method: method.to_string(), bytes, sending, expect }
+    }
+
+    /// A case whose client announces a body and waits for `100 Continue`. It gets its answer without, and as the body
+    /// may come or not, the connection closes.
+    pub fn waiting(id: &'static str, name: impl Into<String>, wire: Wire, expect: Expect) -> Case {
+        let head = wire.set("expect", "100-continue");
+        let case = Case::raw(id, name, &head.method, head.head(), expect.and_close());
+        Case { sending: Sending::Waiting, ..case }
     }
 
     /// The client gives up after its last byte.
     pub fn finishing(mut self) -> Case {
-        self.finish = true;
+        self.sending = Sending::Finishing;
+        self
+    }
+
+    /// The client sends everything before it reads.
+    pub fn stubborn(mut self) -> Case {
+        self.sending = Sending::Stubborn;
         self
     }
 }
@@ -133,11 +169,12 @@ type Group = fn(&Scene<'_>) -> Vec<Case>;
 /// Runs the whole table; `report` hears of each case.
 pub async fn run(target: &dyn Target, mut report: impl FnMut(&str, Result<(), String>)) -> Result<()> {
     let scene = Scene::build(target).await?;
-    let groups: [(&str, Group); 7] = [
+    let groups: [(&str, Group); 8] = [
         ("authentication", auth::cases),
         ("presigned", presigned::cases),
         ("payload", payload::cases),
         ("http", http::cases),
+        ("early", early::cases),
         ("keys", keys::cases),
         ("multipart", multipart::cases),
         ("ranges", ranges::cases),
@@ -154,8 +191,7 @@ pub async fn run(target: &dyn Target, mut report: impl FnMut(&str, Result<(), St
 
 async fn run_case(scene: &Scene<'_>, case: &Case) -> Result<(), String> {
     let stream = scene.client.connect().await.map_err(|error| format!("connect: {error}"))?;
-    let exchange = exchange_on(stream, &case.bytes, &case.method, case.finish);
-    match tokio::time::timeout(PATIENCE, exchange).await {
+    match tokio::time::timeout(PATIENCE, send(stream, case)).await {
         Err(_) => return Err("no answer".to_string()),
         Ok(Err(error)) if case.expect.close => {
             return scene.alive().await.map_err(|why| format!("{error}: {why}"));
@@ -163,10 +199,22 @@ async fn run_case(scene: &Scene<'_>, case: &Case) -> Result<(), String> {
         Ok(Err(error)) => return Err(format!("no answer: {error}")),
         Ok(Ok(exchange)) => {
             judge(&case.expect, &case.method, &exchange.response)?;
+            if case.sending == Sending::Waiting && exchange.response.continued {
+                return Err("told to go on before it was refused".to_string());
+            }
             connection_state(scene, case, exchange).await?;
         }
     }
     scene.object_unchanged().await
+}
+
+async fn send(mut stream: BoxStream, case: &Case) -> io::Result<Exchange> {
+    if case.sending != Sending::Stubborn {
+        return exchange_on(stream, &case.bytes, &case.method, case.sending == Sending::Finishing).await;
+    }
+    stream.write_all(&case.bytes).await?;
+    let response = read_response(&mut stream, &case.method, None).await?;
+    Ok(Exchange { response, stream, sent_all: true })
 }
 
 fn judge(expect: &Expect, method: &str, response: &Response) -> Result<(), String> {
@@ -206,7 +254,7 @@ fn well_formed(response: &Response) -> Result<(), String> {
 /// A closed connection ends; a kept one answers the next request as if nothing had been.
 async fn connection_state(scene: &Scene<'_>, case: &Case, exchange: Exchange) -> Result<(), String> {
     let Exchange { response, mut stream, sent_all } = exchange;
-    if case.finish {
+    if case.sending == Sending::Finishing {
         return Ok(());
     }
     if response.closes() || !sent_all {
@@ -228,5 +276,44 @@ async fn connection_state(scene: &Scene<'_>, case: &Case, exchange: Exchange) ->
         Ok(Err(_)) => Ok(()), // Closed after all, before it took anything: allowed by HTTP.
         Ok(Ok(next)) if next.response.status == 200 && next.response.body == scene::body() => Ok(()),
         Ok(Ok(next)) => Err(format!("the next request got {}", next.response.describe())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    /// Rows of the catalogue's sections on authentication, presigned URLs, payloads, HTTP, keys and listing, bodies and
+    /// multipart, ranges and conditions that are shown elsewhere, and where.
+    const ELSEWHERE: &[(&str, &str)] = &[
+        ("H095", "TLS below HTTP: the stages with certificates"),
+        ("H114", "a common prefix is not walked: consensus/src/meta/tests/listing.rs"),
+        (
+            "H138",
+            "10,000 parts of 5 GiB, which H136 and H073 keep to, are the largest object: fabric/src/limits.rs",
+        ),
+    ];
+
+    #[test]
+    fn every_row_has_a_case() {
+        let sources = [
+            include_str!("auth.rs"),
+            include_str!("presigned.rs"),
+            include_str!("payload.rs"),
+            include_str!("http.rs"),
+            include_str!("early.rs"),
+            include_str!("keys.rs"),
+            include_str!("multipart.rs"),
+            include_str!("ranges.rs"),
+            include_str!("slow.rs"),
+            include_str!("crowds.rs"),
+            include_str!("strict.rs"),
+            include_str!("users.rs"),
+        ]
+        .concat();
+        for number in 1..=154 {
+            let row = format!("H{number:03}");
+            let here = sources.contains(&format!("\"{row}"));
+            let elsewhere = ELSEWHERE.iter().any(|(other, _)| *other == row);
+            assert!(here != elsewhere, "{row}: here {here}, elsewhere {elsewhere}");
+        }
     }
 }

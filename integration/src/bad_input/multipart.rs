@@ -1,6 +1,6 @@
 //! F: XML bodies, multipart uploads, metadata.
 
-use super::scene::{BUCKET, KEY, PARTS, UPLOAD, complete_body};
+use super::scene::{BUCKET, KEY, PARTS, SMALL, UPLOAD, complete_body};
 use super::{Case, Expect, Scene};
 use crate::client::{Request, Wire};
 
@@ -80,6 +80,17 @@ fn delete_objects(scene: &Scene<'_>) -> Vec<Case> {
         Case::new("H126", "no key", delete(scene, list(0)), malformed()),
         Case::new("H127", "no digest", undigested, Expect::error(400, "InvalidRequest")),
     ]
+    .into_iter()
+    .chain(forbidden_delete(scene))
+    .collect()
+}
+
+/// Until policies can allow some keys of a bucket and not others, another user may delete none.
+fn forbidden_delete(scene: &Scene<'_>) -> Option<Case> {
+    let other = scene.client.with_credentials(Some(scene.client.target().other_user()?));
+    let body = format!("<Delete><Object><Key>{KEY}</Key></Object><Object><Key>other</Key></Object></Delete>");
+    let wire = other.sign(Request::bucket("POST", BUCKET).flag("delete").body(body).content_md5());
+    Some(Case::new("H128", "another user's keys", wire, Expect::error(403, "AccessDenied")))
 }
 
 fn completions(scene: &Scene<'_>) -> Vec<Case> {
@@ -112,6 +123,12 @@ fn completions(scene: &Scene<'_>) -> Vec<Case> {
         Case::new("H132", "part number 0", list(&[(0, etag)]), Expect::error(400, "InvalidArgument")),
         Case::new("H132", "part number -1", list(&[(-1, etag)]), Expect::error(400, "InvalidArgument")),
         Case::new("H132", "10,001 parts", list(&many), malformed()),
+        Case::new(
+            "H133",
+            "a small part before the last",
+            small_parts(scene),
+            Expect::error(400, "EntityTooSmall"),
+        ),
         Case::new("H134", "another object size", sized("7"), Expect::error(400, "InvalidRequest")),
         Case::new("H134", "a negative object size", sized("-1"), Expect::error(400, "InvalidRequest")),
         Case::new("H135", "of another key", elsewhere(KEY, &scene.upload), gone()),
@@ -127,6 +144,13 @@ fn completions(scene: &Scene<'_>) -> Vec<Case> {
             gone(),
         ),
     ]
+}
+
+/// Completion of the upload whose first part is too small to be followed by another.
+fn small_parts(scene: &Scene<'_>) -> Wire {
+    let request = Request::object("POST", BUCKET, SMALL).query("uploadId", &scene.small.0);
+    let parts = [(1, scene.small.1.as_str()), (2, scene.small.1.as_str())];
+    scene.sign(request.body(complete_body(&parts)))
 }
 
 fn parts(scene: &Scene<'_>) -> Vec<Case> {
@@ -159,6 +183,18 @@ fn metadata(scene: &Scene<'_>) -> Vec<Case> {
         Case::new("H140", "2,049 bytes of metadata", large, Expect::error(400, "MetadataTooLarge")),
         Case::new("H140", "an unknown storage class", class, Expect::error(400, "InvalidStorageClass")),
     ];
+    let many_tags: Vec<String> = (0..11).map(|index| format!("k{index}=v")).collect();
+    for (name, value, code) in [
+        ("11 tags", many_tags.join("&").as_str(), "BadRequest"),
+        ("a tag key of 129 characters", &format!("{}=v", "k".repeat(129)), "InvalidTag"),
+        ("a tag value of 257 characters", &format!("k={}", "v".repeat(257)), "InvalidTag"),
+        ("a tag twice", "k=1&k=2", "InvalidTag"),
+        ("a tag of the system", "aws:k=v", "InvalidTag"),
+        ("a tag that is not encoded", "k=%zz", "InvalidArgument"),
+    ] {
+        let wire = scene.sign(scene.put().header("x-amz-tagging", value));
+        cases.push(Case::new("H139", name, wire, Expect::error(400, code)));
+    }
     for (name, value) in [("NUL", "a\0b"), ("a line", "a\r\nb")] {
         let wire = scene.sign(scene.put()).add("x-amz-meta-a", value);
         let expect = Expect::any(&[(400, ""), (403, "")]).or_close();

@@ -16,6 +16,8 @@ pub const EMPTY: &str = "empty";
 pub const PARTS: &str = "parts";
 /// The key of the open upload.
 pub const UPLOAD: &str = "upload";
+/// The key of the open upload with two small parts.
+pub const SMALL: &str = "small-parts";
 /// Smallest part that is not the last.
 pub const PART_BYTES: usize = 5 << 20;
 
@@ -34,6 +36,8 @@ pub struct Scene<'a> {
     pub part_etag: String,
     /// An upload whose completion succeeded, of [`PARTS`].
     pub completed: String,
+    /// The open upload of [`SMALL`], and the ETag of both of its parts.
+    pub small: (String, String),
     before: String,
 }
 
@@ -54,7 +58,8 @@ impl<'a> Scene<'a> {
         expect(&client, Request::object("POST", BUCKET, PARTS).query("uploadId", &completed).body(list))
             .await?;
         let (upload, part_etag) = begin_upload(&client, UPLOAD).await?;
-        let mut scene = Scene { client, upload, part_etag, completed, before: String::new() };
+        let small = small_upload(&client).await?;
+        let mut scene = Scene { client, upload, part_etag, completed, small, before: String::new() };
         scene.before = scene.content().await.map_err(anyhow::Error::msg)?;
         Ok(scene)
     }
@@ -133,10 +138,26 @@ pub fn complete_body(parts: &[(i64, &str)]) -> String {
     format!("<CompleteMultipartUpload>{parts}</CompleteMultipartUpload>")
 }
 
-async fn begin_upload(client: &Client<'_>, key: &str) -> Result<(String, String)> {
+async fn create_upload(client: &Client<'_>, key: &str) -> Result<String> {
     let created = expect(client, Request::object("POST", BUCKET, key).flag("uploads")).await?;
     let upload = created.xml().map_err(anyhow::Error::msg)?.text_of("UploadId").to_string();
     ensure!(!upload.is_empty(), "no UploadId");
+    Ok(upload)
+}
+
+async fn small_upload(client: &Client<'_>) -> Result<(String, String)> {
+    let upload = create_upload(client, SMALL).await?;
+    let mut etag = String::new();
+    for number in 1..=2 {
+        let part =
+            Request::object("PUT", BUCKET, SMALL).query("partNumber", number).query("uploadId", &upload);
+        etag = expect(client, part.body("small")).await?.etag().to_string();
+    }
+    Ok((upload, etag))
+}
+
+async fn begin_upload(client: &Client<'_>, key: &str) -> Result<(String, String)> {
+    let upload = create_upload(client, key).await?;
     let part = Request::object("PUT", BUCKET, key).query("partNumber", 1).query("uploadId", &upload);
     let part = expect(client, part.body(vec![b'p'; PART_BYTES])).await?;
     Ok((upload, part.etag().to_string()))

@@ -75,6 +75,8 @@ async fn the_list_of_buckets_has_pages(cx: &Cx<'_>) -> Outcome {
             request = request.query("continuation-token", &token);
         }
         let root = xml_of(&cx.ok(request).await?, "ListAllMyBucketsResult")?;
+        let region = root.child("Buckets").and_then(|buckets| buckets.child("Bucket").cloned());
+        equal("region", region.unwrap_or_default().text_of("BucketRegion"), "us-east-1")?;
         let page = names(&root);
         ensure(page.len() <= 2, || format!("a page of {}", page.len()))?;
         listed.extend(page);
@@ -83,7 +85,13 @@ async fn the_list_of_buckets_has_pages(cx: &Cx<'_>) -> Outcome {
             break;
         }
     }
-    equal("buckets", listed, created)
+    equal("buckets", listed, created)?;
+    for (region, count) in [("us-east-1", 5), ("eu-west-1", 0)] {
+        let request = Request::new("GET", "/").query("bucket-region", region).query("prefix", &prefix);
+        let root = xml_of(&cx.ok(request).await?, "ListAllMyBucketsResult")?;
+        equal(region, names(&root).len(), count)?;
+    }
+    Ok(())
 }
 
 async fn a_bucket_with_an_object_is_not_deleted(cx: &Cx<'_>) -> Outcome {

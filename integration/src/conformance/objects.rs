@@ -12,6 +12,7 @@ behaviours![
     missing_keys_are_named,
     head_says_what_get_says,
     metadata_comes_back,
+    user_metadata_has_a_limit,
     response_headers_can_be_overridden,
     keys_are_bytes,
     a_key_and_a_prefix_live_side_by_side,
@@ -129,6 +130,19 @@ async fn metadata_comes_back(cx: &Cx<'_>) -> Outcome {
         has_header(&head, name, value)?;
     }
     has_header(&head, "x-amz-meta-upper", "Case")
+}
+
+/// Names without their prefix and values have 2,048 bytes together.
+async fn user_metadata_has_a_limit(cx: &Cx<'_>) -> Outcome {
+    let bucket = cx.bucket().await?;
+    let put = |bytes: usize| {
+        let put = Request::object("PUT", &bucket, "k").header("x-amz-meta-a", "v".repeat(bytes - 3));
+        put.header("x-amz-meta-b", "w").body("x")
+    };
+    cx.ok(put(2048)).await?;
+    let head = cx.ok(Request::object("HEAD", &bucket, "k")).await?;
+    equal("metadata", head.header("x-amz-meta-a").map(str::len), Some(2045))?;
+    cx.refused(put(2049), 400, "MetadataTooLarge").await
 }
 
 async fn response_headers_can_be_overridden(cx: &Cx<'_>) -> Outcome {

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 
 use super::{Tally, block_on};
 use crate::client::{Client, Pattern, PatternCheck, Request, Target};
-use crate::daemons::{Cluster, Daemon, Embedded, binary, scratch};
+use crate::daemons::{Cluster, Daemon, Embedded, OTHER, ROOT, binary, scratch};
 use crate::{bad_input, conformance};
 
 /// Bytes of the object that goes through a process with a small memory limit in the default run.
@@ -27,6 +27,7 @@ pub(super) fn embedded(tally: &mut Tally) -> Result<()> {
         store.add_other_user()?;
         conformance::run(&store, |name, outcome| tally.check(name, outcome)).await;
         large_object(&store, tally).await?;
+        tally.check("another region", elsewhere().await);
         footprint(&store.gateway.daemon, tally);
         survives_restart(&store, tally).await
     })
@@ -48,8 +49,10 @@ pub(super) fn cluster(tally: &mut Tally) -> Result<()> {
 
 pub(super) fn bad_input(tally: &mut Tally) -> Result<()> {
     block_on(async {
-        let table = Embedded::start(&["--data", "fluffy-data"]).await?;
+        let log = |daemon: Daemon| daemon.variable("FLUFFY_LOG", "info");
+        let table = Embedded::start_changed(&["--data", "fluffy-data"], log).await?;
         let slow = Embedded::start(&["--memory"]).await?;
+        strict_and_crowded(tally).await?;
         table.add_other_user()?;
         let before = (table.gateway.daemon.resident(), table.gateway.daemon.descriptors());
         let mut outcomes = Vec::new();
@@ -61,9 +64,67 @@ pub(super) fn bad_input(tally: &mut Tally) -> Result<()> {
         for (name, outcome) in outcomes {
             tally.check(&name, outcome);
         }
+        tally.check("no secret is in the log of bad input", tells_no_secret(&table.gateway.daemon));
         back_to_normal(&table.gateway.daemon, before, tally).await;
         Ok(())
     })
+}
+
+/// Stores that are started in another way than by default.
+async fn strict_and_crowded(tally: &mut Tally) -> Result<()> {
+    let strict = Embedded::start(&["--memory", "--require-signed-payload"]).await?;
+    bad_input::run_strict(&strict, |name, outcome| tally.check(name, outcome)).await?;
+    // Half of the descriptors are for connections; the crowd is larger.
+    let crowded = Embedded::start_changed(&["--memory"], |daemon| daemon.descriptors_max(400)).await?;
+    bad_input::run_crowds(&crowded, 300, |name, outcome| tally.check(name, outcome)).await
+}
+
+/// A gateway of another region than the default one.
+async fn elsewhere() -> Result<(), String> {
+    let told = |error: anyhow::Error| format!("{error:#}");
+    let store = Embedded::start(&["--memory", "--region", "eu-central-1"]).await.map_err(told)?;
+    let client = Client::new(&store, 0);
+    let send = async |region: &str, request: Request| {
+        let mut signer = client.signer();
+        signer.region = region.to_string();
+        client.send_wire(&signer.sign(request)).await.map_err(|error| error.to_string())
+    };
+    let here = "eu-central-1";
+    let rows = [
+        (here, Request::bucket("PUT", "elsewhere"), 200, ""),
+        (here, Request::bucket("PUT", "elsewhere"), 409, "<Code>BucketAlreadyOwnedByYou</Code>"),
+        (
+            here,
+            Request::bucket("GET", "elsewhere").flag("location"),
+            200,
+            ">eu-central-1</LocationConstraint>",
+        ),
+        (here, Request::new("GET", "/"), 200, "<BucketRegion>eu-central-1</BucketRegion>"),
+        ("us-east-1", Request::bucket("GET", "elsewhere"), 400, "<Region>eu-central-1</Region>"),
+    ];
+    for (region, request, status, words) in rows {
+        let name = format!("{} {}", request.method, request.path);
+        let response = send(region, request).await?;
+        if response.status != status || !String::from_utf8_lossy(&response.body).contains(words) {
+            return Err(format!("{name} signed for {region}: {}", response.describe()));
+        }
+    }
+    let head = client.with_credentials(None).send(Request::bucket("HEAD", "elsewhere")).await;
+    match head.map_err(|error| error.to_string())?.header("x-amz-bucket-region") {
+        Some(region) if region == here => Ok(()),
+        region => Err(format!("an unsigned HEAD names {region:?}")),
+    }
+}
+
+/// Neither a secret nor a signature that opens something is in the log.
+fn tells_no_secret(daemon: &Daemon) -> Result<(), String> {
+    let log = daemon.log_text();
+    for secret in [ROOT.1, OTHER.1, "X-Amz-Signature=", "Signature="] {
+        if let Some(line) = log.lines().find(|line| line.contains(secret)) {
+            return Err(line.to_string());
+        }
+    }
+    if log.is_empty() { Err("no log".to_string()) } else { Ok(()) }
 }
 
 /// After the table, descriptors are back and memory is near where it was.

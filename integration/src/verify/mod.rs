@@ -10,6 +10,7 @@ mod campaign;
 mod clients;
 mod figures;
 mod steps;
+mod users;
 
 use std::io::Write;
 use std::time::{Duration, Instant};
@@ -65,6 +66,11 @@ const STAGES: &[Stage] = &[
     Stage { name: "config", about: "wrong configuration is one sentence", run: campaign::config },
     Stage { name: "embedded", about: "the suite against one process", run: campaign::embedded },
     Stage { name: "cluster", about: "the suite against 3 nodes and 2 gateways", run: campaign::cluster },
+    Stage {
+        name: "users",
+        about: "users and keys by the command line, removed ones refused",
+        run: users::run,
+    },
     Stage { name: "bad-input", about: "hostile requests over raw sockets", run: campaign::bad_input },
     Stage {
         name: "failover",
