@@ -320,3 +320,41 @@ pub fn say(text: &str) {
     // Where standard output is closed nobody wants to know.
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+
+    /// Keeps what is logged.
+    #[derive(Clone, Default)]
+    struct Kept(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Kept {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_long_start_tells_of_itself_and_ends() {
+        let kept = Kept::default();
+        let writer = kept.clone();
+        let log = tracing_subscriber::fmt().with_writer(move || writer.clone()).finish();
+        let _guard = tracing::subscriber::set_default(log);
+        let slow = async {
+            sleep(Duration::from_secs(7)).await;
+            Ok(3)
+        };
+        assert!(matches!(with_progress(slow).await, Ok(3)));
+        let told = String::from_utf8(kept.0.lock().unwrap().clone()).unwrap();
+        assert_eq!(told.matches("still opening the store").count(), 3, "{told}");
+        let never = std::future::pending::<Result<(), Failure>>();
+        assert!(matches!(with_progress(never).await, Err(Failure::Failed(why)) if why.contains("300s")));
+    }
+}

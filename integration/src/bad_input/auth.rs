@@ -44,7 +44,7 @@ pub(super) fn cases(scene: &Scene<'_>) -> Vec<Case> {
 }
 
 /// What is attacked: every way to read or to change the guarded bucket.
-fn operations(scene: &Scene<'_>) -> Vec<(&'static str, Request)> {
+pub(super) fn operations(scene: &Scene<'_>) -> Vec<(&'static str, Request)> {
     let delete_list = format!("<Delete><Object><Key>{KEY}</Key></Object></Delete>");
     let part = Request::object("PUT", BUCKET, UPLOAD).query("partNumber", 1).query("uploadId", &scene.upload);
     let complete = Request::object("POST", BUCKET, UPLOAD).query("uploadId", &scene.upload);

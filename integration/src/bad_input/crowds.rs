@@ -7,10 +7,14 @@ use fabric::net::BoxStream;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::{Expect, Scene, judge, scene};
-use crate::client::{Request, Response, Target};
+use crate::client::{Payload, Request, Response, Target};
 
 /// Requests in one go on one connection.
 const PIPELINED: usize = 10_000;
+/// Uploads announced at once, fewer than there are places.
+const ANNOUNCED: usize = 100;
+/// Connections dropped right after their request.
+const DROPPED: usize = 2_000;
 /// How long another client may wait for its answer meanwhile; some slack for a loaded machine.
 const FAIR_DEADLINE: Duration = Duration::from_secs(10);
 
@@ -24,6 +28,8 @@ pub async fn run(
     report("H089 crowds: idle connections make room", idle_connections(&scene, connections).await);
     report("H089 crowds: connections that send half a head make room", half_heads(&scene, connections).await);
     report("H089 crowds: 10,000 pipelined requests are answered in turn", pipelined(&scene).await);
+    report("H196 crowds: bodies that are announced and do not come", announced_bodies(&scene).await);
+    report("H197 crowds: connections dropped after their request", dropped_connections(&scene).await);
     report("crowds: the content is unchanged", scene.unchanged().await);
     Ok(())
 }
@@ -60,6 +66,26 @@ async fn idle_connections(scene: &Scene<'_>, connections: usize) -> Result<(), S
 
 async fn half_heads(scene: &Scene<'_>, connections: usize) -> Result<(), String> {
     fair(scene, open(scene, connections, b"GET / HTTP/1.1\r\nhost: ").await?).await
+}
+
+/// Uploads of 5 GiB each that never begin; small requests go on meanwhile.
+async fn announced_bodies(scene: &Scene<'_>) -> Result<(), String> {
+    let put = scene.put().payload(Payload::Unsigned);
+    let head = scene.sign(put).with_body("").set("content-length", 5u64 << 30).head();
+    let held = open(scene, ANNOUNCED, &head).await?;
+    let alive = tokio::time::timeout(FAIR_DEADLINE, scene.alive()).await;
+    drop(held);
+    alive.map_err(|_| "a small request waits".to_string())?
+}
+
+/// Clients that ask and are gone before the answer.
+async fn dropped_connections(scene: &Scene<'_>) -> Result<(), String> {
+    let request = scene.sign(scene.get()).bytes();
+    for _ in 0..DROPPED {
+        let mut stream = scene.client.connect().await.map_err(|error| error.to_string())?;
+        stream.write_all(&request).await.map_err(|error| error.to_string())?;
+    }
+    scene.alive().await
 }
 
 /// Many requests without a signature, and a good one behind them on the same connection.

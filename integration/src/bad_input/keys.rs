@@ -225,14 +225,45 @@ fn answers(scene: &Scene<'_>) -> Vec<Case> {
     let overridden = anonymous.sign(scene.get().query("response-content-type", "text/html"));
     let html = scene.sign(Request::object("GET", BUCKET, "<script>alert(1)</script>"));
     let escaped = Expect::error(404, "NoSuchKey").hiding("<script>");
+    let redirect = scene.put().header("x-amz-website-redirect-location", "javascript:alert(1)");
+    let redirect = scene.sign(redirect);
     let internal = scene.sign(scene.get()).add("x-fluffy-internal", "1");
     let expect = Expect::any(&[(400, "InvalidRequest"), (403, "AccessDenied")]);
     vec![
         Case::new("H155", "a header smuggled in", injected("a\r\nSet-Cookie: b=c"), argument()),
         Case::new("H155", "a line feed", injected("a\nb"), argument()),
         Case::new("H156", "response headers without a signature", overridden, expect),
+        Case::new("H157", "a redirect to a script", redirect, Expect::error(400, "InvalidRedirectLocation")),
         Case::new("H158", "an internal header", internal, Expect::status(200)),
         Case::new("H159", "markup in an error", html, escaped),
+    ]
+    .into_iter()
+    .chain(admin_paths(scene))
+    .chain(log_lines(scene))
+    .collect()
+}
+
+/// What the admin port answers is not on this one.
+fn admin_paths(scene: &Scene<'_>) -> Vec<Case> {
+    let anonymous = scene.client.with_credentials(None);
+    let paths = ["/metrics", "/status", "/users", "/health/live", "/users/root/rotate"];
+    let case = |path: &str| {
+        let wire = anonymous.sign(Request::new("GET", path));
+        Case::new("H187", format!("GET {path}"), wire, Expect::error(403, "AccessDenied"))
+    };
+    paths.into_iter().map(case).collect()
+}
+
+/// What is written into the log by a client; that each is one line is checked at the end.
+fn log_lines(scene: &Scene<'_>) -> Vec<Case> {
+    let missing = |key: &str| {
+        let wire = scene.sign(Request::object("GET", BUCKET, key).header("user-agent", "${jndi:ldap://x}"));
+        Case::new("H190", format!("the key {key:?}"), wire, Expect::error(404, "NoSuchKey"))
+    };
+    vec![
+        missing("a\n2026-01-01T00:00:00Z ERROR forged"),
+        missing("\u{1b}[31mred"),
+        missing("${jndi:ldap://x}"),
     ]
 }
 

@@ -42,7 +42,36 @@ pub(super) fn cases(scene: &Scene<'_>) -> Vec<Case> {
     cases.extend(parameters(scene));
     cases.extend(changed(scene));
     cases.extend(bodies(scene));
+    cases.extend(every_operation(scene));
     cases
+}
+
+/// The mistakes that matter most, on every operation that a URL can be signed for.
+fn every_operation(scene: &Scene<'_>) -> Vec<Case> {
+    let mut cases = Vec::new();
+    for (operation, request) in super::auth::operations(scene) {
+        if request.payload != Payload::Digest {
+            continue; // Framed bodies are in `bodies`.
+        }
+        let request = request.auth(Auth::Query(60));
+        let forged = scene.sign(request.clone()).retarget(forge);
+        let expired = scene.client.signer().later(-62).sign(request.clone());
+        let unknown =
+            scene.sign(request).retarget(|old| old.replace("X-Amz-Credential=", "X-Amz-Credential=A"));
+        for (id, name, wire, code) in [
+            ("H038", "forged", forged, "SignatureDoesNotMatch"),
+            ("H030", "expired", expired, "AccessDenied"),
+            ("H042", "a key that nobody has", unknown, "InvalidAccessKeyId"),
+        ] {
+            cases.push(Case::new(id, format!("{name} ({operation})"), wire, Expect::error(403, code)));
+        }
+    }
+    cases
+}
+
+/// Changes the last digit of what ends in a signature.
+fn forge(target: &str) -> String {
+    format!("{}{}", &target[..target.len() - 1], if target.ends_with('0') { '1' } else { '0' })
 }
 
 fn parameters(scene: &Scene<'_>) -> Vec<Case> {
@@ -108,11 +137,7 @@ fn bodies(scene: &Scene<'_>) -> Vec<Case> {
         .payload(Payload::Literal(trailer.to_string()))
         .auth(Auth::Query(60))
         .body("4\r\nevil\r\n0\r\n\r\n");
-    let forged = |wire: Wire| {
-        wire.retarget(|old| {
-            format!("{}{}", &old[..old.len() - 1], if old.ends_with('0') { '1' } else { '0' })
-        })
-    };
+    let forged = |wire: Wire| wire.retarget(forge);
     let mismatch = || Expect::error(403, "SignatureDoesNotMatch");
     let snowball = streaming.clone().header("x-amz-meta-snowball-auto-extract", "true");
     let huge = forged(put()).with_body("").set("content-length", 5u64 << 30);
