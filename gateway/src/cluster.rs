@@ -39,7 +39,7 @@ pub async fn join(system: &Seams, config: &Config) -> Result<Store, Failure> {
         Ok((secrets, certificates, token))
     };
     let (secrets, tls, admin_token) = run_blocking(&*system.env, load).await?;
-    let identity = Identity { cluster: secrets.cluster, me: Peer::Gateway, tls };
+    let identity = Identity::new(secrets.cluster, Peer::Gateway, tls);
     let rpc = RpcClient::new(system.clone(), identity, Arc::new(config.nodes.clone()));
     let meta =
         MetaClient::new(system.env.clone(), rpc.clone(), config.voters.clone(), SessionKind::Gateway, None);

@@ -79,7 +79,7 @@ pub async fn start(
     let ready = try_join_all(daemons.iter().map(StorageDaemon::wait_ready)).await;
     ready.map_err(|error| Failure::Failed(error.to_string()))?;
 
-    let identity = Identity { cluster: files.cluster, me: Peer::Gateway, tls: None };
+    let identity = Identity::new(files.cluster, Peer::Gateway, None);
     let rpc = RpcClient::new(seams.clone(), identity, book);
     let voter = daemons.first().and_then(|daemon| daemon.meta_node().cloned());
     let meta = MetaClient::new(seams.env.clone(), rpc.clone(), voters, SessionKind::Gateway, voter);

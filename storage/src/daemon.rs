@@ -11,11 +11,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use consensus::client::{MetaClient, MetaError};
+use consensus::meta::command::Reject;
 use consensus::meta::model::{NodeRow, SessionKind};
 use consensus::meta::tables::{Sessions, get};
 use consensus::raft::identity::{self, IdentityError, NodeIdentity};
+use consensus::raft::lives::present;
 use consensus::raft::node::{self, MetaNode, NodeConfig};
 use consensus::raft::wire::method::{ADMIN_GROUP, META_GROUP, RAFT_GROUP};
+use consensus::raft::wire::{Life, Presence};
 use fabric::Seams;
 use fabric::env::{TaskHandle, run_blocking};
 use fabric::ids::{ClusterId, NodeId, SessionId};
@@ -140,7 +143,8 @@ impl StorageDaemon {
             .await
             .map_err(|error| StartError::Data { directory: settings.data.clone(), error })?;
         let me = Peer::Node(settings.node);
-        let names = Identity { cluster: settings.cluster, me, tls: settings.tls.clone() };
+        let names = Identity::new(settings.cluster, me, settings.tls.clone());
+        names.epoch.learn(identity.epoch);
         let rpc = RpcClient::with_faults(
             seams.clone(),
             names.clone(),
@@ -155,6 +159,8 @@ impl StorageDaemon {
             listener.map_err(|error| StartError::Listen(settings.node, settings.listen.clone(), error))?;
         let address = listener.local_address();
         let server = serve(&seams, names, listener, Arc::new(router(&store, meta_node.as_ref())));
+        let server =
+            server.map_err(|error| StartError::Listen(settings.node, settings.listen.clone(), error))?;
 
         let kind = SessionKind::Jobs(settings.node);
         let meta =
@@ -163,7 +169,8 @@ impl StorageDaemon {
         let runner = Arc::default();
         let birth = Birth {
             seams: seams.clone(),
-            row: node_row(&seams, &settings, identity).await,
+            identity,
+            settings: settings.clone(),
             store: store.clone(),
             meta_node: meta_node.clone(),
             meta: meta.clone(),
@@ -298,18 +305,19 @@ fn router(store: &ChunkStore, meta_node: Option<&Arc<MetaNode>>) -> Router {
     router
 }
 
-async fn node_row(seams: &Seams, settings: &StorageSettings, identity: NodeIdentity) -> NodeRow {
+async fn node_row(seams: &Seams, settings: &StorageSettings, life: Life) -> NodeRow {
     let (disks, data) = (seams.disks.clone(), settings.data.clone());
     let space = run_blocking(&*seams.env, move || disks.space(&data)).await;
     NodeRow {
         id: settings.node,
-        incarnation: identity.incarnation,
+        incarnation: life.id.incarnation(),
         address: settings.book.address(settings.node).unwrap_or_else(|| settings.listen.clone()),
         zone: settings.zone.clone(),
         capacity_bytes: space.map_or(0, |space| space.total_bytes),
-        starts: identity.starts,
+        starts: life.starts,
         release: env!("CARGO_PKG_VERSION").to_string(),
-        voter: settings.voters.contains(&settings.node).then(|| identity.raft_id()),
+        voter: settings.voters.contains(&settings.node).then_some(life.id),
+        run: life.run,
     }
 }
 
@@ -329,7 +337,8 @@ impl EndedSessions for LocalView {
 /// The slow part of a start.
 struct Birth {
     seams: Seams,
-    row: NodeRow,
+    identity: NodeIdentity,
+    settings: StorageSettings,
     store: ChunkStore,
     meta_node: Option<Arc<MetaNode>>,
     meta: MetaClient,
@@ -348,31 +357,57 @@ impl Birth {
     }
 
     async fn go(&self) -> Result<(), StartError> {
-        if let Some(meta_node) = &self.meta_node {
-            meta_node.start().await?;
-        }
-        self.register().await?;
+        let node = self.settings.node;
+        let life = match &self.meta_node {
+            Some(meta_node) => {
+                meta_node.start().await?;
+                meta_node.life()
+            }
+            None => self.wait_for_leave().await?,
+        };
+        self.register(node_row(&self.seams, &self.settings, life).await).await?;
+        identity::keep_epoch(&self.seams, &self.settings.data, self.rpc.epoch().get()).await?;
         self.store.wait_ready().await;
         let chunks = NodeChunks::new(self.store.clone(), ChunkClient::new(self.rpc.clone()));
         let meta_node = self.meta_node.clone();
         let leads = Box::new(move || meta_node.as_ref().is_some_and(|node| node.leads()));
         let (env, meta) = (self.seams.env.clone(), Arc::new(self.meta.clone()));
-        let cx = Arc::new(JobContext::new(env, self.row.id, meta, Arc::new(chunks), leads));
+        let cx = Arc::new(JobContext::new(env, node, meta, Arc::new(chunks), leads));
         let runner = Runner::start(cx, jobs::all(&self.store));
         *self.runner.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(runner);
-        tracing::info!(node = %self.row.id, "storage node takes part");
+        tracing::info!(%node, "storage node takes part");
         Ok(())
     }
 
+    /// What a voter does before it takes part, for a node that is none.
+    async fn wait_for_leave(&self) -> Result<Life, StartError> {
+        let (node, life) = (self.settings.node, self.identity.next_life(&*self.seams.env));
+        let presence = Presence { life, next_index: 0 };
+        tokio::select! {
+            biased;
+            why = self.rpc.epoch().behind() => return Err(node::StartError::Behind(why).into()),
+            presented = present(&*self.seams.env, &self.rpc, &self.settings.voters, presence) => {
+                presented.map_err(|why| node::StartError::Stale { node, why })?;
+            }
+        }
+        identity::count_start(&self.seams, &self.settings.data, life).await?;
+        Ok(life)
+    }
+
     /// Says that the node is here, until the cluster has heard it.
-    async fn register(&self) -> Result<(), StartError> {
+    async fn register(&self, row: NodeRow) -> Result<(), StartError> {
+        let node = row.id;
         loop {
-            match self.meta.register(self.row.clone()).await {
+            match self.meta.register(row.clone()).await {
                 Ok(()) => return Ok(()),
-                Err(MetaError::Rejected(reject)) => {
-                    return Err(StartError::Refused(self.row.id, format!("{reject:?}")));
+                Err(MetaError::Rejected(Reject::StaleNode)) => {
+                    let why = "a later start of it is registered".to_string();
+                    return Err(node::StartError::Stale { node, why }.into());
                 }
-                Err(error) => tracing::info!(node = %self.row.id, %error, "not registered yet"),
+                Err(MetaError::Rejected(reject)) => {
+                    return Err(StartError::Refused(node, format!("{reject:?}")));
+                }
+                Err(error) => tracing::info!(%node, %error, "not registered yet"),
             }
             tokio::time::sleep(REGISTER_PAUSE).await;
         }

@@ -282,7 +282,7 @@ async fn replace(seams: Seams, config: &Path, replace: Replace) -> Result<(), Fa
     let config = Config::load(config).map_err(usage)?;
     let cluster = secrets_of(&config)?.cluster;
     let (me, tls) = administrator(&config)?;
-    let rpc = RpcClient::new(seams, Identity { cluster, me, tls }, Arc::new(config.nodes.clone()));
+    let rpc = RpcClient::new(seams, Identity::new(cluster, me, tls), Arc::new(config.nodes.clone()));
     let asking = async {
         let mut last = "no voter answers".to_string();
         loop {

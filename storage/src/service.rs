@@ -138,11 +138,11 @@ mod tests {
         let store = ChunkStore::open(&seams, settings).await.unwrap();
         store.wait_ready().await;
         let service = Arc::new(ChunkService::new(store, Some(Arc::new(Ended))));
-        let identity = |me| Identity { cluster: ClusterId(1), me, tls: None };
+        let identity = |me| Identity::new(ClusterId(1), me, None);
         let listener = net.listen("127.0.0.1:7001").await.unwrap();
         let book = Arc::new(Book("127.0.0.1:7001".to_string()));
         let router = Arc::new(Router::default().with(wire::GROUP, service));
-        drop(serve(&seams, identity(Peer::Node(NODE)), listener, router));
+        drop(serve(&seams, identity(Peer::Node(NODE)), listener, router).unwrap());
         ChunkClient::new(RpcClient::new(seams, identity(Peer::Gateway), book))
     }
 

@@ -236,6 +236,10 @@ fn check(
     if written.insecure && !nodes.is_loopback() {
         return wrong_at("insecure", "only where all nodes are on the loopback of one machine".to_string());
     }
+    let listens_outside = written.storage.listen.as_ref().is_some_and(|listen| !is_loopback(listen));
+    if written.insecure && listens_outside {
+        return wrong_at("insecure", "`storage.listen` is not on the loopback of this machine".to_string());
+    }
     check_addresses(path, &written)?;
 
     let (mut storage, mut gateway) = (written.storage, written.gateway);
@@ -595,6 +599,8 @@ gateway:
         }
         let error = config_with("insecure: true\n", "1 10.0.0.1:7001\n").unwrap_err();
         assert!(error.contains("line 1: insecure: only where all nodes are on the loopback"), "{error}");
+        let error = config("insecure: true\nstorage:\n  listen: 0.0.0.0:7001\n").unwrap_err();
+        assert!(error.contains("line 1: insecure: `storage.listen` is not on the loopback"), "{error}");
         let missing = Config::load(Path::new("/nowhere/config.yaml")).unwrap_err();
         assert!(missing.0.starts_with("read /nowhere/config.yaml: "), "{missing}");
     }

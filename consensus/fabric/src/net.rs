@@ -26,6 +26,8 @@ pub type BoxStream = Box<dyn Stream>;
 pub trait Net: Send + Sync + 'static {
     /// Connects to `address` (`host:port`). The caller bounds the wait.
     async fn connect(&self, address: &str) -> io::Result<BoxStream>;
+    /// Whether others than this machine could see the bytes of a connection with `address`.
+    fn leaves_machine(&self, address: &str) -> bool;
     /// Listens on `address` (`host:port`, port 0 for any).
     async fn listen(&self, address: &str) -> io::Result<Box<dyn Listener>>;
 }

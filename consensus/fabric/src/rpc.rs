@@ -2,11 +2,13 @@
 //!
 //! A call carries a method number, a small head (encoded with [`crate::codec`]) and a body of bytes that is
 //! passed through without copying. The handshake proves cluster, role and node id on both sides (by
-//! certificate where TLS is on) before the first call, so that a moved address never reaches a wrong node.
+//! certificate where TLS is on) before the first call, so that a moved address never reaches a wrong node; and
+//! that both know the same [`Epoch`] of the cluster.
 //! Bulk and control use separate connections: a chunk never delays a heartbeat.
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,13 +19,16 @@ use serde::{Deserialize, Serialize};
 
 use crate::codec::{self, DecodeError};
 use crate::ids::{ClusterId, NodeId};
+use crate::net::Net;
 
 mod client;
+mod epoch;
 mod frame;
 mod handshake;
 mod server;
 
 pub use client::RpcClient;
+pub use epoch::Epoch;
 pub use server::serve;
 
 /// Who is at an end of a connection.
@@ -99,15 +104,34 @@ pub trait AddressBook: Send + Sync + 'static {
     fn nodes(&self) -> Vec<NodeId>;
 }
 
-/// Who we are in the handshake.
+/// Who we are in the handshake. A process has one; its clones share what is learnt of the epoch.
 #[derive(Clone)]
 pub struct Identity {
     /// The cluster; a peer of another one is refused.
     pub cluster: ClusterId,
     /// Our role and id.
     pub me: Peer,
-    /// Certificates; without them the process network must be in memory or loopback with `--insecure`.
+    /// Certificates; without them bytes must not leave the machine, see [`Identity::may_use`].
     pub tls: Option<Arc<crate::tls::Certificates>>,
+    /// The epoch of the cluster, as far as we know; a peer that knows another is refused.
+    pub epoch: Epoch,
+}
+
+impl Identity {
+    /// With an epoch that is not known yet.
+    pub fn new(cluster: ClusterId, me: Peer, tls: Option<Arc<crate::tls::Certificates>>) -> Identity {
+        Identity { cluster, me, tls, epoch: Epoch::default() }
+    }
+
+    /// Refuses an address of `net` that plain bytes would reach over a wire: without certificates processes speak
+    /// to each other on one machine only, whatever a configuration says.
+    pub fn may_use(&self, net: &dyn Net, address: &str) -> io::Result<()> {
+        if self.tls.is_some() || !net.leaves_machine(address) {
+            return Ok(());
+        }
+        let why = format!("{address} is not on the loopback of this machine, and there are no certificates");
+        Err(io::Error::new(io::ErrorKind::PermissionDenied, why))
+    }
 }
 
 /// How long a call may take and over which kind of connection it goes.

@@ -270,8 +270,11 @@ fn certificates(path: &Path) -> io::Result<Vec<CertificateDer<'static>>> {
 mod tests {
     use std::os::unix::fs::PermissionsExt;
 
+    use tokio::io::AsyncReadExt;
+
     use super::*;
     use crate::env::SystemEnv;
+    use crate::net::{Net, TcpNet, accept};
 
     const NODE: Peer = Peer::Node(NodeId(3));
 
@@ -317,6 +320,35 @@ mod tests {
             let mode = std::fs::metadata(directory.join(&name)).unwrap().permissions().mode();
             assert_eq!(mode & 0o777, 0o600, "{name}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_client_without_a_certificate_is_refused() {
+        let root = tempfile::tempdir().unwrap();
+        let cluster = make_authority(&SystemEnv::default(), root.path()).unwrap().cluster;
+        issue(root.path(), NODE).unwrap();
+        let server = Certificates::load(root.path(), NODE).unwrap();
+        let mut roots = RootCertStore::empty();
+        for certificate in certificates(&root.path().join(AUTHORITY)).unwrap() {
+            roots.add(certificate).unwrap();
+        }
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let mut listener = TcpNet.listen("127.0.0.1:0").await.unwrap();
+        let address = listener.local_address().to_string();
+        let (dialled, accepted) = tokio::join!(TcpNet.connect(&address), accept(&mut *listener));
+        let client = async {
+            let name = ServerName::try_from(name_of(NODE, cluster)).unwrap();
+            let mut stream = TlsConnector::from(Arc::new(config)).connect(name, dialled.unwrap()).await?;
+            stream.read(&mut [0]).await
+        };
+        let (heard, accepted) = tokio::join!(client, server.accept(accepted.0));
+        assert!(accepted.err().unwrap().to_string().contains("certificate"));
+        assert!(heard.is_err(), "{heard:?}");
     }
 
     #[test]

@@ -427,6 +427,8 @@ pub struct NodeRow {
     pub release: String,
     /// Its voter, if it takes part in Raft.
     pub voter: Option<RaftId>,
+    /// Drawn by the process that counted the last start: a copy of its directory that counts as far is another.
+    pub run: u64,
 }
 
 /// What happened, for the change feed. Keyed (bucket, stamp).

@@ -102,6 +102,7 @@ pub(super) fn start(env: &Arc<dyn Env>, config: NodeConfig, running: Arc<Running
         let mut behind: Option<(u64, Duration)> = None;
         loop {
             tokio::time::sleep(INTERVAL).await;
+            running.learn_epoch();
             let Some(term) = running.leads() else { continue };
             running.leadership.begin_term(term);
             let now = running.env.monotonic();

@@ -5,6 +5,7 @@
 
 mod duties;
 pub mod identity;
+pub mod lives;
 pub mod log;
 pub mod machine;
 mod network;

@@ -4,16 +4,17 @@
 //! room: so each carries as much as was queued meanwhile. They are numbered, so that the receiver can take them
 //! in order whatever its scheduler does.
 
+use std::collections::BTreeMap;
 use std::future::Future;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use fabric::codec::{self, crc32c};
 use fabric::env::{Env, random_u64, run_blocking};
 use fabric::ids::RaftId;
-use fabric::rpc::{CallOptions, Class, Message, RpcClient, RpcError, encode_head};
+use fabric::rpc::{CallOptions, Class, Message, RpcClient, RpcError, decode_head, encode_head};
 use futures::{Stream, StreamExt};
 use openraft::OptionalSend;
 use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
@@ -25,9 +26,10 @@ use openraft::raft::{
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::lives::{Lives, STALE};
 use super::machine::{Cursor, Page, SnapshotData};
 use super::types::{LogId, Member, Snapshot, Types, Vote};
-use super::wire::{PageHead, RaftHead, SnapshotEnd, method};
+use super::wire::{Life, PageHead, RaftHead, SnapshotEnd, VoterName, method};
 
 /// Version of encoded requests and responses.
 pub(super) const FORMAT: u8 = 1;
@@ -40,22 +42,63 @@ const APPEND_TIMES: u32 = 20;
 pub(super) struct Network {
     pub rpc: RpcClient,
     pub env: Arc<dyn Env>,
-    pub me: RaftId,
+    pub me: Life,
+    pub lives: Arc<Lives>,
+    /// What each peer acknowledged to the leadership that asked it last. Links come and go with streams.
+    pub acknowledged: BTreeMap<RaftId, Arc<Acknowledged>>,
 }
 
 /// Calls one peer.
 pub(super) struct PeerLink {
     rpc: RpcClient,
     env: Arc<dyn Env>,
-    me: RaftId,
+    me: Life,
+    lives: Arc<Lives>,
     target: RaftId,
+    acknowledged: Arc<Acknowledged>,
+}
+
+/// The highest entry that a peer acknowledged to a leadership.
+#[derive(Default)]
+pub(super) struct Acknowledged(Mutex<Option<(Vote, Option<LogId>)>>);
+
+impl Acknowledged {
+    /// Takes up an answer. False where the peer says that it misses what it has acknowledged.
+    fn fits(&self, request: &Asked, answer: &AppendEntriesResponse<Types>) -> bool {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let before =
+            state.filter(|(vote, _)| *vote == request.vote).and_then(|(_, acknowledged)| acknowledged);
+        let now = match answer {
+            AppendEntriesResponse::Success => request.last,
+            AppendEntriesResponse::PartialSuccess(matching) => *matching,
+            AppendEntriesResponse::Conflict => return before.is_none() || before < request.previous,
+            AppendEntriesResponse::HigherVote(_) => return true,
+        };
+        *state = Some((request.vote, before.max(now)));
+        true
+    }
+}
+
+/// What an append asked, to understand its answer.
+struct Asked {
+    vote: Vote,
+    previous: Option<LogId>,
+    last: Option<LogId>,
 }
 
 impl RaftNetworkFactory<Types> for Network {
     type Network = PeerLink;
 
     async fn new_client(&mut self, target: u64, _node: &Member) -> PeerLink {
-        PeerLink { rpc: self.rpc.clone(), env: self.env.clone(), me: self.me, target: RaftId(target) }
+        let target = RaftId(target);
+        PeerLink {
+            rpc: self.rpc.clone(),
+            env: self.env.clone(),
+            me: self.me,
+            lives: self.lives.clone(),
+            target,
+            acknowledged: self.acknowledged.entry(target).or_default().clone(),
+        }
     }
 }
 
@@ -67,6 +110,10 @@ fn rpc_error(error: RpcError) -> RPCError<Types> {
         RpcError::Unreachable(_) | RpcError::Refused(_) => RPCError::Unreachable(Unreachable::new(&error)),
         RpcError::Lost(_) => RPCError::Network(NetworkError::new(&error)),
     }
+}
+
+fn broken(why: String) -> RPCError<Types> {
+    RPCError::Network(NetworkError::from_string(why))
 }
 
 impl PeerLink {
@@ -84,9 +131,25 @@ impl PeerLink {
     ) -> Rpc<A> {
         let request = Message { head: encode_head(head), body };
         let options = CallOptions { class, deadline };
-        let reply = self.rpc.call(self.target.node(), method, request, options).await.map_err(rpc_error)?;
-        codec::decode(FORMAT, "a reply of Raft", &reply.body)
-            .map_err(|error| RPCError::Network(NetworkError::new(&error)))
+        let reply = self.rpc.call(self.target.node(), method, request, options).await.map_err(|error| {
+            if let RpcError::Refused(why) = &error
+                && why.starts_with(STALE)
+            {
+                // Another process lives this life: this one must not go on.
+                self.env.fail_stop(why);
+            }
+            rpc_error(error)
+        })?;
+        let life: Life = decode_head(&reply.head).map_err(|error| broken(error.to_string()))?;
+        if life.id != self.target {
+            return Err(broken(format!(
+                "{} was asked, {} answered",
+                VoterName(self.target),
+                VoterName(life.id)
+            )));
+        }
+        self.lives.admit(life).map_err(broken)?;
+        codec::decode(FORMAT, "a reply of Raft", &reply.body).map_err(|error| broken(error.to_string()))
     }
 
     async fn append(
@@ -97,21 +160,26 @@ impl PeerLink {
         option: &RPCOption,
     ) -> Rpc<AppendEntriesResponse<Types>> {
         let times = if request.entries.is_empty() { 1 } else { APPEND_TIMES };
+        let previous = request.prev_log_id;
+        let last = request.entries.last().map(|entry| entry.log_id).or(previous);
+        let asked = Asked { vote: request.vote, previous, last };
         let body = Bytes::from(codec::encode(FORMAT, &request));
         let deadline = option.hard_ttl() * times;
-        self.call(method::APPEND, Class::Control, &self.head(stream, order), body, deadline).await
+        let answer =
+            self.call(method::APPEND, Class::Control, &self.head(stream, order), body, deadline).await?;
+        if !self.acknowledged.fits(&asked, &answer) {
+            return Err(overtaken());
+        }
+        Ok(answer)
     }
 
     async fn send_pages(&self, token: u64, data: &SnapshotData, deadline: Duration) -> Rpc<(u64, u32)> {
-        let broken = |error: &(dyn std::error::Error + 'static)| {
-            RPCError::Network(NetworkError::from_string(error.to_string()))
-        };
         let mut cursor: Cursor = None;
         let (mut number, mut crc) = (0, 0);
         loop {
             let (source, at) = (data.clone(), cursor.clone());
             let read = run_blocking(&*self.env, move || source.page(&at)).await;
-            let (page, next): (Page, Cursor) = read.map_err(|fault| broken(&fault))?;
+            let (page, next): (Page, Cursor) = read.map_err(|fault| broken(fault.to_string()))?;
             let last = page.rows.is_empty();
             let body = Bytes::from(codec::encode(FORMAT, &page));
             crc = crc32c(&[&crc32c(&[&body]).to_le_bytes(), &u32::to_le_bytes(crc)]);
@@ -223,10 +291,11 @@ impl RaftNetworkV2<Types> for PeerLink {
     }
 }
 
-/// An append arrived before the one it follows, and that one was taken then: no conflict of logs. Reported as
-/// one it would look as if the peer had lost what it acknowledged.
+/// An append arrived before the one it follows, and that one was taken then: no conflict of logs. Or the peer has
+/// lost what it acknowledged, and is asked in vain until it is replaced. Raft must hear of neither as of a conflict:
+/// it would think that acknowledged entries are gone, and stop this leader.
 fn overtaken() -> RPCError<Types> {
-    RPCError::Network(NetworkError::from_string("an append overtook the one before it"))
+    broken("an append overtook the one before it, or the peer has lost what it acknowledged".to_string())
 }
 
 fn outcome(

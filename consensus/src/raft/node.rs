@@ -2,7 +2,8 @@
 //!
 //! [`MetaNode::open`] makes the identity durable and can answer peers at once; [`MetaNode::start`] goes through
 //! birth and returns when Raft runs. A node is born only when *all* initial voters are unborn; a voter that lost
-//! its disk is another incarnation, finds that it is no member, and does not start.
+//! its disk is another incarnation, finds that it is no member, and does not start; one whose directory is a copy
+//! finds that its peers know better ([`super::lives`]).
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -25,6 +26,7 @@ use openraft::{ChangeMembers, Config, Raft, ServerState, SnapshotPolicy};
 
 use super::duties::{self, Leadership};
 use super::identity::{self, IdentityError, NodeIdentity};
+use super::lives::{self, Lives};
 use super::log::{self, Log, LogConfig, LogFault};
 use super::machine::{Machine, MachineConfig, Tables, decode_entry, encode_entry};
 use super::network::Network;
@@ -32,12 +34,13 @@ use super::peers::Peers;
 use super::reads::{ReadError, Rounds};
 use super::types::{Member, Proposal, Runtime, Types};
 use super::wire::{
-    BirthAnswer, BirthState, ProposeAnswer, QueryAnswer, Replace, ReplaceAnswer, VoterName, method,
+    BirthAnswer, BirthState, Life, Presence, ProposeAnswer, QueryAnswer, Replace, ReplaceAnswer, VoterName,
+    method,
 };
 use crate::meta::answer::answer;
 use crate::meta::apply::Planted;
 use crate::meta::command::{Command, Entry, Reply};
-use crate::meta::model::ClusterMs;
+use crate::meta::model::{ClusterMs, ClusterRow};
 use crate::meta::query::Query;
 use crate::meta::tables::{Cluster, get};
 
@@ -114,6 +117,20 @@ pub enum StartError {
         /// What is here.
         new: VoterName,
     },
+    /// The data directory is a copy, or was restored from one: it lacks what this voter has promised.
+    #[error(
+        "the data directory of node {node} is an old or copied one: {why}; never start it again: move it away, \
+         start the node with an empty directory, and run the command that it prints"
+    )]
+    Stale {
+        /// The node.
+        node: NodeId,
+        /// How it shows.
+        why: String,
+    },
+    /// The log of the cluster went back, and this node did not.
+    #[error("{0}")]
+    Behind(String),
     /// The cluster exists and does not list this node as a voter.
     #[error(
         "the cluster has voters, and {new} is none of them; to put it in the place of one run: replace OLD {new}"
@@ -126,7 +143,9 @@ pub enum StartError {
 
 /// Raft and the tables, once they run.
 pub(super) struct Running {
-    pub id: RaftId,
+    pub life: Life,
+    pub lives: Arc<Lives>,
+    pub rpc: RpcClient,
     pub env: Arc<dyn Env>,
     pub raft: Raft<Types, Machine>,
     pub tables: Arc<Tables>,
@@ -182,6 +201,22 @@ impl Running {
         metrics.membership_config.membership().nodes().map(|(id, _)| RaftId(*id)).collect()
     }
 
+    /// The index behind what a member has acknowledged to this node, if this node leads.
+    fn acknowledged_by(&self, id: RaftId) -> Option<u64> {
+        self.leads()?;
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let matched = metrics.replication.as_ref()?.get(&id.0)?.as_ref()?;
+        Some(matched.index + 1)
+    }
+
+    /// Takes the epoch of the cluster from the metadata.
+    pub fn learn_epoch(&self) {
+        if let Some(epoch) = self.tables.epoch() {
+            self.rpc.epoch().learn(epoch);
+        }
+    }
+
     fn leader(&self) -> Option<NodeId> {
         self.raft.metrics().borrow_watched().current_leader.map(|id| RaftId(id).node())
     }
@@ -193,7 +228,7 @@ impl Running {
             let metrics = metrics.borrow_watched();
             let voters: Vec<u64> = metrics.membership_config.voter_ids().collect();
             let others = metrics.replication.iter().flatten();
-            let others = others.filter(|(id, _)| **id != self.id.0 && voters.contains(id));
+            let others = others.filter(|(id, _)| **id != self.life.id.0 && voters.contains(id));
             others.max_by_key(|(_, matched)| **matched).map(|(id, _)| *id)
         };
         let Some(best) = best else { return };
@@ -202,7 +237,7 @@ impl Running {
                 return; // Raft has stopped: nothing to hand over.
             }
             let mut metrics = self.raft.metrics();
-            let me = Some(self.id.0);
+            let me = Some(self.life.id.0);
             loop {
                 let leader = metrics.borrow_and_update().current_leader;
                 // An error says that Raft has stopped.
@@ -238,7 +273,7 @@ impl Running {
     /// Proposes an entry: stamps the time, and waits until it is applied.
     pub async fn propose(&self, mut entry: Entry) -> ProposeAnswer {
         if self.leads().is_none() {
-            return ProposeAnswer::NotLeader(self.leader().filter(|leader| *leader != self.id.node()));
+            return ProposeAnswer::NotLeader(self.leader().filter(|leader| *leader != self.life.id.node()));
         }
         self.leadership.heard(&*self.env, entry.session);
         entry.at = self.leadership.stamp(&*self.env, self.tables.cluster_time());
@@ -330,6 +365,8 @@ pub struct MetaNode {
     rpc: RpcClient,
     directory: PathBuf,
     identity: NodeIdentity,
+    life: Life,
+    lives: Arc<Lives>,
     config: NodeConfig,
     peers: Peers,
     /// Set once the log is found to hold something, or Raft was started.
@@ -357,11 +394,14 @@ impl MetaNode {
         config: NodeConfig,
         identity: NodeIdentity,
     ) -> Arc<MetaNode> {
+        rpc.epoch().learn(identity.epoch);
         Arc::new(MetaNode {
             seams: seams.clone(),
             rpc,
             directory: directory.to_path_buf(),
             identity,
+            life: identity.next_life(&*seams.env),
+            lives: Arc::new(Lives::new(seams.env.clone())),
             config,
             peers: Peers::default(),
             alive: AtomicBool::new(true),
@@ -372,6 +412,11 @@ impl MetaNode {
     /// Who it is.
     pub fn identity(&self) -> &NodeIdentity {
         &self.identity
+    }
+
+    /// The life of this process.
+    pub fn life(&self) -> Life {
+        self.life
     }
 
     /// Goes through birth, opens log and tables, and starts Raft. A single voter leads when this returns.
@@ -390,8 +435,13 @@ impl MetaNode {
         let log = Log::open(env.clone(), disks.clone(), &log_directory, log_config, floor).await?;
         let pristine = log.is_pristine() && floor == 0;
         self.alive.store(!pristine, Ordering::Release);
+        let next_index = floor.max(*log.synced().borrow());
         let machine = machine.run(Some(log.synced()));
-        if pristine && let Err(error) = self.wait_for_birth().await {
+        if let Some(epoch) = machine.tables().epoch() {
+            self.rpc.epoch().learn(epoch);
+        }
+        self.lives.remember_in(machine.tables());
+        if let Err(error) = self.wait_for_leave(pristine, next_index).await {
             machine.tables().close();
             log.close();
             return Err(error);
@@ -404,10 +454,35 @@ impl MetaNode {
         Ok(())
     }
 
+    /// Waits until this node may take part, and counts its start then. `next_index`: where its log ends.
+    async fn wait_for_leave(&self, pristine: bool, next_index: u64) -> Result<(), StartError> {
+        let env = &*self.seams.env;
+        let presence = Presence { life: self.life, next_index };
+        let wait = async {
+            if pristine {
+                self.wait_for_birth().await?;
+            }
+            let presented = lives::present(env, &self.rpc, &self.config.voters, presence).await;
+            presented.map_err(|why| StartError::Stale { node: self.config.node, why })
+        };
+        tokio::select! {
+            biased;
+            why = self.rpc.epoch().behind() => return Err(StartError::Behind(why)),
+            waited = wait => waited?,
+        }
+        Ok(identity::count_start(&self.seams, &self.directory, self.life).await?)
+    }
+
     async fn run(&self, log: Log, machine: Machine) -> Result<Arc<Running>, StartError> {
         let env = self.seams.env.clone();
-        let id = self.identity.raft_id();
-        let network = Network { rpc: self.rpc.clone(), env: env.clone(), me: id };
+        let id = self.life.id;
+        let network = Network {
+            rpc: self.rpc.clone(),
+            env: env.clone(),
+            me: self.life,
+            lives: self.lives.clone(),
+            acknowledged: BTreeMap::new(),
+        };
         let tables = machine.tables();
         let config = raft_config(self.config.snapshot_entries).map_err(StartError::Raft)?;
         let seed = random_u64(&*env);
@@ -415,7 +490,9 @@ impl MetaNode {
         let raft = Raft::new(id.0, Arc::new(config), network, log, machine);
         let raft = Runtime::scope(seed, raft).await.map_err(|error| StartError::Raft(error.to_string()))?;
         let running = Arc::new(Running {
-            id,
+            life: self.life,
+            lives: self.lives.clone(),
+            rpc: self.rpc.clone(),
             env: env.clone(),
             raft,
             tables,
@@ -517,7 +594,7 @@ impl MetaNode {
 
     /// A single voter need not wait for anybody.
     async fn lead_if_alone(&self, running: &Arc<Running>) {
-        if running.members() != [running.id] {
+        if running.members() != [running.life.id] {
             return;
         }
         if let Err(error) = running.scope(running.raft.trigger().elect(false)).await {
@@ -658,7 +735,7 @@ impl Service for MetaNode {
                 self.peers.call(running, from, method, request).await
             }
             method::META_GROUP => self.serve_client(method, request).await,
-            method::ADMIN_GROUP => self.serve_admin(method, request).await,
+            method::ADMIN_GROUP => self.serve_admin(from, method, request).await,
             _ => Err(format!("method {method:#06x} is not offered here")),
         }
     }
@@ -679,9 +756,18 @@ impl MetaNode {
         }
     }
 
-    async fn serve_admin(&self, method: u16, request: Message) -> Result<Message, String> {
+    async fn serve_admin(&self, from: Peer, method: u16, request: Message) -> Result<Message, String> {
         match method {
             method::BIRTH => Ok(reply_typed(&self.birth(), Bytes::new())),
+            method::PRESENT => {
+                let presence: Presence = decode_head(&request.head).map_err(|error| error.to_string())?;
+                if from != Peer::Node(presence.life.id.node()) {
+                    return Err(format!("{from} speaks for {}", VoterName(presence.life.id)));
+                }
+                let running = self.running.get();
+                let acknowledged = running.and_then(|running| running.acknowledged_by(presence.life.id));
+                Ok(reply_typed(&self.lives.judge(&presence, acknowledged), Bytes::new()))
+            }
             method::REPLACE => {
                 let replace = decode_head(&request.head).map_err(|error| error.to_string())?;
                 Ok(reply_typed(&self.replace(replace).await, Bytes::new()))
@@ -692,14 +778,21 @@ impl MetaNode {
 }
 
 impl Tables {
+    fn cluster_row(&self) -> Option<ClusterRow> {
+        get::<Cluster>(&*self.view(), ()).unwrap_or_else(|fault| {
+            tracing::error!(%fault, "the row of the cluster cannot be read");
+            None
+        })
+    }
+
     /// Cluster time of the last entry applied.
     pub(super) fn cluster_time(&self) -> ClusterMs {
-        match get::<Cluster>(&*self.view(), ()) {
-            Ok(row) => row.map_or(ClusterMs(0), |row| row.time),
-            Err(fault) => {
-                tracing::error!(%fault, "cluster time cannot be read");
-                ClusterMs(0) // `apply` never goes back.
-            }
-        }
+        // `apply` never goes back.
+        self.cluster_row().map_or(ClusterMs(0), |row| row.time)
+    }
+
+    /// The epoch of the cluster, once anything was applied.
+    fn epoch(&self) -> Option<u16> {
+        self.cluster_row().map(|row| row.epoch)
     }
 }

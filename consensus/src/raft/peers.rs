@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use fabric::codec::{self, crc32c};
 use fabric::ids::RaftId;
-use fabric::rpc::{Message, Peer, decode_head};
+use fabric::rpc::{Message, Peer, decode_head, reply_typed};
 use lru::LruCache;
 use openraft::raft::{AppendEntriesRequest, TransferLeaderRequest, VoteRequest};
 use serde::Serialize;
@@ -53,8 +53,8 @@ fn decoded<T: DeserializeOwned>(what: &'static str, body: &[u8]) -> Result<T, St
     codec::decode(FORMAT, what, body).map_err(|error| error.to_string())
 }
 
-fn reply(value: &impl Serialize) -> Message {
-    Message { head: Bytes::new(), body: Bytes::from(codec::encode(FORMAT, value)) }
+fn reply(running: &Running, value: &impl Serialize) -> Message {
+    reply_typed(&running.life, Bytes::from(codec::encode(FORMAT, value)))
 }
 
 impl Peers {
@@ -85,7 +85,7 @@ impl Peers {
                 let request: TransferLeaderRequest<Types> = decoded("transfer request", &request.body)?;
                 let transfer = running.raft.handle_transfer_leader(request);
                 let done = running.scope(transfer).await.map_err(|error| error.to_string())?;
-                Ok(reply(&done))
+                Ok(reply(running, &done))
             }
             _ => Err(format!("method {method:#06x} is not offered here")),
         }
@@ -102,7 +102,7 @@ impl Peers {
             std::task::Poll::Ready(done) => done,
             std::task::Poll::Pending => append.await,
         };
-        done.map(|response| reply(&response)).map_err(|error| error.to_string())
+        done.map(|response| reply(running, &response)).map_err(|error| error.to_string())
     }
 
     /// Waits for the append before this one, a little.
@@ -155,7 +155,7 @@ impl Peers {
             let crc = crc32c(&[&request.body]);
             current.crc = crc32c(&[&crc.to_le_bytes(), &current.crc.to_le_bytes()]);
         }
-        Ok(reply(&())) // A repeated page is there already.
+        Ok(reply(running, &())) // A repeated page is there already.
     }
 
     async fn end(&self, running: &Running, body: &[u8]) -> Result<Message, String> {
@@ -169,22 +169,22 @@ impl Peers {
         let snapshot = Snapshot { meta: end.meta, snapshot: complete.receiving.finish() };
         let install = running.raft.install_full_snapshot(end.vote, snapshot);
         let response = running.scope(install).await.map_err(|error| error.to_string())?;
-        Ok(reply(&response))
+        Ok(reply(running, &response))
     }
 }
 
 async fn vote(running: &Running, head: RaftHead, method: u16, body: &[u8]) -> Result<Message, String> {
     // A follower may lag behind the entry that made its leader a member, so appends are taken from whoever
     // leads; a vote is given only to somebody it knows.
-    if !running.may_be_member(head.from) {
-        return Err(format!("{} is not a member here", super::wire::VoterName(head.from)));
+    if !running.may_be_member(head.from.id) {
+        return Err(format!("{} is not a member here", super::wire::VoterName(head.from.id)));
     }
     let request: VoteRequest<Types> = decoded("vote request", body)?;
     let done = match method {
         method::VOTE => running.scope(running.raft.vote(request)).await,
         _ => running.scope(running.raft.pre_vote(request)).await,
     };
-    done.map(|response| reply(&response)).map_err(|error| error.to_string())
+    done.map(|response| reply(running, &response)).map_err(|error| error.to_string())
 }
 
 fn checked(running: &Running, from: Peer, request: &Message) -> Result<RaftHead, String> {
@@ -193,14 +193,15 @@ fn checked(running: &Running, from: Peer, request: &Message) -> Result<RaftHead,
     Ok(head)
 }
 
-/// Raft is taken only from the node that the connection proved, and only if it means this incarnation.
+/// Raft is taken only from the node that the connection proved, from no copy of it, and only if it means this
+/// incarnation.
 fn check(running: &Running, from: Peer, head: RaftHead) -> Result<(), String> {
     let name = |id: RaftId| super::wire::VoterName(id).to_string();
-    if from != Peer::Node(head.from.node()) {
-        return Err(format!("{from} speaks for {}", name(head.from)));
+    if from != Peer::Node(head.from.id.node()) {
+        return Err(format!("{from} speaks for {}", name(head.from.id)));
     }
-    if head.to != running.id {
-        return Err(format!("{} is meant, this is {}", name(head.to), name(running.id)));
+    if head.to != running.life.id {
+        return Err(format!("{} is meant, this is {}", name(head.to), name(running.life.id)));
     }
-    Ok(())
+    running.lives.admit(head.from)
 }

@@ -20,7 +20,7 @@ use super::testing::TestDisks;
 use super::wire::{Replace, VoterName};
 use crate::client::{Meta, MetaClient, MetaError, ask};
 use crate::meta::command::{AddUser, Command, CreateBucket, Reject};
-use crate::meta::model::{AccessKey, ClusterMs, NodeRow, SessionKind};
+use crate::meta::model::{AccessKey, ClusterMs, FIRST_EPOCH, NodeRow, SessionKind};
 use crate::meta::query::{Answer, Query};
 
 const CLUSTER: ClusterId = ClusterId(7);
@@ -64,8 +64,7 @@ impl World {
         Seams { env, net: Arc::new(self.net.clone()), disks: self.disks[&node].clone() }
     }
 
-    fn rpc(&self, seams: &Seams, me: Peer) -> RpcClient {
-        let identity = Identity { cluster: CLUSTER, me, tls: None };
+    fn rpc(&self, seams: &Seams, identity: Identity) -> RpcClient {
         RpcClient::new(seams.clone(), identity, Arc::new(Book(self.voters.clone())))
     }
 
@@ -86,12 +85,12 @@ impl World {
     /// Opens a node and serves it; it is not started.
     async fn open(&mut self, node: NodeId) -> Arc<MetaNode> {
         let seams = self.seams(node);
-        let rpc = self.rpc(&seams, Peer::Node(node));
+        let identity = Identity::new(CLUSTER, Peer::Node(node), None);
+        let rpc = self.rpc(&seams, identity.clone());
         let config = self.config(node);
         let opened = MetaNode::open(&seams, rpc.clone(), Path::new("/data"), config).await.unwrap();
         let listener = self.net.listen(&format!("10.0.0.{}:7000", node.0)).await.unwrap();
-        let identity = Identity { cluster: CLUSTER, me: Peer::Node(node), tls: None };
-        let server = serve(&seams, identity, listener, opened.clone());
+        let server = serve(&seams, identity, listener, opened.clone()).unwrap();
         self.hosts.insert(node, Host { node: opened.clone(), server, rpc });
         opened
     }
@@ -127,7 +126,7 @@ impl World {
 
     fn client(&self) -> MetaClient {
         let seams = self.seams(self.voters[0]);
-        let rpc = self.rpc(&seams, Peer::Gateway);
+        let rpc = self.rpc(&seams, Identity::new(CLUSTER, Peer::Gateway, None));
         MetaClient::new(seams.env, rpc, self.voters.clone(), SessionKind::Gateway, None)
     }
 
@@ -271,9 +270,10 @@ async fn nodes_register_and_the_first_layout_follows() {
                 address: String::new(),
                 zone: String::new(),
                 capacity_bytes: 1 << 30,
-                starts: identity.starts,
+                starts: host.node.life().starts,
                 release: "test".to_string(),
                 voter: Some(identity.raft_id()),
+                run: host.node.life().run,
             };
             client.register(row.clone()).await.unwrap();
             let copied = NodeRow { zone: "elsewhere".to_string(), ..row };
@@ -354,6 +354,106 @@ async fn a_power_cut_at_any_moment_loses_nothing_acknowledged() {
             }
             world.kill(NodeId(1)).await;
         }
+    })
+    .await;
+}
+
+/// Three voters that write for a while; node 2, no leader, on a disk that can be copied.
+async fn world_with_a_follower_to_copy() -> (World, MetaClient, NodeId, TestDisks) {
+    let mut world = World::new(3);
+    let disks: BTreeMap<NodeId, TestDisks> =
+        world.voters.iter().map(|voter| (*voter, TestDisks::default())).collect();
+    for (voter, disk) in &disks {
+        world.disks.insert(*voter, Arc::new(disk.clone()));
+    }
+    world.start(&[1, 2, 3]).await;
+    let client = world.client();
+    add_user(&client).await;
+    create(&client, "before").await.unwrap();
+    let leader = world.leader().await;
+    let follower = world.voters.iter().copied().find(|voter| *voter != leader).unwrap();
+    world.settle().await;
+    (world, client, follower, disks[&follower].clone())
+}
+
+/// Starts a node on another disk, which its peers refuse.
+async fn refused_on(world: &mut World, node: NodeId, disk: TestDisks) -> String {
+    world.disks.insert(node, Arc::new(disk));
+    let opened = world.open(node).await;
+    let error = opened.start().await.unwrap_err();
+    assert!(matches!(error, StartError::Stale { .. }), "{error}");
+    drop(opened);
+    world.kill(node).await;
+    error.to_string()
+}
+
+#[tokio::test]
+async fn a_copied_directory_is_refused_however_often_it_is_started() {
+    within(async {
+        let (mut world, client, node, disk) = world_with_a_follower_to_copy().await;
+        let copy = disk.crash(|_| true);
+        // The node goes on, through a restart: its peers have seen a later start than the copy makes.
+        world.kill(node).await;
+        world.start(&[node.0]).await;
+        create(&client, "after").await.unwrap();
+        world.settle().await;
+        world.kill(node).await;
+        for _ in 0..3 {
+            let error = refused_on(&mut world, node, copy.clone()).await;
+            assert!(error.contains("start 2 of") && error.contains("never start it again"), "{error}");
+        }
+        // The directory itself is welcome.
+        world.disks.insert(node, Arc::new(disk));
+        world.start(&[node.0]).await;
+        create(&client, "later").await.unwrap();
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_log_that_lost_what_was_acknowledged_is_refused() {
+    within(async {
+        let (mut world, client, node, disk) = world_with_a_follower_to_copy().await;
+        let copy = disk.crash(|_| true);
+        create(&client, "after").await.unwrap();
+        world.settle().await;
+        world.kill(node).await;
+        let error = refused_on(&mut world, node, copy).await;
+        assert!(error.contains("its log ends before entry"), "{error}");
+        // Nobody else suffers.
+        create(&client, "later").await.unwrap();
+        world.disks.insert(node, Arc::new(disk));
+        world.start(&[node.0]).await;
+        world.settle().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_node_of_an_earlier_epoch_is_refused() {
+    within(async {
+        let mut world = World::new(3);
+        world.start(&[1, 2, 3]).await;
+        add_user(&world.client()).await;
+        for node in [1, 2, 3].map(NodeId) {
+            while world.hosts[&node].rpc.epoch().get() != FIRST_EPOCH {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            world.kill(node).await;
+        }
+        for node in [1, 2].map(NodeId) {
+            super::identity::keep_epoch(&world.seams(node), Path::new("/data"), 2).await.unwrap();
+        }
+        world.start(&[1, 2]).await;
+        let old = world.open(NodeId(3)).await;
+        let error = old.start().await.unwrap_err();
+        assert!(matches!(error, StartError::Behind(_)), "{error}");
+        for part in ["the cluster is at epoch 2", "node 3 at epoch 1", "`replace`"] {
+            assert!(error.to_string().contains(part), "{error}");
+        }
+        drop(old);
+        world.kill(NodeId(3)).await;
+        world.leader().await;
     })
     .await;
 }

@@ -39,13 +39,26 @@ pub mod method {
     pub const BIRTH: u16 = 0x0401;
     /// Put another incarnation in the place of a voter.
     pub const REPLACE: u16 = 0x0402;
+    /// May this process take part?
+    pub const PRESENT: u16 = 0x0403;
 }
 
-/// Head of Raft's own calls: between which incarnations, and the place in the sender's stream of appends.
+/// One process of one incarnation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Life {
+    /// The incarnation.
+    pub id: RaftId,
+    /// Which start of it this is, from 1.
+    pub starts: u64,
+    /// Drawn by the process.
+    pub run: u64,
+}
+
+/// Head of Raft's own calls: between whom, and the place in the sender's stream of appends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RaftHead {
-    /// Who sends.
-    pub from: RaftId,
+    /// Who sends. Replies say in their heads who answers, as a [`Life`].
+    pub from: Life,
     /// Who is meant; any other incarnation of the node refuses.
     pub to: RaftId,
     /// Appends of one stream are taken in order; 0: no stream.
@@ -123,6 +136,28 @@ pub enum BirthState {
     Starting,
     /// It knows a membership with these voters and learners.
     Member(Vec<RaftId>),
+}
+
+/// A process that wants to take part.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Presence {
+    /// Who it is.
+    pub life: Life,
+    /// The index behind the last entry that it has; 0 where it has none, or is no voter.
+    pub next_index: u64,
+}
+
+/// What a voter says to a [`Presence`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PresenceAnswer {
+    /// Nothing is known here that speaks against it.
+    Welcome,
+    /// Not known yet: the voter starts itself.
+    NotYet,
+    /// Another process of the incarnation was heard a moment ago.
+    Alive,
+    /// It runs on an old or copied data directory, and why that is certain. Final.
+    Stale(String),
 }
 
 /// Asks to put a new incarnation in the place of a voter.

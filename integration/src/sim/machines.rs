@@ -81,7 +81,7 @@ async fn node(seams: &Seams, shared: &Shared, number: u16) -> Result<(), Failure
 }
 
 async fn gateway(seams: &Seams, plan: &Plan) -> Result<(), Failure> {
-    let identity = Identity { cluster: CLUSTER, me: Peer::Gateway, tls: None };
+    let identity = Identity::new(CLUSTER, Peer::Gateway, None);
     let rpc = RpcClient::new(seams.clone(), identity, addresses(plan));
     let voters = nodes(plan).take(3).collect();
     let meta = Arc::new(MetaClient::new(seams.env.clone(), rpc.clone(), voters, SessionKind::Gateway, None));

@@ -144,6 +144,10 @@ impl Net for SimNet {
         Ok(Box::new(SimStream(stream)))
     }
 
+    fn leaves_machine(&self, _address: &str) -> bool {
+        false
+    }
+
     async fn listen(&self, address: &str) -> io::Result<Box<dyn Listener>> {
         // Machines listen on all of their addresses; only the port of the text counts.
         let port = address.rsplit(':').next().and_then(|port| port.parse::<u16>().ok());

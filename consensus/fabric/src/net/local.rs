@@ -48,6 +48,10 @@ impl Net for LocalNet {
         Ok(Box::new(here))
     }
 
+    fn leaves_machine(&self, _address: &str) -> bool {
+        false
+    }
+
     async fn listen(&self, address: &str) -> io::Result<Box<dyn Listener>> {
         let mut address = parse(address)?;
         let mut ports = self.ports();

@@ -10,6 +10,7 @@ use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpSocket, TcpStream, lookup_host};
 
 use super::{BoxStream, Listener, Net};
+use crate::cluster::is_loopback;
 
 /// Connections that wait for `accept`; the kernel may allow fewer (`net.core.somaxconn`).
 const BACKLOG: u32 = 4096;
@@ -30,6 +31,10 @@ impl Net for TcpNet {
         let stream = TcpStream::connect(address).await?;
         prepare(&stream)?;
         Ok(Box::new(stream))
+    }
+
+    fn leaves_machine(&self, address: &str) -> bool {
+        !is_loopback(address)
     }
 
     async fn listen(&self, address: &str) -> io::Result<Box<dyn Listener>> {

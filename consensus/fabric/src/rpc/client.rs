@@ -21,7 +21,8 @@ use super::frame::{Frame, FrameReader, Kind, Outgoing, encode, write_queued};
 use super::handshake::{self, HELLO_BYTES_MAX};
 use super::server::ALIVE_INTERVAL;
 use super::{
-    AddressBook, CallOptions, Class, Fate, FrameFaults, Identity, Message, RpcError, decode_head, encode_head,
+    AddressBook, CallOptions, Class, Epoch, Fate, FrameFaults, Identity, Message, RpcError, decode_head,
+    encode_head,
 };
 use crate::Seams;
 use crate::env::{Env, random_u64};
@@ -106,6 +107,11 @@ impl RpcClient {
     /// Where the nodes are.
     pub fn book(&self) -> &Arc<dyn AddressBook> {
         &self.shared.book
+    }
+
+    /// What this process knows of the epoch of its cluster.
+    pub fn epoch(&self) -> &Epoch {
+        &self.shared.identity.epoch
     }
 
     /// Calls `method` of `node` and waits for the answer, no longer than the deadline.
@@ -294,6 +300,7 @@ impl Shared {
     async fn open(self: &Arc<Self>, slot: &Slot) -> io::Result<Arc<Connection>> {
         let unknown = || io::Error::new(io::ErrorKind::NotFound, "its address is not known");
         let address = self.book.address(slot.node).ok_or_else(unknown)?;
+        self.identity.may_use(&*self.seams.net, &address)?;
         let greeting = async {
             let stream = self.seams.net.connect(&address).await?;
             let stream = match &self.identity.tls {

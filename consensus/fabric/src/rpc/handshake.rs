@@ -1,6 +1,6 @@
 //! Who speaks to whom: proved before the first call.
 //!
-//! Both sides say cluster, role and id; with TLS what they say must be what their certificate says. The side
+//! Both sides say cluster, epoch, role and id; with TLS what they say must be what their certificate says. The side
 //! that dialled also says whom it expects, so that a moved address never reaches a wrong node.
 
 use std::io;
@@ -19,15 +19,13 @@ const PROTOCOL: u16 = 1;
 const HELLO_FORMAT: u8 = 1;
 /// Largest frame before the handshake is done: nobody has proved anything yet.
 pub(super) const HELLO_BYTES_MAX: usize = 4 << 10;
-/// Cluster epoch of a side that does not know it.
-const EPOCH_UNKNOWN: u16 = 0;
 
 /// Sent: append only.
 #[derive(Debug, Serialize, Deserialize)]
 struct Hello {
     protocol: u16,
     cluster: ClusterId,
-    /// Epoch of the cluster, [`EPOCH_UNKNOWN`] where the side does not know it.
+    /// Epoch of the cluster, 0 where the side does not know it.
     epoch: u16,
     me: Peer,
     expected: Peer,
@@ -43,7 +41,7 @@ struct Welcome {
     me: Peer,
 }
 
-fn refuse(why: impl Into<String>) -> io::Error {
+pub(super) fn refuse(why: impl Into<String>) -> io::Error {
     io::Error::new(io::ErrorKind::PermissionDenied, why.into())
 }
 
@@ -65,8 +63,8 @@ pub(super) async fn dial(
     writer: &mut (impl AsyncWrite + Unpin),
 ) -> io::Result<()> {
     let expected = Peer::Node(node);
-    let (cluster, me) = (identity.cluster, identity.me);
-    let hello = Hello { protocol: PROTOCOL, cluster, epoch: EPOCH_UNKNOWN, me, expected, class };
+    let (cluster, me, epoch) = (identity.cluster, identity.me, identity.epoch.get());
+    let hello = Hello { protocol: PROTOCOL, cluster, epoch, me, expected, class };
     write_frame(writer, frame(Kind::Hello, &hello)).await?;
     let answer = next(reader).await?;
     match answer.kind {
@@ -80,7 +78,7 @@ pub(super) async fn dial(
             if welcome.me != expected {
                 return Err(refuse(format!("dialled {expected}, reached {}", welcome.me)));
             }
-            Ok(())
+            identity.epoch.agree(identity.me, welcome.me, welcome.epoch)
         }
         other => Err(refuse(format!("a frame of kind {other:?} in place of a welcome"))),
     }
@@ -96,9 +94,12 @@ pub(super) async fn answer(
     let first = next(reader).await?;
     match judge(identity, proved, &first) {
         Ok(hello) => {
-            let (cluster, me) = (identity.cluster, identity.me);
-            let welcome = Welcome { protocol: PROTOCOL, cluster, epoch: EPOCH_UNKNOWN, me };
+            let agreed = identity.epoch.agree(identity.me, hello.me, hello.epoch);
+            let (cluster, me, epoch) = (identity.cluster, identity.me, identity.epoch.get());
+            let welcome = Welcome { protocol: PROTOCOL, cluster, epoch, me };
+            // Said also where the epochs differ: whoever is behind finds out by it, and says what to do.
             write_frame(writer, frame(Kind::Welcome, &welcome)).await?;
+            agreed?;
             Ok((hello.me, hello.class))
         }
         Err(error) => {

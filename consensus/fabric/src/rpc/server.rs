@@ -34,16 +34,18 @@ const BUDGET_UNIT_BYTES: usize = 1 << 10;
 /// Bytes read ahead on a connection.
 const READ_AHEAD_BYTES: usize = 64 << 10;
 
-/// Answers calls on `listener` by `service` until the handle aborts it; then its connections end too.
+/// Answers calls on `listener` by `service` until the handle aborts it; then its connections end too. Refused
+/// where [`Identity::may_use`] refuses the address.
 pub fn serve(
     seams: &Seams,
     identity: Identity,
     listener: Box<dyn Listener>,
     service: Arc<dyn Service>,
-) -> TaskHandle {
+) -> io::Result<TaskHandle> {
+    identity.may_use(&*seams.net, &listener.local_address().to_string())?;
     let budget = || Arc::new(Semaphore::new(RPC_SERVER_BYTES_MAX / BUDGET_UNIT_BYTES));
     let server = Server { seams: seams.clone(), identity, service, control: budget(), bulk: budget() };
-    seams.env.spawn("rpc-accept", Box::pin(accept_all(Arc::new(server), listener)))
+    Ok(seams.env.spawn("rpc-accept", Box::pin(accept_all(Arc::new(server), listener))))
 }
 
 struct Server {

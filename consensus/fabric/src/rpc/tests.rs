@@ -66,7 +66,7 @@ fn seams(net: impl Net) -> Seams {
 }
 
 fn identity(me: Peer) -> Identity {
-    Identity { cluster: CLUSTER, me, tls: None }
+    Identity::new(CLUSTER, me, None)
 }
 
 struct World {
@@ -93,7 +93,7 @@ async fn world_of(
     let listener = seams.net.listen("127.0.0.1:0").await.unwrap();
     let address = listener.local_address().to_string();
     let router = Router::default().with(0x03, service.clone());
-    let server = serve(&seams, server, listener, Arc::new(router));
+    let server = serve(&seams, server, listener, Arc::new(router)).unwrap();
     let book = Arc::new(Book::default());
     book.0.lock().unwrap().insert(NODE, address.clone());
     let client = RpcClient::with_faults(seams.clone(), client, book.clone(), faults);
@@ -217,7 +217,7 @@ async fn a_server_that_comes_back_is_found_again() {
         }
     };
     let router = Router::default().with(0x03, world.service.clone());
-    serve(&world.seams, identity(Peer::Node(NODE)), listener, Arc::new(router));
+    serve(&world.seams, identity(Peer::Node(NODE)), listener, Arc::new(router)).unwrap();
     call_until_it_works(&world).await;
 }
 
@@ -348,7 +348,7 @@ fn issue_all(peers: &[Peer]) -> (ClusterId, BTreeMap<Peer, Arc<Certificates>>) {
 #[tokio::test]
 async fn calls_come_back_over_tls() {
     let (cluster, certificates) = issue_all(&[Peer::Node(NODE), Peer::Gateway]);
-    let of = |me: Peer| Identity { cluster, me, tls: Some(certificates[&me].clone()) };
+    let of = |me: Peer| Identity::new(cluster, me, Some(certificates[&me].clone()));
     let local = world_of(LocalNet::default(), of(Peer::Node(NODE)), of(Peer::Gateway), None).await;
     let tcp = world_of(TcpNet, of(Peer::Node(NODE)), of(Peer::Gateway), None).await;
     for world in [local, tcp] {
@@ -365,7 +365,7 @@ async fn tls_refuses_who_is_not_what_it_claims() {
     let all = [Peer::Node(NODE), Peer::Gateway, OTHER];
     let (cluster, ours) = issue_all(&all);
     let (_, foreign) = issue_all(&all);
-    let identity = |me: Peer, tls: Option<&Arc<Certificates>>| Identity { cluster, me, tls: tls.cloned() };
+    let identity = |me: Peer, tls: Option<&Arc<Certificates>>| Identity::new(cluster, me, tls.cloned());
     let node = || identity(Peer::Node(NODE), ours.get(&Peer::Node(NODE)));
     let gateway = || identity(Peer::Gateway, ours.get(&Peer::Gateway));
     let cases = [
@@ -378,9 +378,67 @@ async fn tls_refuses_who_is_not_what_it_claims() {
         ("a server without TLS", identity(NODE.into(), None), gateway()),
     ];
     for (case, server, client) in cases {
-        let world = world_of(LocalNet::default(), server, client, None).await;
-        let error = world.client.call(NODE, ECHO, Message::default(), options(LONG)).await.unwrap_err();
-        assert!(matches!(error, RpcError::Unreachable(_)), "{case}: {error}");
-        assert!(world.service.calls.lock().unwrap().is_empty(), "{case}");
+        let local = world_of(LocalNet::default(), server.clone(), client.clone(), None).await;
+        let tcp = world_of(TcpNet, server, client, None).await;
+        for world in [local, tcp] {
+            let error = world.client.call(NODE, ECHO, Message::default(), options(LONG)).await.unwrap_err();
+            assert!(matches!(error, RpcError::Unreachable(_)), "{case}: {error}");
+            assert!(world.service.calls.lock().unwrap().is_empty(), "{case}");
+        }
     }
+}
+
+#[tokio::test]
+async fn plain_bytes_never_leave_the_machine() {
+    let tcp = seams(TcpNet);
+    for address in ["0.0.0.0:0", "[::]:0"] {
+        let Ok(listener) = tcp.net.listen(address).await else { continue };
+        let router = Arc::new(Router::default());
+        let refused = serve(&tcp, identity(Peer::Node(NODE)), listener, router).err().unwrap();
+        assert!(refused.to_string().contains("not on the loopback"), "{refused}");
+    }
+    let world = world(TcpNet).await;
+    for address in ["10.255.255.1:7001", "node-3.example.org:7001", "[2001:db8::1]:7001"] {
+        world.book.0.lock().unwrap().insert(NodeId(4), address.to_string());
+        let client = RpcClient::new(tcp.clone(), identity(Peer::Gateway), world.book.clone());
+        let error = client.call(NodeId(4), ECHO, Message::default(), options(LONG)).await.unwrap_err();
+        assert!(matches!(&error, RpcError::Unreachable(why) if why.contains("no certificates")), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn the_epoch_is_learnt_once_and_another_is_refused() {
+    let at = |me: Peer, epoch: u16| {
+        let identity = identity(me);
+        identity.epoch.learn(epoch);
+        identity
+    };
+    let call = |server: Identity, client: Identity| async move {
+        let world = world_of(LocalNet::default(), server, client, None).await;
+        let called = world.client.call(NODE, ECHO, Message::default(), options(LONG)).await;
+        assert_eq!(called.is_ok(), world.service.calls.lock().unwrap().len() == 1);
+        called.map(drop).map_err(|error| error.to_string())
+    };
+    // Whoever knows nothing takes what the other says, on both sides.
+    let (node, gateway) = (at(NODE.into(), 2), at(Peer::Gateway, 0));
+    call(node.clone(), gateway.clone()).await.unwrap();
+    assert_eq!(gateway.epoch.get(), 2);
+    let young = at(NODE.into(), 0);
+    call(young.clone(), gateway.clone()).await.unwrap();
+    assert_eq!(young.epoch.get(), 2);
+
+    // Behind: it is refused, whoever dialled, and says what to do.
+    let old = at(Peer::Node(NodeId(5)), 1);
+    let error = call(node.clone(), old.clone()).await.unwrap_err();
+    for part in ["epoch 2", "node 5 at epoch 1", "`replace`"] {
+        assert!(error.contains(part), "{error}");
+    }
+    assert!(old.epoch.behind().await.contains("before a recovery"));
+    assert_eq!(old.epoch.get(), 1, "a peer changes nobody's mind");
+    let old = at(NODE.into(), 1);
+    let error = call(old.clone(), gateway.clone()).await.unwrap_err();
+    assert!(error.contains("node 3 comes from epoch 1"), "{error}");
+    assert!(old.epoch.behind().await.contains("`replace`"));
+    let late = at(Peer::Gateway, 1);
+    assert!(call(node, late).await.unwrap_err().ends_with("restart it"));
 }

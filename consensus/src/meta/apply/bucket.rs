@@ -6,7 +6,7 @@ use fabric::limits::BUCKETS_PER_USER_MAX;
 use super::Outcome;
 use super::transaction::Transaction;
 use crate::meta::command::{CreateBucket, DeleteBucket, Done, Reject};
-use crate::meta::model::{Bucket, FIRST_EPOCH, Usage, Versioning};
+use crate::meta::model::{Bucket, Usage, Versioning};
 use crate::meta::tables::{BucketNames, Buckets, BucketsByOwner, Objects, Uploads, Usages, Users, Versions};
 
 /// Creates a bucket under a name that is free.
@@ -25,7 +25,7 @@ pub(super) fn create(tx: &mut Transaction<'_>, command: &CreateBucket) -> Outcom
         name: command.name.clone(),
         owner: command.owner.clone(),
         created: tx.now,
-        epoch: FIRST_EPOCH,
+        epoch: tx.cluster.epoch,
         versioning: Versioning::Off,
     };
     tx.cluster.next_bucket += 1;

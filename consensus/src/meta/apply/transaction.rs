@@ -83,9 +83,10 @@ impl<'a> Transaction<'a> {
         tables::scan_under::<T>(self.rows(), leading)
     }
 
-    /// The stamp of the thing at `ordinal` of this entry in `bucket`.
+    /// The stamp of the thing at `ordinal` of this entry in `bucket`. After the log went back, indexes come again:
+    /// whatever raises the epoch of the cluster raises it above that of each bucket.
     pub(super) fn stamp(&self, bucket: &Bucket, ordinal: u16) -> Stamp {
-        Stamp { epoch: bucket.epoch, index: self.index, ordinal }
+        Stamp { epoch: bucket.epoch.max(self.cluster.epoch), index: self.index, ordinal }
     }
 
     /// Changes the numbers of a bucket.

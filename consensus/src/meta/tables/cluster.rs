@@ -147,12 +147,13 @@ mod tests {
             starts: 2,
             release: "0.1.0".to_string(),
             voter: Some(RaftId::new(NodeId(3), Incarnation(0xABC))),
+            run: 7,
         };
         golden::<Nodes>(
             NodeId(3),
             node,
             "0003",
-            "0103bc150d31302e302e302e333a3931303001628080808080200205302e312e3001bc9580808080c001",
+            "0103bc150d31302e302e302e333a3931303001628080808080200205302e312e3001bc9580808080c00107",
         );
         golden::<Layouts>(
             (LayoutVersion(1), LayoutPart::Head),

@@ -146,6 +146,7 @@ fn node_row() -> NodeRow {
         starts: 2,
         release: "0.1.0".to_string(),
         voter: Some(RaftId::new(NodeId(3), Incarnation(0xABC))),
+        run: 7,
     }
 }
 

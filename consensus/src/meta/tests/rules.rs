@@ -9,7 +9,7 @@ use crate::meta::command::*;
 use crate::meta::model::*;
 use crate::meta::query::{Answer, BodyView, ObjectView, Query, Want};
 use crate::meta::store::{Rows, TableId};
-use crate::meta::tables::{Replies, Sessions, get, scan_all};
+use crate::meta::tables::{Buckets, Cluster, Garbages, Replies, Sessions, get, put, scan_all};
 
 fn view(world: &World, text: &str, version: Option<VersionSelector>) -> Result<ObjectView, Reject> {
     let query = Query::Object { bucket: world.bucket, key: key(text), version, want: Want::Body };
@@ -575,10 +575,13 @@ fn nodes_and_layouts_are_idempotent_and_ascend() {
         starts,
         release: String::new(),
         voter: None,
+        run: 0,
     };
     let set = |row| Command::SetNode(SetNode { row });
     world.done(set(row(2, 7)));
     world.done(set(row(2, 7)));
+    // The same in everything, but another process: it runs on a copy.
+    assert_eq!(world.rejected(set(NodeRow { run: 1, ..row(2, 7) })), Reject::StaleNode);
     assert_eq!(world.rejected(set(row(1, 7))), Reject::StaleNode);
     world.done(set(row(3, 7)));
     world.done(set(row(1, 8)));
@@ -596,6 +599,31 @@ fn nodes_and_layouts_are_idempotent_and_ascend() {
     assert!(
         matches!(world.ask(Query::Layout(None)), Ok(Answer::Layout(Some(layout))) if layout.version.0 == 2)
     );
+}
+
+/// After the log went back, indexes and numbers come again; with the raised epoch nothing is drawn twice.
+#[test]
+fn whatever_is_drawn_carries_the_epoch() {
+    let mut world = World::new();
+    let before = world.put_inline("k", "x");
+    let cluster = get::<Cluster>(&world.rows, ()).unwrap().unwrap();
+    put::<Cluster>(&mut world.rows, (), &ClusterRow { epoch: 2, ..cluster });
+
+    world.session = world.open_session(2);
+    assert_eq!(world.session.epoch, 2);
+    assert_eq!(world.extent(1).id.session().epoch, 2);
+    let after = world.put_inline("k", "y");
+    assert_eq!((before.stamp.epoch, after.stamp.epoch), (1, 2));
+    world.put_extent("k");
+    world.put_inline("k", "z");
+    let events = Query::Events { bucket: world.bucket, after: Some(after.stamp), limit: 10 };
+    let Ok(Answer::Events(events)) = world.ask(events) else { panic!() };
+    assert!(!events.is_empty() && events.iter().all(|(stamp, _)| stamp.epoch == 2));
+    let garbage: Vec<_> = scan_all::<Garbages>(&world.rows).unwrap().map(|row| row.unwrap().0.1).collect();
+    assert!(!garbage.is_empty() && garbage.iter().all(|stamp| stamp.epoch == 2));
+    let bucket = world.create_bucket("later");
+    assert_eq!(get::<Buckets>(&world.rows, bucket).unwrap().unwrap().epoch, 2);
+    world.audit();
 }
 
 #[test]
