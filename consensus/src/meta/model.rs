@@ -495,6 +495,8 @@ pub struct ClusterRow {
     pub events: u64,
     /// Place of the last event that was trimmed (cluster epoch, log index, ordinal): trimming goes on after it.
     pub events_trimmed: Stamp,
+    /// Nothing expires before this time: cluster time has jumped, and people should have time to see it.
+    pub expires_after: ClusterMs,
 }
 
 /// Epoch of a cluster that never recovered, and of a bucket that never moved. Not 0, so that a stamp of zeros is none.
@@ -514,6 +516,7 @@ impl ClusterRow {
             garbage: 0,
             events: 0,
             events_trimmed: Stamp { epoch: 0, index: 0, ordinal: 0 },
+            expires_after: ClusterMs(0),
         }
     }
 }

@@ -1,5 +1,5 @@
 //! What the leader does unasked: cluster time, the end of silent sessions, the first layout, and to step back
-//! when its own disk stands still.
+//! when its own disk stands still or its wall clock is wrong.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -20,8 +20,10 @@ use crate::meta::tables::{Cluster, Nodes, get};
 
 /// How often the leader looks.
 const INTERVAL: Duration = Duration::from_millis(500);
-/// Cluster time that lags the wall clock by more jumps there when a leader begins.
+/// Cluster time that lags the median wall clock by more jumps there: everything was off for a while.
 const LAG_MAX_MS: u64 = 60_000;
+/// A leader with a wrong clock hands over no more often.
+const CLOCK_PAUSE: Duration = Duration::from_secs(10);
 
 /// A leader whose apply stands still for this long hands over.
 const STANDSTILL: Duration = Duration::from_secs(5);
@@ -44,19 +46,23 @@ struct State {
 
 impl Leadership {
     /// The time for an entry: follows the wall clock, never back, and at most a tenth faster than the
-    /// boot-time clock. `applied` is the cluster time that the tables have.
-    pub fn stamp(&self, env: &dyn Env, applied: ClusterMs) -> ClusterMs {
+    /// boot-time clock. `applied` is the cluster time that the tables have, `median` the wall clock in the middle of
+    /// a majority of voters.
+    pub fn stamp(&self, env: &dyn Env, applied: ClusterMs, median: Option<u64>) -> ClusterMs {
         let (wall, boot) = (env.wall_ms(), env.boottime());
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let time = match state.stamped {
-            // A leader that begins after a long silence, a weekend off, jumps; so does the first one ever.
-            None if wall > applied.0 + LAG_MAX_MS => wall,
+        let mut time = match state.stamped {
+            // Nothing was ever stamped: the voters were asked when they began, and else there is only our own clock.
+            None if applied == ClusterMs(0) => median.unwrap_or(wall),
             None => applied.0,
             Some((time, at)) => {
                 let passed = boot.saturating_sub(at).as_millis() as u64;
                 wall.min(time + passed + passed / 10).max(time).max(applied.0)
             }
         };
+        if let Some(median) = median.filter(|median| *median > time + LAG_MAX_MS) {
+            time = median;
+        }
         // The clock of the bound moves only with the stamp, so that short steps do not round to nothing.
         if state.stamped.is_none_or(|(before, _)| before != time) {
             state.stamped = Some((time, boot));
@@ -100,6 +106,7 @@ impl Leadership {
 pub(super) fn start(env: &Arc<dyn Env>, config: NodeConfig, running: Arc<Running>) -> TaskHandle {
     spawn_critical(env, "leader-duties", async move {
         let mut behind: Option<(u64, Duration)> = None;
+        let mut clock_after = Duration::ZERO;
         loop {
             tokio::time::sleep(INTERVAL).await;
             running.learn_epoch();
@@ -112,8 +119,15 @@ pub(super) fn start(env: &Arc<dyn Env>, config: NodeConfig, running: Arc<Running
             });
             if behind.is_some_and(|(_, since)| now.saturating_sub(since) > STANDSTILL) {
                 tracing::warn!("apply stands still: leadership is handed over");
-                running.hand_over().await;
+                running.hand_over(&[]).await;
                 behind = None;
+                continue;
+            }
+            let better = running.clocks.better();
+            if !better.is_empty() && clock_after <= now {
+                tracing::warn!(?better, "the wall clock of this leader is wrong: leadership is handed over");
+                running.hand_over(&better).await;
+                clock_after = now + CLOCK_PAUSE;
                 continue;
             }
             for command in due(&config, &running) {
@@ -163,4 +177,53 @@ fn layout_due(config: &NodeConfig, view: &View) -> Option<Command> {
         return None;
     }
     Some(Command::SetLayout(SetLayout { layout: first_layout(&candidates, PARTITIONS, COPIES) }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::TestEnv;
+    use super::*;
+
+    const HOUR_MS: u64 = 3_600_000;
+    const NOON: u64 = 1_700_000_000_000;
+
+    #[test]
+    fn cluster_time_follows_a_good_clock() {
+        let (env, leadership) = (TestEnv::default(), Leadership::default());
+        env.set(NOON, Duration::from_secs(1000));
+        let mut time = leadership.stamp(&env, ClusterMs(NOON - 900), Some(NOON));
+        assert_eq!(time, ClusterMs(NOON - 900), "a new leader goes on where the last one was");
+        for _ in 0..20 {
+            env.pass(Duration::from_secs(1));
+            time = leadership.stamp(&env, time, Some(env.wall_ms()));
+        }
+        assert_eq!(time, ClusterMs(env.wall_ms()), "and has caught up, a tenth faster than time");
+    }
+
+    #[test]
+    fn cluster_time_neither_jumps_ahead_nor_goes_back_with_the_leader() {
+        let (env, leadership) = (TestEnv::default(), Leadership::default());
+        env.set(NOON, Duration::from_secs(1000));
+        let time = leadership.stamp(&env, ClusterMs(NOON), Some(NOON));
+        env.set(NOON + 48 * HOUR_MS, Duration::from_secs(1010));
+        let time = leadership.stamp(&env, time, Some(NOON + 10_000));
+        assert_eq!(time, ClusterMs(NOON + 11_000), "1.1 times the boot-time clock at most");
+        env.set(NOON - 48 * HOUR_MS, Duration::from_secs(1020));
+        assert_eq!(leadership.stamp(&env, time, Some(NOON + 20_000)), time);
+        // The leader stands still; beyond a minute the others decide.
+        env.set(NOON - 48 * HOUR_MS, Duration::from_secs(1080));
+        assert_eq!(leadership.stamp(&env, time, Some(NOON + 80_000)), ClusterMs(NOON + 80_000));
+    }
+
+    #[test]
+    fn cluster_time_jumps_where_a_majority_is_after_a_weekend_off() {
+        let (env, leadership) = (TestEnv::default(), Leadership::default());
+        let monday = NOON + 48 * HOUR_MS;
+        env.set(monday, Duration::from_secs(5));
+        assert_eq!(leadership.stamp(&env, ClusterMs(NOON), None), ClusterMs(NOON), "nobody was heard yet");
+        assert_eq!(leadership.stamp(&env, ClusterMs(NOON), Some(monday)), ClusterMs(monday));
+        let first = Leadership::default();
+        assert_eq!(first.stamp(&env, ClusterMs(0), Some(NOON)), ClusterMs(NOON));
+        assert_eq!(Leadership::default().stamp(&env, ClusterMs(0), None), ClusterMs(monday));
+    }
 }

@@ -3,6 +3,7 @@
 //! What is durable is here and only here: the write-ahead log ([`log`]) and the checkpointed tables
 //! ([`machine`]). openraft decides; these parts do what it decides.
 
+mod clocks;
 mod duties;
 pub mod identity;
 pub mod lives;

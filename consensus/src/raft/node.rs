@@ -24,6 +24,7 @@ use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{ClientWriteError, RaftError};
 use openraft::{ChangeMembers, Config, Raft, ServerState, SnapshotPolicy};
 
+use super::clocks::Clocks;
 use super::duties::{self, Leadership};
 use super::identity::{self, IdentityError, NodeIdentity};
 use super::lives::{self, Lives};
@@ -151,6 +152,7 @@ pub(super) struct Running {
     pub tables: Arc<Tables>,
     pub rounds: Rounds,
     pub leadership: Leadership,
+    pub clocks: Arc<Clocks>,
     log: Log,
     seed: AtomicU64,
     stopping: AtomicBool,
@@ -221,14 +223,16 @@ impl Running {
         self.raft.metrics().borrow_watched().current_leader.map(|id| RaftId(id).node())
     }
 
-    /// Lets the voter lead that has most of the log, and waits for it a little.
-    pub async fn hand_over(&self) {
+    /// Lets the voter lead that has most of the log, of those in `among` if there are any, and waits for it a little.
+    pub async fn hand_over(&self, among: &[NodeId]) {
         let best = {
             let metrics = self.raft.metrics();
             let metrics = metrics.borrow_watched();
             let voters: Vec<u64> = metrics.membership_config.voter_ids().collect();
             let others = metrics.replication.iter().flatten();
             let others = others.filter(|(id, _)| **id != self.life.id.0 && voters.contains(id));
+            let wanted = |id: u64| among.is_empty() || among.contains(&RaftId(id).node());
+            let others = others.filter(|(id, _)| wanted(**id));
             others.max_by_key(|(_, matched)| **matched).map(|(id, _)| *id)
         };
         let Some(best) = best else { return };
@@ -276,7 +280,8 @@ impl Running {
             return ProposeAnswer::NotLeader(self.leader().filter(|leader| *leader != self.life.id.node()));
         }
         self.leadership.heard(&*self.env, entry.session);
-        entry.at = self.leadership.stamp(&*self.env, self.tables.cluster_time());
+        let (applied, median) = (self.tables.cluster_time(), self.clocks.median_ms());
+        entry.at = self.leadership.stamp(&*self.env, applied, median);
         let bytes = encode_entry(&entry);
         drop(entry);
         if bytes.len() > ENTRY_BYTES_MAX {
@@ -489,6 +494,8 @@ impl MetaNode {
         let kept_log = log.clone();
         let raft = Raft::new(id.0, Arc::new(config), network, log, machine);
         let raft = Runtime::scope(seed, raft).await.map_err(|error| StartError::Raft(error.to_string()))?;
+        let clocks = Clocks::new(env.clone(), self.config.node, self.config.voters.clone());
+        let clocks = Arc::new(clocks);
         let running = Arc::new(Running {
             life: self.life,
             lives: self.lives.clone(),
@@ -498,6 +505,7 @@ impl MetaNode {
             tables,
             rounds: Rounds::default(),
             leadership: Leadership::default(),
+            clocks: clocks.clone(),
             log: kept_log,
             seed: AtomicU64::new(seed),
             stopping: AtomicBool::new(false),
@@ -507,6 +515,7 @@ impl MetaNode {
         if self.running.set(running.clone()).is_err() {
             return Err(StartError::Raft("it was started before".to_string()));
         }
+        running.keep(clocks.start(self.rpc.clone()));
         running.keep(Rounds::start(&env, running.clone()));
         running.keep(duties::start(&env, self.config.clone(), running.clone()));
         running.keep(watch(&env, running.clone()));
@@ -652,7 +661,7 @@ impl MetaNode {
         let Some(running) = self.running.get() else { return };
         running.stopping.store(true, Ordering::Release);
         if running.leads().is_some() {
-            running.hand_over().await;
+            running.hand_over(&[]).await;
         }
         if let Err(error) = running.tables.checkpoint().await {
             tracing::warn!(%error, "the last checkpoint failed; the log has it all");
@@ -758,6 +767,7 @@ impl MetaNode {
 
     async fn serve_admin(&self, from: Peer, method: u16, request: Message) -> Result<Message, String> {
         match method {
+            method::CLOCK => Ok(reply_typed(&self.seams.env.wall_ms(), Bytes::new())),
             method::BIRTH => Ok(reply_typed(&self.birth(), Bytes::new())),
             method::PRESENT => {
                 let presence: Presence = decode_head(&request.head).map_err(|error| error.to_string())?;

@@ -1,12 +1,15 @@
-//! For the tests of this crate: a disk in memory that forgets what was not synced.
+//! For the tests of this crate: a disk in memory that forgets what was not synced, and clocks to set.
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
+use async_trait::async_trait;
 use fabric::disks::{Disks, File, OpenMode, Space};
+use fabric::env::{BoxFuture, Env, LaneWorker, SystemEnv, TaskHandle, Work};
 
 #[derive(Default)]
 struct Content {
@@ -150,5 +153,63 @@ impl Disks for TestDisks {
 
     fn lock(&self, _directory: &Path) -> io::Result<Box<dyn Send + Sync>> {
         Ok(Box::new(()))
+    }
+}
+
+/// An environment whose clocks are set by the test. Everything else is the system's.
+#[derive(Default)]
+pub(crate) struct TestEnv {
+    system: SystemEnv,
+    clocks: Mutex<(u64, Duration)>,
+}
+
+impl TestEnv {
+    pub(crate) fn set(&self, wall_ms: u64, boottime: Duration) {
+        *self.clocks.lock().unwrap() = (wall_ms, boottime);
+    }
+
+    /// Time passes, for all clocks alike.
+    pub(crate) fn pass(&self, time: Duration) {
+        let mut clocks = self.clocks.lock().unwrap();
+        *clocks = (clocks.0 + time.as_millis() as u64, clocks.1 + time);
+    }
+}
+
+#[async_trait]
+impl Env for TestEnv {
+    fn wall_ms(&self) -> u64 {
+        self.clocks.lock().unwrap().0
+    }
+
+    fn monotonic(&self) -> Duration {
+        self.clocks.lock().unwrap().1
+    }
+
+    fn boottime(&self) -> Duration {
+        self.clocks.lock().unwrap().1
+    }
+
+    fn random(&self, into: &mut [u8]) {
+        self.system.random(into);
+    }
+
+    fn spawn(&self, name: &'static str, task: BoxFuture<()>) -> TaskHandle {
+        self.system.spawn(name, task)
+    }
+
+    async fn blocking(&self, work: Work) {
+        self.system.blocking(work).await;
+    }
+
+    fn lane(&self, name: &str) -> Arc<dyn LaneWorker> {
+        self.system.lane(name)
+    }
+
+    fn fail_stop(&self, reason: &str) {
+        panic!("{reason}");
+    }
+
+    fn armed(&self, _point: &'static str) -> bool {
+        false
     }
 }

@@ -41,6 +41,8 @@ pub mod method {
     pub const REPLACE: u16 = 0x0402;
     /// May this process take part?
     pub const PRESENT: u16 = 0x0403;
+    /// What does your wall clock say?
+    pub const CLOCK: u16 = 0x0404;
 }
 
 /// One process of one incarnation.

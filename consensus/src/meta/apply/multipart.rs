@@ -11,9 +11,7 @@ use super::transaction::Transaction;
 use super::version::check_expect;
 use super::{Outcome, Stop, body, extent, malformed, object};
 use crate::meta::command::{AbortUpload, CompletePart, CompleteUpload, CreateUpload, Done, PutPart, Reject};
-use crate::meta::model::{
-    Bucket, ClusterMs, Completed, Etag, EventKind, Home, Object, Part, Slice, Upload, Versioning,
-};
+use crate::meta::model::{Bucket, Completed, Etag, EventKind, Home, Object, Part, Slice, Upload, Versioning};
 use crate::meta::store::Fault;
 use crate::meta::tables::{Buckets, Completeds, Cursor, Cursors, Objects, Parts, Uploads, key_bytes, scan};
 
@@ -75,7 +73,7 @@ pub(super) fn put_part(tx: &mut Transaction<'_>, command: &PutPart) -> Outcome {
 pub(super) fn complete(tx: &mut Transaction<'_>, command: &CompleteUpload) -> Outcome {
     let home = Home { bucket: command.bucket, key: command.key.clone() };
     if let Some(completed) = tx.get::<Completeds>((&home, command.upload))?
-        && !is_old(&completed, tx.now)
+        && !tx.expired(completed.at, COMPLETED_KEPT)
         && tx.get::<Buckets>(home.bucket)?.is_some()
     {
         return Ok(Done::Stored(completed.stored));
@@ -184,10 +182,6 @@ fn forget(tx: &mut Transaction<'_>, home: &Home, upload: Stamp, unused: Vec<Exte
     extent::release_all(tx, home, unused)
 }
 
-fn is_old(completed: &Completed, now: ClusterMs) -> bool {
-    completed.at.0.saturating_add(COMPLETED_KEPT.as_millis() as u64) <= now.0
-}
-
 /// Goes on with the walk over completed uploads, and begins again at the end.
 fn trim_completed(tx: &mut Transaction<'_>) -> Result<(), Fault> {
     let cursor = tx.get::<Cursors>(Cursor::Completeds)?.unwrap_or_default();
@@ -197,7 +191,7 @@ fn trim_completed(tx: &mut Transaction<'_>) -> Result<(), Fault> {
     let last = visited.last().filter(|_| visited.len() == COMPLETED_VISITED);
     let next = last.map_or_else(Vec::new, |((home, upload), _)| key_bytes(&(home, *upload)));
     for ((home, upload), completed) in &visited {
-        if is_old(completed, tx.now) {
+        if tx.expired(completed.at, COMPLETED_KEPT) {
             tx.delete::<Completeds>((home, *upload));
         }
     }

@@ -1,5 +1,7 @@
 //! One entry being applied: the rows with what every command needs beside them.
 
+use std::time::Duration;
+
 use fabric::ids::{BucketId, Stamp};
 use fabric::limits::EVENTS_MAX;
 
@@ -12,6 +14,11 @@ use crate::meta::tables::{
 
 /// Events that one entry trims beyond the number it adds.
 const EVENTS_TRIMMED_MAX: u64 = 4;
+
+/// Cluster time that moves further at once has jumped.
+const JUMP_MS: u64 = 60 * 60 * 1000;
+/// After a jump nothing expires for this long: if it was wrong, somebody can still step in.
+const EXPIRY_PAUSE_MS: u64 = 10 * 60 * 1000;
 
 /// The rows while one entry is applied.
 pub(super) struct Transaction<'a> {
@@ -39,7 +46,11 @@ impl<'a> Transaction<'a> {
     ) -> Result<Transaction<'a>, Fault> {
         let stored = tables::get::<Cluster>(rows, ())?;
         let mut cluster = stored.clone().unwrap_or_else(ClusterRow::first);
+        let jumped = cluster.time != ClusterMs(0) && cluster.time.0 + JUMP_MS < at.0;
         cluster.time = cluster.time.max(at);
+        if jumped {
+            cluster.expires_after = ClusterMs(at.0 + EXPIRY_PAUSE_MS);
+        }
         let now = cluster.time;
         Ok(Transaction { rows, planted, index, now, cluster, stored, garbage_ordinal: 0, events_added: 0 })
     }
@@ -51,6 +62,11 @@ impl<'a> Transaction<'a> {
             tables::put::<Cluster>(self.rows, (), &self.cluster);
         }
         Ok(())
+    }
+
+    /// Whether what was made at `at` and is kept for a while has expired.
+    pub(super) fn expired(&self, at: ClusterMs, kept: Duration) -> bool {
+        self.cluster.expires_after <= self.now && at.0.saturating_add(kept.as_millis() as u64) <= self.now.0
     }
 
     /// The rows, to read only.

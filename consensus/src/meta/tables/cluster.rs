@@ -136,8 +136,9 @@ mod tests {
             garbage: 7,
             events: 8,
             events_trimmed: fabric::ids::Stamp { epoch: 1, index: 9, ordinal: 10 },
+            expires_after: ClusterMs(11),
         };
-        golden::<Cluster>((), cluster, "", "0101e8070203040506070801090a");
+        golden::<Cluster>((), cluster, "", "0101e8070203040506070801090a0b");
         let node = NodeRow {
             id: NodeId(3),
             incarnation: Incarnation(0xABC),

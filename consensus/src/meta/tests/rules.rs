@@ -403,7 +403,12 @@ fn a_multipart_upload_becomes_one_object() {
     let part = world.part("k", upload, 1, big);
     assert_eq!(world.rejected(Command::PutPart(part)), Reject::NoSuchUpload);
 
+    // Time has jumped: nothing expires for ten minutes.
     world.now.0 += COMPLETED_KEPT.as_millis() as u64;
+    assert_eq!(stored(world.done(Command::CompleteUpload(complete.clone()))), first);
+    world.now.0 += 10 * 60 * 1000 - 1;
+    assert_eq!(stored(world.done(Command::CompleteUpload(complete.clone()))), first);
+    world.now.0 += 1;
     assert_eq!(world.rejected(Command::CompleteUpload(complete)), Reject::NoSuchUpload);
 }
 
@@ -414,6 +419,8 @@ fn completed_uploads_are_trimmed_by_later_ones() {
         complete_one(&mut world);
     }
     world.now.0 += COMPLETED_KEPT.as_millis() as u64;
+    world.put_inline("k", "x");
+    world.now.0 += 10 * 60 * 1000;
     for _ in 0..5 {
         complete_one(&mut world);
     }
