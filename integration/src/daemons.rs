@@ -417,13 +417,36 @@ impl Cluster {
         Ok(())
     }
 
-    fn configure(&mut self, nodes: usize, settings: &str) -> Result<()> {
-        let home = self.directory.path();
-        let mut table = File::create(home.join("iptable.txt"))?;
+    /// Stops all processes, gives all nodes other ports in the table, and starts everything again.
+    pub async fn move_nodes(&mut self) -> Result<()> {
+        for daemon in self.gateways.iter().map(|gateway| &gateway.daemon).chain(&self.nodes) {
+            daemon.kill();
+        }
+        self.write_table(self.nodes.len())?;
+        for node in &self.nodes {
+            node.start()?;
+        }
+        for (node, admin) in self.nodes.iter().zip(&self.node_admins) {
+            node.ready(*admin).await?;
+        }
+        for gateway in &self.gateways {
+            gateway.start().await?;
+        }
+        Ok(())
+    }
+
+    /// A table with new ports.
+    fn write_table(&self, nodes: usize) -> Result<()> {
+        let mut table = File::create(self.directory.path().join("iptable.txt"))?;
         for id in 1..=nodes {
             writeln!(table, "{id} 127.0.0.1:{}", free_port()?)?;
         }
-        drop(table);
+        Ok(())
+    }
+
+    fn configure(&mut self, nodes: usize, settings: &str) -> Result<()> {
+        self.write_table(nodes)?;
+        let home = self.directory.path();
         fs::write(self.config(), format!("addresses: iptable.txt\n{settings}"))?;
         run(&binary("fluffy-storage")?, home, &["init", "--config", "config.yaml"])?;
         for id in 1..=nodes {

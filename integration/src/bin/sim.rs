@@ -25,6 +25,9 @@ struct Options {
     /// Plant each known bug (or the one named) and show the seeds that catch it.
     #[arg(long, num_args = 0..=1, default_missing_value = "all")]
     planted: Option<String>,
+    /// Tell all named stories (or the one named) to the clusters of the seeds.
+    #[arg(long, num_args = 0..=1, default_missing_value = "all", conflicts_with_all = ["seed", "smoke", "planted"])]
+    scenario: Option<String>,
     /// Print the whole trace of a failing seed.
     #[arg(long)]
     trace: bool,
@@ -33,11 +36,14 @@ struct Options {
 fn main() -> ExitCode {
     let options = Options::parse();
     let mut campaign = Campaign::new(options.trace);
-    match (options.seed, options.planted) {
-        (Some(seed), _) => campaign.one(seed),
-        (None, Some(bug)) => campaign.planted(&bug, options.from.unwrap_or(1), options.seeds),
-        (None, None) if options.smoke => campaign.smoke(),
-        (None, None) => campaign.range(options.from.unwrap_or_else(campaign::fresh_seed), options.seeds),
+    match (options.seed, options.planted, options.scenario) {
+        (Some(seed), ..) => campaign.one(seed),
+        (None, Some(bug), _) => campaign.planted(&bug, options.from.unwrap_or(1), options.seeds),
+        (None, None, Some(name)) => campaign.stories(&name, options.from.unwrap_or(1), options.seeds),
+        (None, None, None) if options.smoke => campaign.smoke(),
+        (None, None, None) => {
+            campaign.range(options.from.unwrap_or_else(campaign::fresh_seed), options.seeds)
+        }
     }
     println!("{}", campaign.summary());
     if campaign.failed() == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }

@@ -4,6 +4,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::plan::{PLANTED, Plan};
+use super::scenarios::{self, SCENARIOS, Scenario};
 use super::world::{self, Report};
 
 /// Seeds that are run at every verification.
@@ -79,6 +80,12 @@ impl Campaign {
         self.twice(*FIXED_SEEDS.start());
         // The canary: if a planted bug goes unseen, the other results mean nothing.
         self.planted(CANARY, *FIXED_SEEDS.start(), CANARY_SEEDS);
+        self.stories("all", *FIXED_SEEDS.start(), 1);
+        for scenario in SCENARIOS {
+            if let Some(bug) = scenario.catches {
+                self.spoilt(scenario, bug, *FIXED_SEEDS.start());
+            }
+        }
         let faulty = self.seeds - 1;
         let soft = self.seeds_with_unknowns * 2 < faulty;
         self.check("at least half of the fault seeds have unknown outcomes", !soft);
@@ -97,8 +104,25 @@ impl Campaign {
         }
     }
 
-    /// Plants bugs; each has to be caught by some seed.
+    /// Tells named stories, or all, to the clusters of some seeds.
+    pub fn stories(&mut self, name: &str, from: u64, seeds: u64) {
+        let chosen = SCENARIOS.iter().filter(|scenario| name == "all" || name == scenario.name);
+        for scenario in chosen {
+            for seed in from..from + seeds {
+                let report = contained(|| scenarios::run(scenario, seed, None));
+                self.judge(&report, &format!("scenario {} on seed {seed}", scenario.name));
+            }
+        }
+    }
+
+    /// Plants bugs; each has to be caught by its story, or by some seed.
     pub fn planted(&mut self, bug: &str, from: u64, seeds: u64) {
+        for scenario in SCENARIOS {
+            let wanted = |name: &&str| bug == "all" || bug == *name;
+            if let Some(name) = scenario.catches.filter(wanted) {
+                self.spoilt(scenario, name, from);
+            }
+        }
         for (name, what) in PLANTED.iter().filter(|(name, _)| bug == "all" || bug == *name) {
             let caught = (from..from + seeds).find_map(|seed| {
                 let plan = Plan::hunting(seed, name);
@@ -115,6 +139,15 @@ impl Campaign {
             }
             self.check(name, caught.is_some());
         }
+    }
+
+    /// A story that a bug is planted into ends badly.
+    fn spoilt(&mut self, scenario: &Scenario, bug: &'static str, seed: u64) {
+        let violation = contained(|| scenarios::run(scenario, seed, Some(bug))).violation;
+        if let Some(violation) = &violation {
+            println!("planted {bug}: caught by scenario {}: {}", scenario.name, short(violation));
+        }
+        self.check(bug, violation.is_some());
     }
 
     /// The same seed gives the same trace.
@@ -135,19 +168,24 @@ impl Campaign {
         self.seeds += 1;
         self.operations += report.operations;
         self.seeds_with_unknowns += u64::from(report.unknowns > 0);
-        match &report.violation {
-            None => self.passed += 1,
-            Some(violation) => {
-                self.failed += 1;
-                println!("seed {} FAILED: {violation}", plan.seed);
-                let from = if self.whole_trace { 0 } else { report.trace.len().saturating_sub(STORY_LINES) };
-                for line in &report.trace[from..] {
-                    println!("    {line}");
-                }
-                println!("  again: cargo sim --seed {}", plan.seed);
-            }
+        self.judge(&report, &format!("seed {}", plan.seed));
+        if report.violation.is_some() {
+            println!("  again: cargo sim --seed {}", plan.seed);
         }
         report
+    }
+
+    fn judge(&mut self, report: &Report, what: &str) {
+        let Some(violation) = &report.violation else {
+            self.passed += 1;
+            return;
+        };
+        self.failed += 1;
+        println!("{what} FAILED: {violation}");
+        let from = if self.whole_trace { 0 } else { report.trace.len().saturating_sub(STORY_LINES) };
+        for line in &report.trace[from..] {
+            println!("    {line}");
+        }
     }
 
     fn check(&mut self, what: &str, holds: bool) {
@@ -162,7 +200,11 @@ impl Campaign {
 
 /// A panic of simulated production code is a violation of its plan, not the end of the campaign.
 fn run_contained(plan: &Plan) -> Report {
-    catch_unwind(AssertUnwindSafe(|| world::run(plan))).unwrap_or_else(|panic| {
+    contained(|| world::run(plan))
+}
+
+fn contained(run: impl FnOnce() -> Report) -> Report {
+    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| {
         let words = panic.downcast_ref::<String>().cloned();
         let words = words.or_else(|| panic.downcast_ref::<&str>().map(|words| words.to_string()));
         let violation = Some(format!("panic: {}", words.unwrap_or_default()));

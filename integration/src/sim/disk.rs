@@ -93,6 +93,12 @@ struct Contents {
     unsynced: Vec<Write>,
 }
 
+/// A copy of the files of a disk.
+pub struct DiskImage {
+    files: BTreeMap<PathBuf, Image>,
+    directories: Vec<PathBuf>,
+}
+
 #[derive(Clone, Default)]
 struct Image {
     /// Absent pages are zeros.
@@ -258,6 +264,29 @@ impl SimDisks {
         state.names.clear();
         state.durable_names.clear();
         state.directories.clear();
+    }
+
+    /// What a copy of all files would hold now.
+    pub fn image(&self) -> DiskImage {
+        let state = self.lock_state();
+        let now = |contents: &Mutex<Contents>| {
+            contents.lock().expect("no holder of this lock can panic").now.clone()
+        };
+        let files = state.names.iter().map(|(path, contents)| (path.clone(), now(contents))).collect();
+        DiskImage { files, directories: state.directories.clone() }
+    }
+
+    /// Replaces everything by a copy made before. The process must be dead.
+    pub fn put_back(&self, image: &DiskImage) {
+        self.wipe();
+        let mut state = self.lock_state();
+        let file = |image: &Image| {
+            let contents = Contents { now: image.clone(), durable: image.clone(), unsynced: Vec::new() };
+            Arc::new(Mutex::new(contents))
+        };
+        state.names = image.files.iter().map(|(path, image)| (path.clone(), file(image))).collect();
+        state.durable_names = state.names.clone();
+        state.directories = image.directories.clone();
     }
 
     /// Flips one bit of a file whose path contains `part`; returns where, if there was one with bytes.

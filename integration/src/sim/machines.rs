@@ -9,6 +9,9 @@ use consensus::client::MetaClient;
 use consensus::meta::audit::audit;
 use consensus::meta::model::SessionKind;
 use consensus::meta::names::{AccessKeyId, UserName};
+use consensus::meta::tables::{Cluster, get};
+use consensus::raft::node::MetaNode;
+use consensus::raft::wire::Replace;
 use fabric::Seams;
 use fabric::cluster::{IpTable, Place};
 use fabric::ids::{ClusterId, NodeId};
@@ -23,7 +26,7 @@ use storage::daemon::{StorageDaemon, StorageSettings};
 use tokio::sync::watch;
 
 use super::plan::{Machine, Plan};
-use super::workload::{S3_PORT, Shared, other_credentials, root_credentials};
+use super::workload::{S3_PORT, Shared, Shown, other_credentials, root_credentials};
 
 const CLUSTER: ClusterId = ClusterId(0x51D);
 const NODE_PORT: u16 = 7000;
@@ -40,10 +43,9 @@ type Failure = Box<dyn Error>;
 /// Runs the process of a machine until the machine dies or the process ends itself; then the machine waits for
 /// the world to start it again.
 pub async fn run(seams: Seams, shared: Arc<Shared>, machine: Machine) -> Result<(), Failure> {
-    let plan = shared.plan();
     let ended = match machine {
         Machine::Node(number) => node(&seams, &shared, number).await,
-        Machine::Gateway(_) => gateway(&seams, plan).await,
+        Machine::Gateway(_) => gateway(&seams, &shared).await,
     };
     if let Err(error) = ended {
         seams.env.fail_stop(&error.to_string());
@@ -57,11 +59,11 @@ async fn node(seams: &Seams, shared: &Shared, number: u16) -> Result<(), Failure
         cluster: CLUSTER,
         node: NodeId(number),
         data: "/data".into(),
-        listen: format!("0.0.0.0:{NODE_PORT}"),
+        listen: format!("0.0.0.0:{}", node_port(shared, NodeId(number))),
         zone: String::new(),
         voters: nodes(plan).take(3).collect(),
         nodes: nodes(plan).collect(),
-        book: addresses(plan),
+        book: addresses(shared),
         tls: None,
         memory_bytes: MEMORY_BYTES,
         reserve_bytes: MIB,
@@ -72,6 +74,7 @@ async fn node(seams: &Seams, shared: &Shared, number: u16) -> Result<(), Failure
     // The process lives until the machine dies; meanwhile it shows its rows to who audits.
     loop {
         tokio::time::sleep(AUDIT_PAUSE).await;
+        show(shared, number, daemon.meta_node());
         if shared.wants_audit_of(number)
             && let Some(view) = daemon.meta_node().and_then(|meta_node| meta_node.view())
         {
@@ -80,9 +83,10 @@ async fn node(seams: &Seams, shared: &Shared, number: u16) -> Result<(), Failure
     }
 }
 
-async fn gateway(seams: &Seams, plan: &Plan) -> Result<(), Failure> {
+async fn gateway(seams: &Seams, shared: &Shared) -> Result<(), Failure> {
+    let plan = shared.plan();
     let identity = Identity::new(CLUSTER, Peer::Gateway, None);
-    let rpc = RpcClient::new(seams.clone(), identity, addresses(plan));
+    let rpc = RpcClient::new(seams.clone(), identity, addresses(shared));
     let voters = nodes(plan).take(3).collect();
     let meta = Arc::new(MetaClient::new(seams.env.clone(), rpc.clone(), voters, SessionKind::Gateway, None));
     // The same on all machines, as if read from the secrets directory.
@@ -122,7 +126,38 @@ fn nodes(plan: &Plan) -> impl Iterator<Item = NodeId> + use<> {
     (1..=plan.nodes).map(NodeId)
 }
 
-fn addresses(plan: &Plan) -> Arc<IpTable> {
-    let place = |id: NodeId| (id, Place { address: format!("node-{id}:{NODE_PORT}"), zone: None });
-    Arc::new(IpTable::new(nodes(plan).map(place)))
+/// What `iptable.txt` says to a process that starts now.
+fn addresses(shared: &Shared) -> Arc<IpTable> {
+    let address = |id: NodeId| format!("node-{id}:{}", node_port(shared, id));
+    let place = |id: NodeId| (id, Place { address: address(id), zone: None });
+    Arc::new(IpTable::new(nodes(shared.plan()).map(place)))
+}
+
+/// Each node has a port of its own, and others after each move of all.
+fn node_port(shared: &Shared, node: NodeId) -> u16 {
+    NODE_PORT + 100 * shared.moves() + node.0
+}
+
+/// Shows what stories want to know.
+fn show(shared: &Shared, number: u16, voter: Option<&Arc<MetaNode>>) {
+    let Some((voter, view)) = voter.and_then(|voter| Some((voter, voter.view()?))) else { return };
+    let Ok(cluster) = get::<Cluster>(&*view, ()) else { return };
+    shared.show(Shown {
+        node: number,
+        leads: voter.leads(),
+        index: view.index(),
+        time_ms: cluster.map_or(0, |cluster| cluster.time.0),
+    });
+}
+
+/// What an operator does who was told to.
+pub async fn replace(seams: Seams, shared: Arc<Shared>, replace: Replace) -> Result<(), Failure> {
+    let identity = Identity::new(CLUSTER, Peer::Gateway, None);
+    let rpc = RpcClient::new(seams.clone(), identity, addresses(&shared));
+    let voters = nodes(shared.plan()).take(3).collect();
+    let meta = MetaClient::new(seams.env, rpc, voters, SessionKind::Gateway, None);
+    if let Err(error) = meta.replace(replace).await {
+        shared.violate(format!("a voter cannot be replaced: {error}"));
+    }
+    Ok(())
 }

@@ -11,6 +11,7 @@ mod machines;
 pub mod oracle;
 pub mod plan;
 pub mod random;
+pub mod scenarios;
 pub mod seams;
 mod workload;
 pub mod world;

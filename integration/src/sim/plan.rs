@@ -85,7 +85,8 @@ pub enum Fault {
     Clock { machine: Machine, offset_ms: i64, for_ms: u64 },
 }
 
-/// Bugs that can be planted at run time, and what each does. Kept beside the product's failpoints.
+/// Bugs that can be planted at run time and that random faults bring to light, and what each does. Kept beside the
+/// product's failpoints; those that take a story are in [`super::scenarios`].
 pub const PLANTED: &[(&str, &str)] = &[
     ("ack_before_sync", "the log acknowledges a batch before it is synced"),
     ("chunk_ack_before_sync", "a chunk volume acknowledges before its commit"),

@@ -97,6 +97,23 @@ struct State {
     audits_wanted: BTreeSet<u16>,
     /// ETag (with quotes) of each acknowledged write.
     etags: BTreeMap<u64, String>,
+    /// How often all nodes moved to other ports.
+    moves: u16,
+    /// What each voter showed of itself last.
+    shown: BTreeMap<u16, Shown>,
+}
+
+/// What a voter knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shown {
+    /// Its number.
+    pub node: u16,
+    /// Whether it leads.
+    pub leads: bool,
+    /// The last entry applied.
+    pub index: u64,
+    /// Cluster time then.
+    pub time_ms: u64,
 }
 
 impl Shared {
@@ -114,6 +131,8 @@ impl Shared {
             behaviours: Vec::new(),
             audits_wanted: BTreeSet::new(),
             etags: BTreeMap::new(),
+            moves: 0,
+            shown: BTreeMap::new(),
         };
         Arc::new(Shared { plan: plan.clone(), state: Mutex::new(state) })
     }
@@ -131,6 +150,31 @@ impl Shared {
     /// What is being simulated.
     pub fn plan(&self) -> &Plan {
         &self.plan
+    }
+
+    /// How often all nodes moved to other ports.
+    pub fn moves(&self) -> u16 {
+        self.state().moves
+    }
+
+    /// All nodes move.
+    pub fn move_nodes(&self) {
+        self.state().moves += 1;
+    }
+
+    /// A voter shows itself.
+    pub fn show(&self, shown: Shown) {
+        self.state().shown.insert(shown.node, shown);
+    }
+
+    /// What a voter showed last.
+    pub fn shown(&self, node: u16) -> Option<Shown> {
+        self.state().shown.get(&node).copied()
+    }
+
+    /// It has to show itself again.
+    pub fn forget_shown(&self, node: u16) {
+        self.state().shown.remove(&node);
     }
 
     /// Whether the rows of this node are to be audited now.

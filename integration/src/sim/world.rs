@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use consensus::raft::wire::Replace;
 use fabric::Seams;
 
 use super::disk::{DiskFaults, SimDisks};
@@ -50,19 +51,27 @@ enum Action {
     Start(Machine),
 }
 
-struct World<'a> {
+pub(super) struct World<'a> {
     plan: Plan,
     sim: turmoil::Sim<'a>,
     parts: BTreeMap<Machine, Parts>,
     shared: Arc<Shared>,
     /// Sorted by time, soonest last.
     agenda: Vec<(u64, Action)>,
+    /// Processes that stopped themselves and why, where a story waits for that: they are not started again.
+    refused: BTreeMap<Machine, Option<String>>,
+    operators: usize,
 }
 
 /// Runs a plan to its end.
 pub fn run(plan: &Plan) -> Report {
+    run_story(plan, |_| Ok(()))
+}
+
+/// Runs a plan and tells a story to it meanwhile.
+pub(super) fn run_story(plan: &Plan, story: impl FnOnce(&mut World<'_>) -> Result<(), String>) -> Report {
     let mut world = World::new(plan);
-    let verdict = world.play();
+    let verdict = world.play(story);
     if let Err(violation) = verdict {
         world.shared.violate(violation);
     }
@@ -102,11 +111,19 @@ impl<'a> World<'a> {
             sim.host(machine.to_string(), move || machines::run(seams.clone(), shared.clone(), machine));
             parts.insert(machine, made);
         }
-        World { plan: plan.clone(), sim, parts, shared, agenda: Vec::new() }
+        World {
+            plan: plan.clone(),
+            sim,
+            parts,
+            shared,
+            agenda: Vec::new(),
+            refused: BTreeMap::new(),
+            operators: 0,
+        }
     }
 
-    /// Serve; then work under faults; then heal, converge and audit.
-    fn play(&mut self) -> Result<(), String> {
+    /// Serve; then work under faults, or through a story; then heal, converge and audit.
+    fn play(&mut self, story: impl FnOnce(&mut World<'_>) -> Result<(), String>) -> Result<(), String> {
         self.client("setup", 0)?;
         self.note("the cluster serves");
         let start_ms = self.now_ms();
@@ -119,6 +136,7 @@ impl<'a> World<'a> {
             let task = workload::client(self.shared.clone(), *client);
             self.sim.client(format!("client-{client}"), task);
         }
+        story(self)?;
         let done = clients.len();
         self.step_until(|world| world.shared.clients_done() == done, "the clients did not finish")?;
         self.heal();
@@ -173,18 +191,15 @@ impl<'a> World<'a> {
                 Action::Start(machine) => self.start(machine),
             }
         }
-        let stopped: Vec<Machine> = self
-            .parts
-            .iter()
-            .filter_map(|(machine, parts)| parts.env.take_fail_stop().map(|reason| (*machine, reason)))
-            .map(|(machine, reason)| {
-                self.note(&format!("{machine} stopped itself: {reason}"));
-                machine
-            })
-            .collect();
-        for machine in stopped {
+        let stopped = self.parts.iter().map(|(machine, parts)| (*machine, parts.env.take_fail_stop()));
+        let stopped: Vec<_> = stopped.filter_map(|(machine, reason)| Some((machine, reason?))).collect();
+        for (machine, reason) in stopped {
+            self.note(&format!("{machine} stopped itself: {reason}"));
             self.kill(machine, false);
-            self.later(now_ms + RESTART_MS, Action::Start(machine));
+            match self.refused.get_mut(&machine) {
+                Some(refused) => *refused = Some(reason),
+                None => self.later(now_ms + RESTART_MS, Action::Start(machine)),
+            }
         }
     }
 
@@ -277,7 +292,10 @@ impl<'a> World<'a> {
         }
     }
 
-    fn kill(&mut self, machine: Machine, power: bool) {
+    pub(super) fn kill(&mut self, machine: Machine, power: bool) {
+        if let Machine::Node(node) = machine {
+            self.shared.forget_shown(node);
+        }
         // First the disk: what dropped objects still try to write must not count.
         self.parts[&machine].disks.kill();
         if self.sim.is_host_running(machine.to_string()) {
@@ -288,7 +306,7 @@ impl<'a> World<'a> {
         }
     }
 
-    fn start(&mut self, machine: Machine) {
+    pub(super) fn start(&mut self, machine: Machine) {
         if !self.sim.is_host_running(machine.to_string()) {
             self.sim.bounce(machine.to_string());
         }
@@ -317,7 +335,106 @@ impl<'a> World<'a> {
         self.agenda.sort_by_key(|(at_ms, _)| std::cmp::Reverse(*at_ms));
     }
 
-    fn now_ms(&self) -> u64 {
+    pub(super) fn now_ms(&self) -> u64 {
         self.sim.elapsed().as_millis() as u64
+    }
+}
+
+/// What stories are told with.
+impl World<'_> {
+    pub(super) fn machines(&self) -> Vec<Machine> {
+        self.plan.machines()
+    }
+
+    pub(super) fn disk(&self, node: u16) -> &SimDisks {
+        &self.node(node).disks
+    }
+
+    pub(super) fn set_clock(&self, machine: Machine, offset_ms: i64) {
+        self.note(&format!("the clock of {machine} is {offset_ms} ms ahead"));
+        self.parts[&machine].env.set_wall_offset_ms(offset_ms);
+    }
+
+    /// Other ports for all nodes, for processes that start from now on.
+    pub(super) fn move_nodes(&self) {
+        self.note("all nodes move");
+        self.shared.move_nodes();
+    }
+
+    /// Lets time pass.
+    pub(super) fn pass(&mut self, time: Duration) -> Result<(), String> {
+        let end = self.sim.elapsed() + time;
+        self.step_until(|world| world.sim.elapsed() >= end, "time stands still")
+    }
+
+    /// Waits for a condition.
+    pub(super) fn until(
+        &mut self,
+        patience: Duration,
+        otherwise: &str,
+        holds: impl Fn(&World<'_>) -> bool,
+    ) -> Result<(), String> {
+        let end = self.sim.elapsed() + patience;
+        self.step_until(|world| holds(world) || world.sim.elapsed() >= end, otherwise)?;
+        if holds(self) { Ok(()) } else { Err(otherwise.to_string()) }
+    }
+
+    /// Starts a node that must stop itself, and returns what it says.
+    pub(super) fn refused(&mut self, node: u16, patience: Duration) -> Result<String, String> {
+        let machine = Machine::Node(node);
+        self.refused.insert(machine, None);
+        self.start(machine);
+        let said = |world: &World<'_>| world.refused.get(&machine).cloned().flatten();
+        let waited =
+            self.until(patience, &format!("{machine} does not refuse"), |world| said(world).is_some());
+        let said = said(self);
+        self.refused.remove(&machine);
+        waited.map(|()| said.unwrap_or_default())
+    }
+
+    /// The node that leads; a node that was cut off may still believe that it does, so the youngest term counts.
+    pub(super) fn leads_now(&self) -> Option<u16> {
+        let running = |node: &u16| self.sim.is_host_running(Machine::Node(*node).to_string());
+        let shown = (1..=self.plan.nodes).filter(running).filter_map(|node| self.shared.shown(node));
+        let leaders = shown.filter(|shown| shown.leads);
+        leaders.max_by_key(|shown| shown.index).map(|shown| shown.node)
+    }
+
+    /// Waits until a node leads.
+    pub(super) fn leader(&mut self, patience: Duration) -> Result<u16, String> {
+        self.until(patience, "no node leads", |world| world.leads_now().is_some())?;
+        self.leads_now().ok_or_else(|| "no node leads".to_string())
+    }
+
+    /// Waits until a node has applied all that any has now.
+    pub(super) fn catches_up(&mut self, node: u16, patience: Duration) -> Result<(), String> {
+        let all = (1..=self.plan.nodes).filter_map(|node| self.shared.shown(node));
+        let index = all.map(|shown| shown.index).max().unwrap_or(0);
+        self.shared.forget_shown(node);
+        let there = |world: &World<'_>| world.shared.shown(node).is_some_and(|shown| shown.index >= index);
+        self.until(patience, &format!("node {node} does not catch up"), there)
+    }
+
+    /// The latest cluster time that a node has shown.
+    pub(super) fn cluster_time_ms(&self) -> u64 {
+        let all = (1..=self.plan.nodes).filter_map(|node| self.shared.shown(node));
+        all.map(|shown| shown.time_ms).max().unwrap_or(0)
+    }
+
+    /// An operator puts a voter in the place of another.
+    pub(super) fn operator(&mut self, replace: Replace) {
+        self.operators += 1;
+        let (shared, seams) = (self.shared.clone(), self.seams_of_an_operator());
+        self.sim.client(format!("operator-{}", self.operators), machines::replace(seams, shared, replace));
+    }
+
+    fn seams_of_an_operator(&self) -> Seams {
+        let random = Arc::new(SimRandom::new(self.plan.seed, "operator"));
+        let env = SimEnv::new("operator", random.clone(), self.plan.planted.clone());
+        Seams {
+            env: Arc::new(env),
+            net: Arc::new(SimNet),
+            disks: Arc::new(SimDisks::new(random, DISK_BYTES)),
+        }
     }
 }

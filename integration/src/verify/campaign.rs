@@ -17,6 +17,8 @@ use crate::{bad_input, conformance};
 const LARGE_BYTES: u64 = 256 << 20;
 /// `--memory-limit` of that process, and the ceiling for its resident size.
 const MEMORY_LIMIT: u64 = 512 << 20;
+/// Where the writers of rounds write.
+pub(super) const BUCKET: &str = "failover";
 /// Longest time without a success after a kill -9.
 const GAP_MAX: Duration = Duration::from_secs(3);
 
@@ -222,7 +224,7 @@ async fn survives_restart(store: &Embedded, tally: &mut Tally) -> Result<()> {
 pub(super) fn failover(tally: &mut Tally) -> Result<()> {
     block_on(async {
         let store = Cluster::start(3, 2, "").await?;
-        let created = Client::new(&store, 0).send(Request::bucket("PUT", "failover")).await?;
+        let created = Client::new(&store, 0).send(Request::bucket("PUT", BUCKET)).await?;
         ensure!(created.status == 200, "create a bucket: {}", created.describe());
         // Whichever node leads: each of the three is killed once, so the leader is among them.
         for index in 0..store.nodes.len() {
@@ -233,11 +235,11 @@ pub(super) fn failover(tally: &mut Tally) -> Result<()> {
 }
 
 /// What the writers of one round share.
-struct Round {
-    number: usize,
-    stop: AtomicBool,
+pub(super) struct Round {
+    pub(super) number: usize,
+    pub(super) stop: AtomicBool,
     /// When some writer last succeeded, and the longest time without that.
-    success: Mutex<(Instant, Duration)>,
+    pub(super) success: Mutex<(Instant, Duration)>,
 }
 
 impl Round {
@@ -255,7 +257,7 @@ impl Round {
 
 /// One writer's history.
 #[derive(Default)]
-struct History {
+pub(super) struct History {
     acknowledged: Vec<(String, Pattern)>,
     refused: usize,
 }
@@ -295,7 +297,7 @@ async fn kill_one(store: &Cluster, index: usize, tally: &mut Tally) -> Result<()
     Ok(())
 }
 
-async fn write_until_stopped(store: &Cluster, round: &Round, writer: usize) -> History {
+pub(super) async fn write_until_stopped(store: &Cluster, round: &Round, writer: usize) -> History {
     let client = Client::new(store, writer);
     let mut history = History::default();
     let mut count = 0u64;
@@ -305,7 +307,7 @@ async fn write_until_stopped(store: &Cluster, round: &Round, writer: usize) -> H
         let length = if count.is_multiple_of(4) { 1_500_000 } else { 4096 };
         let pattern = Pattern::new(count * 64 + writer as u64, length);
         let key = format!("round-{}/writer-{writer}/{count}", round.number);
-        let put = client.send(Request::object("PUT", "failover", &key).body(pattern.bytes()));
+        let put = client.send(Request::object("PUT", BUCKET, &key).body(pattern.bytes()));
         match tokio::time::timeout(Duration::from_secs(10), put).await {
             Ok(Ok(response)) if response.status == 200 => {
                 round.succeeded();
@@ -320,12 +322,12 @@ async fn write_until_stopped(store: &Cluster, round: &Round, writer: usize) -> H
     history
 }
 
-async fn all_there(store: &Cluster, histories: &[History]) -> Result<(), String> {
+pub(super) async fn all_there(store: &Cluster, histories: &[History]) -> Result<(), String> {
     for (writer, history) in histories.iter().enumerate() {
         let client = Client::new(store, writer + 1);
         for (key, pattern) in &history.acknowledged {
             let mut check = PatternCheck::new(*pattern);
-            let get = client.send_checking(Request::object("GET", "failover", key), &mut check).await;
+            let get = client.send_checking(Request::object("GET", BUCKET, key), &mut check).await;
             let get = get.map_err(|error| format!("{key}: {error}"))?;
             if get.status != 200 {
                 return Err(format!("{key}: {}", get.describe()));

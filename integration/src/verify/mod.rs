@@ -9,6 +9,7 @@
 mod campaign;
 mod clients;
 mod figures;
+mod replace;
 mod steps;
 mod users;
 
@@ -76,6 +77,11 @@ const STAGES: &[Stage] = &[
         name: "failover",
         about: "kill -9 of a node and of the leader under load",
         run: campaign::failover,
+    },
+    Stage {
+        name: "replace",
+        about: "lost disks, copied directories and moved nodes, under load",
+        run: replace::run_stage,
     },
     Stage { name: "clients", about: "real clients with their defaults", run: clients::run },
     Stage { name: "sim", about: "the simulator on fixed and fresh seeds", run: steps::sim },
