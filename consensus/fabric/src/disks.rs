@@ -81,7 +81,7 @@ pub trait File: Send + Sync + 'static {
     /// [`crate::limits::DATA_RANGES_MAX`]; between them lie holes that read
     /// as zero. One that cannot tell says that all of it was.
     fn data_ranges(&self) -> io::Result<Vec<Range<u64>>> {
-        Ok(vec![0..self.len()?])
+        Ok(std::iter::once(0..self.len()?).collect())
     }
 }
 
