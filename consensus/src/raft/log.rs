@@ -6,11 +6,14 @@
 //! kept in memory (bounded in bytes), older ones are read from their segment.
 //!
 //! Files: segments of fixed size, zero-filled ahead of need ([`segment`]); records with separate checksums for
-//! header and payload ([`record`]); what a crash leaves is judged when the log opens ([`recover`]).
+//! header and payload ([`record`]); what a crash leaves is judged when the log opens ([`recover`]); what rotted
+//! is made whole then, with entries from other nodes ([`damage`], [`Donors`]).
 
+mod damage;
 mod record;
 mod recover;
 mod segment;
+mod shelf;
 #[cfg(test)]
 mod tests;
 mod writer;
@@ -21,6 +24,7 @@ use std::ops::{Bound, RangeBounds};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use async_trait::async_trait;
 use fabric::codec::{self, DecodeError};
 use fabric::disks::{Disks, File};
 use fabric::env::{Env, Lane, run_blocking};
@@ -29,13 +33,17 @@ use openraft::OptionalSend;
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 use tokio::sync::{Notify, oneshot, watch};
 
+use self::damage::{Damage, Gap, Patch};
 use self::record::{FORMAT, HEADER_BYTES, Header, Kind, Record};
-use self::recover::Contents;
+use self::recover::{Contents, Given, Opened, Outcome};
 use self::segment::Segment;
+pub use self::shelf::Shelf;
 use super::types::{LogEntry, LogId, Types, Vote};
 
 /// Entries handed to Raft at once.
 const READ_BYTES_MAX: u64 = 2 << 20;
+/// What one reading of the log finds is repaired; then it is read again, to be sure, and at most this often.
+const REPAIR_ROUNDS_MAX: usize = 4;
 
 /// Sizes of a log.
 #[derive(Debug, Clone)]
@@ -69,8 +77,8 @@ pub enum LogFault {
     Io(#[from] io::Error),
     /// An entry that was durable is damaged.
     #[error(
-        "entry {index} of the log is rotten (segment {segment}, offset {offset}) and no checkpoint holds it; \
-         restore the disk, or give this node up and replace it by another: `replace OLD NEW`"
+        "entry {index} of the log is rotten (segment {segment}, offset {offset}): no checkpoint holds it, and no \
+         other voter gave it"
     )]
     Rot {
         /// Index of the entry, or of the first that could be.
@@ -80,8 +88,16 @@ pub enum LogFault {
         /// Where in the segment.
         offset: u64,
     },
+    /// For whom it voted last is not known any more: voting again could elect two leaders.
+    #[error("the last vote in the log is rotten (segment {segment}, offset {offset})")]
+    RottenVote {
+        /// Segment it is in.
+        segment: u64,
+        /// Where in the segment.
+        offset: u64,
+    },
     /// Entries are missing.
-    #[error("entries {expected} to {found} of the log are missing; replace this node: `replace OLD NEW`")]
+    #[error("entries {expected} to {found} of the log are missing")]
     Gap {
         /// The entry that should follow.
         expected: u64,
@@ -91,6 +107,23 @@ pub enum LogFault {
     /// A record has a good checksum and is not understood.
     #[error("the log was written by another release: {0}")]
     Decode(#[from] DecodeError),
+}
+
+/// Gives entries that are rotten here.
+#[async_trait]
+pub trait Donors: Send + Sync {
+    /// The entry of exactly this log id, if anybody has it who can be reached within a bounded time.
+    async fn entry(&self, log_id: LogId) -> Option<LogEntry>;
+}
+
+/// For a log that nobody else has.
+pub struct NoDonors;
+
+#[async_trait]
+impl Donors for NoDonors {
+    async fn entry(&self, _log_id: LogId) -> Option<LogEntry> {
+        None
+    }
 }
 
 /// One entry of the log: where it is, and itself while it is kept in memory.
@@ -108,7 +141,18 @@ struct Place {
     offset: u64,
 }
 
+impl Place {
+    fn numbers(&self) -> (u64, u64) {
+        (self.segment.number, self.offset)
+    }
+}
+
 impl Slot {
+    /// One that is missing.
+    fn lost(log_id: LogId) -> Slot {
+        Slot { log_id, place: None, payload_bytes: 0, cached: None }
+    }
+
     fn stored(log_id: LogId, segment: &Segment, header: &Header) -> Slot {
         let place = Place { segment: segment.clone(), offset: header.offset };
         Slot { log_id, place: Some(place), payload_bytes: header.payload_bytes, cached: None }
@@ -168,19 +212,47 @@ pub struct Log {
 
 impl Log {
     /// Opens the log in `directory`, or begins one there. Entries below `floor` are in the checkpoint and need
-    /// not be intact.
+    /// not be intact; others that are rotten are asked of `donors`. What is readable meanwhile is on the `shelf`,
+    /// and afterwards the log.
     pub async fn open(
         env: Arc<dyn Env>,
         disks: Arc<dyn Disks>,
         directory: &Path,
         config: LogConfig,
         floor: u64,
+        donors: &dyn Donors,
+        shelf: &Shelf,
     ) -> Result<Log, LogFault> {
         let lane = Lane::new(&*env, "raft-log");
-        let opened = {
+        let given = Given { floor, rot_as_torn_tail: env.armed("rot_as_torn_tail") };
+        let mut rounds = 0;
+        let opened = loop {
             let (disks, directory, config) = (disks.clone(), directory.to_path_buf(), config.clone());
-            lane.run(move || recover::open(&*disks, &directory, &config, floor)).await?
+            match lane.run(move || recover::open(&*disks, &directory, &config, given)).await? {
+                Outcome::Opened(opened) => break opened,
+                Outcome::Damaged(damage, slots) => {
+                    rounds += 1;
+                    if rounds > REPAIR_ROUNDS_MAX {
+                        return Err(io::Error::other("what is repaired is damaged again at once").into());
+                    }
+                    shelf.put_slots(slots);
+                    repair(&lane, damage, donors).await?;
+                }
+            }
         };
+        let log = Log::run(env, disks, directory, config, lane, opened);
+        shelf.put_log(log.clone());
+        Ok(log)
+    }
+
+    fn run(
+        env: Arc<dyn Env>,
+        disks: Arc<dyn Disks>,
+        directory: &Path,
+        config: LogConfig,
+        lane: Lane,
+        opened: Opened,
+    ) -> Log {
         let next = recover::next_index(&opened.contents);
         let (synced, _) = watch::channel(next);
         let state = State {
@@ -200,10 +272,14 @@ impl Log {
             taken: Notify::new(),
             synced,
         });
-        let position =
-            writer::Position { segments: opened.segments, offset: opened.offset, batch: opened.batch };
+        let position = writer::Position {
+            segments: opened.segments,
+            offset: opened.offset,
+            batch: opened.batch,
+            votes: opened.votes,
+        };
         writer::start(shared.clone(), disks, directory.to_path_buf(), lane, position);
-        Ok(Log { shared })
+        Log { shared }
     }
 
     /// Entries below the watched index are durable on this node.
@@ -244,6 +320,51 @@ impl Log {
             taken.await;
         }
     }
+}
+
+/// Makes a log whole, one place after the other.
+async fn repair(lane: &Lane, damage: Damage, donors: &dyn Donors) -> Result<(), LogFault> {
+    if let Some(fault) = damage.first_wanted() {
+        tracing::warn!(%fault, "the log is repaired before it opens");
+    }
+    let mut entries = 0;
+    for patch in damage.patches {
+        write(lane, patch).await?;
+    }
+    for lost in damage.lost {
+        let entry = donors.entry(lost.log_id).await;
+        let patch = entry.and_then(|entry| lost.patch(&entry)).ok_or_else(|| lost.fault())?;
+        write(lane, patch).await?;
+        entries += 1;
+    }
+    for gap in damage.gaps {
+        let patch = fill(&gap, donors).await?;
+        entries += gap.entries.len() as u64;
+        write(lane, patch).await?;
+    }
+    metrics::counter!("fluffy_log_entries_repaired_total").increment(entries);
+    tracing::info!(entries, "the log was repaired");
+    Ok(())
+}
+
+async fn fill(gap: &Gap, donors: &dyn Donors) -> Result<Patch, LogFault> {
+    let mut entries = Vec::new();
+    let mut bytes = 0;
+    for log_id in &gap.entries {
+        let entry = donors.entry(*log_id).await.ok_or_else(|| gap.fault(log_id.index))?;
+        let record = Record::entry(&entry);
+        bytes += record.bytes();
+        if bytes > gap.bytes() {
+            return Err(gap.fault(log_id.index)); // They cannot have stood here.
+        }
+        entries.push((entry.log_id, record));
+    }
+    let first = gap.entries.first().map_or(0, |log_id| log_id.index);
+    gap.patch(entries).ok_or_else(|| gap.fault(first))
+}
+
+async fn write(lane: &Lane, patch: Patch) -> io::Result<()> {
+    lane.run(move || patch.write()).await
 }
 
 impl RaftLogStorage<Types> for Log {

@@ -613,7 +613,7 @@ mod tests {
     use openraft::testing::log::{StoreBuilder, Suite};
 
     use super::*;
-    use crate::raft::log::{Log, LogConfig};
+    use crate::raft::log::{Log, LogConfig, NoDonors, Shelf};
     use crate::raft::types::Runtime;
 
     fn config() -> MachineConfig {
@@ -629,7 +629,17 @@ mod tests {
             let disks = Arc::new(MemoryDisks::new(1 << 30));
             let sizes =
                 LogConfig { first_segment_bytes: 4 << 10, segment_bytes: 8 << 10, ..LogConfig::default() };
-            let log = Log::open(env.clone(), disks.clone(), Path::new("/data/raft"), sizes, 0).await.unwrap();
+            let log = Log::open(
+                env.clone(),
+                disks.clone(),
+                Path::new("/data/raft"),
+                sizes,
+                0,
+                &NoDonors,
+                &Shelf::default(),
+            )
+            .await
+            .unwrap();
             let machine = Machine::open(env, disks, Path::new("/data"), config()).await.unwrap();
             Ok(((), log, machine.run(None)))
         }

@@ -4,6 +4,7 @@
 //! ([`machine`]). openraft decides; these parts do what it decides.
 
 mod clocks;
+mod donors;
 mod duties;
 pub mod identity;
 pub mod lives;

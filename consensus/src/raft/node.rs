@@ -25,10 +25,11 @@ use openraft::errors::{ClientWriteError, RaftError};
 use openraft::{ChangeMembers, Config, Raft, ServerState, SnapshotPolicy};
 
 use super::clocks::Clocks;
+use super::donors::{self, OtherVoters};
 use super::duties::{self, Leadership};
 use super::identity::{self, IdentityError, NodeIdentity};
 use super::lives::{self, Lives};
-use super::log::{self, Log, LogConfig, LogFault};
+use super::log::{self, Log, LogConfig, LogFault, Shelf};
 use super::machine::{Machine, MachineConfig, Tables, decode_entry, encode_entry};
 use super::network::Network;
 use super::peers::Peers;
@@ -99,6 +100,14 @@ pub enum StartError {
     /// The log does not open.
     #[error(transparent)]
     Log(#[from] LogFault),
+    /// The log has lost what only another disk could give back.
+    #[error("{fault}; {remedy}")]
+    LostLog {
+        /// What is lost.
+        fault: LogFault,
+        /// What the operator can do.
+        remedy: String,
+    },
     /// The tables do not open.
     #[error("the metadata cannot be opened: {0}")]
     Machine(#[from] io::Error),
@@ -374,6 +383,8 @@ pub struct MetaNode {
     lives: Arc<Lives>,
     config: NodeConfig,
     peers: Peers,
+    /// What other voters may read of the log.
+    shelf: Shelf,
     /// Set once the log is found to hold something, or Raft was started.
     alive: AtomicBool,
     running: OnceLock<Arc<Running>>,
@@ -409,6 +420,7 @@ impl MetaNode {
             lives: Arc::new(Lives::new(seams.env.clone())),
             config,
             peers: Peers::default(),
+            shelf: Shelf::default(),
             alive: AtomicBool::new(true),
             running: OnceLock::new(),
         })
@@ -435,9 +447,8 @@ impl MetaNode {
         };
         let disks = &self.seams.disks;
         let machine = Machine::open(env.clone(), disks.clone(), &self.directory, machine_config).await?;
-        let (log_directory, log_config) = (log::directory(&self.directory), self.config.log.clone());
         let floor = machine.floor().await;
-        let log = Log::open(env.clone(), disks.clone(), &log_directory, log_config, floor).await?;
+        let log = self.open_log(floor).await?;
         let pristine = log.is_pristine() && floor == 0;
         self.alive.store(!pristine, Ordering::Release);
         let next_index = floor.max(*log.synced().borrow());
@@ -476,6 +487,32 @@ impl MetaNode {
             waited = wait => waited?,
         }
         Ok(identity::count_start(&self.seams, &self.directory, self.life).await?)
+    }
+
+    /// Opens the log; what is rotten of it is fetched from the other voters.
+    async fn open_log(&self, floor: u64) -> Result<Log, StartError> {
+        let (env, disks) = (self.seams.env.clone(), self.seams.disks.clone());
+        let others = self.config.voters.iter().copied().filter(|voter| *voter != self.config.node).collect();
+        let donors = OtherVoters::new(env.clone(), self.rpc.clone(), others);
+        let (directory, config) = (log::directory(&self.directory), self.config.log.clone());
+        let opened = Log::open(env, disks, &directory, config, floor, &donors, &self.shelf).await;
+        opened.map_err(|fault| match fault {
+            LogFault::Io(_) | LogFault::Decode(_) => StartError::Log(fault),
+            LogFault::Rot { .. } | LogFault::RottenVote { .. } | LogFault::Gap { .. } => {
+                StartError::LostLog { fault, remedy: self.remedy() }
+            }
+        })
+    }
+
+    fn remedy(&self) -> String {
+        let me = VoterName(self.identity.raft_id());
+        match self.config.voters.len() {
+            1 => "there is no other voter: restore the disk or a backup of the data directory".to_string(),
+            _ => format!(
+                "restore the disk, or start this node on an empty directory and put it in its own place by the \
+                 command that it prints: replace {me} NEW"
+            ),
+        }
     }
 
     async fn run(&self, log: Log, machine: Machine) -> Result<Arc<Running>, StartError> {
@@ -738,6 +775,9 @@ fn raft_config(snapshot_entries: u64) -> Result<Config, String> {
 #[async_trait]
 impl Service for MetaNode {
     async fn call(&self, from: Peer, method: u16, request: Message) -> Result<Message, String> {
+        if method == method::ENTRY {
+            return donors::answer(&self.seams.env, &self.shelf, from, &request).await;
+        }
         match (method >> 8) as u8 {
             method::RAFT_GROUP => {
                 let running = self.running.get().ok_or("Raft does not run yet")?;

@@ -49,6 +49,7 @@ struct World {
     disks: BTreeMap<NodeId, Arc<dyn Disks>>,
     hosts: BTreeMap<NodeId, Host>,
     snapshot_entries: u64,
+    checkpoint_interval: Duration,
 }
 
 impl World {
@@ -56,7 +57,14 @@ impl World {
         let voters: Vec<NodeId> = (1..=voters).map(NodeId).collect();
         let disk = || -> Arc<dyn Disks> { Arc::new(MemoryDisks::new(4 << 30)) };
         let disks = voters.iter().map(|voter| (*voter, disk())).collect();
-        World { net: LocalNet::default(), voters, disks, hosts: BTreeMap::new(), snapshot_entries: 50_000 }
+        World {
+            net: LocalNet::default(),
+            voters,
+            disks,
+            hosts: BTreeMap::new(),
+            snapshot_entries: 50_000,
+            checkpoint_interval: Duration::from_millis(300),
+        }
     }
 
     fn seams(&self, node: NodeId) -> Seams {
@@ -75,7 +83,7 @@ impl World {
         config.machine = MachineConfig {
             cache_bytes: 1 << 20,
             steps: Steps { first_bytes: 1 << 20, next_bytes: 1 << 20 },
-            checkpoint_interval: Duration::from_millis(300),
+            checkpoint_interval: self.checkpoint_interval,
             ..MachineConfig::default()
         };
         config.snapshot_entries = self.snapshot_entries;
@@ -318,6 +326,84 @@ async fn a_voter_that_lost_its_disk_starts_only_in_the_place_of_itself() {
         let leader = world.leader().await;
         world.kill(leader).await;
         create(&client, "later").await.unwrap();
+    })
+    .await;
+}
+
+/// Flips a bit of the entry that names a bucket.
+fn rot(disks: &TestDisks, bucket: &str) {
+    let mut rotten = 0;
+    for file in disks.names().iter().filter(|file| file.extension().is_some_and(|kind| kind == "log")) {
+        disks.damage(file, |bytes| {
+            let at = bytes.windows(bucket.len()).position(|part| part == bucket.as_bytes());
+            at.into_iter().for_each(|at| bytes[at] ^= 1);
+            rotten += usize::from(at.is_some());
+        });
+    }
+    assert_eq!(rotten, 1, "{bucket} is not in the log");
+}
+
+#[tokio::test]
+async fn rot_in_the_log_is_repaired_by_the_other_voters() {
+    within(async {
+        let mut world = World::new(3);
+        world.checkpoint_interval = Duration::from_secs(3600);
+        let disks = [TestDisks::default(), TestDisks::default()];
+        for (node, disks) in [NodeId(1), NodeId(2)].into_iter().zip(&disks) {
+            world.disks.insert(node, Arc::new(disks.clone()));
+        }
+        world.start(&[1, 2, 3]).await;
+        let client = world.client();
+        add_user(&client).await;
+        for number in 10..30 {
+            create(&client, &format!("bucket-{number}")).await.unwrap();
+        }
+        world.settle().await;
+        // While the others' Raft runs.
+        world.kill(NodeId(2)).await;
+        rot(&disks[1], "bucket-17");
+        world.start(&[2]).await;
+        world.settle().await;
+        // While all of them start, two with other damage each.
+        for node in 1..=3 {
+            world.kill(NodeId(node)).await;
+        }
+        rot(&disks[0], "bucket-12");
+        rot(&disks[1], "bucket-21");
+        world.start(&[1, 2, 3]).await;
+        world.settle().await;
+        for number in 10..30 {
+            assert!(exists(&client, &format!("bucket-{number}")).await);
+        }
+        for host in world.hosts.values() {
+            let view = host.node.view().unwrap();
+            for number in [12, 17, 21] {
+                let query = Query::Bucket(format!("bucket-{number}").parse().unwrap());
+                let found = crate::meta::answer::answer(&*view, 1, &query).unwrap();
+                assert!(matches!(found.answer, Ok(Answer::Bucket(Some(_)))));
+            }
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_single_voter_names_the_entry_it_lost() {
+    within(async {
+        let mut world = World::new(1);
+        world.checkpoint_interval = Duration::from_secs(3600);
+        let disks = TestDisks::default();
+        world.disks.insert(NodeId(1), Arc::new(disks.clone()));
+        world.start(&[1]).await;
+        let client = world.client();
+        add_user(&client).await;
+        create(&client, "bucket-10").await.unwrap();
+        create(&client, "bucket-11").await.unwrap();
+        world.kill(NodeId(1)).await;
+        rot(&disks, "bucket-10");
+        let error = world.open(NodeId(1)).await.start().await.unwrap_err();
+        assert!(error.to_string().contains("entry "), "{error}");
+        assert!(matches!(error, StartError::LostLog { .. }), "{error}");
     })
     .await;
 }

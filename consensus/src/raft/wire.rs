@@ -25,6 +25,8 @@ pub mod method {
     pub const SNAPSHOT_END: u16 = 0x0105;
     /// Take over leadership.
     pub const TRANSFER: u16 = 0x0106;
+    /// The entry of a log id, for a voter whose copy is rotten; head of the reply: whether it is in the body.
+    pub const ENTRY: u16 = 0x0107;
 
     /// Group of calls of clients of the metadata.
     pub const META_GROUP: u8 = 0x02;

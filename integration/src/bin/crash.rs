@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::{Parser, ValueEnum};
-use integration::sim::crash::{Tally, Target, story};
+use integration::sim::crash::{PLANTED, Setting, Tally, Target, story};
 use integration::sim::disk::DiskFaults;
 
 /// Cuts the power at random moments and opens what is left. Exit code 0: all promises kept; 1: one was broken,
@@ -23,7 +23,13 @@ struct Options {
     /// Disks that lie about four of five syncs: every target must report losses.
     #[arg(long)]
     canary: bool,
+    /// Plant each known bug and name the first seed that shows it: every one must be found.
+    #[arg(long)]
+    planted: bool,
 }
+
+/// Seeds in which a planted bug must show.
+const PLANTED_SEEDS: u64 = 1000;
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Choice {
@@ -48,9 +54,28 @@ fn main() -> ExitCode {
     // A panic is told with its seed.
     std::panic::set_hook(Box::new(|_| {}));
     let options = Options::parse();
+    if options.planted {
+        return plant(options.seed);
+    }
     let failed: Vec<bool> =
         options.target.targets().into_iter().map(|target| run(target, &options)).collect();
     if failed.contains(&true) { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+fn plant(from: u64) -> ExitCode {
+    let mut unseen = 0;
+    for (bug, what, target) in PLANTED {
+        let planted = Setting { planted: Some(bug), ..Setting::default() };
+        let shows = |seed: u64| Some((seed, story(*target, seed, planted).1.err()?));
+        match (from..from + PLANTED_SEEDS).find_map(shows) {
+            Some((seed, violation)) => println!("{bug} ({what}): seen by seed {seed}: {}", violation.0),
+            None => {
+                unseen += 1;
+                println!("{bug} ({what}): not seen by {PLANTED_SEEDS} seeds from {from} on");
+            }
+        }
+    }
+    if unseen > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
 /// Runs stories of one target. `true`: that is bad news.
@@ -60,10 +85,11 @@ fn run(target: Target, options: &Options) -> bool {
     } else {
         DiskFaults::default()
     };
+    let setting = Setting { faults, planted: None };
     let begin = Instant::now();
     let (mut all, mut seed, mut passed, mut failed) = (Tally::default(), options.seed, 0, 0);
     while all.images < options.images {
-        let (tally, told) = story(target, seed, faults);
+        let (tally, told) = story(target, seed, setting);
         all.add(&tally);
         match told {
             Ok(()) => passed += 1,

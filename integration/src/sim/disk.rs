@@ -291,28 +291,52 @@ impl SimDisks {
 
     /// Flips one bit of a file whose path contains `part`; returns where, if there was one with bytes.
     pub fn rot(&self, part: &str) -> Option<(PathBuf, u64)> {
-        let state = self.lock_state();
-        let files: Vec<_> =
-            state.names.iter().filter(|(path, _)| path.to_string_lossy().contains(part)).collect();
+        let files = self.written_pages(part);
         if files.is_empty() {
             return None;
         }
-        let (path, contents) = *self.random.pick(&files);
-        let mut contents = contents.lock().expect("no holder of this lock can panic");
-        let pages: Vec<u64> = contents.durable.pages.keys().copied().collect();
+        let (path, pages) = self.random.pick(&files);
         if pages.is_empty() {
             return None;
         }
-        let page = *self.random.pick(&pages);
-        let (byte, bit) = (self.random.below(PAGE_BYTES) as usize, self.random.below(8));
+        self.flip(path, *self.random.pick(pages))
+    }
+
+    /// The same in all of these files, in the order of their names, but for the last `kept` pages.
+    pub fn rot_before(&self, part: &str, kept: usize) -> Option<(PathBuf, u64)> {
+        let files = self.written_pages(part);
+        let pages = files.iter().flat_map(|(path, pages)| pages.iter().map(move |page| (path, *page)));
+        let mut pages: Vec<_> = pages.collect();
+        pages.truncate(pages.len().saturating_sub(kept));
+        if pages.is_empty() {
+            return None;
+        }
+        let (path, page) = *self.random.pick(&pages);
+        self.flip(path, page)
+    }
+
+    fn written_pages(&self, part: &str) -> Vec<(PathBuf, Vec<u64>)> {
+        let state = self.lock_state();
+        let files = state.names.iter().filter(|(path, _)| path.to_string_lossy().contains(part));
+        let pages = |contents: &Mutex<Contents>| {
+            let contents = contents.lock().expect("no holder of this lock can panic");
+            contents.durable.pages.keys().copied().collect()
+        };
+        files.map(|(path, contents)| (path.clone(), pages(contents))).collect()
+    }
+
+    fn flip(&self, path: &Path, page: u64) -> Option<(PathBuf, u64)> {
+        let (byte, bit) = (self.random.below(PAGE_BYTES), self.random.below(8));
+        let contents = self.lock_state().names.get(path)?.clone();
+        let mut contents = contents.lock().expect("no holder of this lock can panic");
         let flip = |image: &mut Image| {
             if let Some(page) = image.pages.get_mut(&page) {
-                page[byte] ^= 1 << bit;
+                page[byte as usize] ^= 1 << bit;
             }
         };
         flip(&mut contents.durable);
         flip(&mut contents.now);
-        Some((path.clone(), page * PAGE_BYTES + byte as u64))
+        Some((path.to_path_buf(), page * PAGE_BYTES + byte))
     }
 
     /// Decides what of the unsynced writes reached the medium.

@@ -81,6 +81,9 @@ pub enum Fault {
     SyncErrors { node: u16, percent: u64, for_ms: u64 },
     /// One bit of a chunk volume flips.
     Rot { node: u16 },
+    /// The process dies, and one bit of its log flips before it starts again: not at the very end, where it would
+    /// look like a write that the death cut short.
+    RotLog { node: u16, down_ms: u64 },
     /// The wall clock jumps.
     Clock { machine: Machine, offset_ms: i64, for_ms: u64 },
 }
@@ -94,6 +97,7 @@ pub const PLANTED: &[(&str, &str)] = &[
     ("skip_condition", "conditions are not decided inside apply"),
     ("skip_reply_cache", "a repeated command is applied again"),
     ("chunk_skip_crc", "chunk reads do not check the bytes"),
+    ("rot_as_torn_tail", "rot in the log is taken for the end of it"),
     ("stale_read", "reads skip the round that makes them linearizable"),
 ];
 
@@ -110,6 +114,7 @@ enum Kind {
     SlowDisk,
     ReadErrors,
     Rot,
+    RotLog,
     Clock,
 }
 
@@ -124,6 +129,7 @@ const KINDS: &[Kind] = &[
     Kind::SlowDisk,
     Kind::ReadErrors,
     Kind::Rot,
+    Kind::RotLog,
     Kind::Clock,
 ];
 
@@ -172,6 +178,7 @@ impl Plan {
             "chunk_ack_before_sync" => &[Kind::Blackout],
             // Caches forget with their processes; only then is the disk read again.
             "chunk_skip_crc" => &[Kind::Rot, Kind::Rot, Kind::KillNode, Kind::KillGateway],
+            "rot_as_torn_tail" => &[Kind::RotLog, Kind::Isolate],
             "skip_reply_cache" => &[Kind::OneWay, Kind::Isolate, Kind::KillNode],
             "stale_read" => &[Kind::Isolate],
             _ => &[Kind::KillNode],
@@ -221,13 +228,18 @@ impl Plan {
             Kind::SlowDisk => Fault::SlowDisk { node, latency_us: random.between(5_000, 200_000), for_ms },
             Kind::ReadErrors => Fault::ReadErrors { node, percent: random.between(1, 10), for_ms },
             // On one machine only: a promise covers one rotten disk.
-            Kind::Rot => Fault::Rot { node: (self.seed % u64::from(self.nodes)) as u16 + 1 },
+            Kind::Rot => Fault::Rot { node: self.rotten_node() },
+            Kind::RotLog => Fault::RotLog { node: self.rotten_node(), down_ms },
             Kind::Clock => {
                 let hours = random.between(1, 48) as i64;
                 let offset_ms = if random.chance(50) { hours * 3_600_000 } else { -hours * 3_600_000 };
                 Fault::Clock { machine: Machine::Node(node), offset_ms, for_ms }
             }
         }
+    }
+
+    fn rotten_node(&self) -> u16 {
+        (self.seed % u64::from(self.nodes)) as u16 + 1
     }
 
     /// Two different machines, at least one of them a node.

@@ -21,6 +21,10 @@ const DISK_BYTES: u64 = 8 << 30;
 const TIME_LIMIT: Duration = Duration::from_secs(300);
 /// What the paths of chunk volumes contain.
 const CHUNK_VOLUME: &str = "chunks/volume-";
+/// And those of segments of the log.
+const LOG_SEGMENT: &str = "/raft/";
+/// The end of the log, where the last batch is.
+const LOG_TAIL_PAGES: usize = 32;
 /// How long a process that stopped itself stays down.
 const RESTART_MS: u64 = 500;
 
@@ -247,6 +251,12 @@ impl<'a> World<'a> {
                 let place = self.node(node).disks.rot(CHUNK_VOLUME);
                 self.note(&format!("rot at {place:?}"));
             }
+            Fault::RotLog { node, down_ms } => {
+                self.kill(Machine::Node(node), false);
+                let place = self.node(node).disks.rot_before(LOG_SEGMENT, LOG_TAIL_PAGES);
+                self.note(&format!("rot at {place:?}"));
+                self.later(now_ms + down_ms, Action::Start(Machine::Node(node)));
+            }
             Fault::SyncErrors { node, percent, for_ms } => {
                 self.node(node)
                     .disks
@@ -274,7 +284,11 @@ impl<'a> World<'a> {
                 self.node(node).disks.set_faults(DiskFaults::default());
             }
             Fault::Clock { machine, .. } => self.parts[&machine].env.set_wall_offset_ms(0),
-            Fault::Kill { .. } | Fault::PowerCut { .. } | Fault::Blackout { .. } | Fault::Rot { .. } => {}
+            Fault::Kill { .. }
+            | Fault::PowerCut { .. }
+            | Fault::Blackout { .. }
+            | Fault::Rot { .. }
+            | Fault::RotLog { .. } => {}
         }
     }
 

@@ -17,8 +17,10 @@ pub(super) const HEADER_BYTES: usize = 72;
 pub(super) const ALIGNMENT: u64 = 8;
 const MAGIC: u32 = 0x464C_5547;
 /// No payload is longer: an entry of [`fabric::limits::ENTRY_BYTES_MAX`] with room for its envelope.
-const PAYLOAD_BYTES_MAX: usize = fabric::limits::ENTRY_BYTES_MAX + (64 << 10);
+pub(super) const PAYLOAD_BYTES_MAX: usize = fabric::limits::ENTRY_BYTES_MAX + (64 << 10);
 const LAST_OF_BATCH: u8 = 1;
+/// Among few bits, the one that makes the checksum right is the one that was flipped.
+const MENDED_PAYLOAD_BYTES_MAX: usize = 64;
 
 /// What a record says. The numbers are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,13 +39,23 @@ pub(super) enum Kind {
     Open = 6,
     /// First of a segment: `index` is where the records of the segment before it ended.
     Head = 7,
+    /// Says nothing: stands where a repair found no more of what had been there.
+    Filler = 8,
 }
 
 impl Kind {
     fn from_number(number: u8) -> Option<Kind> {
-        [Kind::Entry, Kind::Vote, Kind::Committed, Kind::Truncate, Kind::Purge, Kind::Open, Kind::Head]
-            .into_iter()
-            .find(|kind| *kind as u8 == number)
+        const KINDS: [Kind; 8] = [
+            Kind::Entry,
+            Kind::Vote,
+            Kind::Committed,
+            Kind::Truncate,
+            Kind::Purge,
+            Kind::Open,
+            Kind::Head,
+            Kind::Filler,
+        ];
+        KINDS.into_iter().find(|kind| *kind as u8 == number)
     }
 }
 
@@ -53,6 +65,9 @@ pub(super) struct Header {
     pub kind: Kind,
     /// Whether the batch ends with it.
     pub last_of_batch: bool,
+    /// How many votes were written up to here, this record included, modulo 2^16: so it shows whether there was
+    /// one in a place that cannot be read any more.
+    pub votes: u16,
     pub segment: u64,
     pub offset: u64,
     /// Ascending; a batch is what was synced together.
@@ -82,6 +97,7 @@ impl Header {
         let header = Header {
             kind: Kind::from_number(bytes[4])?,
             last_of_batch: bytes[5] & LAST_OF_BATCH != 0,
+            votes: u16::from_le_bytes([bytes[6], bytes[7]]),
             segment: u64_at(8),
             offset: u64_at(16),
             batch: u64_at(24),
@@ -95,17 +111,37 @@ impl Header {
         (here && header.payload_bytes as usize <= PAYLOAD_BYTES_MAX).then_some(header)
     }
 
+    /// The header that stood here, where what is damaged of it follows from its place, or is a single bit. To be
+    /// asked only where one must have been.
+    pub fn mend(bytes: &[u8], segment: u64, offset: u64) -> Option<Header> {
+        let mut bytes: [u8; HEADER_BYTES] = bytes.get(..HEADER_BYTES)?.try_into().ok()?;
+        bytes[..4].copy_from_slice(&MAGIC.to_le_bytes());
+        bytes[8..16].copy_from_slice(&segment.to_le_bytes());
+        bytes[16..24].copy_from_slice(&offset.to_le_bytes());
+        let as_it_is = Header::decode(&bytes, segment, offset);
+        as_it_is.or_else(|| one_bit_other(&mut bytes, |bytes| Header::decode(bytes, segment, offset)))
+    }
+
+    /// The payload that stood here, where a single bit of it is damaged: for the short ones that nobody else has.
+    pub fn mend_payload(&self, payload: &[u8]) -> Option<Vec<u8>> {
+        if payload.len() > MENDED_PAYLOAD_BYTES_MAX {
+            return None;
+        }
+        one_bit_other(&mut payload.to_vec(), |payload| self.matches(payload).then(|| payload.to_vec()))
+    }
+
     /// Whether `payload` is what was written behind this header.
     pub fn matches(&self, payload: &[u8]) -> bool {
         payload.len() == self.payload_bytes as usize
             && payload_crc(self.segment, self.offset, payload) == self.payload_crc
     }
 
-    fn encode(&self) -> [u8; HEADER_BYTES] {
+    pub fn encode(&self) -> [u8; HEADER_BYTES] {
         let mut bytes = [0; HEADER_BYTES];
         bytes[..4].copy_from_slice(&MAGIC.to_le_bytes());
         bytes[4] = self.kind as u8;
         bytes[5] = if self.last_of_batch { LAST_OF_BATCH } else { 0 };
+        bytes[6..8].copy_from_slice(&self.votes.to_le_bytes());
         let numbers = [self.segment, self.offset, self.batch, self.term, self.leader, self.index];
         for (place, number) in numbers.into_iter().enumerate() {
             bytes[8 + 8 * place..16 + 8 * place].copy_from_slice(&number.to_le_bytes());
@@ -116,6 +152,16 @@ impl Header {
         bytes[64..68].copy_from_slice(&crc.to_le_bytes());
         bytes
     }
+}
+
+/// What a record says about the batch it is in.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Batch {
+    pub number: u64,
+    /// Whether it ends with this record.
+    pub last: bool,
+    /// See [`Header::votes`].
+    pub votes: u16,
 }
 
 /// A record before it has a place.
@@ -160,23 +206,23 @@ impl Record {
         record_bytes(self.payload.len())
     }
 
+    /// Nothing, in so many bytes, header included.
+    pub fn filler(bytes: u64) -> Record {
+        let payload = vec![0; bytes as usize - HEADER_BYTES];
+        Record { payload, ..Record::bare(Kind::Filler, 0) }
+    }
+
     /// Appends the record to `buffer`, whose first byte lies at `base` of the segment. Returns its offset.
-    pub fn write(
-        &self,
-        buffer: &mut Vec<u8>,
-        base: u64,
-        segment: u64,
-        batch: u64,
-        last_of_batch: bool,
-    ) -> u64 {
+    pub fn write(&self, buffer: &mut Vec<u8>, base: u64, segment: u64, batch: Batch) -> u64 {
         assert!(self.payload.len() <= PAYLOAD_BYTES_MAX, "oversize is refused before it is proposed");
         let offset = base + buffer.len() as u64;
         let header = Header {
             kind: self.kind,
-            last_of_batch,
+            last_of_batch: batch.last,
+            votes: batch.votes,
             segment,
             offset,
-            batch,
+            batch: batch.number,
             term: self.term,
             leader: self.leader,
             index: self.index,
@@ -188,6 +234,18 @@ impl Record {
         buffer.resize((offset + self.bytes() - base) as usize, 0);
         offset
     }
+}
+
+/// What `wanted` makes of the bytes with one bit flipped, for the first bit with which it makes anything.
+fn one_bit_other<T>(bytes: &mut [u8], wanted: impl Fn(&[u8]) -> Option<T>) -> Option<T> {
+    for bit in 0..bytes.len() * 8 {
+        bytes[bit / 8] ^= 1 << (bit % 8);
+        if let Some(found) = wanted(bytes) {
+            return Some(found);
+        }
+        bytes[bit / 8] ^= 1 << (bit % 8);
+    }
+    None
 }
 
 fn record_bytes(payload_bytes: usize) -> u64 {
@@ -203,6 +261,10 @@ fn payload_crc(segment: u64, offset: u64, payload: &[u8]) -> u32 {
 mod tests {
     use super::*;
 
+    fn batch(number: u64, last: bool) -> Batch {
+        Batch { number, last, votes: 0 }
+    }
+
     fn record() -> Record {
         Record { kind: Kind::Entry, term: 3, leader: 9, index: 77, payload: b"payload".to_vec() }
     }
@@ -210,7 +272,7 @@ mod tests {
     #[test]
     fn a_record_is_valid_only_where_it_was_written() {
         let mut buffer = Vec::new();
-        let offset = record().write(&mut buffer, 4096, 5, 8, true);
+        let offset = record().write(&mut buffer, 4096, 5, batch(8, true));
         let header = Header::decode(&buffer, 5, offset).unwrap();
         assert_eq!((header.index, header.batch, header.last_of_batch), (77, 8, true));
         assert_eq!(buffer.len() as u64, header.record_bytes());
@@ -222,7 +284,7 @@ mod tests {
     #[test]
     fn every_flipped_bit_is_noticed() {
         let mut good = Vec::new();
-        record().write(&mut good, 0, 1, 1, false);
+        record().write(&mut good, 0, 1, batch(1, false));
         for bit in 0..(HEADER_BYTES + 7) * 8 {
             if (68 * 8..72 * 8).contains(&bit) {
                 continue; // Padding of the header.
@@ -236,9 +298,32 @@ mod tests {
     }
 
     #[test]
+    fn every_flipped_bit_of_a_header_or_a_short_payload_is_mended() {
+        let mut good = Vec::new();
+        record().write(&mut good, 16, 1, Batch { number: 1, last: true, votes: 5 });
+        let header = Header::decode(&good, 1, 16).unwrap();
+        for bit in 0..HEADER_BYTES * 8 {
+            let mut bytes = good.clone();
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(Header::mend(&bytes, 1, 16), Some(header), "bit {bit}");
+        }
+        for bit in 0..7 * 8 {
+            let mut payload = good[HEADER_BYTES..HEADER_BYTES + 7].to_vec();
+            payload[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(header.mend_payload(&payload).unwrap(), b"payload");
+        }
+        // More is not guessed at.
+        let mut bytes = good.clone();
+        bytes[60] ^= 3;
+        bytes[40] ^= 9;
+        assert_eq!(Header::mend(&bytes, 1, 16), None);
+        assert_eq!(Header::mend(&[0; HEADER_BYTES], 1, 16), None);
+    }
+
+    #[test]
     fn golden_header() {
         let mut bytes = Vec::new();
-        record().write(&mut bytes, 16, 2, 4, true);
+        record().write(&mut bytes, 16, 2, batch(4, true));
         let text = hex::encode(&bytes);
         assert_eq!(
             &text[..112],

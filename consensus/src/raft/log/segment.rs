@@ -61,7 +61,7 @@ pub(super) enum Found {
     /// A record and its payload.
     Record(Header, Vec<u8>),
     /// The header is intact, the payload is not.
-    BadPayload(Header),
+    BadPayload(Header, Vec<u8>),
     /// No record that was written here.
     Nothing,
 }
@@ -82,26 +82,53 @@ impl<'a> Scan<'a> {
     /// What stands at `offset`.
     pub fn at(&mut self, offset: u64) -> io::Result<Found> {
         let number = self.segment.number;
-        let Some(header) = Header::decode(self.view(offset, HEADER_BYTES)?, number, offset) else {
-            return Ok(Found::Nothing);
-        };
-        let payload = self.view(offset + HEADER_BYTES as u64, header.payload_bytes as usize)?;
-        if !header.matches(payload) {
-            return Ok(Found::BadPayload(header));
+        match Header::decode(self.view(offset, HEADER_BYTES)?, number, offset) {
+            Some(header) => self.behind(header),
+            None => Ok(Found::Nothing),
         }
-        Ok(Found::Record(header, payload.to_vec()))
+    }
+
+    /// As [`Scan::at`], for a header that is known.
+    pub fn behind(&mut self, header: Header) -> io::Result<Found> {
+        let at = header.offset + HEADER_BYTES as u64;
+        let payload = self.view(at, header.payload_bytes as usize)?.to_vec();
+        Ok(if header.matches(&payload) {
+            Found::Record(header, payload)
+        } else {
+            Found::BadPayload(header, payload)
+        })
+    }
+
+    /// The header that stood at `offset`, if it can be told; see [`Header::mend`].
+    pub fn mended(&mut self, offset: u64) -> io::Result<Option<Header>> {
+        let number = self.segment.number;
+        Ok(Header::mend(self.view(offset, HEADER_BYTES)?, number, offset))
+    }
+
+    /// The first intact header behind `offset`.
+    pub fn next_header(&mut self, offset: u64) -> io::Result<Option<Header>> {
+        let number = self.segment.number;
+        let mut at = offset + ALIGNMENT;
+        while at < self.bytes {
+            if let Some(header) = Header::decode(self.view(at, HEADER_BYTES)?, number, at) {
+                return Ok(Some(header));
+            }
+            at += ALIGNMENT;
+        }
+        Ok(None)
     }
 
     /// The largest batch of which an intact header stands at or after `offset`, and where the last byte that
     /// is not zero ends.
     pub fn remains(&mut self, offset: u64) -> io::Result<Remains> {
-        let mut remains = Remains { batch: 0, end: offset };
+        let mut remains = Remains { batch: 0, batch_at: offset, end: offset };
         let mut at = offset.next_multiple_of(ALIGNMENT);
         while at < self.bytes {
             let number = self.segment.number;
             let view = self.view(at, HEADER_BYTES)?;
-            if let Some(header) = Header::decode(view, number, at) {
-                remains.batch = remains.batch.max(header.batch);
+            let found = Header::decode(view, number, at);
+            if let Some(header) = found.filter(|header| header.batch >= remains.batch) {
+                (remains.batch, remains.batch_at) = (header.batch, at);
             }
             let word = &view[..view.len().min(ALIGNMENT as usize)];
             if word.iter().any(|&byte| byte != 0) {
@@ -133,5 +160,7 @@ impl<'a> Scan<'a> {
 pub(super) struct Remains {
     /// 0 where there is none.
     pub batch: u64,
+    /// Where the last header of that batch is.
+    pub batch_at: u64,
     pub end: u64,
 }

@@ -8,7 +8,7 @@ use fabric::disks::Disks;
 use fabric::env::{Env, Lane, spawn_critical};
 use tokio::sync::mpsc;
 
-use super::record::{Kind, Record};
+use super::record::{Batch, Kind, Record};
 use super::recover::{self, Contents};
 use super::segment::{self, Segment};
 use super::{Done, Place, Queued, Shared, decode};
@@ -24,6 +24,8 @@ pub(super) struct Position {
     pub offset: u64,
     /// The last batch.
     pub batch: u64,
+    /// See [`super::record::Header::votes`].
+    pub votes: u16,
 }
 
 /// Starts the writer and the task that keeps segments ready for it.
@@ -143,9 +145,14 @@ impl Writer {
         let mut places = Vec::new();
         let count = heads.len() + batch.len();
         let records = heads.iter().chain(batch.iter().map(|queued| &queued.record));
+        let unsynced_batches = self.shared.env.armed("batch_before_sync");
         for (place, record) in records.enumerate() {
-            let last = place + 1 == count;
-            let offset = record.write(&mut buffer, base, segment.number, self.position.batch, last);
+            let last = place + 1 == count || unsynced_batches;
+            self.position.batch += u64::from(unsynced_batches);
+            let votes = self.position.votes.wrapping_add(u16::from(record.kind == Kind::Vote));
+            self.position.votes = votes;
+            let stamp = Batch { number: self.position.batch, last, votes };
+            let offset = record.write(&mut buffer, base, segment.number, stamp);
             self.durable_mark(record)?;
             if record.kind == Kind::Entry {
                 places.push((record.index, record.term, offset));
@@ -197,7 +204,7 @@ impl Writer {
                 self.durable.committed = Some(committed);
             }
             Kind::Purge => recover::purge(&mut self.durable, super::record_log_id(record)),
-            Kind::Entry | Kind::Truncate | Kind::Open | Kind::Head => {}
+            Kind::Entry | Kind::Truncate | Kind::Open | Kind::Head | Kind::Filler => {}
         }
         Ok(())
     }
@@ -223,7 +230,7 @@ impl Writer {
             Kind::Entry => queued.record.index + 1,
             Kind::Truncate => end.min(queued.record.index),
             Kind::Purge => end.max(queued.record.index + 1),
-            Kind::Vote | Kind::Committed | Kind::Open | Kind::Head => end,
+            Kind::Vote | Kind::Committed | Kind::Open | Kind::Head | Kind::Filler => end,
         };
         let before = *self.shared.synced.borrow();
         let end = batch.iter().fold(before, follow).min(floor);

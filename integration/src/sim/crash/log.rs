@@ -1,14 +1,15 @@
 //! The write-ahead log, with tiny segments.
 //!
 //! What always holds: it opens; what it holds is what a prefix of the records left, at least all up to the last
-//! acknowledged one: no hole, no invented entry, no vote that goes back. A flipped bit is reported as rot, or it
-//! lies in the last batch or where nothing is; other bytes never come back.
+//! acknowledged one: no hole, no invented entry, no vote that goes back. A flipped bit is repaired, with what another
+//! node has of the log, or it lies in the last batch or where nothing is; other bytes never come back.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use async_trait::async_trait;
 use bytes::Bytes;
-use consensus::raft::log::{Log, LogConfig, LogFault};
+use consensus::raft::log::{Donors, Log, LogConfig, LogFault, NoDonors, Shelf};
 use consensus::raft::types::{LogEntry, LogId, Proposal, Types, Vote};
 use fabric::Seams;
 use openraft::EntryPayload;
@@ -120,8 +121,13 @@ impl LogSubject {
     }
 
     async fn open(&self, seams: &Seams, floor: u64) -> Result<Log, LogFault> {
+        self.open_with(seams, floor, &NoDonors).await
+    }
+
+    async fn open_with(&self, seams: &Seams, floor: u64, donors: &dyn Donors) -> Result<Log, LogFault> {
         let (env, disks) = (seams.env.clone(), seams.disks.clone());
-        Log::open(env, disks, Path::new(DIRECTORY), self.config.clone(), floor).await
+        let (config, shelf) = (self.config.clone(), Shelf::default());
+        Log::open(env, disks, Path::new(DIRECTORY), config, floor, donors, &shelf).await
     }
 
     /// Finds the prefix of at least `least` records that left this. It is the model from here on.
@@ -227,6 +233,17 @@ impl LogSubject {
     }
 }
 
+/// The log as another node has it.
+struct Copy(BTreeMap<u64, (u64, u64, usize)>);
+
+#[async_trait]
+impl Donors for Copy {
+    async fn entry(&self, wanted: LogId) -> Option<LogEntry> {
+        let (term, id, bytes) = self.0.get(&wanted.index)?;
+        Some(entry(wanted.index, *term, *id, *bytes)).filter(|entry| entry.log_id == wanted)
+    }
+}
+
 fn entry(index: u64, term: u64, id: u64, bytes: usize) -> LogEntry {
     let payload = EntryPayload::Normal(Proposal(body::make(id, bytes)));
     LogEntry { log_id: log_id(term, index), payload }
@@ -323,6 +340,18 @@ impl Subject for LogSubject {
                 return Err(Violation(format!("rot is no fault of the disk: {error}")));
             }
             Err(_reported) => {}
+        }
+        // With another node's copy all of it is there again, in half of the stories.
+        if self.random.chance(50) {
+            let donors = Copy(intact.entries.clone());
+            let opened = self.open_with(seams, 0, &donors).await;
+            let mut log = opened.map_err(|fault| Violation(format!("it is not repaired: {fault}")))?;
+            let held = read(&mut log).await?;
+            if (held.vote, held.purged, &held.entries) != (intact.vote, intact.purged, &intact.entries) {
+                let (held, intact) = (held.text(), intact.text());
+                return Err(Violation(format!("repaired it holds {held}, before it held {intact}")));
+            }
+            return Ok(Rot::Reported);
         }
         // With a checkpoint: what lies behind it is there in full, or it does not open either.
         if let Ok(mut log) = self.open(seams, floor).await {

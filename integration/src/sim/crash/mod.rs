@@ -50,6 +50,12 @@ impl Target {
     }
 }
 
+/// Bugs that can be planted, what each does, and the stories that show it.
+pub const PLANTED: &[(&str, &str, Target)] = &[
+    ("batch_before_sync", "the log writes a batch before the one before it is synced", Target::Log),
+    ("rot_as_torn_tail", "rot in the log is taken for the end of it", Target::Log),
+];
+
 /// What stories came upon.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Tally {
@@ -61,7 +67,7 @@ pub struct Tally {
     pub kills: u64,
     /// Bits flipped.
     pub rots: u64,
-    /// Of these: reported as rot when opened or read.
+    /// Of these: reported as rot when opened or read, and repaired where there is another copy.
     pub rots_reported: u64,
     /// Of these: something stored is not found any more, as on a disk that lost it.
     pub rots_missing: u64,
@@ -110,35 +116,39 @@ trait Subject {
     async fn live_rotten(&mut self, seams: &Seams) -> Result<Rot, Violation>;
 }
 
-/// Runs the story of one seed, with the given faults of the disk.
-pub fn story(target: Target, seed: u64, faults: DiskFaults) -> (Tally, Result<(), Violation>) {
+/// What a story is told with.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Setting {
+    /// Faults of the disk.
+    pub faults: DiskFaults,
+    /// A bug of [`PLANTED`].
+    pub planted: Option<&'static str>,
+}
+
+/// Runs the story of one seed.
+pub fn story(target: Target, seed: u64, setting: Setting) -> (Tally, Result<(), Violation>) {
     let mut tally = Tally::default();
     let told = catch_unwind(AssertUnwindSafe(|| {
         let random = SimRandom::new(seed, target.name());
         match target {
-            Target::Log => tell(log::LogSubject::new(random), seed, faults, &mut tally),
-            Target::Rows => tell(rows::RowsSubject::new(random), seed, faults, &mut tally),
-            Target::Chunks => tell(chunks::ChunksSubject::new(random), seed, faults, &mut tally),
+            Target::Log => tell(log::LogSubject::new(random), seed, setting, &mut tally),
+            Target::Rows => tell(rows::RowsSubject::new(random), seed, setting, &mut tally),
+            Target::Chunks => tell(chunks::ChunksSubject::new(random), seed, setting, &mut tally),
         }
     }));
     let told = told.unwrap_or_else(|panic| Err(Violation(format!("panic: {}", panic_message(&*panic)))));
     (tally, told)
 }
 
-fn tell<S: Subject>(
-    mut subject: S,
-    seed: u64,
-    faults: DiskFaults,
-    tally: &mut Tally,
-) -> Result<(), Violation> {
+fn tell<S: Subject>(mut subject: S, seed: u64, setting: Setting, tally: &mut Tally) -> Result<(), Violation> {
     let random = Arc::new(SimRandom::new(seed, "plot"));
     let disks = Arc::new(SimDisks::new(Arc::new(SimRandom::new(seed, "disk")), DISK_BYTES));
     for _ in 0..random.between(3, 10) {
-        disks.set_faults(faults);
+        disks.set_faults(setting.faults);
         if random.chance(90) {
             disks.cut_after(random.between(1, *random.pick(S::CHANGES)));
         }
-        let lived = life(&disks, &random, async |seams| subject.live(seams, false).await)?;
+        let lived = life(&disks, &random, setting.planted, async |seams| subject.live(seams, false).await)?;
         tally.images += 1;
         tally.in_recovery += u64::from(lived == Lived::Opening);
         if random.chance(20) {
@@ -149,12 +159,12 @@ fn tell<S: Subject>(
         }
     }
     disks.set_faults(DiskFaults::default());
-    life(&disks, &random, async |seams| subject.live(seams, true).await)?;
+    life(&disks, &random, setting.planted, async |seams| subject.live(seams, true).await)?;
     disks.kill();
     let rotten = S::SUFFIX.filter(|_| random.chance(50)).and_then(|suffix| disks.rot(suffix));
     if rotten.is_some() {
         tally.rots += 1;
-        match life(&disks, &random, async |seams| subject.live_rotten(seams).await)? {
+        match life(&disks, &random, setting.planted, async |seams| subject.live_rotten(seams).await)? {
             Rot::Harmless => {}
             Rot::Missing => tally.rots_missing += 1,
             Rot::Reported => tally.rots_reported += 1,
@@ -167,9 +177,10 @@ fn tell<S: Subject>(
 fn life<T>(
     disks: &Arc<SimDisks>,
     random: &Arc<SimRandom>,
+    planted: Option<&'static str>,
     live: impl AsyncFnOnce(&Seams) -> Result<T, Violation>,
 ) -> Result<T, Violation> {
-    let process = Process::start(random.clone());
+    let process = Process::start(random.clone(), planted);
     let seams = Seams { env: process.env(), net: Arc::new(LocalNet::default()), disks: disks.clone() };
     let lived = process.run(live(&seams));
     drop(seams);

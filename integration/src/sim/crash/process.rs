@@ -33,12 +33,12 @@ pub(super) struct Ended {
 
 impl Process {
     /// Starts one.
-    pub(super) fn start(random: Arc<SimRandom>) -> Process {
+    pub(super) fn start(random: Arc<SimRandom>, planted: Option<&'static str>) -> Process {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
         let runtime =
             runtime.expect("a runtime without threads and sockets needs nothing that can be missing");
         let start = runtime.block_on(async { Instant::now() });
-        let env = Arc::new(CrashEnv { random, start, state: Arc::default() });
+        let env = Arc::new(CrashEnv { random, start, planted, state: Arc::default() });
         Process { runtime, env }
     }
 
@@ -75,6 +75,7 @@ impl Ended {
 struct CrashEnv {
     random: Arc<SimRandom>,
     start: Instant,
+    planted: Option<&'static str>,
     state: Arc<Mutex<State>>,
 }
 
@@ -141,8 +142,8 @@ impl Env for CrashEnv {
         self.state().fail_stop.get_or_insert_with(|| reason.to_string());
     }
 
-    fn armed(&self, _point: &'static str) -> bool {
-        false
+    fn armed(&self, point: &'static str) -> bool {
+        self.planted == Some(point)
     }
 }
 
