@@ -28,6 +28,9 @@ pub enum MetaError {
     /// Perhaps done. Never report it as "did not happen".
     #[error("the outcome is unknown: {0}")]
     Unknown(String),
+    /// Certainly not done: the disks of the voters are full, and waiting does not help.
+    #[error("the metadata cannot grow: {0}")]
+    Full(String),
 }
 
 /// The metadata as others see it. Implemented by [`MetaClient`] and by fakes in tests.

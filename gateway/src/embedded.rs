@@ -6,6 +6,7 @@ use std::sync::atomic::AtomicBool;
 
 use consensus::client::MetaClient;
 use consensus::meta::model::SessionKind;
+use consensus::raft::log::LogConfig;
 use fabric::Seams;
 use fabric::cluster::{IpTable, Place};
 use fabric::ids::NodeId;
@@ -71,6 +72,7 @@ pub async fn start(
             tls: None,
             memory_bytes: budget.storage_bytes / u64::from(nodes),
             reserve_bytes: DISK_RESERVE_BYTES,
+            log: LogConfig::default(),
             faults: None,
         };
         StorageDaemon::start(seams.clone(), settings)

@@ -27,3 +27,15 @@ fn a_rotten_log_waits_for_the_others() {
     });
     assert_eq!(run(&plan(6, faults)).violation, None);
 }
+
+/// Disks fill up, one after the other and then all of them. Nothing acknowledged is lost, and once there is space
+/// the cluster serves again without help.
+#[test]
+fn full_disks_lose_nothing_and_heal() {
+    let one = |number: u64| {
+        let node = number as u16 % 3 + 1;
+        (500 + 2_000 * number, Fault::FullDisk { node, for_ms: 1_500 })
+    };
+    let all = (1..=3).map(|node| (7_000, Fault::FullDisk { node, for_ms: 4_000 }));
+    assert_eq!(run(&plan(7, (0..3).map(one).chain(all))).violation, None);
+}

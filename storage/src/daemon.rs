@@ -16,6 +16,7 @@ use consensus::meta::model::{NodeRow, SessionKind};
 use consensus::meta::tables::{Sessions, get};
 use consensus::raft::identity::{self, IdentityError, NodeIdentity};
 use consensus::raft::lives::present;
+use consensus::raft::log::LogConfig;
 use consensus::raft::node::{self, MetaNode, NodeConfig};
 use consensus::raft::wire::method::{ADMIN_GROUP, META_GROUP, RAFT_GROUP};
 use consensus::raft::wire::{Life, Presence};
@@ -68,6 +69,8 @@ pub struct StorageSettings {
     pub memory_bytes: u64,
     /// Free space below which puts are refused.
     pub reserve_bytes: u64,
+    /// Sizes of the log of a voter.
+    pub log: LogConfig,
     /// Drops, repeats and delays calls; for the simulator.
     pub faults: Option<Arc<dyn FrameFaults>>,
 }
@@ -290,6 +293,7 @@ fn voter(
 ) -> Arc<MetaNode> {
     let config =
         NodeConfig::new(settings.cluster, settings.node, settings.voters.clone(), settings.nodes.clone());
+    let config = NodeConfig { log: settings.log.clone(), ..config };
     MetaNode::with_identity(seams, rpc.clone(), &settings.data, config, identity)
 }
 
@@ -453,6 +457,7 @@ mod tests {
             tls: None,
             memory_bytes: 256 * MIB,
             reserve_bytes: MIB,
+            log: LogConfig::default(),
             faults: None,
         }
     }

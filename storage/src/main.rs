@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use clap::{Parser, Subcommand};
+use consensus::raft::log::LogConfig;
 use consensus::raft::wire::{Replace, ReplaceAnswer, VoterName, method};
 use fabric::Seams;
 use fabric::cluster::Config;
@@ -167,6 +168,7 @@ async fn run(seams: Seams, cli: Cli) -> Result<(), Failure> {
                 tls: certificates(&config, Peer::Node(node))?,
                 memory_bytes: config.storage.memory_limit.0,
                 reserve_bytes: DISK_RESERVE_BYTES,
+                log: LogConfig::default(),
                 faults: None,
                 book: Arc::new(config.nodes.clone()),
             };

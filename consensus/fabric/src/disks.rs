@@ -36,6 +36,16 @@ pub struct Space {
     pub total_bytes: u64,
 }
 
+/// Whether an error says that there is no space: nothing is broken, and it may work later.
+pub fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+/// The error of a full disk.
+pub fn full(what: String) -> io::Error {
+    io::Error::new(io::ErrorKind::StorageFull, what)
+}
+
 /// Directories and files.
 pub trait Disks: Send + Sync + 'static {
     /// Opens a file for reading and writing.

@@ -84,6 +84,13 @@ pub const VOLUME_BYTES_MAX: u64 = 4 * GIB;
 pub const DISK_RESERVE_BYTES: u64 = 256 * MIB;
 /// Parts between holes that are told apart when a file is opened; what lies behind the last one counts as written.
 pub const DATA_RANGES_MAX: usize = 1024;
+/// Free space that the log leaves to the tables when it makes another segment ready. Chunks stop first, then the
+/// log grows no more, and the tables can still take what is in it.
+pub const LOG_RESERVE_BYTES: u64 = 32 * MIB;
+/// Bytes of a segment of the log.
+pub const LOG_SEGMENT_BYTES: u64 = 64 * MIB;
+/// Free space that a checkpoint of the tables leaves.
+pub const TABLES_RESERVE_BYTES: u64 = 4 * MIB;
 /// Default of `memory_limit`.
 pub const MEMORY_LIMIT_DEFAULT: u64 = GIB;
 /// Events kept in the change feed.
@@ -126,5 +133,7 @@ const _: () = assert!(PARTS_MAX as u64 * PUT_BYTES_MAX == OBJECT_BYTES_MAX);
 const _: () = assert!(INLINE_BYTES_MAX + 64 * 1024 < ENTRY_BYTES_MAX);
 const _: () = assert!(DELETE_KEYS_PER_COMMAND * (KEY_BYTES_MAX + 128) < ENTRY_BYTES_MAX);
 const _: () = assert!(COPIES_DURABLE_MIN <= COPIES && COPIES <= OWNERS_MAX);
+const _: () = assert!(LOG_RESERVE_BYTES + 2 * LOG_SEGMENT_BYTES < DISK_RESERVE_BYTES);
+const _: () = assert!(TABLES_RESERVE_BYTES < LOG_RESERVE_BYTES);
 // Positions within an entry have 16 bits; each released extent takes one.
 const _: () = assert!((COLLECT_BODIES_PER_COMMAND + 1) * COLLECT_EXTENTS_PER_STEP < 1 << 16);

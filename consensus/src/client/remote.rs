@@ -24,6 +24,8 @@ use crate::raft::wire::{ProposeAnswer, QueryAnswer, Replace, ReplaceAnswer, meth
 const ATTEMPT_DEADLINE: Duration = Duration::from_secs(12);
 /// One attempt to ask.
 const ASK_DEADLINE: Duration = Duration::from_secs(4);
+/// Voters whose disks are full get so long to find one that has space.
+const FULL_PATIENCE: Duration = Duration::from_secs(3);
 /// Pauses between attempts.
 const BACKOFF_MS: std::ops::Range<u64> = 20..200;
 
@@ -54,6 +56,8 @@ enum Attempt {
     Not(String),
     /// Perhaps.
     Perhaps(String),
+    /// Certainly not taken: the leader's disk is full.
+    Full(String),
 }
 
 /// What all attempts together came to.
@@ -62,6 +66,8 @@ enum Outcome {
     Reply(Reply, bool),
     Never(String),
     Unknown(String),
+    /// Never, and for as long as the disks are full.
+    Full(String),
 }
 
 impl MetaClient {
@@ -170,6 +176,7 @@ impl Inner {
                 return Err(MetaError::Unavailable(format!("no session was opened: {reply:?}")));
             }
             Outcome::Never(why) | Outcome::Unknown(why) => return Err(MetaError::Unavailable(why)),
+            Outcome::Full(why) => return Err(MetaError::Full(why)),
         };
         let session = Session::new(id);
         *current = Some(session.clone());
@@ -199,7 +206,7 @@ impl Inner {
         match self.drive(&mut entry, Some(session), SESSION_RENEWAL).await {
             Outcome::Reply(Reply::Rejected(Reject::SessionEnded), _) => session.end(),
             Outcome::Reply(..) => {}
-            Outcome::Never(why) | Outcome::Unknown(why) => {
+            Outcome::Never(why) | Outcome::Unknown(why) | Outcome::Full(why) => {
                 tracing::debug!(why, "a session was not renewed; it will be");
             }
         }
@@ -209,6 +216,7 @@ impl Inner {
     async fn drive(&self, entry: &mut Entry, session: Option<&Arc<Session>>, patience: Duration) -> Outcome {
         let end = self.env.monotonic() + patience;
         let mut perhaps: Option<String> = None;
+        let mut full_since: Option<Duration> = None;
         loop {
             if let Some(session) = session {
                 entry.lowest_open = session.lowest_open();
@@ -217,6 +225,15 @@ impl Inner {
             let why = match self.attempt(entry, left.min(ATTEMPT_DEADLINE)).await {
                 Attempt::Applied(reply) => return Outcome::Reply(reply, perhaps.is_some()),
                 Attempt::Not(why) => why,
+                Attempt::Full(why) => {
+                    // Another voter may have space, and take over.
+                    let now = self.env.monotonic();
+                    let long = now.saturating_sub(*full_since.get_or_insert(now)) >= FULL_PATIENCE;
+                    if long && perhaps.is_none() {
+                        return Outcome::Full(why);
+                    }
+                    why
+                }
                 Attempt::Perhaps(why) => {
                     perhaps = Some(why.clone());
                     why
@@ -260,6 +277,10 @@ impl Inner {
             ProposeAnswer::Perhaps(why) => {
                 self.look_elsewhere(node);
                 Attempt::Perhaps(why)
+            }
+            ProposeAnswer::Full(why) => {
+                self.look_elsewhere(node);
+                Attempt::Full(why)
             }
         }
     }
@@ -364,6 +385,7 @@ impl Meta for MetaClient {
                 }
                 Outcome::Never(why) => Err(MetaError::Unavailable(why)),
                 Outcome::Unknown(why) => Err(MetaError::Unknown(why)),
+                Outcome::Full(why) => Err(MetaError::Full(why)),
             };
         }
     }

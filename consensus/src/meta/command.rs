@@ -55,6 +55,35 @@ pub enum Command {
     CollectGarbage(CollectGarbage),
 }
 
+impl Command {
+    /// Whether it makes the store larger. What a full disk can do without; the others clean up, or keep the
+    /// cluster and its sessions going.
+    pub fn grows(&self) -> bool {
+        match self {
+            Command::AddUser(_)
+            | Command::AddAccessKey(_)
+            | Command::CreateBucket(_)
+            | Command::PutObject(_)
+            | Command::CopyObject(_)
+            | Command::CreateUpload(_)
+            | Command::PutPart(_)
+            | Command::CompleteUpload(_) => true,
+            Command::OpenSession(_)
+            | Command::RenewSession(_)
+            | Command::EndSession(_)
+            | Command::SetNode(_)
+            | Command::SetLayout(_)
+            | Command::RemoveUser(_)
+            | Command::RemoveAccessKey(_)
+            | Command::DeleteBucket(_)
+            | Command::DeleteObjects(_)
+            | Command::AbortUpload(_)
+            | Command::PayDebts(_)
+            | Command::CollectGarbage(_) => false,
+        }
+    }
+}
+
 /// Opens a session. Done: [`Done::Session`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OpenSession {

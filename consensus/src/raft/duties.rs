@@ -10,6 +10,7 @@ use fabric::ids::{LayoutVersion, SessionId};
 use fabric::limits::{COPIES, PARTITIONS, SESSION_SILENCE};
 use fabric::placement::{Candidate, first_layout};
 
+use super::log::Headroom;
 use super::node::{NodeConfig, Running};
 use super::overlay::View;
 use crate::meta::answer::answer;
@@ -27,6 +28,9 @@ const CLOCK_PAUSE: Duration = Duration::from_secs(10);
 
 /// A leader whose apply stands still for this long hands over.
 const STANDSTILL: Duration = Duration::from_secs(5);
+
+/// A leader whose disk is full hands over, and again after this if it leads again: then the others' may be, too.
+const FULL_PAUSE: Duration = Duration::from_secs(60);
 
 /// What a leader remembers while it leads. Nothing of it is durable: the next leader begins anew, which only
 /// gives sessions more time.
@@ -107,6 +111,7 @@ pub(super) fn start(env: &Arc<dyn Env>, config: NodeConfig, running: Arc<Running
     spawn_critical(env, "leader-duties", async move {
         let mut behind: Option<(u64, Duration)> = None;
         let mut clock_after = Duration::ZERO;
+        let mut handed_over: Option<Duration> = None;
         loop {
             tokio::time::sleep(INTERVAL).await;
             running.learn_epoch();
@@ -128,6 +133,13 @@ pub(super) fn start(env: &Arc<dyn Env>, config: NodeConfig, running: Arc<Running
                 tracing::warn!(?better, "the wall clock of this leader is wrong: leadership is handed over");
                 running.hand_over(&better).await;
                 clock_after = now + CLOCK_PAUSE;
+                continue;
+            }
+            let rested = handed_over.is_none_or(|at| now.saturating_sub(at) > FULL_PAUSE);
+            if running.headroom() > Headroom::Ahead && !running.is_alone() && rested {
+                tracing::warn!("the disk is full: leadership is handed over");
+                handed_over = Some(now);
+                running.hand_over(&[]).await;
                 continue;
             }
             for command in due(&config, &running) {

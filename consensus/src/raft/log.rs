@@ -22,12 +22,14 @@ use std::fmt::Debug;
 use std::io;
 use std::ops::{Bound, RangeBounds};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use fabric::codec::{self, DecodeError};
 use fabric::disks::{Disks, File};
 use fabric::env::{Env, Lane, run_blocking};
+use fabric::limits::{LOG_RESERVE_BYTES, LOG_SEGMENT_BYTES, MIB};
 use futures::Stream;
 use openraft::OptionalSend;
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
@@ -56,15 +58,18 @@ pub struct LogConfig {
     pub queue_bytes_max: u64,
     /// Bytes of entries kept in memory for reading.
     pub tail_bytes_max: u64,
+    /// Free space that is left when another segment is made.
+    pub reserve_bytes: u64,
 }
 
 impl Default for LogConfig {
     fn default() -> LogConfig {
         LogConfig {
-            first_segment_bytes: 16 << 20,
-            segment_bytes: 64 << 20,
-            queue_bytes_max: 32 << 20,
-            tail_bytes_max: 16 << 20,
+            first_segment_bytes: 16 * MIB,
+            segment_bytes: LOG_SEGMENT_BYTES,
+            queue_bytes_max: 32 * MIB,
+            tail_bytes_max: 16 * MIB,
+            reserve_bytes: LOG_RESERVE_BYTES,
         }
     }
 }
@@ -107,6 +112,17 @@ pub enum LogFault {
     /// A record has a good checksum and is not understood.
     #[error("the log was written by another release: {0}")]
     Decode(#[from] DecodeError),
+}
+
+/// What a disk has left. The order counts: later is worse.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Headroom {
+    /// Space is made ready ahead of need.
+    Ahead,
+    /// The disk is full: only what is ready is left.
+    Reserve,
+    /// Little of that is left.
+    Spent,
 }
 
 /// Gives entries that are rotten here.
@@ -196,11 +212,26 @@ struct Shared {
     taken: Notify,
     /// Entries below this index are durable here.
     synced: watch::Sender<u64>,
+    /// The disk is full.
+    full: AtomicBool,
+    /// Bytes that can be written before another segment is needed that is not ready.
+    ready_bytes: AtomicU64,
 }
 
 impl Shared {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes whether the disk is full, and says so when that changes.
+    fn note_full(&self, full: Option<&io::Error>) {
+        let before = self.full.swap(full.is_some(), Ordering::Relaxed);
+        match full {
+            Some(error) if !before => tracing::warn!(%error, "the log cannot grow: its disk is full"),
+            None if before => tracing::info!("the log can grow again"),
+            _ => {}
+        }
+        metrics::gauge!("fluffy_log_disk_full").set(if full.is_some() { 1.0 } else { 0.0 });
     }
 }
 
@@ -271,6 +302,8 @@ impl Log {
             queued: Notify::new(),
             taken: Notify::new(),
             synced,
+            full: AtomicBool::new(false),
+            ready_bytes: AtomicU64::new(u64::MAX),
         });
         let position = writer::Position {
             segments: opened.segments,
@@ -287,10 +320,34 @@ impl Log {
         self.shared.synced.subscribe()
     }
 
+    /// What the disk has left for the log.
+    pub fn headroom(&self) -> Headroom {
+        let spent = self.shared.ready_bytes.load(Ordering::Relaxed) < self.shared.config.segment_bytes / 4;
+        match self.shared.full.load(Ordering::Relaxed) {
+            false => Headroom::Ahead,
+            true if spent => Headroom::Spent,
+            true => Headroom::Reserve,
+        }
+    }
+
     /// Whether nothing was ever written: no vote, no entry.
     pub fn is_pristine(&self) -> bool {
         let state = self.shared.state();
         state.contents.vote.is_none() && recover::next_index(&state.contents) == 0
+    }
+
+    /// Cuts off what contradicts `applied`, the last entry in the checkpoint: when a snapshot was installed it was cut
+    /// off, and the power may have gone before that was durable here. Raft does not start on such a log.
+    pub async fn agree_with(&mut self, applied: LogId) -> io::Result<()> {
+        let other = |slot: &Slot| slot.log_id != applied;
+        let contradicts =
+            self.shared.state().range(applied.index, applied.index + 1).next().is_some_and(other);
+        if contradicts {
+            tracing::info!(%applied, "entries that a snapshot replaced are cut off");
+            let before = applied.index.checked_sub(1).map(|index| LogId { index, ..applied });
+            self.truncate_after(before).await?;
+        }
+        Ok(())
     }
 
     /// Ends the writer once everything queued is durable. Nothing may be written afterwards.

@@ -12,14 +12,16 @@
 use std::io;
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use fabric::codec::{self, DecodeError};
-use fabric::disks::{Disks, ExtendedFile, LengthFile, OpenMode, Steps};
+use fabric::disks::{Disks, File, LengthFile, OpenMode, Steps, full, is_full};
 use fabric::env::{Env, Lane, TaskHandle, spawn_critical};
+use fabric::limits::{KIB, MIB, TABLES_RESERVE_BYTES};
 use futures::{Stream, StreamExt};
 use openraft::storage::{ApplyResponder, EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend};
@@ -27,6 +29,7 @@ use redb::{Database, Durability, TableDefinition};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Mutex, Notify, watch};
 
+use super::log::Headroom;
 use super::overlay::{FileView, Overlay, View, definition};
 use super::types::{LogEntry, LogId, Snapshot, SnapshotMeta, StoredMembership, Types};
 use crate::meta::apply::{self, Context};
@@ -41,6 +44,8 @@ const STATE: TableDefinition<'static, &'static str, &'static [u8]> = TableDefini
 const STATE_KEY: &str = "applied";
 /// Entries applied before the view is published.
 const APPLY_ENTRIES_MAX: usize = 256;
+/// What a changed row costs at most in pages that are copied.
+const CHANGED_ROW_BYTES: u64 = 8 * KIB;
 /// Bytes of rows in one page of a snapshot.
 const PAGE_BYTES_MAX: usize = 1 << 20;
 
@@ -92,7 +97,7 @@ enum Source {
     /// Tables to read from, here.
     Tables(Arc<FileView>),
     /// A file that was received, complete but for its `Applied` row.
-    Received(Arc<Database>),
+    Received(Arc<Database>, Arc<LengthFile>),
 }
 
 /// Rows of a snapshot in order, as sent.
@@ -137,6 +142,7 @@ impl SnapshotData {
 /// A snapshot on its way in.
 pub struct Receiving {
     database: Arc<Database>,
+    file: Arc<LengthFile>,
     lane: Lane,
 }
 
@@ -149,7 +155,7 @@ impl Receiving {
 
     /// All pages are there.
     pub fn finish(self) -> SnapshotData {
-        SnapshotData { source: Source::Received(self.database) }
+        SnapshotData { source: Source::Received(self.database, self.file) }
     }
 }
 
@@ -173,10 +179,13 @@ pub struct Tables {
     checkpointed: Notify,
     /// Entries below are durable in the local log; `None` where there is no log (tests of the store).
     log_synced: Option<watch::Receiver<u64>>,
+    /// The last checkpoint was put off: the disk is full.
+    full: AtomicBool,
 }
 
 struct OpenFile {
     database: Arc<Database>,
+    below: Arc<LengthFile>,
     applied: Applied,
 }
 
@@ -198,9 +207,22 @@ impl Tables {
         }
     }
 
-    /// Writes what is applied to the file, once the log holds it durably.
+    /// What the disk has left for the tables: on a full one, only the memory for what is not in the file yet.
+    pub fn headroom(&self) -> Headroom {
+        let view = self.view.load();
+        let bytes = view.active.bytes() + view.frozen.as_ref().map_or(0, Overlay::bytes);
+        match self.full.load(Ordering::Relaxed) {
+            false => Headroom::Ahead,
+            true if bytes > self.config.overlay_bytes_max / 4 * 3 => Headroom::Spent,
+            true => Headroom::Reserve,
+        }
+    }
+
+    /// Writes what is applied to the file, once the log holds it durably. On a full disk it is put off
+    /// (`StorageFull`) before anything is changed, and the log keeps what the file lacks.
     pub async fn checkpoint(&self) -> io::Result<()> {
         let mut file = self.file.lock().await;
+        self.check_space(&file).await?;
         let (frozen, applied) = {
             let _turn = self.turn.lock().await;
             let mut view = View::clone(&self.view.load());
@@ -230,12 +252,31 @@ impl Tables {
         Ok(())
     }
 
+    /// Makes sure that a checkpoint of the overlay meets no full disk: redb does not go on after one.
+    async fn check_space(&self, file: &OpenFile) -> io::Result<()> {
+        let (below, disks, directory) = (file.below.clone(), self.disks.clone(), self.directory.clone());
+        let view = self.view();
+        let checked = self.lane.run(move || check_space(&below, &*disks, &directory, &view.active)).await;
+        let error = checked.as_ref().err().filter(|error| is_full(error));
+        let before = self.full.swap(error.is_some(), Ordering::Relaxed);
+        match error {
+            Some(error) if !before => tracing::warn!(%error, "a checkpoint is put off: the disk is full"),
+            None if before => tracing::info!("checkpoints are made again"),
+            _ => {}
+        }
+        metrics::gauge!("fluffy_tables_disk_full").set(if error.is_some() { 1.0 } else { 0.0 });
+        checked
+    }
+
     /// Waits until the local log holds, durably, what was applied: Raft applies entries that a majority has,
     /// which need not include us, and a file ahead of its log cannot start.
     async fn log_reached(&self, applied: Option<LogId>) -> io::Result<()> {
         let (Some(applied), Some(synced)) = (applied, &self.log_synced) else {
             return Ok(());
         };
+        if self.env.armed("checkpoint_ahead_of_log") {
+            return Ok(());
+        }
         let reached = synced.clone().wait_for(|end| *end > applied.index).await.map(drop);
         reached.map_err(|_| io::Error::other("the log ended"))
     }
@@ -257,20 +298,22 @@ impl Tables {
         let lane = Lane::new(&*self.env, "snapshot");
         let (disks, path) = (self.disks.clone(), self.directory.join(NEW_NAME));
         let config = self.config.clone();
-        let (database, extended) = lane
-            .run(move || {
+        let (database, file) = lane
+            .run(move || -> io::Result<_> {
                 remove_if_there(&*disks, &path)?;
                 let file = LengthFile::open(disks.open(&path, OpenMode::New)?, config.steps)?;
-                open_in(Arc::new(file), &config)
+                let file = Arc::new(file);
+                let database = open_database(file.clone(), config.cache_bytes).map_err(io::Error::other)?;
+                Ok((Arc::new(database), file))
             })
             .await?;
-        extended.extend_in_background(&self.env); // It ends with the file.
-        Ok(Receiving { database, lane })
+        file.extended().extend_in_background(&self.env); // It ends with the file.
+        Ok(Receiving { database, file, lane })
     }
 
     async fn install(&self, meta: &SnapshotMeta, snapshot: SnapshotData) -> io::Result<()> {
-        let database = match snapshot.source {
-            Source::Received(database) => database,
+        let (database, below) = match snapshot.source {
+            Source::Received(database, file) => (database, file),
             Source::Tables(_) => self.copy(&snapshot).await?,
         };
         let applied = Applied { log_id: meta.last_log_id, membership: meta.last_membership.clone() };
@@ -285,8 +328,7 @@ impl Tables {
             Ok(tables)
         };
         let tables = self.lane.run(install).await?;
-        file.database = database;
-        file.applied = applied.clone();
+        *file = OpenFile { database, below, applied: applied.clone() };
         self.view.store(Arc::new(View {
             active: Overlay::default(),
             frozen: None,
@@ -298,13 +340,13 @@ impl Tables {
         Ok(())
     }
 
-    async fn copy(&self, snapshot: &SnapshotData) -> io::Result<Arc<Database>> {
+    async fn copy(&self, snapshot: &SnapshotData) -> io::Result<(Arc<Database>, Arc<LengthFile>)> {
         let receiving = self.receive().await?;
         let mut cursor = None;
         loop {
             let (page, next) = snapshot.page(&cursor).map_err(io::Error::other)?;
             if page.rows.is_empty() {
-                return Ok(receiving.database);
+                return Ok((receiving.database, receiving.file));
             }
             receiving.add(page).await?;
             cursor = next;
@@ -330,7 +372,9 @@ impl Tables {
         loop {
             // Whichever comes first; the time passing is no error.
             let _ = tokio::time::timeout(self.config.checkpoint_interval, self.grown.notified()).await;
-            if let Err(error) = self.checkpoint().await {
+            if let Err(error) = self.checkpoint().await
+                && !is_full(&error)
+            {
                 self.env.fail_stop(&format!("the metadata cannot be written: {error}"));
                 return;
             }
@@ -348,10 +392,21 @@ fn remove_if_there(disks: &dyn Disks, path: &Path) -> io::Result<()> {
     }
 }
 
-/// Opens a database, and what extends its file ahead: to be started once we are off the lane.
-fn open_in(file: Arc<LengthFile>, config: &MachineConfig) -> io::Result<(Arc<Database>, Arc<ExtendedFile>)> {
-    let database = open_database(file.clone(), config.cache_bytes).map_err(io::Error::other)?;
-    Ok((Arc::new(database), file.extended().clone()))
+/// Whether a checkpoint of `overlay` is certain to find the space it takes.
+fn check_space(file: &LengthFile, disks: &dyn Disks, directory: &Path, overlay: &Overlay) -> io::Result<()> {
+    // A changed row copies its leaf and what is above it; no more than all that is there.
+    let copied_bytes = (overlay.rows() as u64 * CHANGED_ROW_BYTES).min(file.len()?);
+    let wanted_bytes = copied_bytes + 2 * overlay.bytes() as u64 + MIB;
+    let missing_bytes = file.missing(wanted_bytes).min(wanted_bytes);
+    if missing_bytes == 0 {
+        return Ok(());
+    }
+    // Nobody else of this process takes the last of it: chunks and log stop before.
+    let free_bytes = disks.space(directory)?.free_bytes;
+    if free_bytes < missing_bytes + TABLES_RESERVE_BYTES {
+        return Err(full(format!("a checkpoint may take {missing_bytes} bytes, and {free_bytes} are free")));
+    }
+    Ok(())
 }
 
 fn redb_error(error: impl Into<redb::Error>) -> io::Error {
@@ -421,7 +476,7 @@ impl Machine {
         config: MachineConfig,
     ) -> io::Result<Opened> {
         let lane = Lane::new(&*env, "metadata");
-        let (database, extended, applied, file) = {
+        let (database, below, applied, file) = {
             let (disks, config) = (disks.clone(), config.clone());
             let directory = directory.to_path_buf();
             let open = move || -> io::Result<_> {
@@ -431,7 +486,7 @@ impl Machine {
                 let open = |file| open_database(file, config.cache_bytes);
                 let (file, database) =
                     database_at(&*disks, &path, config.steps, open).map_err(io::Error::other)?;
-                let (database, extended) = (Arc::new(database), file.extended().clone());
+                let (database, below) = (Arc::new(database), file);
                 let applied = read_applied(&database)?;
                 let file = match FileView::of(&database) {
                     Ok(file) => file,
@@ -441,12 +496,11 @@ impl Machine {
                     }
                     Err(error) => return Err(redb_error(error)),
                 };
-                Ok((database, extended, applied, file))
+                Ok((database, below, applied, file))
             };
             lane.run(open).await?
         };
-        extended.extend_in_background(&env); // It ends with the file.
-        drop(extended);
+        below.extended().extend_in_background(&env); // It ends with the file.
         let view = View {
             active: Overlay::default(),
             frozen: None,
@@ -462,11 +516,12 @@ impl Machine {
             lane,
             view: ArcSwap::from_pointee(view),
             turn: Mutex::new(()),
-            file: Mutex::new(OpenFile { database, applied }),
+            file: Mutex::new(OpenFile { database, below, applied }),
             checkpoints: OnceLock::new(),
             grown: Notify::new(),
             checkpointed: Notify::new(),
             log_synced: None,
+            full: AtomicBool::new(false),
         };
         Ok(Opened { tables })
     }
@@ -528,6 +583,11 @@ impl Opened {
         self.tables.floor().await
     }
 
+    /// The last entry that is in the file.
+    pub async fn applied(&self) -> Option<LogId> {
+        self.tables.file.lock().await.applied.log_id
+    }
+
     /// Starts the checkpoints, bound to what the log has synced.
     pub fn run(mut self, log_synced: Option<watch::Receiver<u64>>) -> Machine {
         self.tables.log_synced = log_synced;
@@ -557,7 +617,11 @@ impl RaftSnapshotBuilder<Types> for Builder {
     type SnapshotData = SnapshotData;
 
     async fn build_snapshot(&mut self) -> Result<Snapshot, io::Error> {
-        self.tables.checkpoint().await?;
+        match self.tables.checkpoint().await {
+            // What is in the file is a snapshot, too, if an older one.
+            Err(error) if !is_full(&error) => return Err(error),
+            _ => {}
+        }
         Ok(self.tables.snapshot().await)
     }
 }
@@ -643,6 +707,37 @@ mod tests {
             let machine = Machine::open(env, disks, Path::new("/data"), config()).await.unwrap();
             Ok(((), log, machine.run(None)))
         }
+    }
+
+    /// A checkpoint with one entry applied, in a log that is synced up to `synced`.
+    async fn applied_ahead(env: SystemEnv, synced: u64) -> (Machine, watch::Sender<u64>) {
+        let (sender, receiver) = watch::channel(synced);
+        let disks = Arc::new(MemoryDisks::new(1 << 30));
+        let opened = Machine::open(Arc::new(env), disks, Path::new("/data"), config()).await.unwrap();
+        let machine = opened.run(Some(receiver));
+        let leader_id = openraft::impls::leader_id_adv::LeaderId { term: 1, node_id: 1 };
+        let entry = LogEntry { log_id: LogId { leader_id, index: 10 }, payload: EntryPayload::Blank };
+        machine.apply_batch(vec![(entry, None)]).await.unwrap();
+        (machine, sender)
+    }
+
+    /// A majority may have what this node has not synced yet; after a power cut its log would end before its file.
+    #[tokio::test]
+    async fn a_checkpoint_waits_for_the_log() {
+        let (machine, synced) = applied_ahead(SystemEnv::default(), 10).await;
+        let tables = machine.tables();
+        let checkpoint = tables.checkpoint();
+        tokio::pin!(checkpoint);
+        let early = tokio::time::timeout(Duration::from_millis(100), &mut checkpoint).await;
+        assert!(early.is_err(), "the checkpoint is ahead of the log");
+        synced.send_replace(11);
+        checkpoint.await.unwrap();
+        assert_eq!(tables.floor().await, 11);
+        // The test of the test: with the bug planted it does not wait.
+        let planted = SystemEnv::with_armed(["checkpoint_ahead_of_log".to_string()]);
+        let (machine, _synced) = applied_ahead(planted, 10).await;
+        machine.tables().checkpoint().await.unwrap();
+        assert_eq!(machine.tables().floor().await, 11);
     }
 
     /// openraft's own suite, over our log and our state machine.

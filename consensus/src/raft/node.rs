@@ -29,7 +29,7 @@ use super::donors::{self, OtherVoters};
 use super::duties::{self, Leadership};
 use super::identity::{self, IdentityError, NodeIdentity};
 use super::lives::{self, Lives};
-use super::log::{self, Log, LogConfig, LogFault, Shelf};
+use super::log::{self, Headroom, Log, LogConfig, LogFault, Shelf};
 use super::machine::{Machine, MachineConfig, Tables, decode_entry, encode_entry};
 use super::network::Network;
 use super::peers::Peers;
@@ -272,6 +272,25 @@ impl Running {
         (applied < committed).then_some(applied)
     }
 
+    /// What the disk has left, for the log and for the tables.
+    pub fn headroom(&self) -> Headroom {
+        self.log.headroom().max(self.tables.headroom())
+    }
+
+    /// On a full disk, deletes go on with what was kept for them: they are what makes space.
+    fn has_room_for(&self, command: &Command) -> bool {
+        match self.headroom() {
+            Headroom::Ahead => true,
+            Headroom::Reserve => !command.grows(),
+            Headroom::Spent => false,
+        }
+    }
+
+    /// Whether no other voter could lead.
+    pub fn is_alone(&self) -> bool {
+        self.raft.voter_ids().all(|id| id == self.id.0)
+    }
+
     /// Proposes a command of the cluster itself, in no session.
     pub async fn propose_own(&self, command: Command) -> Result<Reply, String> {
         let session = SessionId { epoch: 0, number: 0 };
@@ -279,7 +298,7 @@ impl Running {
         match self.propose(entry).await {
             ProposeAnswer::Applied(reply) => Ok(reply),
             ProposeAnswer::NotLeader(_) => Err("another node leads".to_string()),
-            ProposeAnswer::Perhaps(why) => Err(why),
+            ProposeAnswer::Perhaps(why) | ProposeAnswer::Full(why) => Err(why),
         }
     }
 
@@ -289,6 +308,9 @@ impl Running {
             return ProposeAnswer::NotLeader(self.leader().filter(|leader| *leader != self.life.id.node()));
         }
         self.leadership.heard(&*self.env, entry.session);
+        if !self.has_room_for(&entry.command) {
+            return ProposeAnswer::Full(format!("the disk of node {} is full", self.life.id.node()));
+        }
         let (applied, median) = (self.tables.cluster_time(), self.clocks.median_ms());
         entry.at = self.leadership.stamp(&*self.env, applied, median);
         let bytes = encode_entry(&entry);
@@ -448,7 +470,10 @@ impl MetaNode {
         let disks = &self.seams.disks;
         let machine = Machine::open(env.clone(), disks.clone(), &self.directory, machine_config).await?;
         let floor = machine.floor().await;
-        let log = self.open_log(floor).await?;
+        let mut log = self.open_log(floor).await?;
+        if let Some(applied) = machine.applied().await {
+            log.agree_with(applied).await?;
+        }
         let pristine = log.is_pristine() && floor == 0;
         self.alive.store(!pristine, Ordering::Release);
         let next_index = floor.max(*log.synced().borrow());
@@ -662,6 +687,11 @@ impl MetaNode {
     /// Who leads, as far as this node knows.
     pub fn leader(&self) -> Option<NodeId> {
         self.running.get()?.leader()
+    }
+
+    /// What the disk of this node has left; `None` before the start.
+    pub fn headroom(&self) -> Option<Headroom> {
+        Some(self.running.get()?.headroom())
     }
 
     /// Whether this node leads.

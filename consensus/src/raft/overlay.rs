@@ -32,6 +32,11 @@ impl Overlay {
         self.bytes
     }
 
+    /// How many rows it changes.
+    pub fn rows(&self) -> usize {
+        self.rows.len()
+    }
+
     /// All changes, in order of table and key.
     pub fn iter(&self) -> impl Iterator<Item = (TableId, &Bytes, Option<&Bytes>)> {
         self.rows.iter().map(|((table, key), value)| (*table, key, value.as_ref()))

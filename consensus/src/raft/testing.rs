@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -23,18 +24,30 @@ struct Content {
 #[derive(Default, Clone)]
 pub(crate) struct TestDisks {
     files: Arc<Mutex<BTreeMap<PathBuf, Arc<TestFile>>>>,
+    taken: Arc<AtomicU64>,
 }
 
+const TOTAL_BYTES: u64 = 1 << 40;
+
 #[derive(Default)]
-pub(crate) struct TestFile(Mutex<Content>);
+pub(crate) struct TestFile {
+    content: Mutex<Content>,
+    /// Of all files.
+    taken: Arc<AtomicU64>,
+}
 
 impl TestDisks {
+    /// From now on files can grow by so many bytes.
+    pub(crate) fn set_free(&self, bytes: u64) {
+        self.taken.store(TOTAL_BYTES - bytes, Ordering::Relaxed);
+    }
+
     /// The disk after a power cut that kept those unsynced writes for which `keep` says so (by their number).
     pub(crate) fn crash(&self, mut keep: impl FnMut(usize) -> bool) -> TestDisks {
         let mut files = BTreeMap::new();
         let mut number = 0;
         for (path, file) in self.files.lock().unwrap().iter() {
-            let content = file.0.lock().unwrap();
+            let content = file.content.lock().unwrap();
             let mut bytes = content.durable.clone();
             for (offset, written) in &content.unsynced {
                 if keep(number) {
@@ -43,15 +56,16 @@ impl TestDisks {
                 number += 1;
             }
             let content = Content { current: bytes.clone(), durable: bytes, unsynced: Vec::new() };
-            files.insert(path.clone(), Arc::new(TestFile(Mutex::new(content))));
+            let (content, taken) = (Mutex::new(content), Arc::default());
+            files.insert(path.clone(), Arc::new(TestFile { content, taken }));
         }
-        TestDisks { files: Arc::new(Mutex::new(files)) }
+        TestDisks { files: Arc::new(Mutex::new(files)), taken: Arc::default() }
     }
 
     /// Changes durable bytes behind everybody's back.
     pub(crate) fn damage(&self, path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
         let files = self.files.lock().unwrap();
-        let mut content = files[path].0.lock().unwrap();
+        let mut content = files[path].content.lock().unwrap();
         change(&mut content.current);
         content.durable = content.current.clone();
     }
@@ -71,7 +85,7 @@ fn put(bytes: &mut Vec<u8>, offset: u64, written: &[u8]) {
 
 impl File for TestFile {
     fn read_at(&self, offset: u64, into: &mut [u8]) -> io::Result<()> {
-        let content = self.0.lock().unwrap();
+        let content = self.content.lock().unwrap();
         let range = offset as usize..offset as usize + into.len();
         let bytes = content.current.get(range).ok_or(io::ErrorKind::UnexpectedEof)?;
         into.copy_from_slice(bytes);
@@ -79,7 +93,12 @@ impl File for TestFile {
     }
 
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        let mut content = self.0.lock().unwrap();
+        let mut content = self.content.lock().unwrap();
+        let growth = (offset + bytes.len() as u64).saturating_sub(content.current.len() as u64);
+        if self.taken.load(Ordering::Relaxed) + growth > TOTAL_BYTES {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        self.taken.fetch_add(growth, Ordering::Relaxed);
         put(&mut content.current, offset, bytes);
         // A power cut may tear a write anywhere; pages of 512 bytes are enough for these tests.
         for (place, page) in bytes.chunks(512).enumerate() {
@@ -89,18 +108,18 @@ impl File for TestFile {
     }
 
     fn len(&self) -> io::Result<u64> {
-        Ok(self.0.lock().unwrap().current.len() as u64)
+        Ok(self.content.lock().unwrap().current.len() as u64)
     }
 
     fn set_len(&self, bytes: u64) -> io::Result<()> {
-        let mut content = self.0.lock().unwrap();
+        let mut content = self.content.lock().unwrap();
         content.current.resize(bytes as usize, 0);
         content.durable.resize(bytes as usize, 0);
         Ok(())
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        let mut content = self.0.lock().unwrap();
+        let mut content = self.content.lock().unwrap();
         content.durable = content.current.clone();
         content.unsynced.clear();
         Ok(())
@@ -113,7 +132,7 @@ impl Disks for TestDisks {
         match (files.get(path), mode) {
             (Some(file), OpenMode::Existing) => Ok(file.clone()),
             (None, OpenMode::New) => {
-                let file = Arc::new(TestFile::default());
+                let file = Arc::new(TestFile { taken: self.taken.clone(), ..TestFile::default() });
                 files.insert(path.to_path_buf(), file.clone());
                 Ok(file)
             }
@@ -148,7 +167,8 @@ impl Disks for TestDisks {
     }
 
     fn space(&self, _directory: &Path) -> io::Result<Space> {
-        Ok(Space { free_bytes: 1 << 40, total_bytes: 1 << 40 })
+        let free_bytes = TOTAL_BYTES - self.taken.load(Ordering::Relaxed);
+        Ok(Space { free_bytes, total_bytes: TOTAL_BYTES })
     }
 
     fn lock(&self, _directory: &Path) -> io::Result<Box<dyn Send + Sync>> {

@@ -13,13 +13,13 @@ use fabric::ids::{ClusterId, NodeId};
 use fabric::net::{LocalNet, Net};
 use fabric::rpc::{AddressBook, Identity, Peer, RpcClient, serve};
 
-use super::log::LogConfig;
+use super::log::{Headroom, LogConfig};
 use super::machine::MachineConfig;
 use super::node::{MetaNode, NodeConfig, StartError};
 use super::testing::TestDisks;
 use super::wire::{Replace, VoterName};
 use crate::client::{Meta, MetaClient, MetaError, ask};
-use crate::meta::command::{AddUser, Command, CreateBucket, Reject};
+use crate::meta::command::{AddUser, Command, CreateBucket, DeleteBucket, Reject};
 use crate::meta::model::{AccessKey, ClusterMs, FIRST_EPOCH, NodeRow, SessionKind};
 use crate::meta::query::{Answer, Query};
 
@@ -78,8 +78,12 @@ impl World {
 
     fn config(&self, node: NodeId) -> NodeConfig {
         let mut config = NodeConfig::new(CLUSTER, node, self.voters.clone(), self.voters.clone());
-        config.log =
-            LogConfig { first_segment_bytes: 64 << 10, segment_bytes: 64 << 10, ..LogConfig::default() };
+        config.log = LogConfig {
+            first_segment_bytes: 64 << 10,
+            segment_bytes: 64 << 10,
+            reserve_bytes: 0,
+            ..LogConfig::default()
+        };
         config.machine = MachineConfig {
             cache_bytes: 1 << 20,
             steps: Steps { first_bytes: 1 << 20, next_bytes: 1 << 20 },
@@ -383,6 +387,81 @@ async fn rot_in_the_log_is_repaired_by_the_other_voters() {
                 assert!(matches!(found.answer, Ok(Answer::Bucket(Some(_)))));
             }
         }
+    })
+    .await;
+}
+
+/// Waits until a node has, or has not, space ahead of its need.
+async fn until_full(world: &World, node: NodeId, full: bool) {
+    while (world.hosts[&node].node.headroom() != Some(Headroom::Ahead)) != full {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_leader_with_a_full_disk_hands_over_and_comes_back() {
+    within(async {
+        let mut world = World::new(3);
+        let disks: BTreeMap<NodeId, TestDisks> =
+            world.voters.iter().map(|voter| (*voter, TestDisks::default())).collect();
+        for (node, disks) in &disks {
+            world.disks.insert(*node, Arc::new(disks.clone()));
+        }
+        world.start(&[1, 2, 3]).await;
+        let client = world.client();
+        add_user(&client).await;
+        let full = world.leader().await;
+        disks[&full].set_free(0);
+        let mut created = 0;
+        let mut create_some = async |count: u32| {
+            for _ in 0..count {
+                create(&client, &format!("bucket-{created}")).await.unwrap();
+                created += 1;
+            }
+        };
+        while world.leader().await == full {
+            create_some(20).await;
+        }
+        assert!(world.hosts[&full].node.headroom() > Some(Headroom::Ahead));
+        // More than its reserve: it stands still, the others do not need it.
+        create_some(1500).await;
+        assert!(world.hosts.values().all(|host| host.node.view().is_some()));
+        disks[&full].set_free(1 << 30);
+        until_full(&world, full, false).await;
+        world.settle().await;
+        assert!(exists(&client, "bucket-0").await);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_full_single_voter_takes_deletes_and_nothing_that_grows() {
+    within(async {
+        let mut world = World::new(1);
+        let disks = TestDisks::default();
+        world.disks.insert(NodeId(1), Arc::new(disks.clone()));
+        world.start(&[1]).await;
+        let client = world.client();
+        add_user(&client).await;
+        create(&client, "before").await.unwrap();
+        create(&client, "stays").await.unwrap();
+        disks.set_free(0);
+        until_full(&world, NodeId(1), true).await;
+        assert!(matches!(create(&client, "refused").await, Err(MetaError::Full(_))));
+        let found = ask(&client, Query::Bucket("before".parse().unwrap())).await.unwrap();
+        let Answer::Bucket(Some(bucket)) = found else { panic!("{found:?}") };
+        client.propose(Command::DeleteBucket(DeleteBucket { bucket: bucket.id })).await.unwrap();
+        assert!(!exists(&client, "before").await && exists(&client, "stays").await);
+        assert!(!exists(&client, "refused").await);
+        disks.set_free(1 << 30);
+        until_full(&world, NodeId(1), false).await;
+        create(&client, "after").await.unwrap();
+        // All of it is in the log, whatever of it is in the file.
+        world.kill(NodeId(1)).await;
+        world.disks.insert(NodeId(1), Arc::new(disks.crash(|_| false)));
+        world.start(&[1]).await;
+        assert!(exists(&client, "stays").await && exists(&client, "after").await);
+        assert!(!exists(&client, "before").await);
     })
     .await;
 }

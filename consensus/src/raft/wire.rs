@@ -108,6 +108,8 @@ pub enum ProposeAnswer {
     NotLeader(Option<NodeId>),
     /// Perhaps it will be applied.
     Perhaps(String),
+    /// Certainly not proposed: the leader's disk is full.
+    Full(String),
 }
 
 /// What became of a query.

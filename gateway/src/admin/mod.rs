@@ -73,6 +73,7 @@ impl From<MetaError> for AdminError {
             MetaError::Rejected(reject) => AdminError::from(reject),
             MetaError::Unavailable(_) => AdminError(StatusCode::SERVICE_UNAVAILABLE, error.to_string()),
             MetaError::Unknown(_) => AdminError(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
+            MetaError::Full(_) => AdminError(StatusCode::INSUFFICIENT_STORAGE, error.to_string()),
         }
     }
 }

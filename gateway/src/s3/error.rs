@@ -302,6 +302,8 @@ impl From<MetaError> for S3Error {
             MetaError::Unavailable(_) => Code::SlowDown.caused(error),
             // Perhaps done: never "slow down", which promises that it is not.
             MetaError::Unknown(_) => Code::InternalError.caused(error),
+            // Certainly not done, and waiting does not help.
+            MetaError::Full(_) => Code::InsufficientStorage.caused(error),
         }
     }
 }

@@ -43,7 +43,9 @@ struct State {
     directories: Vec<PathBuf>,
     locks: BTreeMap<PathBuf, Weak<()>>,
     faults: DiskFaults,
+    /// What files may take now, and what the disk was made for.
     capacity_bytes: u64,
+    made_bytes: u64,
     operations: u64,
     syncs: u64,
     /// Raised when the process dies: handles of an older process do nothing any more.
@@ -71,6 +73,14 @@ impl State {
         self.changes_left = self.changes_left.map(|left| left.saturating_sub(1));
         self.dead = self.changes_left == Some(0);
         if self.dead { Fate::Last } else { Fate::Done }
+    }
+
+    /// Bytes of all files that have a name: zeros take space, too.
+    fn used_bytes(&self) -> u64 {
+        let bytes = |contents: &Arc<Mutex<Contents>>| {
+            contents.lock().expect("no holder of this lock can panic").now.bytes
+        };
+        self.names.values().map(bytes).sum()
     }
 
     fn alive(&self) -> io::Result<()> {
@@ -189,6 +199,7 @@ impl SimDisks {
             locks: BTreeMap::new(),
             faults: DiskFaults::default(),
             capacity_bytes,
+            made_bytes: capacity_bytes,
             operations: 0,
             syncs: 0,
             process: 0,
@@ -201,6 +212,15 @@ impl SimDisks {
     /// Sets what goes wrong from now on.
     pub fn set_faults(&self, faults: DiskFaults) {
         self.lock_state().faults = faults;
+    }
+
+    /// From now on files can grow by so many bytes in all; `None`: by as much as the disk was made for.
+    pub fn set_free(&self, bytes: Option<u64>) {
+        let mut state = self.lock_state();
+        state.capacity_bytes = match bytes {
+            Some(bytes) => state.used_bytes() + bytes,
+            None => state.made_bytes,
+        };
     }
 
     /// Reads, writes and syncs so far.
@@ -487,8 +507,8 @@ impl Disks for SimDisks {
 
     fn space(&self, _directory: &Path) -> io::Result<Space> {
         let state = self.lock_state();
-        let used: u64 = state.names.values().map(|contents| used_bytes(contents)).sum();
-        Ok(Space { free_bytes: state.capacity_bytes.saturating_sub(used), total_bytes: state.capacity_bytes })
+        let free_bytes = state.capacity_bytes.saturating_sub(state.used_bytes());
+        Ok(Space { free_bytes, total_bytes: state.capacity_bytes })
     }
 
     fn lock(&self, directory: &Path) -> io::Result<Box<dyn Send + Sync>> {
@@ -500,10 +520,6 @@ impl Disks for SimDisks {
         state.locks.insert(directory.to_path_buf(), Arc::downgrade(&guard));
         Ok(Box::new(guard))
     }
-}
-
-fn used_bytes(contents: &Mutex<Contents>) -> u64 {
-    contents.lock().expect("no holder of this lock can panic").now.pages.len() as u64 * PAGE_BYTES
 }
 
 struct SimFile {
@@ -530,6 +546,19 @@ impl SimFile {
         self.state.lock().expect("no holder of this lock can panic").change()
     }
 
+    /// Refuses to grow a file on a full disk.
+    fn check_space(&self, end: u64) -> io::Result<()> {
+        let growth = end.saturating_sub(self.contents().now.bytes);
+        if growth == 0 {
+            return Ok(());
+        }
+        let state = self.state.lock().expect("no holder of this lock can panic");
+        match state.used_bytes() + growth > state.capacity_bytes {
+            true => Err(io::Error::new(io::ErrorKind::StorageFull, "the simulated disk is full")),
+            false => Ok(()),
+        }
+    }
+
     fn contents(&self) -> MutexGuard<'_, Contents> {
         self.contents.lock().expect("no holder of this lock can panic")
     }
@@ -547,6 +576,7 @@ impl File for SimFile {
         if self.fails(|faults| faults.write_error_percent) {
             return Err(eio("write"));
         }
+        self.check_space(offset + bytes.len() as u64)?;
         let fate = self.change();
         let mut contents = self.contents();
         if bytes.len() as u64 > PAGE_BYTES && is_zero(bytes) {
@@ -567,6 +597,7 @@ impl File for SimFile {
         if self.fails(|faults| faults.write_error_percent) {
             return Err(eio("truncate"));
         }
+        self.check_space(bytes)?;
         let fate = self.change();
         let mut contents = self.contents();
         contents.now.set_len(bytes);
@@ -647,6 +678,21 @@ mod tests {
             }
         }
         assert!(kept > 0 && lost > 0);
+    }
+
+    #[test]
+    fn a_full_disk_refuses_growth_and_nothing_else() {
+        let disk = disk(1);
+        disk.create_dir(Path::new("/data")).unwrap();
+        let file = disk.open(Path::new("/data/f"), OpenMode::New).unwrap();
+        file.write_at(0, &[1; 1000]).unwrap();
+        disk.set_free(Some(500));
+        assert_eq!(disk.space(Path::new("/data")).unwrap().free_bytes, 500);
+        assert_eq!(file.write_at(600, &[2; 1000]).unwrap_err().kind(), io::ErrorKind::StorageFull);
+        file.write_at(0, &[2; 1500]).unwrap();
+        file.sync_data().unwrap();
+        disk.set_free(None);
+        file.write_at(600, &[3; 1000]).unwrap();
     }
 
     #[test]

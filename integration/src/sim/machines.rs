@@ -10,12 +10,13 @@ use consensus::meta::audit::audit;
 use consensus::meta::model::SessionKind;
 use consensus::meta::names::{AccessKeyId, UserName};
 use consensus::meta::tables::{Cluster, get};
+use consensus::raft::log::LogConfig;
 use consensus::raft::node::MetaNode;
 use consensus::raft::wire::Replace;
 use fabric::Seams;
 use fabric::cluster::{IpTable, Place};
 use fabric::ids::{ClusterId, NodeId};
-use fabric::limits::{CONNECTIONS_MAX, MIB};
+use fabric::limits::{CONNECTIONS_MAX, KIB, MIB};
 use fabric::rpc::{Identity, Peer, RpcClient};
 use gateway::admin::users::ensure_user;
 use gateway::daemon::{Gateway, GatewayParts};
@@ -67,6 +68,12 @@ async fn node(seams: &Seams, shared: &Shared, number: u16) -> Result<(), Failure
         tls: None,
         memory_bytes: MEMORY_BYTES,
         reserve_bytes: MIB,
+        log: LogConfig {
+            first_segment_bytes: 128 * KIB,
+            segment_bytes: 256 * KIB,
+            reserve_bytes: MIB,
+            ..LogConfig::default()
+        },
         faults: None,
     };
     let daemon = StorageDaemon::start(seams.clone(), settings).await?;

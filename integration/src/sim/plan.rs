@@ -84,6 +84,8 @@ pub enum Fault {
     /// The process dies, and one bit of its log flips before it starts again: not at the very end, where it would
     /// look like a write that the death cut short.
     RotLog { node: u16, down_ms: u64 },
+    /// Files of the node grow no more.
+    FullDisk { node: u16, for_ms: u64 },
     /// The wall clock jumps.
     Clock { machine: Machine, offset_ms: i64, for_ms: u64 },
 }
@@ -115,6 +117,7 @@ enum Kind {
     ReadErrors,
     Rot,
     RotLog,
+    FullDisk,
     Clock,
 }
 
@@ -130,6 +133,7 @@ const KINDS: &[Kind] = &[
     Kind::ReadErrors,
     Kind::Rot,
     Kind::RotLog,
+    Kind::FullDisk,
     Kind::Clock,
 ];
 
@@ -230,6 +234,7 @@ impl Plan {
             // On one machine only: a promise covers one rotten disk.
             Kind::Rot => Fault::Rot { node: self.rotten_node() },
             Kind::RotLog => Fault::RotLog { node: self.rotten_node(), down_ms },
+            Kind::FullDisk => Fault::FullDisk { node, for_ms },
             Kind::Clock => {
                 let hours = random.between(1, 48) as i64;
                 let offset_ms = if random.chance(50) { hours * 3_600_000 } else { -hours * 3_600_000 };

@@ -257,6 +257,10 @@ impl<'a> World<'a> {
                 self.note(&format!("rot at {place:?}"));
                 self.later(now_ms + down_ms, Action::Start(Machine::Node(node)));
             }
+            Fault::FullDisk { node, for_ms } => {
+                self.node(node).disks.set_free(Some(0));
+                self.later(now_ms + for_ms, Action::Undo(fault));
+            }
             Fault::SyncErrors { node, percent, for_ms } => {
                 self.node(node)
                     .disks
@@ -283,6 +287,7 @@ impl<'a> World<'a> {
             Fault::ReadErrors { node, .. } | Fault::SyncErrors { node, .. } => {
                 self.node(node).disks.set_faults(DiskFaults::default());
             }
+            Fault::FullDisk { node, .. } => self.node(node).disks.set_free(None),
             Fault::Clock { machine, .. } => self.parts[&machine].env.set_wall_offset_ms(0),
             Fault::Kill { .. }
             | Fault::PowerCut { .. }
@@ -299,6 +304,7 @@ impl<'a> World<'a> {
             self.parts[one].env.set_wall_offset_ms(0);
             self.parts[one].env.set_disk_latency_us(200);
             self.parts[one].disks.set_faults(DiskFaults::default());
+            self.parts[one].disks.set_free(None);
             for other in machines.iter().filter(|other| *other != one) {
                 self.sim.repair(one.to_string(), other.to_string());
             }

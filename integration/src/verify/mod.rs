@@ -9,6 +9,7 @@
 mod campaign;
 mod clients;
 mod figures;
+mod full_disk;
 mod replace;
 mod steps;
 mod users;
@@ -83,6 +84,7 @@ const STAGES: &[Stage] = &[
         about: "lost disks, copied directories and moved nodes, under load",
         run: replace::run_stage,
     },
+    Stage { name: "full-disk", about: "a process on a disk without space", run: full_disk::run },
     Stage { name: "clients", about: "real clients with their defaults", run: clients::run },
     Stage { name: "sim", about: "the simulator on fixed and fresh seeds", run: steps::sim },
 ];

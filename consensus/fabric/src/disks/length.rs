@@ -59,6 +59,12 @@ impl LengthFile {
         &self.file
     }
 
+    /// Bytes that are not filled yet, below where the contents end when they grow by so many.
+    pub fn missing(&self, bytes: u64) -> u64 {
+        let end = HEADER_BYTES + self.length.load(Ordering::Acquire) + bytes;
+        end.saturating_sub(self.file.filled_bytes())
+    }
+
     /// Slot and sync; then gives back the space that a shrunk file does not need.
     fn sync(&self) -> io::Result<()> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);

@@ -103,7 +103,7 @@ fn drop_purged(disks: &dyn Disks, directory: &Path) -> io::Result<Vec<u64>> {
 }
 
 fn begin(disks: &dyn Disks, directory: &Path, config: &LogConfig) -> Result<Opened, LogFault> {
-    let first = segment::prepare(disks, directory, 1, config.first_segment_bytes)?;
+    let first = segment::prepare(disks, directory, 1, config.first_segment_bytes, 0)?;
     let mut opened =
         Opened { contents: Contents::default(), segments: vec![(first, 0)], offset: 0, batch: 0, votes: 0 };
     write_open(&mut opened)?;

@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use fabric::disks::{Disks, File, OpenMode};
+use fabric::disks::{Disks, File, OpenMode, full};
 
 use super::record::{ALIGNMENT, HEADER_BYTES, Header};
 
@@ -33,8 +33,27 @@ pub(super) fn list(disks: &dyn Disks, directory: &Path) -> io::Result<Vec<u64>> 
     Ok(names.iter().filter_map(number).collect())
 }
 
-/// Makes a segment that is ready to be written: filled with zeros, contents and name durable.
-pub(super) fn prepare(disks: &dyn Disks, directory: &Path, number: u64, bytes: u64) -> io::Result<Segment> {
+/// Makes a segment that is ready to be written, if the disk has space for it and `reserve_bytes` more. Where it
+/// cannot be made, nothing of it stays.
+pub(super) fn prepare(
+    disks: &dyn Disks,
+    directory: &Path,
+    number: u64,
+    bytes: u64,
+    reserve_bytes: u64,
+) -> io::Result<Segment> {
+    let free_bytes = disks.space(directory)?.free_bytes;
+    if free_bytes < bytes + reserve_bytes {
+        return Err(full(format!("a segment takes {bytes} bytes, and {free_bytes} are free")));
+    }
+    make(disks, directory, number, bytes).inspect_err(|_| {
+        // It may not be there. Its name will be used again.
+        let _ = disks.remove(&path(directory, number));
+    })
+}
+
+/// Filled with zeros, contents and name durable.
+fn make(disks: &dyn Disks, directory: &Path, number: u64, bytes: u64) -> io::Result<Segment> {
     let file = disks.open(&path(directory, number), OpenMode::New)?;
     if file.wants_filling() {
         zero(&*file, 0, bytes)?;

@@ -16,6 +16,7 @@ fn small() -> LogConfig {
         segment_bytes: 8192,
         queue_bytes_max: 1 << 20,
         tail_bytes_max: 2000,
+        reserve_bytes: 0,
     }
 }
 
@@ -307,6 +308,25 @@ async fn a_broken_log_gives_what_it_has() {
     assert_eq!(shelf.entry(&*env, log_id(1, 2)).await, Some(entry(1, 2, 200)));
     assert_eq!(shelf.entry(&*env, log_id(1, 3)).await, None);
     assert_eq!(shelf.entry(&*env, log_id(2, 2)).await, None);
+}
+
+/// The power went after a snapshot was in place, and before the log had cut off what it replaced.
+#[tokio::test]
+async fn a_log_is_cut_where_it_contradicts_the_checkpoint() {
+    let disks = TestDisks::default();
+    let mut log = open(&disks).await.unwrap();
+    for index in 0..12 {
+        append(&mut log, entry(1, index, 100)).await;
+    }
+    log.agree_with(log_id(1, 5)).await.unwrap();
+    assert_eq!(indexes(&mut log).await.len(), 12);
+    log.agree_with(log_id(2, 20)).await.unwrap();
+    assert_eq!(indexes(&mut log).await.len(), 12);
+    log.agree_with(log_id(2, 9)).await.unwrap();
+    assert_eq!(indexes(&mut log).await.last(), Some(&(1, 8)));
+    append(&mut log, entry(2, 9, 100)).await;
+    let mut log = open(&disks.crash(|_| false)).await.unwrap();
+    assert_eq!(indexes(&mut log).await.last(), Some(&(2, 9)));
 }
 
 #[tokio::test]

@@ -3,9 +3,12 @@
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
-use fabric::disks::Disks;
-use fabric::env::{Env, Lane, spawn_critical};
+use bytes::Bytes;
+use fabric::disks::{Disks, is_full};
+use fabric::env::{Lane, spawn_critical};
 use tokio::sync::mpsc;
 
 use super::record::{Batch, Kind, Record};
@@ -15,6 +18,8 @@ use super::{Done, Place, Queued, Shared, decode};
 
 /// A batch is cut above this, so that one sync never takes long and a batch fits into a segment.
 const BATCH_BYTES_MAX: u64 = 8 << 20;
+/// A full disk is asked again after this.
+const PAUSE_WHEN_FULL: Duration = Duration::from_millis(500);
 
 /// Where the writer is.
 pub(super) struct Position {
@@ -40,11 +45,8 @@ pub(super) fn start(
     // One waits in the channel and one in the hand of the task: two are ready.
     let (sender, ready) = mpsc::channel(1);
     let env = shared.env.clone();
-    env.spawn("raft-log-segments", {
-        let (env, disks, directory) = (env.clone(), disks.clone(), directory.clone());
-        let bytes = shared.config.segment_bytes;
-        Box::pin(async move { keep_ready(env, disks, directory, bytes, next, sender).await })
-    });
+    let making = keep_ready(shared.clone(), disks.clone(), directory.clone(), next, sender);
+    env.spawn("raft-log-segments", Box::pin(making));
     let durable = {
         let state = shared.state();
         let contents = &state.contents;
@@ -59,18 +61,29 @@ pub(super) fn start(
     spawn_critical(&env, "raft-log", writer.run());
 }
 
+/// Makes segments ahead of need. A full disk is no fault: it is asked again, and the ready ones are the reserve.
 async fn keep_ready(
-    env: Arc<dyn Env>,
+    shared: Arc<Shared>,
     disks: Arc<dyn Disks>,
     directory: PathBuf,
-    bytes: u64,
     mut number: u64,
     sender: mpsc::Sender<io::Result<Segment>>,
 ) {
-    let lane = Lane::new(&*env, "raft-log-segments");
+    let lane = Lane::new(&*shared.env, "raft-log-segments");
+    let (bytes, reserve_bytes) = (shared.config.segment_bytes, shared.config.reserve_bytes);
     loop {
         let (disks, directory) = (disks.clone(), directory.clone());
-        let made = lane.run(move || segment::prepare(&*disks, &directory, number, bytes)).await;
+        let make = move || segment::prepare(&*disks, &directory, number, bytes, reserve_bytes);
+        let made = lane.run(make).await;
+        let full = made.as_ref().err().filter(|error| is_full(error));
+        shared.note_full(full);
+        if full.is_some() {
+            tokio::select! {
+                biased;
+                () = sender.closed() => return,
+                () = tokio::time::sleep(PAUSE_WHEN_FULL) => continue,
+            }
+        }
         let failed = made.is_err();
         if sender.send(made).await.is_err() || failed {
             return;
@@ -132,10 +145,7 @@ impl Writer {
     async fn write(&mut self, batch: &mut [Queued]) -> io::Result<()> {
         let bytes: u64 = batch.iter().map(|queued| queued.record.bytes()).sum();
         let mut heads = Vec::new();
-        let config = &self.shared.config;
-        let first = self.current().number == 1;
-        let filled_bytes = if first { config.first_segment_bytes } else { config.segment_bytes };
-        if self.position.offset + bytes > filled_bytes {
+        if self.position.offset + bytes > self.filled_bytes() {
             heads = self.rotate().await?;
         }
         self.position.batch += 1;
@@ -163,19 +173,48 @@ impl Writer {
             complete(batch);
         }
         self.position.offset = base + buffer.len() as u64;
-        let file = segment.file.clone();
-        self.lane
-            .run(move || {
-                file.write_at(base, &buffer)?;
-                file.sync_data()
-            })
-            .await?;
+        self.write_synced(&segment, base, Bytes::from(buffer)).await?;
+        self.note_ready();
         self.synced(&segment, &places, batch);
         complete(batch);
         if batch.iter().any(|queued| queued.record.kind == Kind::Purge) {
             self.remove_purged().await?;
         }
         Ok(())
+    }
+
+    /// Writes where zeros were before, which takes no space on most file systems. On others it waits for some: what
+    /// was not written can be written again. A sync that failed is never tried again.
+    async fn write_synced(&self, segment: &Segment, base: u64, bytes: Bytes) -> io::Result<()> {
+        let mut waited = false;
+        loop {
+            let (file, bytes) = (segment.file.clone(), bytes.clone());
+            let run = move || match file.write_at(base, &bytes) {
+                Err(error) if is_full(&error) => Ok(Some(error)),
+                Err(error) => Err(error),
+                Ok(()) => file.sync_data().map(|()| None),
+            };
+            let Some(error) = self.lane.run(run).await? else { break };
+            self.shared.note_full(Some(&error));
+            waited = true;
+            tokio::time::sleep(PAUSE_WHEN_FULL).await;
+        }
+        if waited {
+            self.shared.note_full(None);
+        }
+        Ok(())
+    }
+
+    /// Notes how much can be written without another segment.
+    fn note_ready(&self) {
+        let in_this = self.filled_bytes().saturating_sub(self.position.offset);
+        let in_others = self.ready.len() as u64 * self.shared.config.segment_bytes;
+        self.shared.ready_bytes.store(in_this + in_others, Ordering::Relaxed);
+    }
+
+    fn filled_bytes(&self) -> u64 {
+        let config = &self.shared.config;
+        if self.current().number == 1 { config.first_segment_bytes } else { config.segment_bytes }
     }
 
     fn current(&self) -> Segment {

@@ -106,6 +106,7 @@ impl LogSubject {
             segment_bytes,
             queue_bytes_max: 1 << 20,
             tail_bytes_max: *random.pick(&[0, 4 << 10, 1 << 20]),
+            reserve_bytes: 0,
         };
         LogSubject {
             random,
