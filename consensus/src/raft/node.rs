@@ -288,7 +288,7 @@ impl Running {
 
     /// Whether no other voter could lead.
     pub fn is_alone(&self) -> bool {
-        self.raft.voter_ids().all(|id| id == self.id.0)
+        self.raft.voter_ids().all(|id| id == self.life.id.0)
     }
 
     /// Proposes a command of the cluster itself, in no session.
