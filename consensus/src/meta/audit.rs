@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use fabric::ids::{BucketId, ExtentId, NodeId, Stamp};
+use fabric::limits::COPIES;
 
 use super::model::{Body, ClusterRow, Garbage, Home, Object, Usage, Version};
 use super::store::{Fault, Rows};
@@ -222,6 +223,15 @@ fn compare_debts(rows: &dyn Rows, tally: &mut Tally) -> Result<(), Fault> {
             None => false,
         };
         tally.check(missing, || format!("node {node} owes extent {id} without need"));
+    }
+    for row in scan_all::<Extents>(rows)? {
+        let ((home, id), row) = row?;
+        let owners = owners_of(rows, row.extent.layout, id)?.unwrap_or_default();
+        for (place, node) in owners.iter().enumerate().take(COPIES) {
+            let owed = get::<Debts>(rows, (&home, id, *node))?.is_some();
+            let held = row.extent.confirmed >> place & 1 == 1;
+            tally.check(owed != held, || format!("nobody owes node {node} the copy of extent {id}"));
+        }
     }
     let stored: BTreeMap<NodeId, u64> = scan_all::<DebtCounts>(rows)?.collect::<Result<_, _>>()?;
     tally.check(stored == counts, || format!("debts are counted as {stored:?} and are {counts:?}"));

@@ -53,6 +53,8 @@ pub enum Command {
     AbortUpload(AbortUpload),
     PayDebts(PayDebts),
     CollectGarbage(CollectGarbage),
+    ReportLoss(ReportLoss),
+    EndAbsence(EndAbsence),
 }
 
 impl Command {
@@ -429,6 +431,25 @@ pub struct CollectGarbage {
     pub done: Vec<(BucketId, Stamp)>,
     /// Keys of [`super::model::Garbage::Body`] rows to take apart: at most 1,000 extents each are released.
     pub take_apart: Vec<(BucketId, Stamp)>,
+}
+
+/// A node lost a chunk volume, or all of them: it owes every partition until it verified it. Where nothing is named
+/// yet, nothing is owed: so a new node may report. Done: [`Done::Nothing`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReportLoss {
+    /// Which node.
+    pub node: NodeId,
+}
+
+/// A node verified partitions: it holds all that was named in them as of the rows' index. Done: [`Done::Nothing`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndAbsence {
+    /// Which node.
+    pub node: NodeId,
+    /// Which partitions.
+    pub partitions: Vec<u16>,
+    /// [`super::model::Absence::index`] of the rows: a later loss is not ended.
+    pub index: u64,
 }
 
 /// The outcome of a command. Kept per (session, sequence), so that a repeat gets its first reply.

@@ -393,6 +393,18 @@ pub struct Debt {
     pub since: u64,
 }
 
+/// What a node may lack of a partition, until it verified what it holds: keyed (node, partition).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Absence {
+    /// Extents named by later entries may be missing. 0: all of them, since a volume was lost.
+    pub since: u64,
+    /// The layout whose partition it is.
+    pub layout: LayoutVersion,
+    /// The entry that wrote the row. What was named before is in the tables; what is named later, while the row
+    /// is there, is owed by a debt of its own.
+    pub index: u64,
+}
+
 /// Something whose chunks may be removed once no session reads it. Keyed (home bucket, stamp); the stamp is of the
 /// log and not of the bucket: cluster epoch, index of the entry that released it, position in it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::command::{Reject, VersionSelector};
 use super::model::{
-    AccessKey, Bucket, ClusterMs, ClusterRow, Event, Extent, Garbage, Home, NodeRow, Object, Part, Session,
-    Slice, Upload, Usage, User,
+    Absence, AccessKey, Bucket, ClusterMs, ClusterRow, Event, Extent, Garbage, Home, NodeRow, Object, Part,
+    Session, Slice, Upload, Usage, User,
 };
 use super::names::{AccessKeyId, BucketName, ObjectKey, UserName};
 
@@ -105,6 +105,28 @@ pub enum Query {
         /// At most so many.
         limit: u32,
     },
+    /// Partitions that a node has to verify → [`Answer::Absences`].
+    Absences(NodeId),
+    /// Extents that the catalog places on a node, in order of home → [`Answer::Placed`].
+    Placed {
+        /// Which node.
+        node: NodeId,
+        /// In which partitions.
+        of: PlacedOf,
+        /// Only after this extent of this home.
+        after: Option<(Home, ExtentId)>,
+        /// At most so many.
+        limit: u32,
+    },
+}
+
+/// Partitions of a [`Query::Placed`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PlacedOf {
+    /// All.
+    All,
+    /// Those the node has to verify.
+    Absences,
 }
 
 /// How much of a body to resolve.
@@ -200,6 +222,8 @@ pub enum Answer {
     Named(Vec<bool>),
     Events(Vec<(Stamp, Event)>),
     OldUploads(Vec<(BucketId, ObjectKey, Stamp)>),
+    Absences(Vec<(u16, Absence)>),
+    Placed { extents: Vec<(Home, Extent)>, next: Option<(Home, ExtentId)> },
 }
 
 /// A version with its body resolved.
@@ -297,4 +321,6 @@ pub struct Status {
     pub usage: Usage,
     /// Live sessions.
     pub sessions: u64,
+    /// Partitions that each node has to verify.
+    pub absences: Vec<(NodeId, u64)>,
 }

@@ -99,6 +99,8 @@ tables! {
     EVENT_ORDER = 27, "event_order";
     /// Where walks over tables that `apply` does in steps go on.
     CURSORS = 28, "cursors";
+    /// Partitions that a node has to verify.
+    ABSENCES = 29, "absences";
 }
 
 impl TableId {
@@ -216,7 +218,7 @@ mod tests {
         let golden = "cluster nodes layouts users access_keys keys_by_user buckets bucket_names \
         buckets_by_owner usage objects versions null_versions inline extents bodies uploads \
         parts completed debts debt_counts garbage sessions session_nonces replies events \
-        event_order cursors";
+        event_order cursors absences";
         assert_eq!(names.join(" "), golden, "names are stored");
     }
 

@@ -466,6 +466,8 @@ impl MetaNode {
         *planted = Planted {
             skip_condition: env.armed("skip_condition"),
             skip_reply_cache: env.armed("skip_reply_cache"),
+            commit_one_copy: env.armed("commit_one_copy"),
+            drop_debts: env.armed("drop_debts"),
         };
         let disks = &self.seams.disks;
         let machine = Machine::open(env.clone(), disks.clone(), &self.directory, machine_config).await?;

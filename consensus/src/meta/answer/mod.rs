@@ -90,6 +90,8 @@ fn decide(rows: &dyn Rows, query: &Query) -> Result<Answer, Stop> {
         Query::Named(extents) => Answer::Named(work::named(rows, extents)?),
         Query::Events { bucket, after, limit } => events(rows, *bucket, *after, *limit)?,
         Query::OldUploads { before, limit } => Answer::OldUploads(work::old_uploads(rows, *before, *limit)?),
+        Query::Absences(node) => Answer::Absences(work::absences(rows, *node)?),
+        Query::Placed { node, of, after, limit } => work::placed(rows, *node, *of, after.as_ref(), *limit)?,
     })
 }
 
@@ -186,6 +188,7 @@ fn status(rows: &dyn Rows) -> Result<Status, Fault> {
         buckets: cluster.buckets,
         usage,
         sessions: scan_all::<Sessions>(rows)?.count() as u64,
+        absences: work::absences_by_node(rows)?,
         cluster,
     })
 }

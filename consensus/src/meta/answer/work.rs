@@ -1,17 +1,19 @@
-//! What jobs ask for: debts, garbage, old uploads, and whether extents are named.
+//! What jobs ask for: debts, garbage, old uploads, what belongs on a node, and whether extents are named.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
 use fabric::ids::{BucketId, ExtentId, NodeId, Stamp};
-use fabric::limits::COLLECT_EXTENTS_PER_STEP;
+use fabric::limits::{COLLECT_EXTENTS_PER_STEP, COPIES, LIST_ROWS_VISITED_MAX};
 
 use super::bounded;
-use crate::meta::model::{ClusterMs, Extent, Garbage, Home};
+use crate::meta::model::{Absence, ClusterMs, Extent, Garbage, Home};
 use crate::meta::names::ObjectKey;
+use crate::meta::query::{Answer, PlacedOf};
 use crate::meta::store::{Fault, Rows};
 use crate::meta::tables::{
-    DebtCounts, Debts, Extents, Garbages, Sessions, Uploads, get, key_bytes, scan, scan_all, successor,
+    Absences, DebtCounts, Debts, Extents, Garbages, Sessions, Uploads, get, key_bytes, owners_of,
+    partition_of, scan, scan_all, scan_under, successor,
 };
 
 /// Extents of garbage bodies in one answer, so that it fits a frame.
@@ -43,6 +45,59 @@ pub(super) fn debts(
         found.push((home, row.extent));
     }
     Ok(found)
+}
+
+/// Partitions that a node has to verify.
+pub(super) fn absences(rows: &dyn Rows, node: NodeId) -> Result<Vec<(u16, Absence)>, Fault> {
+    scan_under::<Absences>(rows, node)?
+        .map(|row| row.map(|((_, partition), absence)| (partition, absence)))
+        .collect()
+}
+
+/// How many partitions each node has to verify.
+pub(super) fn absences_by_node(rows: &dyn Rows) -> Result<Vec<(NodeId, u64)>, Fault> {
+    let mut counts: BTreeMap<NodeId, u64> = BTreeMap::new();
+    for row in scan_all::<Absences>(rows)? {
+        *counts.entry(row?.0.0).or_default() += 1;
+    }
+    Ok(counts.into_iter().collect())
+}
+
+/// Extents that the catalog places on a node. Rows are in order of home, so one walk serves all partitions.
+pub(super) fn placed(
+    rows: &dyn Rows,
+    node: NodeId,
+    of: PlacedOf,
+    after: Option<&(Home, ExtentId)>,
+    limit: u32,
+) -> Result<Answer, Fault> {
+    let absent: BTreeMap<u16, Absence> = match of {
+        PlacedOf::All => BTreeMap::new(),
+        PlacedOf::Absences => absences(rows, node)?.into_iter().collect(),
+    };
+    let wanted =
+        |id: ExtentId| match absent.first_key_value() {
+            // All rows of a node are of one layout: a new one brings its own.
+            Some((_, absence)) => Ok(partition_of(rows, absence.layout, id)?
+                .is_some_and(|partition| absent.contains_key(&partition))),
+            None => Ok::<_, Fault>(of == PlacedOf::All),
+        };
+    let mut extents = Vec::new();
+    let behind = after.and_then(|(home, extent)| successor(&key_bytes(&(home, *extent))));
+    let lower = behind.as_deref().map_or(Bound::Unbounded, Bound::Included);
+    for (visited, row) in scan::<Extents>(rows, lower, Bound::Unbounded)?.enumerate() {
+        let ((home, id), row) = row?;
+        if wanted(id)? {
+            let owners = owners_of(rows, row.extent.layout, id)?.unwrap_or_default();
+            if owners.iter().take(COPIES).any(|owner| *owner == node) {
+                extents.push((home.clone(), row.extent));
+            }
+        }
+        if extents.len() == bounded(limit) || LIST_ROWS_VISITED_MAX <= visited {
+            return Ok(Answer::Placed { extents, next: Some((home, id)) });
+        }
+    }
+    Ok(Answer::Placed { extents, next: None })
 }
 
 /// Garbage below every live session's oldest read, that no session pins.

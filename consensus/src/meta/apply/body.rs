@@ -1,9 +1,10 @@
 //! Bodies of versions: stored, shared by copies, released.
 
 use bytes::Bytes;
-use fabric::ids::{NodeId, Stamp};
+use fabric::ids::Stamp;
 use fabric::limits::INLINE_BYTES_MAX;
 
+use super::extent::Copies;
 use super::transaction::Transaction;
 use super::{Stop, extent, malformed};
 use crate::meta::command::NewBody;
@@ -11,13 +12,13 @@ use crate::meta::model::{Body, BodyRow, Garbage, Home, Object, Slice};
 use crate::meta::store::Fault;
 use crate::meta::tables::{Bodies, Inline};
 
-/// Checks a body that comes with a write. Returns the nodes that owe a copy of it.
-pub(super) fn check_new(tx: &Transaction<'_>, home: &Home, body: &NewBody) -> Result<Vec<NodeId>, Stop> {
+/// Checks a body that comes with a write.
+pub(super) fn check_new(tx: &Transaction<'_>, home: &Home, body: &NewBody) -> Result<Copies, Stop> {
     match body {
         NewBody::Inline(payload) if INLINE_BYTES_MAX < payload.len() => {
             malformed("the inline body is too large")
         }
-        NewBody::Inline(_) => Ok(Vec::new()),
+        NewBody::Inline(_) => Ok(Copies::default()),
         NewBody::Extent(extent) => extent::check_new(tx, home, extent),
     }
 }
@@ -28,12 +29,12 @@ pub(super) fn store(
     home: &Home,
     stamp: Stamp,
     body: &NewBody,
-    owing: &[NodeId],
+    copies: &Copies,
 ) -> Result<Body, Fault> {
     match body {
         NewBody::Inline(payload) => Ok(store_inline(tx, home, stamp, payload)),
         NewBody::Extent(extent) => {
-            extent::name(tx, home, extent, owing)?;
+            extent::name(tx, home, extent, copies)?;
             Ok(Body::Extent { id: extent.id, home: None })
         }
     }

@@ -8,14 +8,21 @@ use fabric::limits::{
 };
 
 use super::transaction::Transaction;
-use super::{Stop, malformed};
+use super::{Stop, absence, malformed};
 use crate::meta::command::Reject;
 use crate::meta::model::{Debt, Extent, ExtentRow, Garbage, Home};
 use crate::meta::store::Fault;
 use crate::meta::tables::{DebtCounts, Debts, Extents, Sessions, owners_of};
 
-/// Checks that an extent may be named here for the first time. Returns the nodes that owe a copy of it.
-pub(super) fn check_new(tx: &Transaction<'_>, home: &Home, extent: &Extent) -> Result<Vec<NodeId>, Stop> {
+/// Which owners hold an extent, and who owes a copy of it.
+#[derive(Debug, Default)]
+pub(super) struct Copies {
+    confirmed: u16,
+    owing: Vec<NodeId>,
+}
+
+/// Checks that an extent may be named here for the first time.
+pub(super) fn check_new(tx: &Transaction<'_>, home: &Home, extent: &Extent) -> Result<Copies, Stop> {
     // An ended session's extents, and those below its oldest open write, may be collected already, but for long
     // writes: those it pins.
     let session = tx.get::<Sessions>(extent.id.session())?.ok_or(Reject::LateExtent)?;
@@ -37,12 +44,28 @@ pub(super) fn check_new(tx: &Transaction<'_>, home: &Home, extent: &Extent) -> R
     if u32::from(extent.confirmed) >> owners.len() != 0 {
         return malformed("the mask of confirmed copies names no owner");
     }
-    if (extent.confirmed.count_ones() as usize) < COPIES_DURABLE_MIN.min(owners.len()) {
+    let enough = if tx.planted.commit_one_copy { 1 } else { COPIES_DURABLE_MIN.min(owners.len()) };
+    if (extent.confirmed.count_ones() as usize) < enough {
         return malformed("too few copies are durable");
     }
-    let owing =
-        owners.iter().enumerate().take(COPIES).filter(|(place, _)| extent.confirmed >> place & 1 == 0);
-    Ok(owing.map(|(_, node)| *node).collect())
+    Ok(copies(tx, extent, &owners)?)
+}
+
+/// Of an owner that lost chunks nobody knows whether it had these before or after; where no other has them, there
+/// is nobody to copy from, and it is believed.
+fn copies(tx: &Transaction<'_>, extent: &Extent, owners: &[NodeId]) -> Result<Copies, Fault> {
+    let mut sure = extent.confirmed;
+    for (place, node) in owners.iter().enumerate() {
+        if sure >> place & 1 == 1 && absence::doubts(tx, extent, *node)? {
+            sure &= !(1 << place);
+        }
+    }
+    let confirmed = if sure == 0 { extent.confirmed } else { sure };
+    if tx.planted.drop_debts {
+        return Ok(Copies { confirmed, owing: Vec::new() });
+    }
+    let owing = owners.iter().enumerate().take(COPIES).filter(|(place, _)| confirmed >> place & 1 == 0);
+    Ok(Copies { confirmed, owing: owing.map(|(_, node)| *node).collect() })
 }
 
 /// Names an extent that was checked, with one reference.
@@ -50,10 +73,11 @@ pub(super) fn name(
     tx: &mut Transaction<'_>,
     home: &Home,
     extent: &Extent,
-    owing: &[NodeId],
+    copies: &Copies,
 ) -> Result<(), Fault> {
+    let extent = Extent { confirmed: copies.confirmed, ..extent.clone() };
     tx.put::<Extents>((home, extent.id), &ExtentRow { extent: extent.clone(), references: 1 });
-    for &node in owing {
+    for &node in &copies.owing {
         tx.put::<Debts>((home, extent.id, node), &Debt { since: tx.index });
         let owed = tx.get::<DebtCounts>(node)?.unwrap_or(0);
         tx.put::<DebtCounts>(node, &(owed + 1));

@@ -3,6 +3,7 @@
 //! A function of the rows and the entry and of nothing else, so every replica gets the same result. Each command
 //! checks everything before it writes anything: a refusal leaves no trace but its reply.
 
+mod absence;
 mod body;
 mod bucket;
 mod cluster;
@@ -34,6 +35,10 @@ pub struct Planted {
     pub skip_condition: bool,
     /// A repeat is applied again.
     pub skip_reply_cache: bool,
+    /// One complete copy is enough for a commit.
+    pub commit_one_copy: bool,
+    /// Copies that a commit lacks are owed by nobody.
+    pub drop_debts: bool,
 }
 
 /// Why a command stopped early.
@@ -100,6 +105,8 @@ fn run(tx: &mut Transaction<'_>, entry: &Entry) -> Result<Reply, Fault> {
         Command::AbortUpload(command) => multipart::abort(tx, command),
         Command::PayDebts(command) => garbage::pay_debts(tx, command),
         Command::CollectGarbage(command) => garbage::collect(tx, command),
+        Command::ReportLoss(command) => absence::report_loss(tx, command),
+        Command::EndAbsence(command) => absence::end(tx, command),
     };
     match outcome {
         Ok(done) => Ok(Reply::Done(done)),

@@ -45,13 +45,10 @@ pub(super) fn put_part(tx: &mut Transaction<'_>, command: &PutPart) -> Outcome {
     if !(1..=PARTS_MAX).contains(&command.number) {
         return malformed("a part number is 1 to 10000");
     }
-    let owing = match &command.extent {
-        Some(extent) => extent::check_new(tx, &home, extent)?,
-        None => Vec::new(),
-    };
+    let copies = command.extent.as_ref().map(|extent| extent::check_new(tx, &home, extent)).transpose()?;
 
-    if let Some(extent) = &command.extent {
-        extent::name(tx, &home, extent, &owing)?;
+    if let (Some(extent), Some(copies)) = (&command.extent, &copies) {
+        extent::name(tx, &home, extent, copies)?;
     }
     let key = (&home, command.upload, command.number);
     if let Some(Part { extent: Some(replaced), .. }) = tx.get::<Parts>(key)? {

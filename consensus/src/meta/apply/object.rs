@@ -19,7 +19,7 @@ pub(super) fn put(tx: &mut Transaction<'_>, command: &PutObject) -> Outcome {
     let bucket = tx.get::<Buckets>(command.bucket)?.ok_or(Reject::NoSuchBucket)?;
     let home = Home { bucket: bucket.id, key: command.key.clone() };
     check_expect(tx, &command.expect, tx.get::<Objects>(&home)?.as_ref())?;
-    let owing = body::check_new(tx, &home, &command.body)?;
+    let copies = body::check_new(tx, &home, &command.body)?;
 
     let stamp = tx.stamp(&bucket, 0);
     let object = Object {
@@ -28,7 +28,7 @@ pub(super) fn put(tx: &mut Transaction<'_>, command: &PutObject) -> Outcome {
         modified: tx.now,
         bytes: command.body.bytes(),
         etag: command.etag,
-        body: body::store(tx, &home, stamp, &command.body, &owing)?,
+        body: body::store(tx, &home, stamp, &command.body, &copies)?,
         checksum: command.checksum.clone(),
         attributes: command.attributes.clone(),
     };

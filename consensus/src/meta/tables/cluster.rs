@@ -88,7 +88,7 @@ pub fn get_layout(rows: &dyn Rows, version: LayoutVersion) -> Result<Option<Layo
     match size {
         None if partitions.is_empty() => Ok(None),
         Some(size) if size == partitions.len() => Ok(Some(Layout { version, partitions })),
-        _ => Err(Fault::new("read layout", format!("layout {} is not whole", version.0))),
+        _ => Err(not_whole(version)),
     }
 }
 
@@ -98,19 +98,29 @@ pub fn owners_of(
     version: LayoutVersion,
     extent: ExtentId,
 ) -> Result<Option<Vec<NodeId>>, Fault> {
+    let Some(partition) = partition_of(rows, version, extent)? else {
+        return Ok(None);
+    };
+    match get::<Layouts>(rows, (version, LayoutPart::Partition(partition)))? {
+        Some(LayoutRow::Partition(owners)) => Ok(Some(owners)),
+        _ => Err(not_whole(version)),
+    }
+}
+
+/// Partition of an extent under a layout; `None`: there is no such layout.
+pub fn partition_of(rows: &dyn Rows, version: LayoutVersion, extent: ExtentId) -> Result<Option<u16>, Fault> {
     let Some(head) = get::<Layouts>(rows, (version, LayoutPart::Head))? else {
         return Ok(None);
     };
-    let broken = || Fault::new("read layout", format!("layout {} is not whole", version.0));
     let LayoutRow::Head(size) = head else {
-        return Err(broken());
+        return Err(not_whole(version));
     };
     let bits = size.trailing_zeros();
-    let partition = if bits == 0 { 0 } else { extent.hash() >> (16 - bits.min(16)) };
-    match get::<Layouts>(rows, (version, LayoutPart::Partition(partition)))? {
-        Some(LayoutRow::Partition(owners)) => Ok(Some(owners)),
-        _ => Err(broken()),
-    }
+    Ok(Some(if bits == 0 { 0 } else { extent.hash() >> (16 - bits.min(16)) }))
+}
+
+fn not_whole(version: LayoutVersion) -> Fault {
+    Fault::new("read layout", format!("layout {} is not whole", version.0))
 }
 
 #[cfg(test)]

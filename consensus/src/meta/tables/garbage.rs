@@ -3,7 +3,7 @@
 use fabric::ids::{BucketId, ExtentId, NodeId, Stamp};
 
 use super::table;
-use crate::meta::model::{Debt, Garbage, Home};
+use crate::meta::model::{Absence, Debt, Garbage, Home};
 
 table! {
     /// (home, extent, node) → a copy that the node has still to make. Missing: the node has it, or owes none.
@@ -13,6 +13,12 @@ table! {
 table! {
     /// Node → how many rows of [`Debts`] name it. Missing: none.
     DebtCounts(DEBT_COUNTS): NodeId | NodeId => u64
+}
+
+table! {
+    /// (node, partition) → the node has to verify what it holds of it. Missing: what the masks of extents say of
+    /// the node is true.
+    Absences(ABSENCES): (NodeId, u16) | (NodeId, u16) => Absence
 }
 
 table! {
@@ -39,6 +45,8 @@ mod tests {
             "0109",
         );
         golden::<DebtCounts>(NodeId(2), 300, "0002", "01ac02");
+        let absence = Absence { since: 0, layout: LayoutVersion(1), index: 300 };
+        golden::<Absences>((NodeId(2), 258), absence, "00020102", "010001ac02");
         let extent = Extent {
             id: extent_id(3),
             bytes: 70_000,

@@ -245,6 +245,8 @@ fn commands() -> Vec<Command> {
             done: vec![(BucketId(5), stamp())],
             take_apart: vec![(BucketId(6), stamp())],
         }),
+        Command::ReportLoss(ReportLoss { node: NodeId(3) }),
+        Command::EndAbsence(EndAbsence { node: NodeId(3), partitions: vec![0, 258], index: 300 }),
     ]);
     commands
 }
@@ -407,6 +409,13 @@ fn work_queries() -> Vec<Query> {
         Query::Named(vec![(home(), extent_id())]),
         Query::Events { bucket: BucketId(5), after: Some(stamp()), limit: 300 },
         Query::OldUploads { before: ClusterMs(1_000), limit: 300 },
+        Query::Absences(NodeId(3)),
+        Query::Placed {
+            node: NodeId(3),
+            of: PlacedOf::Absences,
+            after: Some((home(), extent_id())),
+            limit: 300,
+        },
     ]
 }
 
@@ -468,6 +477,7 @@ fn work_answers() -> Vec<Answer> {
         buckets: 2,
         usage: Usage { objects: 1, bytes: 300, uploads: 2 },
         sessions: 4,
+        absences: vec![(NodeId(3), 1024)],
     };
     let event = Event {
         kind: EventKind::DeleteMarker,
@@ -493,5 +503,7 @@ fn work_answers() -> Vec<Answer> {
         Answer::Named(vec![true, false]),
         Answer::Events(vec![(stamp(), event)]),
         Answer::OldUploads(vec![(BucketId(5), key("a/b"), stamp())]),
+        Answer::Absences(vec![(258, Absence { since: 0, layout: LayoutVersion(1), index: 300 })]),
+        Answer::Placed { extents: vec![(home(), extent())], next: Some((home(), extent_id())) },
     ]
 }

@@ -1,13 +1,13 @@
 //! The rules, one by one.
 
 use bytes::Bytes;
-use fabric::ids::{NodeId, SessionId};
+use fabric::ids::{LayoutVersion, NodeId, SessionId};
 use fabric::limits::{COMPLETED_KEPT, PART_BYTES_MIN, SESSION_OPEN_MAX};
 
 use super::world::{World, add_user, etag, key, stored};
 use crate::meta::command::*;
 use crate::meta::model::*;
-use crate::meta::query::{Answer, BodyView, ObjectView, Query, Want};
+use crate::meta::query::{Answer, BodyView, ObjectView, PlacedOf, Query, Want};
 use crate::meta::store::{Rows, TableId};
 use crate::meta::tables::{Buckets, Cluster, Garbages, Replies, Sessions, get, put, scan_all};
 
@@ -529,6 +529,79 @@ fn missing_copies_are_owed_until_paid_or_gone() {
     world.done(Command::PutObject(put));
     world.delete_one("k", None);
     assert_eq!(debts(&world, 3, None), vec![]);
+    world.audit();
+}
+
+#[test]
+fn what_a_node_lost_is_owed_until_it_verified_its_partitions() {
+    let mut world = World::new();
+    let owed = |world: &World, node| match world.ask(Query::Absences(NodeId(node))) {
+        Ok(Answer::Absences(rows)) => rows,
+        answer => panic!("{answer:?}"),
+    };
+    let lose = |world: &mut World, node| {
+        world.done(Command::ReportLoss(ReportLoss { node: NodeId(node) }));
+        world.index
+    };
+    lose(&mut world, 2);
+    assert_eq!(owed(&world, 2), vec![], "where nothing is named, nothing is owed");
+
+    let before = world.extent(100_000);
+    world.done(Command::PutObject(world.put("before", NewBody::Extent(before.clone()))));
+    let index = lose(&mut world, 2);
+    let absence = Absence { since: 0, layout: LayoutVersion(1), index };
+    assert_eq!(owed(&world, 2), vec![(0, absence)]);
+    let Ok(Answer::Status(status)) = world.ask(Query::Status) else { panic!() };
+    assert_eq!(status.absences, vec![(NodeId(2), 1)]);
+
+    // Named while it is owed: the node may have had it before the loss, so it owes it.
+    let during = world.extent(100_000);
+    world.done(Command::PutObject(world.put("during", NewBody::Extent(during.clone()))));
+    world.audit();
+    let BodyView::Pieces(pieces) = view(&world, "during", None).unwrap().body else { panic!() };
+    assert_eq!(pieces[0].extent.confirmed, 0b101);
+
+    let placed =
+        |world: &World, of, after| match world.ask(Query::Placed { node: NodeId(2), of, after, limit: 1 }) {
+            Ok(Answer::Placed { extents, next }) => (extents, next),
+            answer => panic!("{answer:?}"),
+        };
+    let home = |name: &str| Home { bucket: world.bucket, key: key(name) };
+    let next = Some((home("before"), before.id));
+    assert_eq!(placed(&world, PlacedOf::Absences, None), (vec![(home("before"), before)], next.clone()));
+    let (extents, next) = placed(&world, PlacedOf::Absences, next);
+    assert_eq!(extents[0].1.id, during.id);
+    assert_eq!(placed(&world, PlacedOf::Absences, next.clone()), (vec![], None));
+
+    let end = |world: &mut World, index| {
+        let end = EndAbsence { node: NodeId(2), partitions: vec![0, 7], index };
+        world.done(Command::EndAbsence(end));
+    };
+    let again = lose(&mut world, 2);
+    end(&mut world, index);
+    assert_eq!(owed(&world, 2).len(), 1, "an older verification does not end a later loss");
+    end(&mut world, again);
+    assert_eq!((owed(&world, 2), placed(&world, PlacedOf::Absences, None)), (vec![], (vec![], None)));
+    assert_eq!(placed(&world, PlacedOf::All, None).0.len(), 1);
+    let after = world.extent(100_000);
+    world.done(Command::PutObject(world.put("after", NewBody::Extent(after))));
+    let BodyView::Pieces(pieces) = view(&world, "after", None).unwrap().body else { panic!() };
+    assert_eq!(pieces[0].extent.confirmed, 0b111);
+    world.audit();
+}
+
+#[test]
+fn where_nobody_is_sure_everybody_is_believed() {
+    let mut world = World::new();
+    let first = world.extent(100_000);
+    world.done(Command::PutObject(world.put("first", NewBody::Extent(first))));
+    for node in 1..=3 {
+        world.done(Command::ReportLoss(ReportLoss { node: NodeId(node) }));
+    }
+    let extent = Extent { confirmed: 0b011, ..world.extent(100_000) };
+    world.done(Command::PutObject(world.put("k", NewBody::Extent(extent))));
+    let BodyView::Pieces(pieces) = view(&world, "k", None).unwrap().body else { panic!() };
+    assert_eq!(pieces[0].extent.confirmed, 0b011);
     world.audit();
 }
 
