@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use consensus::meta::names::{BucketName, ObjectKey};
 use fabric::ids::{BucketId, ChunkId, NodeId, Stamp};
-use fabric::limits::CHUNK_DEADLINE;
+use fabric::limits::{CHUNK_DEADLINE, CHUNK_PUT_DEADLINE};
 use fabric::rpc::{CallOptions, Class, RpcClient};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -111,7 +111,9 @@ impl ChunkClient {
         question: &Q,
         body: Vec<Bytes>,
     ) -> Result<(A, Bytes), ChunkError> {
-        let options = CallOptions { class: Class::Bulk, deadline: CHUNK_DEADLINE };
+        // A put may wait behind others for a slow disk.
+        let deadline = if method == wire::PUT { CHUNK_PUT_DEADLINE } else { CHUNK_DEADLINE };
+        let options = CallOptions { class: Class::Bulk, deadline };
         let answer =
             self.rpc.call_typed_pieces::<Q, Result<A, Failure>>(node, method, question, body, options);
         // Each way to have no answer is the same to the caller: a put that was done after all may be repeated.

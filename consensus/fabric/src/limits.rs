@@ -55,8 +55,12 @@ pub const SESSION_RENEWAL: Duration = Duration::from_secs(5);
 pub const PROPOSE_DEADLINE: Duration = Duration::from_secs(60);
 /// A read of metadata gives up after this.
 pub const QUERY_DEADLINE: Duration = Duration::from_secs(10);
-/// One chunk call gives up after this.
+/// One chunk call gives up after this; a put only if no other put to its node ended meanwhile.
 pub const CHUNK_DEADLINE: Duration = Duration::from_secs(10);
+/// One put of a chunk gives up after this, however busy its node is.
+pub const CHUNK_PUT_DEADLINE: Duration = Duration::from_secs(120);
+/// Bytes of chunks that a gateway has under way to one node; further puts wait in the gateway.
+pub const CHUNK_PUT_BYTES_PER_NODE_MAX: usize = 16 << 20;
 /// A connection attempt and its handshake.
 pub const CONNECT_DEADLINE: Duration = Duration::from_secs(3);
 
@@ -128,6 +132,10 @@ pub const CONNECTIONS_MAX: usize = 4096;
 
 const _: () = assert!(CHUNK_BYTES + 64 * 1024 < FRAME_BYTES_MAX);
 const _: () = assert!(FRAME_BYTES_MAX < RPC_SERVER_BYTES_MAX);
+const _: () = assert!(CHUNK_DEADLINE.as_secs() < CHUNK_PUT_DEADLINE.as_secs());
+const _: () = assert!(
+    CHUNK_BYTES < CHUNK_PUT_BYTES_PER_NODE_MAX && CHUNK_PUT_BYTES_PER_NODE_MAX < RPC_SERVER_BYTES_MAX
+);
 const _: () = assert!(PUT_BYTES_MAX / CHUNK_BYTES as u64 <= EXTENT_CHUNKS_MAX);
 const _: () = assert!(PARTS_MAX as u64 * PUT_BYTES_MAX == OBJECT_BYTES_MAX);
 const _: () = assert!(INLINE_BYTES_MAX + 64 * 1024 < ENTRY_BYTES_MAX);

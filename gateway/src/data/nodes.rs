@@ -1,14 +1,22 @@
 //! What this gateway believes about storage nodes: queues, latency, recent failures.
 //!
 //! Beliefs only choose who is asked first; nothing that decides safety reads them.
+//!
+//! Puts of chunks are bounded a node, and a node that is busy is no node that failed: a put is given up when *none*
+//! to its node has ended for [`CHUNK_DEADLINE`]. So a slow disk slows clients down, and a dead one is left in time.
 
 use std::collections::BTreeMap;
+use std::future::Future;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use fabric::env::Env;
 use fabric::ids::NodeId;
+use fabric::limits::{CHUNK_DEADLINE, CHUNK_PUT_BYTES_PER_NODE_MAX};
 use storage::client::ChunkError;
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
 
 /// After a failure a node is avoided for this long, doubled with each further one …
 const AVOID_FIRST: Duration = Duration::from_millis(500);
@@ -18,6 +26,8 @@ const AVOID_MAX: Duration = Duration::from_secs(8);
 const FULL_FOR: Duration = Duration::from_secs(5);
 /// Hedges wait at least this long.
 const HEDGE_MIN: Duration = Duration::from_millis(50);
+/// Puts take turns in units of so many bytes; a small one takes a whole unit.
+const PUT_UNIT_BYTES: usize = 64 << 10;
 /// So many calls given up one after the other, each after the time of a hedge, are a failure.
 const GIVEN_UP_MAX: u32 = 3;
 
@@ -25,6 +35,14 @@ const GIVEN_UP_MAX: u32 = 3;
 pub struct Nodes {
     env: Arc<dyn Env>,
     beliefs: Mutex<BTreeMap<NodeId, Belief>>,
+    puts: Mutex<BTreeMap<NodeId, Arc<Puts>>>,
+}
+
+/// Puts on their way to one node.
+struct Puts {
+    turns: Semaphore,
+    /// When the last one was acknowledged (monotonic).
+    acknowledged: Mutex<Duration>,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -51,7 +69,45 @@ pub struct Call {
 impl Nodes {
     /// No beliefs yet: everyone is healthy.
     pub fn new(env: Arc<dyn Env>) -> Arc<Nodes> {
-        Arc::new(Nodes { env, beliefs: Mutex::new(BTreeMap::new()) })
+        Arc::new(Nodes { env, beliefs: Mutex::default(), puts: Mutex::default() })
+    }
+
+    /// Does `put` of so many bytes in its turn among the puts to `node`. `None`: no put to the node was acknowledged for
+    /// [`CHUNK_DEADLINE`].
+    pub async fn put<T>(
+        &self,
+        node: NodeId,
+        bytes: usize,
+        put: impl Future<Output = Result<T, ChunkError>>,
+    ) -> Option<Result<T, ChunkError>> {
+        let puts = self.puts_of(node);
+        let began = self.env.monotonic();
+        let in_turn = async {
+            let _turn = puts.turns.acquire_many(bytes.div_ceil(PUT_UNIT_BYTES).max(1) as u32).await;
+            let outcome = put.await;
+            if outcome.is_ok() {
+                *puts.acknowledged() = self.env.monotonic();
+            }
+            outcome
+        };
+        let mut in_turn = pin!(in_turn);
+        loop {
+            let since = began.max(*puts.acknowledged());
+            let left = (since + CHUNK_DEADLINE).saturating_sub(self.env.monotonic());
+            if left.is_zero() {
+                return None;
+            }
+            if let Ok(outcome) = timeout(left, &mut in_turn).await {
+                return Some(outcome);
+            }
+        }
+    }
+
+    fn puts_of(&self, node: NodeId) -> Arc<Puts> {
+        let mut puts = self.puts.lock().unwrap_or_else(PoisonError::into_inner);
+        let units = CHUNK_PUT_BYTES_PER_NODE_MAX / PUT_UNIT_BYTES;
+        let new = || Puts { turns: Semaphore::new(units), acknowledged: Mutex::default() };
+        puts.entry(node).or_insert_with(|| Arc::new(new())).clone()
     }
 
     /// Begins a call to `node`.
@@ -91,6 +147,12 @@ impl Nodes {
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<NodeId, Belief>> {
         self.beliefs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Puts {
+    fn acknowledged(&self) -> MutexGuard<'_, Duration> {
+        self.acknowledged.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -152,6 +214,7 @@ impl Drop for Call {
 }
 
 #[cfg(test)]
+#[allow(clippy::disallowed_methods)] // Tokio's clock is paused.
 mod tests {
     use super::*;
     use crate::data::fakes::TestEnv;
@@ -172,6 +235,33 @@ mod tests {
         assert!(!nodes.healthy(NODE));
         nodes.call(NODE).finish(&Ok(()));
         assert!(nodes.healthy(NODE));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_node_is_waited_for_and_a_dead_one_is_not() {
+        let nodes = Nodes::new(TestEnv::shared());
+        const MEBIBYTE: usize = 1 << 20;
+        // A disk that takes one chunk in six seconds, one after the other, and forty chunks at once.
+        let disk = tokio::sync::Mutex::new(());
+        let slow = async || {
+            let _disk = disk.lock().await;
+            tokio::time::sleep(Duration::from_secs(6)).await;
+            Ok::<(), ChunkError>(())
+        };
+        let puts = (0..40).map(|_| nodes.put(NODE, MEBIBYTE, slow()));
+        let outcomes = futures::future::join_all(puts).await;
+        assert!(outcomes.iter().all(|outcome| matches!(outcome, Some(Ok(())))));
+        // Then it hangs: those that wait for their turn give up with the others.
+        let began = tokio::time::Instant::now();
+        let hangs = std::future::pending::<Result<(), ChunkError>>;
+        let outcomes = futures::future::join_all((0..40).map(|_| nodes.put(NODE, MEBIBYTE, hangs()))).await;
+        assert!(outcomes.iter().all(Option::is_none));
+        assert_eq!(began.elapsed().as_secs(), CHUNK_DEADLINE.as_secs());
+        assert_eq!(
+            nodes.put(NODE, 1, async { Ok(7) }).await.map(Result::ok),
+            Some(Some(7)),
+            "turns are given back"
+        );
     }
 
     #[tokio::test(start_paused = true)]

@@ -18,7 +18,7 @@ use super::Data;
 use super::transfer::Transfer;
 
 /// A body waits this long for its first bytes of the budget.
-pub(super) const ADMISSION_PATIENCE: Duration = Duration::from_secs(10);
+const ADMISSION_PATIENCE: Duration = Duration::from_secs(10);
 /// Partitions drawn until one has only healthy owners.
 const PARTITION_DRAWS: usize = 8;
 /// Pieces below this are joined, so that a body of single bytes costs no more memory than its bytes.
