@@ -127,7 +127,8 @@ fn users_text(value: &Value) -> String {
 fn status_text(value: &Value) -> String {
     let mut text = format!(
         "version      {}\nleader       {}\nbuckets      {}\nobjects      {}\nbytes        {}\nuploads      {}\n\
-         copies owed  {}\nto collect   {}\nlayout       {}\n\nnode  address  version  copies owed  zone\n",
+         copies owed  {}\nto verify    {}\nto collect   {}\nlayout       {}\n\n\
+         node  address  version  copies owed  to verify  zone\n",
         word(value, "version"),
         value.get("leader").filter(|leader| !leader.is_null()).map_or("-".to_string(), Value::to_string),
         number(value, "buckets"),
@@ -135,17 +136,19 @@ fn status_text(value: &Value) -> String {
         number(value, "bytes"),
         number(value, "uploads"),
         number(value, "copies_owed"),
+        number(value, "partitions_to_verify"),
         number(value, "garbage"),
         number(value, "layout"),
     );
     for node in items(value, "nodes") {
         let zone = word(node, "zone");
         text.push_str(&format!(
-            "{}  {}  {}  {}  {}\n",
+            "{}  {}  {}  {}  {}  {}\n",
             number(node, "id"),
             word(node, "address"),
             word(node, "version"),
             number(node, "copies_owed"),
+            number(node, "partitions_to_verify"),
             if zone.is_empty() { "-" } else { zone },
         ));
     }

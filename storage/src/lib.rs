@@ -10,4 +10,6 @@ pub mod daemon;
 pub mod jobs;
 mod node_chunks;
 pub mod service;
+#[cfg(test)]
+mod testing;
 pub mod wire;

@@ -18,6 +18,7 @@ use consensus::meta::command::Reject;
 use consensus::meta::query::{Answer, Query};
 use fabric::Seams;
 use fabric::env::run_blocking;
+use fabric::ids::NodeId;
 use fabric::limits::KIB;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
@@ -178,11 +179,13 @@ impl Admin {
             .nodes
             .iter()
             .map(|node| {
-                let owed = status.debts.iter().find(|(id, _)| *id == node.id).map_or(0, |(_, copies)| *copies);
+                let of = |counts: &[(NodeId, u64)]| {
+                    counts.iter().find(|(id, _)| *id == node.id).map_or(0, |(_, count)| *count)
+                };
                 json!({
                     "id": node.id.0, "address": node.address, "zone": node.zone, "version": node.release,
                     "capacity_bytes": node.capacity_bytes, "starts": node.starts, "voter": node.voter.is_some(),
-                    "copies_owed": owed,
+                    "copies_owed": of(&status.debts), "partitions_to_verify": of(&status.absences),
                 })
             })
             .collect();
@@ -192,6 +195,7 @@ impl Admin {
             "layout": status.cluster.layout.0,
             "nodes": nodes,
             "copies_owed": status.debts.iter().map(|(_, copies)| copies).sum::<u64>(),
+            "partitions_to_verify": status.absences.iter().map(|(_, partitions)| partitions).sum::<u64>(),
             "garbage": status.garbage,
             "buckets": status.buckets,
             "objects": status.usage.objects,

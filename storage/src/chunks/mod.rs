@@ -2,15 +2,18 @@
 //!
 //! What always holds: a put is answered after its bytes are synced; a chunk is served only after every byte of
 //! it was proved; other bytes under an id that is there are refused. A volume that breaks is reopened in the
-//! background while the others serve. Nothing is accepted before the index of every volume was read once, so
-//! that "not there" is known to be true.
+//! background while the others serve; one that is not there or cannot be opened for good is *lost*: set aside,
+//! and what it held is owed (see [`ChunkStore::untold_loss`]). Nothing is accepted, and nothing is said to be "not
+//! there", before the index of every volume was read once; those that were read serve meanwhile, so that after a crash
+//! the settled ones do not wait for one that redb has to read from end to end.
 
 mod locator;
+mod record;
 mod tables;
 mod volume;
 mod writer;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -22,11 +25,14 @@ use fabric::Seams;
 use fabric::codec;
 use fabric::env::{Lane, run_blocking};
 use fabric::ids::{ChunkId, ExtentId, NodeId};
-use fabric::limits::{CHUNK_BYTES, CHUNK_DEADLINE, DISK_RESERVE_BYTES, MIB, VOLUME_BYTES_MAX};
+use fabric::limits::{
+    CHUNK_BYTES, CHUNK_DEADLINE, CHUNK_PUT_DEADLINE, DISK_RESERVE_BYTES, MIB, VOLUME_BYTES_MAX,
+};
 use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
 
 use crate::client::{ChunkError, ChunkOrigin, ChunkStat};
 use locator::Locator;
+use record::Record;
 use tables::{Check, Found, NewChunk};
 use volume::Volume;
 use writer::{Request, Writer};
@@ -43,6 +49,8 @@ const READS_MAX: usize = 32;
 const REPAIRS_MAX: usize = 4096;
 /// Bytes of an origin, encoded: a key, a few headers, a wrapped key.
 const ORIGIN_BYTES_MAX: usize = 16 << 10;
+/// Extension of the file of a lost volume.
+const LOST_EXTENSION: &str = "lost";
 /// How often a broken volume is looked at.
 const RECOVERY_INTERVAL: Duration = Duration::from_millis(100);
 
@@ -101,6 +109,8 @@ pub struct StoreStatus {
     pub free_bytes: u64,
     /// Rotten chunks waiting for repair.
     pub repairs: usize,
+    /// Whether volumes were lost that the metadata does not know of yet.
+    pub untold_loss: bool,
 }
 
 /// The chunks of one node. Cheap to clone.
@@ -125,6 +135,7 @@ impl Drop for LastOne {
 struct Shared {
     seams: Seams,
     settings: ChunkSettings,
+    record: Record,
     volumes: RwLock<BTreeMap<u32, Arc<Volume>>>,
     locator: RwLock<Locator>,
     ready: watch::Sender<bool>,
@@ -142,20 +153,25 @@ impl ChunkStore {
     /// Finds the volumes of a directory and begins to open them. [`ChunkStore::wait_ready`] waits until all are
     /// counted.
     pub async fn open(seams: &Seams, settings: ChunkSettings) -> io::Result<ChunkStore> {
-        let (disks, directory) = (seams.disks.clone(), settings.directory.clone());
+        let (look_seams, directory, node) = (seams.clone(), settings.directory.clone(), settings.node);
         let look = move || {
+            let disks = &look_seams.disks;
             disks.create_dir(&directory)?;
-            Ok::<_, io::Error>((disks.list(&directory)?, disks.space(&directory)?.free_bytes))
+            let names = disks.list(&directory)?;
+            let present: BTreeSet<u32> = names.iter().filter_map(|name| volume::number_of(name)).collect();
+            let record = Record::open(&look_seams, &directory, node, &present)?;
+            Ok::<_, io::Error>((present, record, disks.space(&directory)?.free_bytes))
         };
-        let (names, free_bytes) = run_blocking(&*seams.env, look).await?;
+        let (present, record, free_bytes) = run_blocking(&*seams.env, look).await?;
         let mut volumes = BTreeMap::new();
-        for number in names.iter().filter_map(|name| volume::number_of(name)) {
-            let cache = settings.reading_cache_bytes();
-            let volume = Volume::new(seams, settings.node, &settings.directory, number, cache);
+        for number in present {
+            let (cache, listed) = (settings.reading_cache_bytes(), record.lists(number));
+            let volume = Volume::new(seams, settings.node, &settings.directory, number, cache, listed);
             volumes.insert(number, Arc::new(volume));
         }
         let shared = Arc::new(Shared {
             seams: seams.clone(),
+            record,
             volumes: RwLock::new(volumes),
             locator: RwLock::default(),
             ready: watch::Sender::new(false),
@@ -200,7 +216,7 @@ impl ChunkStore {
         }
         self.check_ready()?;
         let room = self.shared.queue.clone().acquire_many_owned(bytes.max(1) as u32);
-        let room = tokio::time::timeout(CHUNK_DEADLINE, room).await;
+        let room = tokio::time::timeout(CHUNK_PUT_DEADLINE, room).await;
         let Ok(Ok(room)) = room else {
             return Err(ChunkError::Unavailable(node, "too many writes are waiting".to_string()));
         };
@@ -213,7 +229,7 @@ impl ChunkStore {
     /// Bytes `offset .. offset + bytes` of a chunk, after all of the chunk was proved.
     pub async fn get(&self, chunk: ChunkId, offset: u32, bytes: u32) -> Result<Bytes, ChunkError> {
         let node = self.node();
-        self.check_ready()?;
+        self.check_open()?;
         let whole = self.reading(move |shared| shared.get(chunk)).await?;
         let (from, to) = (offset as usize, offset as usize + bytes as usize);
         if to > whole.len() {
@@ -233,7 +249,7 @@ impl ChunkStore {
     /// What the indexes say about chunks, at most [`CHUNKS_PER_CALL_MAX`].
     pub async fn stat(&self, chunks: Vec<ChunkId>) -> Result<Vec<Option<ChunkStat>>, ChunkError> {
         self.check_count(chunks.len())?;
-        self.check_ready()?;
+        self.check_open()?;
         self.reading(move |shared| shared.stat(&chunks)).await
     }
 
@@ -264,7 +280,27 @@ impl ChunkStore {
             disk_bytes: volumes.iter().map(|volume| volume.disk_bytes()).sum(),
             free_bytes: self.shared.free_bytes.load(Ordering::Acquire),
             repairs: self.shared.repairs().len(),
+            untold_loss: self.shared.record.untold().is_some(),
         }
+    }
+
+    /// The last loss of volumes, while the metadata does not know of it: to be handed to [`ChunkStore::tell_loss`]
+    /// when it does.
+    pub fn untold_loss(&self) -> Option<u64> {
+        self.shared.record.untold()
+    }
+
+    /// The metadata knows of this loss and those before.
+    pub async fn tell_loss(&self, loss: u64) -> Result<(), ChunkError> {
+        let shared = self.shared.clone();
+        let told = run_blocking(&*self.shared.seams.env, move || shared.record.tell(loss)).await;
+        told.map_err(|error| ChunkError::Unavailable(self.node(), format!("list volumes: {error}")))
+    }
+
+    /// Removes the files of lost volumes: everything they held is somewhere else.
+    pub async fn remove_lost(&self) {
+        let shared = self.shared.clone();
+        run_blocking(&*self.shared.seams.env, move || shared.remove_lost()).await;
     }
 
     /// Finishes what is queued, settles and closes the volumes. Later calls are answered "cannot serve".
@@ -280,11 +316,16 @@ impl ChunkStore {
         self.shared.settings.node
     }
 
-    fn check_ready(&self) -> Result<(), ChunkError> {
-        if *self.shared.ready.borrow() && !self.shared.closed.load(Ordering::Acquire) {
-            return Ok(());
+    fn check_open(&self) -> Result<(), ChunkError> {
+        if self.shared.closed.load(Ordering::Acquire) {
+            return Err(ChunkError::Unavailable(self.node(), "the store is closed".to_string()));
         }
-        Err(ChunkError::Unavailable(self.node(), "volumes are being opened or closed".to_string()))
+        Ok(())
+    }
+
+    fn check_ready(&self) -> Result<(), ChunkError> {
+        self.check_open()?;
+        self.shared.check_counted()
     }
 
     fn check_count(&self, chunks: usize) -> Result<(), ChunkError> {
@@ -363,6 +404,14 @@ impl Shared {
         repairs.push_back(chunk);
     }
 
+    /// Before every volume was counted, "not there" is not known to be true.
+    fn check_counted(&self) -> Result<(), ChunkError> {
+        if *self.ready.borrow() {
+            return Ok(());
+        }
+        Err(ChunkError::Unavailable(self.settings.node, "recovering: volumes are being opened".to_string()))
+    }
+
     fn unavailable(&self, why: impl ToString) -> ChunkError {
         self.broke.notify_one();
         ChunkError::Unavailable(self.settings.node, why.to_string())
@@ -383,6 +432,9 @@ impl Shared {
                 Err(not_serving) => failed = self.unavailable(not_serving),
             }
         }
+        if matches!(failed, ChunkError::NotFound(_)) {
+            self.check_counted()?;
+        }
         Err(failed)
     }
 
@@ -396,6 +448,9 @@ impl Shared {
                     Found::Rotten => self.report(*chunk),
                     Found::Absent => {}
                 }
+            }
+            if found.is_none() {
+                self.check_counted()?;
             }
             stats.push(found);
         }
@@ -412,7 +467,7 @@ impl Shared {
             let next = self.locator.read().unwrap_or_else(PoisonError::into_inner).extent_from(position);
             let Some(extent) = next else { break };
             let last = locator::last_chunk(extent);
-            let mut ids = std::collections::BTreeSet::new();
+            let mut ids = BTreeSet::new();
             for volume in self.volumes_of(extent) {
                 let range = from.max(extent.chunk(0).get())..=last.get();
                 let room = limit - stats.len();
@@ -497,11 +552,68 @@ async fn recover(shared: Arc<Shared>) {
 impl Shared {
     fn recover_broken(&self) {
         for volume in self.all() {
-            if !volume.recover() {
+            let recovered = volume.recover();
+            if volume.is_lost() {
+                self.lose(&volume);
+            }
+            volume.owe_if_overdue(|| self.owe(&volume));
+            if !recovered {
                 continue;
             }
             if let Err(why) = self.count(&volume) {
                 tracing::error!(%why, "count reopened volume");
+            }
+        }
+    }
+
+    /// Makes known that what a volume holds is owed, though it may serve again one day. `false`: not done.
+    fn owe(&self, volume: &Volume) -> bool {
+        if let Err(error) = self.record.owe() {
+            tracing::error!(volume = volume.number, %error, "list volumes");
+            return false;
+        }
+        self.with_locator(|locator| locator.forget(volume.number));
+        tracing::error!(
+            volume = volume.number,
+            "a chunk volume does not open; its chunks are copied from other nodes"
+        );
+        metrics::counter!("fluffy_chunk_volumes_lost_total").increment(1);
+        true
+    }
+
+    /// Sets a lost volume aside. The file is kept until all it held was copied from others.
+    fn lose(&self, volume: &Volume) {
+        if let Err(error) = self.record.lose(volume.number) {
+            tracing::error!(volume = volume.number, %error, "list volumes");
+            return; // The disk does not even take that: the next look tries again.
+        }
+        let disks = &self.seams.disks;
+        let aside = volume.path().with_extension(LOST_EXTENSION);
+        let moved =
+            disks.rename(volume.path(), &aside).and_then(|()| disks.sync_dir(&self.settings.directory));
+        match moved {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                tracing::error!(volume = volume.number, %error, "set a lost volume aside");
+            }
+            _ => {} // Done, or it was not there.
+        }
+        self.volumes.write().unwrap_or_else(PoisonError::into_inner).remove(&volume.number);
+        self.with_locator(|locator| locator.forget(volume.number));
+        tracing::error!(
+            volume = volume.number,
+            "a chunk volume is lost; its chunks are copied from other nodes"
+        );
+        metrics::counter!("fluffy_chunk_volumes_lost_total").increment(1);
+    }
+
+    fn remove_lost(&self) {
+        let (disks, directory) = (&self.seams.disks, &self.settings.directory);
+        let names = disks.list(directory).unwrap_or_default();
+        let suffix = format!(".{LOST_EXTENSION}");
+        for name in names.iter().filter(|name| name.starts_with("volume-") && name.ends_with(&suffix)) {
+            match disks.remove(&directory.join(name)) {
+                Ok(()) => tracing::info!(name, "removed a lost volume"),
+                Err(error) => tracing::warn!(name, %error, "remove a lost volume"),
             }
         }
     }

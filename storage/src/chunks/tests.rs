@@ -12,7 +12,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// Disks that count syncs, fail when told to, and keep what they would hold after a crash.
+/// Disks that count syncs, whose volumes fail when told to, and that keep what they would hold after a crash.
 struct TestDisks {
     inner: Arc<dyn Disks>,
     syncs: AtomicUsize,
@@ -22,21 +22,24 @@ struct TestDisks {
 struct TestFile {
     inner: Arc<dyn File>,
     disks: Arc<TestDisks>,
+    is_volume: bool,
 }
 
 /// The same disks for [`Seams`], which want an owner of their own.
 struct SharedDisks(Arc<TestDisks>);
 
 impl TestDisks {
-    fn check(&self) -> io::Result<()> {
-        if self.failing.load(Ordering::Acquire) { Err(io::Error::other("planned fault")) } else { Ok(()) }
+    fn check(&self, is_volume: bool) -> io::Result<()> {
+        let fails = is_volume && self.failing.load(Ordering::Acquire);
+        if fails { Err(io::Error::other("planned fault")) } else { Ok(()) }
     }
 }
 
 impl Disks for SharedDisks {
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn File>> {
-        self.0.check()?;
-        Ok(Arc::new(TestFile { inner: self.0.inner.open(path, mode)?, disks: self.0.clone() }))
+        let is_volume = path.to_string_lossy().contains("volume-");
+        self.0.check(is_volume)?;
+        Ok(Arc::new(TestFile { inner: self.0.inner.open(path, mode)?, disks: self.0.clone(), is_volume }))
     }
     fn list(&self, directory: &Path) -> io::Result<Vec<String>> {
         self.0.inner.list(directory)
@@ -63,11 +66,11 @@ impl Disks for SharedDisks {
 
 impl File for TestFile {
     fn read_at(&self, offset: u64, into: &mut [u8]) -> io::Result<()> {
-        self.disks.check()?;
+        self.disks.check(self.is_volume)?;
         self.inner.read_at(offset, into)
     }
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        self.disks.check()?;
+        self.disks.check(self.is_volume)?;
         self.inner.write_at(offset, bytes)
     }
     fn len(&self) -> io::Result<u64> {
@@ -77,7 +80,7 @@ impl File for TestFile {
         self.inner.set_len(bytes)
     }
     fn sync_data(&self) -> io::Result<()> {
-        self.disks.check()?;
+        self.disks.check(self.is_volume)?;
         self.disks.syncs.fetch_add(1, Ordering::AcqRel);
         self.inner.sync_data()
     }
@@ -287,6 +290,144 @@ async fn a_volume_that_fails_is_reopened_and_loses_nothing() {
     assert_eq!(store.get(extent(2).chunk(0), 0, 5000).await.unwrap(), pattern(5000, 2));
 }
 
+/// What may have become of the file of a volume.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ruin {
+    Gone,
+    Empty,
+    Zeros,
+    Garbage,
+    OfAnotherNode,
+}
+
+impl World {
+    async fn ruin(&self, number: u32, ruin: Ruin) {
+        let path = self.volume_path(number);
+        let file = self.disks.inner.open(&path, OpenMode::Existing).unwrap();
+        let bytes = file.len().unwrap() as usize;
+        match ruin {
+            Ruin::Gone => self.disks.inner.remove(&path).unwrap(),
+            Ruin::Empty => file.set_len(0).unwrap(),
+            Ruin::Zeros => file.write_at(0, &vec![0; bytes]).unwrap(),
+            Ruin::Garbage => file.write_at(0, &pattern(bytes, 9)).unwrap(),
+            Ruin::OfAnotherNode => {
+                let other = World::new();
+                let settings = ChunkSettings { node: NodeId(2), ..other.settings.clone() };
+                let store = ChunkStore::open(&other.seams, settings).await.unwrap();
+                store.wait_ready().await;
+                store.put(extent(77).chunk(0), vec![pattern(50, 1)], None).await.unwrap();
+                store.close().await;
+                let foreign = other.disks.inner.open(&other.volume_path(1), OpenMode::Existing).unwrap();
+                let mut contents = vec![0; foreign.len().unwrap() as usize];
+                foreign.read_at(0, &mut contents).unwrap();
+                file.set_len(0).unwrap();
+                file.write_at(0, &contents).unwrap();
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_volume_that_is_gone_or_ruined_is_a_loss_that_is_told() {
+    for ruin in [Ruin::Gone, Ruin::Empty, Ruin::Zeros, Ruin::Garbage, Ruin::OfAnotherNode] {
+        let mut world = World::new();
+        world.settings.volume_bytes_max = 4 * MIB;
+        let store = world.store().await;
+        let birth = store.untold_loss().unwrap();
+        store.tell_loss(birth).await.unwrap();
+        let bytes = pattern(CHUNK_BYTES, 1);
+        for number in 1..=8 {
+            store.put(extent(number).chunk(0), vec![bytes.clone()], None).await.unwrap();
+        }
+        assert!(store.status().volumes >= 3 && !store.status().untold_loss);
+        store.close().await;
+
+        world.ruin(1, ruin).await;
+        let store = world.store().await;
+        while store.status().broken > 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        assert!(store.untold_loss() > Some(birth), "{ruin:?}");
+        let mut lost = Vec::new();
+        for number in 1..=8 {
+            match store.get(extent(number).chunk(0), 0, CHUNK_BYTES as u32).await {
+                Ok(found) => assert_eq!(found, bytes),
+                Err(ChunkError::NotFound(_)) => lost.push(number),
+                Err(error) => panic!("{ruin:?}: {error}"),
+            }
+        }
+        assert!((1..=4).contains(&lost.len()), "{ruin:?}: {lost:?}");
+        assert_eq!(store.scan(None, 100).await.unwrap().len(), 8 - lost.len());
+        // The copies come back, into another volume.
+        for number in &lost {
+            store.put(extent(*number).chunk(0), vec![bytes.clone()], None).await.unwrap();
+        }
+        store.tell_loss(store.untold_loss().unwrap()).await.unwrap();
+        let names = || world.disks.inner.list(&world.settings.directory).unwrap();
+        assert_eq!(names().iter().any(|name| name.ends_with(".lost")), ruin != Ruin::Gone, "{ruin:?}");
+        store.remove_lost().await;
+        assert!(!names().iter().any(|name| name.ends_with(".lost")));
+        store.close().await;
+        let store = world.store().await;
+        assert_eq!((store.untold_loss(), store.scan(None, 100).await.unwrap().len()), (None, 8), "{ruin:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_volume_that_does_not_open_is_owed_and_tried_on() {
+    let mut world = World::new();
+    let clock = Arc::new(crate::testing::Clock::default());
+    world.seams.env = clock.clone();
+    let store = world.store().await;
+    let stored = extent(1).chunk(0);
+    store.put(stored, vec![pattern(5000, 1)], None).await.unwrap();
+    store.tell_loss(1).await.unwrap();
+    world.disks.failing.store(true, Ordering::Release);
+    assert!(store.put(extent(2).chunk(0), vec![pattern(5000, 2)], None).await.is_err());
+    while store.untold_loss().is_none() {
+        clock.advance(Duration::from_secs(60));
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!((store.untold_loss(), store.status().broken), (Some(2), 1), "it is not given up");
+    let read = store.get(stored, 0, 5000).await;
+    assert!(matches!(read, Err(ChunkError::NotFound(..))), "{read:?}");
+    world.disks.failing.store(false, Ordering::Release);
+    while store.status().broken > 0 {
+        clock.advance(Duration::from_secs(60));
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    while store.get(stored, 0, 5000).await.is_err() {
+        tokio::time::sleep(Duration::from_millis(5)).await; // It is being counted.
+    }
+    assert_eq!(store.untold_loss(), Some(2));
+}
+
+#[tokio::test]
+async fn a_volume_that_vanishes_at_run_time_is_not_made_anew() {
+    let mut world = World::new();
+    world.settings.volume_bytes_max = 4 * MIB;
+    let store = world.store().await;
+    let bytes = pattern(CHUNK_BYTES, 1);
+    for number in 1..=8 {
+        store.put(extent(number).chunk(0), vec![bytes.clone()], None).await.unwrap();
+    }
+    store.tell_loss(store.untold_loss().unwrap()).await.unwrap();
+    // The first volume is sealed and closed; its next reader finds no file.
+    while !store.shared.volume(1).unwrap().close() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    world.ruin(1, Ruin::Gone).await;
+    let read = store.get(extent(1).chunk(0), 0, 1).await;
+    assert!(matches!(read, Err(ChunkError::Unavailable(..))), "{read:?}");
+    while store.untold_loss().is_none() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let read = store.get(extent(1).chunk(0), 0, 1).await;
+    assert!(matches!(read, Err(ChunkError::NotFound(..))), "{read:?}");
+    store.put(extent(1).chunk(0), vec![bytes.clone()], None).await.unwrap();
+    assert_eq!(store.get(extent(1).chunk(0), 0, CHUNK_BYTES as u32).await.unwrap(), bytes);
+}
+
 #[tokio::test]
 async fn a_store_that_is_dropped_closes_its_files() {
     let world = World::new();
@@ -341,6 +482,72 @@ async fn full_volumes_are_followed_by_others_and_all_are_scanned() {
         store.put(extent(3).chunk(ordinal), vec![bytes.clone()], None).await.unwrap();
     }
     assert_eq!(store.status().volumes, volumes, "volumes with room are used before new ones are made");
+}
+
+#[tokio::test]
+async fn few_volumes_are_open_and_a_settled_one_serves_at_once() {
+    let mut world = World::new();
+    world.settings.volume_bytes_max = 2 * MIB;
+    let store = world.store().await;
+    let bytes = pattern(CHUNK_BYTES, 1);
+    for number in 0..20 {
+        store.put(extent(number).chunk(0), vec![bytes.clone()], None).await.unwrap();
+    }
+    assert!(store.status().volumes >= 15);
+    for number in 0..20 {
+        store.get(extent(number).chunk(0), 0, 1).await.unwrap();
+        let open = store.shared.all().iter().filter(|volume| volume.is_open()).count();
+        assert!(open <= HANDLES_MAX + 2, "{open} are open"); // The one written, and the one read just now.
+    }
+    let sealed: Vec<_> = store.shared.all().into_iter().filter(|volume| !volume.is_dirty()).collect();
+    assert!(sealed.len() + 1 >= store.status().volumes, "all but the one written are settled");
+
+    // Before the last volume is counted the first ones serve, and nothing is said to be absent.
+    store.shared.ready.send_replace(false);
+    store.shared.with_locator(|locator| locator.forget(store.shared.all().last().unwrap().number));
+    store.get(extent(0).chunk(0), 0, 1).await.unwrap();
+    for call in [
+        store.get(extent(99).chunk(0), 0, 1).await.map(drop),
+        store.stat(vec![extent(99).chunk(0)]).await.map(drop),
+    ] {
+        let Err(ChunkError::Unavailable(_, why)) = &call else { panic!("{call:?}") };
+        assert!(why.contains("recovering"), "{why}");
+    }
+}
+
+#[tokio::test]
+async fn a_disk_that_fills_up_refuses_in_time_and_recovers_by_itself() {
+    let mut world = World::new();
+    let inner = Arc::new(MemoryDisks::new(200 << 20));
+    world.disks = Arc::new(TestDisks { inner, syncs: AtomicUsize::new(0), failing: AtomicBool::new(false) });
+    world.seams.disks = Arc::new(SharedDisks(world.disks.clone()));
+    world.settings.reserve_bytes = 40 * MIB;
+    let store = world.store().await;
+    let bytes = pattern(CHUNK_BYTES, 1);
+    let mut stored = 0;
+    let refused = loop {
+        match store.put(extent(1).chunk(stored), vec![bytes.clone()], None).await {
+            Ok(()) => stored += 1,
+            Err(error) => break error,
+        }
+        assert!(stored < 200);
+    };
+    assert!(matches!(refused, ChunkError::Full(_)), "{refused}");
+    assert!(stored > 60 && store.status().broken == 0, "{stored} {:?}", store.status());
+    // Somebody else takes the rest of the disk: reads and deletes go on.
+    let path = Path::new("/data/filler");
+    let filler = world.disks.inner.open(path, OpenMode::New).unwrap();
+    let free = world.disks.inner.space(path).unwrap().free_bytes;
+    filler.write_at(0, &vec![1; free as usize]).unwrap();
+    store.get(extent(1).chunk(0), 0, 1).await.unwrap();
+    store.delete((0..stored).map(|ordinal| extent(1).chunk(ordinal)).collect()).await.unwrap();
+    let again = store.put(extent(2).chunk(0), vec![bytes.clone()], None).await;
+    again.expect("what deletes freed inside the volume is used again");
+    drop(filler);
+    world.disks.inner.remove(path).unwrap();
+    for ordinal in 0..stored {
+        store.put(extent(3).chunk(ordinal), vec![bytes.clone()], None).await.unwrap();
+    }
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@
 //!
 //! All calls block; they run in a lane or in the blocking pool.
 
+use std::io::ErrorKind;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -14,7 +15,7 @@ use std::time::Duration;
 
 use consensus::redb_file::{RedbFile, database_at};
 use fabric::Seams;
-use fabric::disks::{ExtendedFile, Steps};
+use fabric::disks::{ExtendedFile, OpenMode, Steps};
 use fabric::env::panic_message;
 use fabric::ids::{ChunkId, NodeId};
 use redb::{Database, Durability, ReadableDatabase, ReadableTable};
@@ -24,25 +25,59 @@ use super::tables::{Reading, VOLUME, VolumeRow, Writing};
 /// First pause after an attempt to reopen failed; it doubles up to [`RECOVERY_PAUSE_MAX`].
 const RECOVERY_PAUSE_MIN: Duration = Duration::from_millis(100);
 const RECOVERY_PAUSE_MAX: Duration = Duration::from_secs(60);
+/// After so many tries, some 25 seconds, the chunks of a volume that cannot be opened are copied from other nodes.
+const TRIES_MAX: u32 = 9;
 
 /// A volume broke: its disk, its file or redb itself.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{why}")]
 pub(super) struct Fault {
     why: String,
-    /// The next open has to verify the whole file: what redb holds in memory or on disk may be wrong.
-    verify: bool,
+    kind: FaultKind,
+}
+
+/// What a fault says about the next try.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum FaultKind {
+    /// It may go better.
+    Passing,
+    /// The disk is full: nothing is wrong with the volume.
+    Full,
+    /// redb panicked: on rot, or on an error of the disk that it did not expect.
+    Suspect,
+    /// The file is not what redb wrote.
+    Damaged,
+    /// What the volume held is not there.
+    Gone,
+}
+
+impl Fault {
+    fn new(kind: FaultKind, why: impl ToString) -> Fault {
+        Fault { why: why.to_string(), kind }
+    }
 }
 
 impl From<redb::Error> for Fault {
     fn from(error: redb::Error) -> Fault {
-        Fault { verify: matches!(error, redb::Error::Corrupted(_)), why: error.to_string() }
+        match error {
+            redb::Error::Io(error) => error.into(),
+            redb::Error::Corrupted(_) | redb::Error::UpgradeRequired(_) => {
+                Fault::new(FaultKind::Damaged, error)
+            }
+            _ => Fault::new(FaultKind::Passing, error),
+        }
     }
 }
 
 impl From<std::io::Error> for Fault {
     fn from(error: std::io::Error) -> Fault {
-        Fault { why: error.to_string(), verify: false }
+        let kind = match error.kind() {
+            ErrorKind::NotFound => FaultKind::Gone,
+            ErrorKind::InvalidData | ErrorKind::UnexpectedEof => FaultKind::Damaged,
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => FaultKind::Full,
+            _ => FaultKind::Passing,
+        };
+        Fault::new(kind, error)
     }
 }
 
@@ -71,6 +106,8 @@ fault_from!(
 pub(super) struct NotServing {
     pub number: u32,
     pub why: String,
+    /// The disk is full.
+    pub full: bool,
 }
 
 /// How a transaction reaches the disk.
@@ -99,6 +136,28 @@ struct Broken {
     /// When the next attempt to open is due (monotonic), and the pause after it.
     due: Duration,
     pause: Duration,
+    tries: u32,
+    /// It may open one day, but nobody should wait for that any more.
+    overdue: bool,
+    /// No further try can help.
+    lost: bool,
+}
+
+impl Broken {
+    /// One more try failed.
+    fn failed(&mut self, fault: Fault, verified: bool, due: Duration) {
+        self.tries += 1;
+        self.due = due;
+        self.pause = (self.pause * 2).min(RECOVERY_PAUSE_MAX);
+        self.lost = match fault.kind {
+            FaultKind::Gone => true,
+            FaultKind::Damaged if verified => true,
+            FaultKind::Suspect | FaultKind::Damaged => TRIES_MAX <= self.tries,
+            FaultKind::Passing | FaultKind::Full => false,
+        };
+        self.overdue |= fault.kind == FaultKind::Passing && self.tries == TRIES_MAX;
+        self.fault = fault;
+    }
 }
 
 /// See the file's head.
@@ -109,6 +168,8 @@ pub(super) struct Volume {
     seams: Seams,
     /// Cache of the next handle, in bytes.
     cache_bytes: AtomicU64,
+    /// Whether it may hold chunks, so that a file that is not there or empty is a loss and not a beginning.
+    listed: AtomicBool,
     state: Mutex<State>,
     /// Bytes of disk its chunks take, as of the last commit.
     disk_bytes: AtomicU64,
@@ -125,13 +186,15 @@ pub(super) struct Volume {
 }
 
 impl Volume {
-    /// Describes a volume; the file is opened, or created where there is none, by the first call.
+    /// Describes a volume; the file is opened by the first call, or created where there is none and it is not
+    /// `listed`.
     pub(super) fn new(
         seams: &Seams,
         node: NodeId,
         directory: &Path,
         number: u32,
         cache_bytes: u64,
+        listed: bool,
     ) -> Volume {
         Volume {
             number,
@@ -139,6 +202,7 @@ impl Volume {
             node,
             seams: seams.clone(),
             cache_bytes: AtomicU64::new(cache_bytes),
+            listed: AtomicBool::new(listed),
             state: Mutex::new(State::Closed),
             disk_bytes: AtomicU64::new(0),
             file_bytes: AtomicU64::new(0),
@@ -190,6 +254,36 @@ impl Volume {
 
     pub(super) fn is_broken(&self) -> bool {
         matches!(*self.state(), State::Broken(_))
+    }
+
+    /// Whether it was given up: what it held is to be copied from other nodes.
+    pub(super) fn is_lost(&self) -> bool {
+        matches!(&*self.state(), State::Broken(broken) if broken.lost)
+    }
+
+    /// Whether its chunks should be copied from other nodes now, while it is tried on. Asked again until `owe`, which
+    /// makes that known, succeeds.
+    pub(super) fn owe_if_overdue(&self, owe: impl FnOnce() -> bool) {
+        let overdue = matches!(&*self.state(), State::Broken(broken) if broken.overdue);
+        if overdue
+            && owe()
+            && let State::Broken(broken) = &mut *self.state()
+        {
+            broken.overdue = false;
+        }
+    }
+
+    pub(super) fn is_listed(&self) -> bool {
+        self.listed.load(Ordering::Acquire)
+    }
+
+    /// It takes chunks from now on.
+    pub(super) fn set_listed(&self) {
+        self.listed.store(true, Ordering::Release);
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Looks at a snapshot.
@@ -249,16 +343,18 @@ impl Volume {
         true
     }
 
-    /// Reopens a broken volume when that is due. `true` if it serves again and must be counted anew.
+    /// Reopens a broken volume when that is due. `true` if it serves again and must be counted anew. To be called
+    /// by one task only; calls are answered "cannot serve" meanwhile, however long it takes.
     pub(super) fn recover(&self) -> bool {
+        let Some(verify) = self.wants_recovery() else {
+            return false;
+        };
+        let opened = guarded(|| self.open(verify));
         let mut state = self.state();
         let State::Broken(broken) = &mut *state else {
             return false;
         };
-        if self.seams.env.monotonic() < broken.due || broken.handle.strong_count() > 0 {
-            return false;
-        }
-        match guarded(|| self.open(broken.fault.verify)) {
+        match opened {
             Ok(database) => {
                 tracing::info!(volume = self.number, "volume serves again");
                 *state = State::Open(Arc::new(database));
@@ -266,11 +362,25 @@ impl Volume {
             }
             Err(fault) => {
                 tracing::error!(volume = self.number, %fault, "reopen volume");
-                broken.pause = (broken.pause * 2).min(RECOVERY_PAUSE_MAX);
-                broken.due = self.seams.env.monotonic() + broken.pause;
-                broken.fault = fault;
+                let due = self.seams.env.monotonic() + broken.pause;
+                broken.failed(fault, verify, due);
                 false
             }
+        }
+    }
+
+    /// Whether it is broken and to be opened now; and then, whether all of it is to be verified: what redb holds in
+    /// memory or on disk may be wrong.
+    fn wants_recovery(&self) -> Option<bool> {
+        match &*self.state() {
+            State::Broken(broken)
+                if !broken.lost
+                    && broken.due <= self.seams.env.monotonic()
+                    && broken.handle.strong_count() == 0 =>
+            {
+                Some(matches!(broken.fault.kind, FaultKind::Suspect | FaultKind::Damaged))
+            }
+            _ => None,
         }
     }
 
@@ -317,8 +427,11 @@ impl Volume {
         }
     }
 
-    /// Opens the file, making it where it is not there.
+    /// Opens the file, making it where it is not there and need not be.
     fn open(&self, verify: bool) -> Result<Database, Fault> {
+        if self.is_listed() {
+            self.seams.disks.open(&self.path, OpenMode::Existing)?;
+        }
         let cache_bytes = usize::try_from(self.cache_bytes.load(Ordering::Acquire)).unwrap_or(usize::MAX);
         let (file, database) = database_at(&*self.seams.disks, &self.path, Steps::default(), |file| {
             Database::builder()
@@ -347,7 +460,8 @@ impl Volume {
                     None => Err(self.foreign("has no volume row".to_string())),
                 };
             }
-            Err(redb::TableError::TableDoesNotExist(_)) => {}
+            Err(redb::TableError::TableDoesNotExist(_)) if !self.is_listed() => {}
+            Err(redb::TableError::TableDoesNotExist(_)) => return Err(self.foreign("is empty".to_string())),
             Err(error) => return Err(error.into()),
         }
         let mut txn = database.begin_write()?;
@@ -359,11 +473,11 @@ impl Volume {
     }
 
     fn foreign(&self, why: String) -> Fault {
-        Fault { why: format!("{} {why}", self.path.display()), verify: false }
+        Fault::new(FaultKind::Gone, format!("{} {why}", self.path.display()))
     }
 
     fn not_serving(&self, fault: &Fault) -> NotServing {
-        NotServing { number: self.number, why: fault.why.clone() }
+        NotServing { number: self.number, why: fault.why.clone(), full: fault.kind == FaultKind::Full }
     }
 
     /// Drops the handle. Of several calls that fail at once the first one decides.
@@ -377,7 +491,9 @@ impl Volume {
         tracing::error!(volume = self.number, %fault, "volume broke and is reopened");
         metrics::counter!("fluffy_chunk_volumes_broken_total").increment(1);
         let due = self.seams.env.monotonic();
-        *state = State::Broken(Broken { fault, handle, due, pause: RECOVERY_PAUSE_MIN });
+        let lost = fault.kind == FaultKind::Gone;
+        let pause = RECOVERY_PAUSE_MIN;
+        *state = State::Broken(Broken { fault, handle, due, pause, tries: 0, overdue: false, lost });
         answer
     }
 }
@@ -412,6 +528,6 @@ fn release(database: Arc<Database>) {
 /// Turns a panic into a fault.
 fn guarded<T>(work: impl FnOnce() -> Result<T, Fault>) -> Result<T, Fault> {
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
-        Err(Fault { why: format!("panic: {}", panic_message(panic.as_ref())), verify: true })
+        Err(Fault::new(FaultKind::Suspect, format!("panic: {}", panic_message(panic.as_ref()))))
     })
 }

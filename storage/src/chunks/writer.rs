@@ -16,13 +16,19 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
 use super::Shared;
 use super::tables::{Found, NewChunk, Put, Writing};
-use super::volume::{Commit, Fault, Volume};
+use super::volume::{Commit, Fault, NotServing, Volume};
 use crate::client::ChunkError;
 
 /// Requests of one transaction.
 const BATCH_REQUESTS_MAX: usize = 256;
 /// After so much quiet the active volume is settled, so that a crash in a quiet hour costs no recovery.
 const SETTLE_AFTER: Duration = Duration::from_secs(1);
+/// A transaction that takes longer makes the next ones smaller, down to [`BATCH_BYTES_MIN`]; one that takes less
+/// than a quarter of it lets them grow again. So whoever waits hears often that the disk goes on.
+const COMMIT_TIME: Duration = Duration::from_secs(1);
+const BATCH_BYTES_MIN: usize = MIB as usize;
+/// Bytes of the first transaction, before the disk is known.
+const BATCH_BYTES_FIRST: usize = 4 * MIB as usize;
 /// Volumes that may be broken at once while new ones are still made.
 const BROKEN_MAX: usize = 2;
 /// Below the reserve, a volume takes puts while it has so many free bytes inside.
@@ -67,11 +73,14 @@ pub(super) struct Writer {
     shared: Arc<Shared>,
     lane: Lane,
     active: Option<Arc<Volume>>,
+    /// Bytes of the next transaction.
+    batch_bytes: usize,
 }
 
 impl Writer {
     pub(super) fn new(shared: Arc<Shared>, lane: Lane) -> Writer {
-        Writer { shared, lane, active: None }
+        let batch_bytes = BATCH_BYTES_FIRST.min(shared.settings.batch_bytes_max());
+        Writer { shared, lane, active: None, batch_bytes }
     }
 
     /// Serves the queue until it is closed.
@@ -92,12 +101,24 @@ impl Writer {
                     return;
                 }
                 Ok(Some(first)) => {
-                    let batch = gather(first, &mut queue, self.shared.settings.batch_bytes_max());
+                    let batch = gather(first, &mut queue, self.batch_bytes);
+                    let env = self.shared.seams.env.clone();
+                    let began = env.monotonic();
                     self = lane.run(move || self.commit(batch)).await;
+                    self.pace(env.monotonic().saturating_sub(began));
                     self.attend();
                 }
                 Err(_quiet) => self = lane.run(move || self.settle()).await,
             }
+        }
+    }
+
+    /// Learns from the time of a transaction how large the next one may be.
+    fn pace(&mut self, took: Duration) {
+        if COMMIT_TIME < took {
+            self.batch_bytes = (self.batch_bytes / 2).max(BATCH_BYTES_MIN);
+        } else if took < COMMIT_TIME / 4 {
+            self.batch_bytes = (self.batch_bytes * 2).min(self.shared.settings.batch_bytes_max());
         }
     }
 
@@ -142,7 +163,10 @@ impl Writer {
             }
         }
         for (number, positions) in by_volume {
-            let Some(volume) = self.shared.volume(number) else { continue };
+            let Some(volume) = self.shared.volume(number) else {
+                self.refuse_puts(&batch, &positions, &mut outcomes);
+                continue;
+            };
             self.commit_one(&volume, &batch, &positions, &mut outcomes);
         }
         for (request, outcome) in batch.into_iter().zip(outcomes) {
@@ -198,6 +222,15 @@ impl Writer {
         Ok(None)
     }
 
+    /// The volume was lost meanwhile: what was to be deleted from it is gone, what was to be put is not there.
+    fn refuse_puts(&self, batch: &[Request], positions: &[usize], outcomes: &mut [Result<(), ChunkError>]) {
+        for position in positions {
+            if matches!(batch[*position], Request::Put { .. }) {
+                outcomes[*position] = Err(self.shared.unavailable("the volume was lost"));
+            }
+        }
+    }
+
     fn commit_one(
         &self,
         volume: &Volume,
@@ -229,7 +262,7 @@ impl Writer {
                 changes.tell(&self.shared, volume);
             }
             Err(why) => {
-                let failed = self.shared.unavailable(why);
+                let failed = self.refused(why);
                 positions.iter().for_each(|position| outcomes[*position] = Err(failed.clone()));
                 // The outcome is unknown: until the volume was counted again it may hold these.
                 for position in positions {
@@ -269,8 +302,27 @@ impl Writer {
         if chosen.close() {
             chosen.set_cache(settings.writing_cache_bytes());
         }
+        self.list(&chosen)?;
         self.active = Some(chosen.clone());
         Ok(chosen)
+    }
+
+    /// Before a volume takes its first chunk its file is there and it is listed, so that its loss would be seen.
+    fn list(&self, volume: &Volume) -> Result<(), ChunkError> {
+        if volume.is_listed() {
+            return Ok(());
+        }
+        volume.read(|_| Ok(())).map_err(|why| self.refused(why))?;
+        self.shared.record.list(volume.number).map_err(|error| self.shared.unavailable(error))?;
+        volume.set_listed();
+        Ok(())
+    }
+
+    /// What a put is answered when a volume fails.
+    fn refused(&self, why: NotServing) -> ChunkError {
+        let full = why.full;
+        let unavailable = self.shared.unavailable(why);
+        if full { ChunkError::Full(self.shared.settings.node) } else { unavailable }
     }
 
     /// Lets go of the active volume; a broken one is left to recovery.
@@ -287,7 +339,8 @@ impl Writer {
         if volumes.iter().filter(|volume| volume.is_broken()).count() >= BROKEN_MAX {
             return Err(self.shared.unavailable("too many volumes are broken"));
         }
-        let number = volumes.last().map_or(1, |last| last.number + 1);
+        let newest = volumes.last().map_or(1, |last| last.number + 1);
+        let number = self.shared.record.next().max(newest);
         let settings = &self.shared.settings;
         let cache_bytes = settings.writing_cache_bytes();
         let volume = Arc::new(Volume::new(
@@ -296,6 +349,7 @@ impl Writer {
             &settings.directory,
             number,
             cache_bytes,
+            false,
         ));
         let mut all = self.shared.volumes.write().unwrap_or_else(std::sync::PoisonError::into_inner);
         all.insert(number, volume.clone());

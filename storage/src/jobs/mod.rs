@@ -1,4 +1,4 @@
-//! Work that nobody waits for: copies that are owed, rot, garbage.
+//! Work that nobody waits for: copies that are owed, losses, rot, garbage.
 //!
 //! A job does one bounded unit and says whether there is more. The runner decides when to call again, with what
 //! jitter, and when to stop; jobs never sleep. Every unit may be cut off anywhere and done again.
@@ -8,6 +8,7 @@ mod copy;
 mod debts;
 mod orphans;
 mod repair;
+mod restore;
 #[cfg(test)]
 mod testing;
 
@@ -29,6 +30,7 @@ pub use collect_garbage::CollectGarbage;
 pub use debts::Debts;
 pub use orphans::Orphans;
 pub use repair::Repair;
+pub use restore::Restore;
 
 use crate::chunks::ChunkStore;
 use crate::client::{ChunkError, Chunks};
@@ -137,6 +139,7 @@ pub fn all(store: &ChunkStore) -> Vec<Box<dyn Job>> {
     vec![
         Box::new(Debts::default()),
         Box::new(Repair::new(store.clone())),
+        Box::new(Restore::new(store.clone())),
         Box::new(CollectGarbage::default()),
         Box::new(Orphans::default()),
     ]

@@ -3,20 +3,21 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use consensus::client::{Meta, MetaError, ReadGuard, WriteGuard};
 use consensus::meta::command::{Command, Done};
-use consensus::meta::model::{Extent, Garbage, Home, Session, SessionKind};
-use consensus::meta::query::{Answer, Answered, Query};
+use consensus::meta::model::{Absence, Extent, Garbage, Home, Session, SessionKind};
+use consensus::meta::query::{Answer, Answered, PlacedOf, Query};
 use fabric::codec::crc32c;
-use fabric::env::SystemEnv;
 use fabric::ids::{BucketId, ChunkId, ExtentId, LayoutVersion, NodeId, SessionId, Stamp};
 use fabric::placement::Layout;
 
 use super::JobContext;
 use crate::client::{ChunkError, ChunkOrigin, ChunkStat, Chunks};
+use crate::testing::Clock;
 
 const SESSION: SessionId = SessionId { epoch: 1, number: 1 };
 
@@ -33,6 +34,7 @@ fn home() -> Home {
 pub(super) struct World {
     pub(super) meta: Arc<FakeMeta>,
     pub(super) chunks: Arc<FakeChunks>,
+    clock: Arc<Clock>,
 }
 
 impl World {
@@ -41,12 +43,16 @@ impl World {
         let layout = Layout { version: LayoutVersion(1), partitions: vec![owners] };
         let state = MetaState { session: Some((0, u64::MAX)), ..MetaState::default() };
         let meta = Arc::new(FakeMeta { layout, state: Mutex::new(state) });
-        World { meta, chunks: Arc::default() }
+        World { meta, chunks: Arc::default(), clock: Arc::default() }
     }
 
     pub(super) fn context(&self, node: u16) -> JobContext {
-        let env = Arc::new(SystemEnv::default());
-        JobContext::new(env, NodeId(node), self.meta.clone(), self.chunks.clone(), Box::new(|| true))
+        let (meta, chunks) = (self.meta.clone(), self.chunks.clone());
+        JobContext::new(self.clock.clone(), NodeId(node), meta, chunks, Box::new(|| true))
+    }
+
+    pub(super) fn advance(&self, time: Duration) {
+        self.clock.advance(time);
     }
 
     pub(super) fn body(&self, extent: &Extent, ordinal: u64) -> Bytes {
@@ -84,6 +90,11 @@ struct MetaState {
     /// Oldest write and oldest read of the one session, while it lives.
     session: Option<(u64, u64)>,
     pinned: Vec<ExtentId>,
+    /// What the catalog places on all nodes.
+    placed: Vec<Extent>,
+    /// Index of the entry that told the loss of the node.
+    absence: Option<u64>,
+    losses: u64,
 }
 
 pub(super) struct FakeMeta {
@@ -112,6 +123,21 @@ impl FakeMeta {
         self.state.lock().unwrap().named.insert(extent.id);
     }
 
+    /// The extents that the catalog places on all nodes, in order of id.
+    pub(super) fn place(&self, extents: &[Extent]) {
+        self.state.lock().unwrap().placed = extents.to_vec();
+    }
+
+    /// How many losses were told, and whether the last one is owed.
+    pub(super) fn absence(&self) -> (u64, bool) {
+        let state = self.state.lock().unwrap();
+        (state.losses, state.absence.is_some())
+    }
+
+    pub(super) fn unpin(&self) {
+        self.state.lock().unwrap().pinned.clear();
+    }
+
     pub(super) fn pin(&self, extent: &Extent) {
         self.state.lock().unwrap().pinned.push(extent.id);
     }
@@ -136,6 +162,14 @@ impl Meta for FakeMeta {
                 collect.done.iter().for_each(|(_, stamp)| {
                     state.garbage.remove(&stamp.index);
                 });
+            }
+            Command::ReportLoss(_) => {
+                state.losses += 1;
+                state.absence = Some(state.losses);
+            }
+            Command::EndAbsence(end) => {
+                assert_eq!(end.partitions, [0]);
+                state.absence = state.absence.filter(|index| *index != end.index);
             }
             other => return Err(MetaError::Unavailable(format!("{other:?}"))),
         }
@@ -178,6 +212,18 @@ impl Meta for FakeMeta {
                     })
                     .collect(),
             ),
+            Query::Absences(_) => {
+                let row = |index| (0, Absence { since: 0, layout: LayoutVersion(1), index });
+                Answer::Absences(state.absence.map(row).into_iter().collect())
+            }
+            Query::Placed { of, after, limit, .. } => {
+                let behind = |extent: &&Extent| after.as_ref().is_none_or(|(_, id)| extent.id > *id);
+                let shown = of == PlacedOf::All || state.absence.is_some();
+                let extents: Vec<_> = state.placed.iter().filter(|_| shown).filter(behind).collect();
+                let next = extents.get(limit as usize).map(|_| (home(), extents[limit as usize - 1].id));
+                let extents = extents.into_iter().take(limit as usize);
+                Answer::Placed { extents: extents.map(|extent| (home(), extent.clone())).collect(), next }
+            }
             Query::Named(extents) => {
                 Answer::Named(extents.iter().map(|(_, extent)| state.named.contains(extent)).collect())
             }
