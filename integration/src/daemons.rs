@@ -18,7 +18,7 @@ use fabric::net::BoxStream;
 use tempfile::TempDir;
 use tokio::net::TcpStream;
 
-use crate::client::{Credentials, Target, Wire, exchange};
+use crate::client::{Credentials, Response, Target, Wire, exchange};
 
 /// Keys of the first user in every test store.
 pub const ROOT: (&str, &str) = ("FLUFFYROOTACCESSKEY1", "conformance-root-secret-0123456789abcdef");
@@ -192,6 +192,18 @@ impl Drop for Daemon {
 
 /// The status of a plain GET.
 pub async fn health(address: SocketAddr, path: &str) -> io::Result<u16> {
+    Ok(get(address, path).await?.status)
+}
+
+/// The value of a metric without labels; `None` while it was never set.
+pub async fn metric(address: SocketAddr, name: &str) -> io::Result<Option<f64>> {
+    let text = get(address, "/metrics").await?.body;
+    let text = String::from_utf8_lossy(&text);
+    let mut lines = text.lines().filter_map(|line| line.split_once(' '));
+    Ok(lines.find(|(found, _)| *found == name).and_then(|(_, value)| value.parse().ok()))
+}
+
+async fn get(address: SocketAddr, path: &str) -> io::Result<Response> {
     let wire = Wire {
         method: "GET".to_string(),
         target: path.to_string(),
@@ -201,7 +213,7 @@ pub async fn health(address: SocketAddr, path: &str) -> io::Result<u16> {
     };
     let stream: BoxStream = Box::new(TcpStream::connect(address).await?);
     let answer = tokio::time::timeout(Duration::from_secs(5), exchange(stream, &wire, None)).await;
-    Ok(answer.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??.status)
+    answer.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
 }
 
 /// A gateway: its process and its ports.

@@ -359,6 +359,30 @@ impl SimDisks {
         Some((path.to_path_buf(), page * PAGE_BYTES + byte))
     }
 
+    /// Takes one of the files whose path contains `part`, or writes garbage over its beginning; returns which. The
+    /// process has to be dead.
+    pub fn lose(&self, part: &str) -> Option<PathBuf> {
+        let mut state = self.lock_state();
+        let files: Vec<PathBuf> =
+            state.names.keys().filter(|path| path.to_string_lossy().contains(part)).cloned().collect();
+        if files.is_empty() {
+            return None;
+        }
+        let path = self.random.pick(&files).clone();
+        if self.random.chance(50) {
+            state.names.remove(&path);
+            state.durable_names.remove(&path);
+            return Some(path);
+        }
+        let mut garbage = vec![0; 4 * PAGE_BYTES as usize];
+        self.random.fill(&mut garbage);
+        let mut contents = state.names[&path].lock().expect("no holder of this lock can panic");
+        contents.now.write(0, &garbage);
+        contents.durable.write(0, &garbage);
+        drop(contents);
+        Some(path)
+    }
+
     /// Decides what of the unsynced writes reached the medium.
     fn tear(&self, contents: &mut Contents) {
         for write in std::mem::take(&mut contents.unsynced) {

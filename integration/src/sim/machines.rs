@@ -9,19 +9,22 @@ use consensus::client::MetaClient;
 use consensus::meta::audit::audit;
 use consensus::meta::model::SessionKind;
 use consensus::meta::names::{AccessKeyId, UserName};
-use consensus::meta::tables::{Cluster, get};
+use consensus::meta::store::Rows;
+use consensus::meta::tables::{Cluster, Extents, get, owners_of, scan_all};
 use consensus::raft::log::LogConfig;
 use consensus::raft::node::MetaNode;
 use consensus::raft::wire::Replace;
 use fabric::Seams;
 use fabric::cluster::{IpTable, Place};
+use fabric::codec::crc32c;
 use fabric::ids::{ClusterId, NodeId};
-use fabric::limits::{CONNECTIONS_MAX, KIB, MIB};
+use fabric::limits::{CONNECTIONS_MAX, COPIES, KIB, MIB};
 use fabric::rpc::{Identity, Peer, RpcClient};
 use gateway::admin::users::ensure_user;
 use gateway::daemon::{Gateway, GatewayParts};
 use gateway::queue::Budget;
 use gateway::secrets::{ClusterKey, Secret};
+use storage::chunks::ChunkStore;
 use storage::client::ChunkClient;
 use storage::daemon::{StorageDaemon, StorageSettings};
 use tokio::sync::watch;
@@ -87,7 +90,45 @@ async fn node(seams: &Seams, shared: &Shared, number: u16) -> Result<(), Failure
         {
             shared.audited(number, audit(&*view).map_err(|fault| format!("{fault:?}"))?);
         }
+        if shared.wants_copies_of(number)
+            && let Some(view) = daemon.meta_node().and_then(|meta_node| meta_node.view())
+        {
+            match missing_copies(&*view, daemon.store()).await {
+                Ok(missing) => shared.counted_copies(number, missing),
+                Err(why) => shared.violate(why.to_string()),
+            }
+        }
     }
+}
+
+/// Chunks that the catalog places on the node of `store` and that are not there in full. Bytes that do not match
+/// their checksum must not be given out even here.
+async fn missing_copies(rows: &dyn Rows, store: &ChunkStore) -> Result<Vec<String>, Failure> {
+    let mut missing = Vec::new();
+    let extents: Vec<_> = scan_all::<Extents>(rows)?.collect::<Result<_, _>>()?;
+    for ((_, id), row) in extents {
+        let extent = row.extent;
+        let owners = owners_of(rows, extent.layout, id)?.unwrap_or_default();
+        if !owners.iter().take(COPIES).any(|owner| *owner == store.node()) {
+            continue;
+        }
+        for ordinal in 0..extent.bytes.div_ceil(u64::from(extent.chunk_bytes)) {
+            let chunk = id.chunk(ordinal as u32);
+            let stat = store.stat(vec![chunk]).await.ok().and_then(|mut stats| stats.pop().flatten());
+            let Some(stat) = stat else {
+                missing.push(chunk.to_string());
+                continue;
+            };
+            match store.get(chunk, 0, stat.bytes).await {
+                Ok(bytes) if crc32c(&[&bytes]) != stat.crc32c => {
+                    return Err(format!("wrong bytes of chunk {chunk} were given out").into());
+                }
+                Ok(_) => {}
+                Err(error) => missing.push(error.to_string()),
+            }
+        }
+    }
+    Ok(missing)
 }
 
 async fn gateway(seams: &Seams, shared: &Shared) -> Result<(), Failure> {

@@ -84,6 +84,8 @@ pub enum Fault {
     /// The process dies, and one bit of its log flips before it starts again: not at the very end, where it would
     /// look like a write that the death cut short.
     RotLog { node: u16, down_ms: u64 },
+    /// A chunk volume is gone, or its beginning is garbage, when the node starts again.
+    LoseVolume { node: u16, down_ms: u64 },
     /// Files of the node grow no more.
     FullDisk { node: u16, for_ms: u64 },
     /// The wall clock jumps.
@@ -94,6 +96,8 @@ pub enum Fault {
 /// product's failpoints; those that take a story are in [`super::scenarios`].
 pub const PLANTED: &[(&str, &str)] = &[
     ("ack_before_sync", "the log acknowledges a batch before it is synced"),
+    ("commit_one_copy", "a commit needs one complete copy only"),
+    ("drop_debts", "copies that a commit lacks are owed by nobody"),
     ("chunk_ack_before_sync", "a chunk volume acknowledges before its commit"),
     ("commit_before_chunks", "the metadata command is proposed before the chunks are durable"),
     ("skip_condition", "conditions are not decided inside apply"),
@@ -102,6 +106,9 @@ pub const PLANTED: &[(&str, &str)] = &[
     ("rot_as_torn_tail", "rot in the log is taken for the end of it"),
     ("stale_read", "reads skip the round that makes them linearizable"),
 ];
+
+/// Keys of a plan in which a write is seldom replaced.
+const COLD_KEYS: u16 = 400;
 
 /// Kinds of faults that a seed may draw.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -117,6 +124,7 @@ enum Kind {
     ReadErrors,
     Rot,
     RotLog,
+    LoseVolume,
     FullDisk,
     Clock,
 }
@@ -133,6 +141,7 @@ const KINDS: &[Kind] = &[
     Kind::ReadErrors,
     Kind::Rot,
     Kind::RotLog,
+    Kind::LoseVolume,
     Kind::FullDisk,
     Kind::Clock,
 ];
@@ -179,10 +188,25 @@ impl Plan {
                 plan.slow_all_disks();
                 &[Kind::Blackout]
             }
-            "chunk_ack_before_sync" => &[Kind::Blackout],
-            // Caches forget with their processes; only then is the disk read again.
-            "chunk_skip_crc" => &[Kind::Rot, Kind::Rot, Kind::KillNode, Kind::KillGateway],
             "rot_as_torn_tail" => &[Kind::RotLog, Kind::Isolate],
+            // On hot keys the next write hides what a blackout took.
+            "chunk_ack_before_sync" => {
+                plan.keys = COLD_KEYS;
+                &[Kind::Blackout]
+            }
+            // Most bits of a volume are of no use to anybody: many flips, and keys that are not written again.
+            "chunk_skip_crc" => {
+                plan.keys = COLD_KEYS;
+                plan.rot_often(&random);
+                &[Kind::Rot]
+            }
+            // Only one node hears the gateways; then it loses what only it has.
+            "commit_one_copy" => {
+                plan.keys = COLD_KEYS;
+                plan.leave_one_node(&random);
+                return plan;
+            }
+            "drop_debts" => &[Kind::KillNode, Kind::Isolate],
             "skip_reply_cache" => &[Kind::OneWay, Kind::Isolate, Kind::KillNode],
             "stale_read" => &[Kind::Isolate],
             _ => &[Kind::KillNode],
@@ -202,6 +226,43 @@ impl Plan {
             let fault = Fault::SlowDisk { node, latency_us: 60_000, for_ms: 60_000 };
             self.faults.push(Timed { at_ms: 100, fault });
         }
+    }
+
+    fn rot_often(&mut self, random: &SimRandom) {
+        for at_ms in (500..8_000).step_by(100) {
+            self.faults.push(Timed { at_ms, fault: self.draw(random, Kind::Rot) });
+        }
+    }
+
+    /// Again and again the gateways reach one node only for a while, and this node loses its volumes in the middle.
+    fn leave_one_node(&mut self, random: &SimRandom) {
+        let left = self.fragile_node();
+        for round in 0..4 {
+            let at_ms = 500 + round * 6_000 + random.below(500);
+            for node in (1..=self.nodes).filter(|node| *node != left) {
+                for gateway in 1..=self.gateways {
+                    let (one, other) = (Machine::Node(node), Machine::Gateway(gateway));
+                    let fault = Fault::Partition { one, other, for_ms: 3_500 };
+                    self.faults.push(Timed { at_ms, fault });
+                }
+            }
+            let fault = Fault::LoseVolume { node: left, down_ms: 200 };
+            self.faults.push(Timed { at_ms: at_ms + random.between(1_500, 2_500), fault });
+        }
+        self.operations *= 3;
+    }
+
+    /// The one machine whose disk may lose or forge chunks: a promise covers one.
+    fn fragile_node(&self) -> u16 {
+        (self.seed % u64::from(self.nodes)) as u16 + 1
+    }
+
+    /// The node whose bits flip, if there is one.
+    pub fn forgetful_node(&self) -> Option<u16> {
+        self.faults.iter().find_map(|timed| match timed.fault {
+            Fault::Rot { node } => Some(node),
+            _ => None,
+        })
     }
 
     /// The same with a bug planted.
@@ -231,9 +292,9 @@ impl Plan {
             }
             Kind::SlowDisk => Fault::SlowDisk { node, latency_us: random.between(5_000, 200_000), for_ms },
             Kind::ReadErrors => Fault::ReadErrors { node, percent: random.between(1, 10), for_ms },
-            // On one machine only: a promise covers one rotten disk.
-            Kind::Rot => Fault::Rot { node: self.rotten_node() },
-            Kind::RotLog => Fault::RotLog { node: self.rotten_node(), down_ms },
+            Kind::Rot => Fault::Rot { node: self.fragile_node() },
+            Kind::RotLog => Fault::RotLog { node: self.fragile_node(), down_ms },
+            Kind::LoseVolume => Fault::LoseVolume { node: self.fragile_node(), down_ms },
             Kind::FullDisk => Fault::FullDisk { node, for_ms },
             Kind::Clock => {
                 let hours = random.between(1, 48) as i64;
@@ -241,10 +302,6 @@ impl Plan {
                 Fault::Clock { machine: Machine::Node(node), offset_ms, for_ms }
             }
         }
-    }
-
-    fn rotten_node(&self) -> u16 {
-        (self.seed % u64::from(self.nodes)) as u16 + 1
     }
 
     /// Two different machines, at least one of them a node.

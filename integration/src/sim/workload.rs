@@ -95,6 +95,8 @@ struct State {
     behaviours: Vec<(String, conformance::Outcome)>,
     /// Nodes whose rows are still to be audited.
     audits_wanted: BTreeSet<u16>,
+    /// Nodes that have still to hold everything that belongs on them, and what they lacked last.
+    copies_wanted: BTreeMap<u16, Vec<String>>,
     /// ETag (with quotes) of each acknowledged write.
     etags: BTreeMap<u64, String>,
     /// How often all nodes moved to other ports.
@@ -130,6 +132,7 @@ impl Shared {
             violation: None,
             behaviours: Vec::new(),
             audits_wanted: BTreeSet::new(),
+            copies_wanted: BTreeMap::new(),
             etags: BTreeMap::new(),
             moves: 0,
             shown: BTreeMap::new(),
@@ -187,6 +190,20 @@ impl Shared {
         self.state().audits_wanted.remove(&node);
         if !findings.is_empty() {
             self.violate(format!("the rows of node {node} disagree: {}", findings.join("; ")));
+        }
+    }
+
+    /// Whether this node has to say which copies it lacks.
+    pub fn wants_copies_of(&self, node: u16) -> bool {
+        self.state().copies_wanted.contains_key(&node)
+    }
+
+    /// What a node lacks; nothing is good.
+    pub fn counted_copies(&self, node: u16, missing: Vec<String>) {
+        if missing.is_empty() {
+            self.state().copies_wanted.remove(&node);
+        } else {
+            self.state().copies_wanted.insert(node, missing);
         }
     }
 
@@ -307,6 +324,20 @@ pub async fn audit(shared: Arc<Shared>) -> Ended {
     };
     if tokio::time::timeout(CONVERGENCE, audits).await.is_err() {
         shared.violate("not live: a voter does not take part after the faults".to_string());
+    }
+    shared.state().copies_wanted = (1..=shared.plan.nodes.min(3)).map(|node| (node, Vec::new())).collect();
+    let forgetful = shared.plan.forgetful_node();
+    let copies = async {
+        while shared.state().copies_wanted.iter().any(|(node, missing)| {
+            // Where bits flip, redb may not find what is there; only the walk of every day does.
+            Some(*node) != forgetful || missing.is_empty()
+        }) {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    if tokio::time::timeout(CONVERGENCE, copies).await.is_err() {
+        let lacking = format!("{:?}", shared.state().copies_wanted);
+        shared.violate(format!("not live: copies are missing after the faults: {lacking:.500}"));
     }
     shared.state().clients_done += 1;
     Ok(())

@@ -126,7 +126,8 @@ impl<'a> World<'a> {
         }
     }
 
-    /// Serve; then work under faults, or through a story; then heal, converge and audit.
+    /// Serve; then work under faults, or through a story; then lose power everywhere, heal, converge and audit: what
+    /// was acknowledged is on disks and in no cache.
     fn play(&mut self, story: impl FnOnce(&mut World<'_>) -> Result<(), String>) -> Result<(), String> {
         self.client("setup", 0)?;
         self.note("the cluster serves");
@@ -143,6 +144,9 @@ impl<'a> World<'a> {
         story(self)?;
         let done = clients.len();
         self.step_until(|world| world.shared.clients_done() == done, "the clients did not finish")?;
+        for machine in self.plan.machines() {
+            self.kill(machine, true);
+        }
         self.heal();
         self.note("healed");
         self.client("audit", done)
@@ -257,6 +261,12 @@ impl<'a> World<'a> {
                 self.note(&format!("rot at {place:?}"));
                 self.later(now_ms + down_ms, Action::Start(Machine::Node(node)));
             }
+            Fault::LoseVolume { node, down_ms } => {
+                self.kill(Machine::Node(node), false);
+                let lost = self.node(node).disks.lose(CHUNK_VOLUME);
+                self.note(&format!("lost {lost:?}"));
+                self.later(now_ms + down_ms, Action::Start(Machine::Node(node)));
+            }
             Fault::FullDisk { node, for_ms } => {
                 self.node(node).disks.set_free(Some(0));
                 self.later(now_ms + for_ms, Action::Undo(fault));
@@ -293,7 +303,8 @@ impl<'a> World<'a> {
             | Fault::PowerCut { .. }
             | Fault::Blackout { .. }
             | Fault::Rot { .. }
-            | Fault::RotLog { .. } => {}
+            | Fault::RotLog { .. }
+            | Fault::LoseVolume { .. } => {}
         }
     }
 

@@ -10,6 +10,7 @@ mod campaign;
 mod clients;
 mod figures;
 mod full_disk;
+mod losses;
 mod replace;
 mod steps;
 mod users;
@@ -85,6 +86,7 @@ const STAGES: &[Stage] = &[
         run: replace::run_stage,
     },
     Stage { name: "full-disk", about: "a process on a disk without space", run: full_disk::run },
+    Stage { name: "losses", about: "chunk volumes and disks of a node are lost", run: losses::run },
     Stage { name: "clients", about: "real clients with their defaults", run: clients::run },
     Stage { name: "sim", about: "the simulator on fixed and fresh seeds", run: steps::sim },
 ];

@@ -80,7 +80,16 @@ impl ChunksSubject {
         let store = ChunkStore::open(seams, settings).await.map_err(|error| error.to_string())?;
         store.wait_ready().await;
         let status = store.status();
-        if status.broken > 0 { Err(format!("volumes are broken: {status:?}")) } else { Ok(store) }
+        if status.broken > 0 {
+            return Err(format!("volumes are broken: {status:?}"));
+        }
+        // Loss 1 is the directory's birth; a power cut loses no volume.
+        match store.untold_loss() {
+            Some(1) => store.tell_loss(1).await.map_err(|error| error.to_string())?,
+            Some(loss) => return Err(format!("volumes were lost, {loss} times")),
+            None => {}
+        }
+        Ok(store)
     }
 
     /// Every chunk against the model, which then knows.
