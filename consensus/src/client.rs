@@ -3,16 +3,16 @@
 //! Owns a session in the log, its sequence numbers, and the knowledge of who leads. A proposal is repeated
 //! until its outcome is known or its deadline passes; a repeat never happens twice.
 
+mod holds;
 mod remote;
 mod session;
-
-use std::any::Any;
 
 use async_trait::async_trait;
 use fabric::ids::{ExtentId, SessionId};
 
 use crate::meta::command::{Command, Done, Reject};
-use crate::meta::query::{Answer, Answered, Query};
+use crate::meta::model::Home;
+use crate::meta::query::{Answer, Answered, BodyView, ObjectView, Query};
 
 pub use remote::MetaClient;
 
@@ -53,36 +53,72 @@ pub async fn ask(meta: &dyn Meta, query: Query) -> Result<Answer, MetaError> {
     meta.query(query).await?.answer.map_err(MetaError::Rejected)
 }
 
-/// Something that releases a hold when it is dropped.
-pub type Hold = Box<dyn Any + Send + Sync>;
+/// Something that holds garbage collection off until it is dropped.
+pub trait Hold: Send + Sync {
+    /// Says which extents are meant, and whose they are. What lasts long holds these and nothing else.
+    fn covers(&self, _home: Home, _extents: Vec<ExtentId>) {}
+
+    /// Whether it was given up, as the session holds too much that lasts long: what it covered may be gone.
+    fn is_lost(&self) -> bool {
+        false
+    }
+}
+
+impl Hold for () {}
 
 /// An open write. The extent id is complete once the caller chose the hash.
 pub struct WriteGuard {
     session: SessionId,
     number: u64,
-    _hold: Hold,
+    hold: Box<dyn Hold>,
 }
 
 /// An open read.
 pub struct ReadGuard {
-    _hold: Hold,
+    hold: Box<dyn Hold>,
 }
 
 impl WriteGuard {
     /// Made by implementations of [`Meta`].
-    pub fn new(session: SessionId, number: u64, hold: Hold) -> WriteGuard {
-        WriteGuard { session, number, _hold: hold }
+    pub fn new(session: SessionId, number: u64, hold: Box<dyn Hold>) -> WriteGuard {
+        WriteGuard { session, number, hold }
     }
 
     /// The extent of this write in the partition that `hash` chooses.
     pub fn extent(&self, hash: u16) -> ExtentId {
         ExtentId::new(hash, self.session, self.number)
     }
+
+    /// Says which extent is written, so that a write that lasts long is held by it. `home`: who will name it.
+    pub fn writes(&self, home: Home, extent: ExtentId) {
+        assert!(extent.session() == self.session && extent.number() == self.number);
+        self.hold.covers(home, vec![extent]);
+    }
+
+    /// Whether the write lasted too long: its extent will be refused.
+    pub fn is_lost(&self) -> bool {
+        self.hold.is_lost()
+    }
 }
 
 impl ReadGuard {
     /// Made by implementations of [`Meta`].
-    pub fn new(hold: Hold) -> ReadGuard {
-        ReadGuard { _hold: hold }
+    pub fn new(hold: Box<dyn Hold>) -> ReadGuard {
+        ReadGuard { hold }
+    }
+
+    /// Says that the body of `view`, a version of `own`, is read, so that a read that lasts long is held by what it
+    /// reads and holds nothing else.
+    pub fn reads(&self, own: Home, view: &ObjectView) {
+        let extents = match &view.body {
+            BodyView::Pieces(pieces) => pieces.iter().map(|piece| piece.extent.id).collect(),
+            BodyView::Inline(_) | BodyView::NotAsked => Vec::new(),
+        };
+        self.hold.covers(view.object.body.home(own), extents);
+    }
+
+    /// Whether the read lasted too long: its chunks may be gone.
+    pub fn is_lost(&self) -> bool {
+        self.hold.is_lost()
     }
 }

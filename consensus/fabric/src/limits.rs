@@ -47,12 +47,18 @@ pub const FRAME_BYTES_MAX: usize = 8 << 20;
 pub const SESSION_OPEN_MAX: u64 = 65_536;
 /// Extents that one session may pin for reads and writes older than five minutes.
 pub const SESSION_PINNED_MAX: usize = 1024;
+/// A write or read that is open for longer is held by the extents it covers, and holds back nothing else.
+pub const HOLD_LONG: Duration = Duration::from_secs(5 * 60);
+/// Extents whose naming is asked for at once.
+pub const NAMED_PER_QUERY: usize = 1000;
 /// The leader ends a session after it heard nothing for this long.
 pub const SESSION_SILENCE: Duration = Duration::from_secs(30);
 /// How often a session is renewed.
 pub const SESSION_RENEWAL: Duration = Duration::from_secs(5);
 /// A client hears 500 (outcome unknown) after this.
 pub const PROPOSE_DEADLINE: Duration = Duration::from_secs(60);
+/// The last part of [`PROPOSE_DEADLINE`]: a command whose outcome is open is given up, which settles it.
+pub const GIVE_UP_DEADLINE: Duration = Duration::from_secs(10);
 /// A read of metadata gives up after this.
 pub const QUERY_DEADLINE: Duration = Duration::from_secs(10);
 /// One chunk call gives up after this; a put only if no other put to its node ended meanwhile.
@@ -139,6 +145,9 @@ const _: () = assert!(
 const _: () = assert!(PUT_BYTES_MAX / CHUNK_BYTES as u64 <= EXTENT_CHUNKS_MAX);
 const _: () = assert!(PARTS_MAX as u64 * PUT_BYTES_MAX == OBJECT_BYTES_MAX);
 const _: () = assert!(INLINE_BYTES_MAX + 64 * 1024 < ENTRY_BYTES_MAX);
+const _: () = assert!(SESSION_PINNED_MAX * 32 + 64 * 1024 < ENTRY_BYTES_MAX);
+const _: () = assert!(NAMED_PER_QUERY * (KEY_BYTES_MAX + 64) < FRAME_BYTES_MAX);
+const _: () = assert!(GIVE_UP_DEADLINE.as_secs() < PROPOSE_DEADLINE.as_secs());
 const _: () = assert!(DELETE_KEYS_PER_COMMAND * (KEY_BYTES_MAX + 128) < ENTRY_BYTES_MAX);
 const _: () = assert!(COPIES_DURABLE_MIN <= COPIES && COPIES <= OWNERS_MAX);
 const _: () = assert!(LOG_RESERVE_BYTES + 2 * LOG_SEGMENT_BYTES < DISK_RESERVE_BYTES);

@@ -8,14 +8,17 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use fabric::env::{Env, random_u64, random_u128};
 use fabric::ids::{NodeId, SessionId};
-use fabric::limits::{ENTRY_BYTES_MAX, PROPOSE_DEADLINE, QUERY_DEADLINE, SESSION_RENEWAL};
+use fabric::limits::{
+    ENTRY_BYTES_MAX, GIVE_UP_DEADLINE, NAMED_PER_QUERY, PROPOSE_DEADLINE, QUERY_DEADLINE, SESSION_RENEWAL,
+};
 use fabric::rpc::{CallOptions, Class, RpcClient, RpcError};
 
-use super::session::{Reads, Session};
+use super::holds::{Holds, LongRead};
+use super::session::Session;
 use super::{Meta, MetaError, ReadGuard, WriteGuard};
-use crate::meta::command::{Command, Done, EndSession, Entry, OpenSession, Reject, Reply, SetNode};
+use crate::meta::command::{Command, Done, EndSession, Entry, GiveUp, OpenSession, Reject, Reply, SetNode};
 use crate::meta::model::{ClusterMs, NodeRow, SessionKind};
-use crate::meta::query::{Answered, Query};
+use crate::meta::query::{Answer, Answered, Query};
 use crate::raft::machine::encode_entry;
 use crate::raft::node::MetaNode;
 use crate::raft::wire::{ProposeAnswer, QueryAnswer, Replace, ReplaceAnswer, method};
@@ -26,6 +29,8 @@ const ATTEMPT_DEADLINE: Duration = Duration::from_secs(12);
 const ASK_DEADLINE: Duration = Duration::from_secs(4);
 /// Voters whose disks are full get so long to find one that has space.
 const FULL_PATIENCE: Duration = Duration::from_secs(3);
+/// With the failpoint `late_repeat`, a proposal arrives once more after up to this long.
+const LATE_REPEAT_MS_MAX: u64 = 20_000;
 /// Pauses between attempts.
 const BACKOFF_MS: std::ops::Range<u64> = 20..200;
 
@@ -45,7 +50,7 @@ struct Inner {
     /// Whom to ask next while nobody is known to lead.
     next_voter: AtomicUsize,
     session: tokio::sync::Mutex<Option<Arc<Session>>>,
-    reads: Arc<Reads>,
+    holds: Arc<Holds>,
     closed: AtomicBool,
 }
 
@@ -90,7 +95,7 @@ impl MetaClient {
             leader: Mutex::new(leader),
             next_voter: AtomicUsize::new(0),
             session: tokio::sync::Mutex::new(None),
-            reads: Arc::default(),
+            holds: Holds::new(),
             closed: AtomicBool::new(false),
         };
         MetaClient { inner: Arc::new(inner) }
@@ -137,6 +142,36 @@ impl MetaClient {
     /// Who led when it was last heard, for people to see.
     pub fn leader(&self) -> Option<NodeId> {
         *self.inner.leader.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Proposes once without hearing the answer; whether the proposal arrives is the caller's choice. The entry comes
+    /// back, as what the network still holds of it.
+    #[cfg(test)]
+    pub(crate) async fn propose_unheard(
+        &self,
+        command: Command,
+        arrives: bool,
+    ) -> (Result<Done, MetaError>, Entry) {
+        let mut entry = Inner::entry_of_cluster(command);
+        let session = self.inner.session().await.expect("the test has a leader");
+        let sequence = session.draw().expect("few are open");
+        (entry.session, entry.sequence) = (session.id, sequence.number);
+        entry.lowest_open = session.lowest_open();
+        if arrives {
+            assert!(matches!(self.inner.attempt(&entry, ATTEMPT_DEADLINE).await, Attempt::Applied(_)));
+        }
+        let unheard = Outcome::Unknown("nobody answered".to_string());
+        let concluded = self.inner.conclude(&session, sequence.number, unheard).await;
+        (concluded.expect("the session lives"), entry)
+    }
+
+    /// Sends an entry once more.
+    #[cfg(test)]
+    pub(crate) async fn repeat(&self, entry: &Entry) -> Reply {
+        match self.inner.attempt(entry, ATTEMPT_DEADLINE).await {
+            Attempt::Applied(reply) => reply,
+            Attempt::Not(why) | Attempt::Perhaps(why) => panic!("{why}"),
+        }
     }
 
     /// Says goodbye, so that nobody waits for the session to fall silent.
@@ -198,8 +233,10 @@ impl Inner {
     }
 
     async fn renew(self: &Arc<Self>, session: &Arc<Session>) {
+        // What cannot be asked now holds its marks until the next renewal.
+        drop(tokio::time::timeout(ASK_DEADLINE, self.look_again()).await);
         let Some(sequence) = session.draw() else { return };
-        let command = Command::RenewSession(session.renewal(self.reads.oldest()));
+        let command = Command::RenewSession(self.holds.renewal(session.id, self.env.monotonic()));
         let mut entry = Inner::entry_of_cluster(command);
         entry.session = session.id;
         entry.sequence = sequence.number;
@@ -210,6 +247,104 @@ impl Inner {
                 tracing::debug!(why, "a session was not renewed; it will be");
             }
         }
+    }
+
+    /// Lets long reads pass their marks. At least it learns the present index, so that a client that asks nothing
+    /// holds nothing back.
+    async fn look_again(&self) -> Result<(), String> {
+        let long = self.holds.long_reads(self.env.monotonic());
+        if long.is_empty() {
+            let answered = self.ask_once(&Query::Named(Vec::new()), ASK_DEADLINE).await?;
+            self.holds.saw(answered.index);
+        }
+        for read in long {
+            self.look_again_at(&read).await?;
+        }
+        Ok(())
+    }
+
+    async fn look_again_at(&self, read: &LongRead) -> Result<(), String> {
+        let (mut index, mut unnamed) = (u64::MAX, Vec::new());
+        for extents in read.extents.chunks(NAMED_PER_QUERY) {
+            let question = Query::Named(extents.iter().map(|extent| (read.home.clone(), *extent)).collect());
+            let answered = self.ask_once(&question, ASK_DEADLINE).await?;
+            let Ok(Answer::Named(named)) = answered.answer else {
+                return Err("the answer to named is of another kind".to_string());
+            };
+            self.holds.saw(answered.index);
+            // What is named later was named before, since nothing is named a second time.
+            index = index.min(answered.index);
+            unnamed.extend(extents.iter().zip(named).filter(|(_, named)| !named).map(|(extent, _)| *extent));
+        }
+        self.holds.looked_again(read, index, &unnamed, self.env.monotonic());
+        Ok(())
+    }
+
+    /// What there is to tell of an outcome, once it is settled; `None`: certainly not done, and to be done again in a
+    /// new session.
+    async fn conclude(
+        &self,
+        session: &Arc<Session>,
+        sequence: u64,
+        outcome: Outcome,
+    ) -> Option<Result<Done, MetaError>> {
+        let settled = match outcome {
+            Outcome::Unknown(why) => self.give_up(session, sequence, why).await,
+            settled => settled,
+        };
+        Some(match settled {
+            Outcome::Reply(Reply::Done(done), _) => Ok(done),
+            Outcome::Reply(Reply::Rejected(Reject::SessionEnded), perhaps) => {
+                session.end();
+                if !perhaps {
+                    return None;
+                }
+                Err(MetaError::Unknown("the session ended while the outcome was open".to_string()))
+            }
+            Outcome::Reply(Reply::Rejected(Reject::SessionFull), _) => {
+                Err(MetaError::Unavailable("too many commands are open".to_string()))
+            }
+            Outcome::Reply(Reply::Rejected(reject), _) => Err(MetaError::Rejected(reject)),
+            Outcome::Reply(Reply::TooLate, _) => {
+                Err(MetaError::Unknown("the command was given up".to_string()))
+            }
+            Outcome::Never(why) => Err(MetaError::Unavailable(why)),
+            Outcome::Unknown(why) => Err(MetaError::Unknown(why)),
+            Outcome::Full(why) => Err(MetaError::Full(why)),
+        })
+    }
+
+    /// Settles a command whose outcome is open: what it came to, or that it never happens. Unknown only if even
+    /// that cannot be learned.
+    async fn give_up(&self, session: &Arc<Session>, sequence: u64, why: String) -> Outcome {
+        let Some(own) = session.draw() else { return Outcome::Unknown(why) };
+        let mut entry = Inner::entry_of_cluster(Command::GiveUp(GiveUp { sequence }));
+        entry.session = session.id;
+        entry.sequence = own.number;
+        match self.drive(&mut entry, Some(session), GIVE_UP_DEADLINE).await {
+            Outcome::Reply(Reply::Done(Done::GivenUp(None)), _) => Outcome::Never(why),
+            Outcome::Reply(Reply::Done(Done::GivenUp(Some(reply))), _) => Outcome::Reply(*reply, true),
+            Outcome::Reply(Reply::Rejected(Reject::SessionEnded), _) => {
+                Outcome::Reply(Reply::Rejected(Reject::SessionEnded), true)
+            }
+            Outcome::Reply(..) | Outcome::Never(_) | Outcome::Unknown(_) | Outcome::Full(_) => {
+                Outcome::Unknown(why)
+            }
+        }
+    }
+
+    /// With the failpoint `late_repeat` the network delivers a proposal once more, long after its outcome was known.
+    fn repeat_late(self: &Arc<Self>, entry: &Entry) {
+        if !self.env.armed("late_repeat") {
+            return;
+        }
+        let (client, entry) = (self.clone(), entry.clone());
+        let delay = Duration::from_millis(random_u64(&*self.env) % LATE_REPEAT_MS_MAX);
+        let task = async move {
+            tokio::time::sleep(delay).await;
+            drop(client.attempt(&entry, ATTEMPT_DEADLINE).await);
+        };
+        self.env.spawn("late-repeat", Box::pin(task));
     }
 
     /// Proposes an entry again and again until its outcome is known or the time is over.
@@ -357,7 +492,7 @@ impl Meta for MetaClient {
             let why = format!("the command has {bytes} bytes, too many for one entry");
             return Err(MetaError::Rejected(Reject::Malformed(why)));
         }
-        let end = self.inner.env.monotonic() + PROPOSE_DEADLINE;
+        let end = self.inner.env.monotonic() + (PROPOSE_DEADLINE - GIVE_UP_DEADLINE);
         loop {
             let session = self.inner.session().await?;
             let Some(sequence) = session.draw() else {
@@ -366,27 +501,12 @@ impl Meta for MetaClient {
             entry.session = session.id;
             entry.sequence = sequence.number;
             let left = end.saturating_sub(self.inner.env.monotonic());
-            return match self.inner.drive(&mut entry, Some(&session), left).await {
-                Outcome::Reply(Reply::Done(done), _) => Ok(done),
-                Outcome::Reply(Reply::Rejected(Reject::SessionEnded), perhaps) => {
-                    session.end();
-                    if perhaps {
-                        let why = "the session ended while the outcome was open".to_string();
-                        return Err(MetaError::Unknown(why));
-                    }
-                    continue; // Certainly not done: again in a new session.
-                }
-                Outcome::Reply(Reply::Rejected(Reject::SessionFull), _) => {
-                    Err(MetaError::Unavailable("too many commands are open".to_string()))
-                }
-                Outcome::Reply(Reply::Rejected(reject), _) => Err(MetaError::Rejected(reject)),
-                Outcome::Reply(Reply::TooLate, _) => {
-                    Err(MetaError::Unknown("the command was given up".to_string()))
-                }
-                Outcome::Never(why) => Err(MetaError::Unavailable(why)),
-                Outcome::Unknown(why) => Err(MetaError::Unknown(why)),
-                Outcome::Full(why) => Err(MetaError::Full(why)),
-            };
+            let outcome = self.inner.drive(&mut entry, Some(&session), left).await;
+            let concluded = self.inner.conclude(&session, sequence.number, outcome).await;
+            self.inner.repeat_late(&entry);
+            if let Some(result) = concluded {
+                return result;
+            }
         }
     }
 
@@ -399,7 +519,7 @@ impl Meta for MetaClient {
             let left = end.saturating_sub(inner.env.monotonic());
             match inner.ask_once(&query, left.min(ASK_DEADLINE)).await {
                 Ok(answered) => {
-                    inner.reads.saw(answered.index);
+                    inner.holds.saw(answered.index);
                     return Ok(answered);
                 }
                 Err(why) if inner.env.monotonic() >= end => return Err(MetaError::Unavailable(why)),
@@ -410,12 +530,11 @@ impl Meta for MetaClient {
 
     async fn begin_write(&self) -> Result<WriteGuard, MetaError> {
         let session = self.inner.session().await?;
-        let write = session.begin_write();
-        let number = write.number;
+        let (number, write) = self.inner.holds.begin_write(session.id, self.inner.env.monotonic());
         Ok(WriteGuard::new(session.id, number, Box::new(write)))
     }
 
     fn begin_read(&self) -> ReadGuard {
-        ReadGuard::new(Box::new(self.inner.reads.begin()))
+        ReadGuard::new(Box::new(self.inner.holds.begin_read(self.inner.env.monotonic())))
     }
 }

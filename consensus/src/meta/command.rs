@@ -55,6 +55,7 @@ pub enum Command {
     CollectGarbage(CollectGarbage),
     ReportLoss(ReportLoss),
     EndAbsence(EndAbsence),
+    GiveUp(GiveUp),
 }
 
 impl Command {
@@ -81,7 +82,10 @@ impl Command {
             | Command::DeleteObjects(_)
             | Command::AbortUpload(_)
             | Command::PayDebts(_)
-            | Command::CollectGarbage(_) => false,
+            | Command::CollectGarbage(_)
+            | Command::ReportLoss(_)
+            | Command::EndAbsence(_)
+            | Command::GiveUp(_) => false,
         }
     }
 }
@@ -452,6 +456,14 @@ pub struct EndAbsence {
     pub index: u64,
 }
 
+/// Settles an earlier command of the same session whose outcome its client does not know: either it was applied, or
+/// it never will be. Done: [`Done::GivenUp`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GiveUp {
+    /// Its sequence; open, so that its reply, if there is one, is still kept.
+    pub sequence: u64,
+}
+
 /// The outcome of a command. Kept per (session, sequence), so that a repeat gets its first reply.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Reply {
@@ -480,6 +492,8 @@ pub enum Done {
     Upload(Stamp),
     /// The part that was stored, and when.
     Part(ClusterMs),
+    /// The first reply of the command that was given up; `None`: it never happens.
+    GivenUp(Option<Box<Reply>>),
 }
 
 /// Outcome of the deletion of one key. Deleting what is not there is done, too.

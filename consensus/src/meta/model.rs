@@ -244,6 +244,16 @@ pub enum Body {
     },
 }
 
+impl Body {
+    /// Under which (bucket, key) the rows of the body live, where `own` is the object's.
+    pub fn home(&self, own: Home) -> Home {
+        match self {
+            Body::Empty | Body::Inline(_) => own,
+            Body::Extent { home, .. } | Body::Slices { home, .. } => home.clone().unwrap_or(own),
+        }
+    }
+}
+
 /// A version of an object: the row that LIST reads.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Object {

@@ -468,6 +468,8 @@ impl MetaNode {
             skip_reply_cache: env.armed("skip_reply_cache"),
             commit_one_copy: env.armed("commit_one_copy"),
             drop_debts: env.armed("drop_debts"),
+            skip_lowest_sequence: env.armed("skip_lowest_sequence"),
+            accept_ended_session: env.armed("accept_ended_session"),
         };
         let disks = &self.seams.disks;
         let machine = Machine::open(env.clone(), disks.clone(), &self.directory, machine_config).await?;

@@ -17,10 +17,12 @@ use super::log::{Headroom, LogConfig};
 use super::machine::MachineConfig;
 use super::node::{MetaNode, NodeConfig, StartError};
 use super::testing::TestDisks;
-use super::wire::{Replace, VoterName};
+use super::wire::{ProposeAnswer, Replace, VoterName};
 use crate::client::{Meta, MetaClient, MetaError, ask};
-use crate::meta::command::{AddUser, Command, CreateBucket, DeleteBucket, Reject};
-use crate::meta::model::{AccessKey, ClusterMs, FIRST_EPOCH, NodeRow, SessionKind};
+use crate::meta::command::{
+    AddUser, Command, CreateBucket, DeleteBucket, DeleteKey, DeleteObjects, Done, Entry, Expect, Reject, Reply,
+};
+use crate::meta::model::{AccessKey, ClusterMs, FIRST_EPOCH, NodeRow, Origin, SessionKind};
 use crate::meta::query::{Answer, Query};
 
 const CLUSTER: ClusterId = ClusterId(7);
@@ -202,6 +204,61 @@ async fn a_single_voter_keeps_what_it_acknowledged() {
         create(&client, "second").await.unwrap();
         assert!(exists(&client, "second").await);
         world.hosts[&NodeId(1)].node.shutdown().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_command_that_stalls_is_settled() {
+    within(async {
+        let mut world = World::new(1);
+        world.start(&[1]).await;
+        let client = world.client();
+        add_user(&client).await;
+        let create = |name: &str| {
+            let (name, owner) = (name.parse().unwrap(), "alice".parse().unwrap());
+            Command::CreateBucket(CreateBucket { name, owner })
+        };
+        // It was applied, only the answer was lost: the client hears the first reply.
+        let (result, _) = client.propose_unheard(create("first"), true).await;
+        assert!(matches!(result, Ok(Done::Bucket(bucket)) if bucket.name.as_str() == "first"));
+        // It never arrived: the client hears that it certainly did not happen, and it never does.
+        let (result, entry) = client.propose_unheard(create("second"), false).await;
+        assert!(matches!(result, Err(MetaError::Unavailable(_))), "{result:?}");
+        assert_eq!(client.repeat(&entry).await, Reply::TooLate);
+        assert!(exists(&client, "first").await && !exists(&client, "second").await);
+        world.hosts[&NodeId(1)].node.shutdown().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_fits_no_entry_is_refused_before_it_is_proposed() {
+    within(async {
+        let mut world = World::new(1);
+        world.start(&[1]).await;
+        let client = world.client();
+        add_user(&client).await;
+        let keys: Vec<_> = (0..2_000)
+            .map(|_| DeleteKey {
+                key: "k".repeat(1_000).parse().unwrap(),
+                version: None,
+                expect: Expect::default(),
+            })
+            .collect();
+        let delete = DeleteObjects { bucket: fabric::ids::BucketId(1), keys, origin: Origin::default() };
+        let node = world.hosts[&NodeId(1)].node.clone();
+        let session = client.session_id().await.unwrap();
+        let before = node.view().unwrap().index();
+        let refused = client.propose(Command::DeleteObjects(delete.clone())).await;
+        assert!(matches!(refused, Err(MetaError::Rejected(Reject::Malformed(_)))), "{refused:?}");
+        // Neither by the node, whoever asks.
+        let command = Command::DeleteObjects(delete);
+        let entry = Entry { session, sequence: 1_000, lowest_open: 1, at: ClusterMs(0), command };
+        let answer = node.propose(entry).await;
+        assert!(matches!(answer, ProposeAnswer::Applied(Reply::Rejected(Reject::Malformed(_)))));
+        assert_eq!(node.view().unwrap().index(), before, "nothing was logged");
+        node.shutdown().await;
     })
     .await;
 }

@@ -4,13 +4,13 @@
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)] // Seams of tests.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use consensus::client::{Meta, MetaError, ReadGuard, WriteGuard};
+use consensus::client::{Hold, Meta, MetaError, ReadGuard, WriteGuard};
 use consensus::meta::command::{Command, Done};
 use consensus::meta::query::{Answer, Answered, Query};
 use fabric::env::{BoxFuture, Env, LaneWorker, TaskHandle, Work};
@@ -181,7 +181,20 @@ pub struct FakeMeta {
     pub layout: Layout,
     pub writes_open: Arc<()>,
     pub reads_open: Arc<()>,
+    given_up: Arc<AtomicBool>,
     drawn: AtomicU64,
+}
+
+/// Counted while it is open.
+struct Counted {
+    _counter: Arc<()>,
+    given_up: Arc<AtomicBool>,
+}
+
+impl Hold for Counted {
+    fn is_lost(&self) -> bool {
+        self.given_up.load(Ordering::Relaxed)
+    }
 }
 
 impl FakeMeta {
@@ -192,8 +205,18 @@ impl FakeMeta {
             layout: Layout { version: LayoutVersion(1), partitions: vec![owners] },
             writes_open: Arc::new(()),
             reads_open: Arc::new(()),
+            given_up: Arc::default(),
             drawn: AtomicU64::new(0),
         })
+    }
+
+    /// From now on all holds are given up, as if there were too many that last long.
+    pub fn give_up_holds(&self) {
+        self.given_up.store(true, Ordering::Relaxed);
+    }
+
+    fn hold(&self, counter: &Arc<()>) -> Box<dyn Hold> {
+        Box::new(Counted { _counter: counter.clone(), given_up: self.given_up.clone() })
     }
 
     pub fn open_writes(&self) -> usize {
@@ -219,9 +242,9 @@ impl Meta for FakeMeta {
     }
     async fn begin_write(&self) -> Result<WriteGuard, MetaError> {
         let number = self.drawn.fetch_add(1, Ordering::Relaxed);
-        Ok(WriteGuard::new(SessionId { epoch: 1, number: 1 }, number, Box::new(self.writes_open.clone())))
+        Ok(WriteGuard::new(SessionId { epoch: 1, number: 1 }, number, self.hold(&self.writes_open)))
     }
     fn begin_read(&self) -> ReadGuard {
-        ReadGuard::new(Box::new(self.reads_open.clone()))
+        ReadGuard::new(self.hold(&self.reads_open))
     }
 }

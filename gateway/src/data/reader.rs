@@ -59,7 +59,7 @@ pub struct BodyStream {
     /// What [`BodyStream::start`] waited for.
     first: Option<Result<Bytes, ReadError>>,
     failed: bool,
-    _guard: ReadGuard,
+    guard: ReadGuard,
 }
 
 impl Data {
@@ -71,7 +71,7 @@ impl Data {
             // There is nothing to plan with; a range that is not empty ends in an error.
             BodyView::NotAsked => (None, Plan::new(Vec::new(), range)),
         };
-        BodyStream { data: self.clone(), plan, ahead: VecDeque::new(), first, failed: false, _guard: guard }
+        BodyStream { data: self.clone(), plan, ahead: VecDeque::new(), first, failed: false, guard }
     }
 }
 
@@ -103,6 +103,10 @@ impl BodyStream {
             let Some(mut step) = self.plan.peek()? else {
                 return Ok(());
             };
+            if self.guard.is_lost() {
+                let why = "too many reads last too long".to_string();
+                return Err(ReadError::Unavailable(step.chunk, why));
+            }
             let held = self.data.reads.try_take(step.whole_bytes as usize);
             if held.is_none() {
                 if !self.ahead.is_empty() {

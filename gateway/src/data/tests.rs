@@ -302,6 +302,22 @@ async fn a_stalled_reader_leaves_room_for_others() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_its_session_gave_up_ends() {
+    let world = world(3);
+    let body = body(CHUNK_BYTES * 8);
+    let extent = extent(&write(&world, &body).await.unwrap());
+    let mut reading = world.data.read(whole(&extent), 0..extent.bytes, world.meta.begin_read());
+    assert!(StreamExt::next(&mut reading).await.unwrap().is_ok());
+    world.meta.give_up_holds();
+    let mut last = None;
+    while let Some(bytes) = StreamExt::next(&mut reading).await {
+        last = Some(bytes);
+    }
+    assert!(matches!(last, Some(Err(ReadError::Unavailable(..)))), "the stream breaks off");
+    assert!(matches!(write(&world, &body).await, Err(WriteError::Unavailable(_))));
+}
+
+#[tokio::test(start_paused = true)]
 async fn hot_chunks_are_read_from_nodes_once() {
     let mut world = world(1);
     let config =

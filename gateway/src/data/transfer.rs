@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use consensus::client::WriteGuard;
 use fabric::env::BoxFuture;
 use fabric::ids::{ChunkId, ExtentId, LayoutVersion, NodeId};
 use fabric::limits::{CHUNK_BYTES, CHUNK_DEADLINE, CHUNK_PUT_DEADLINE, COPIES, COPIES_DURABLE_MIN};
@@ -123,8 +124,15 @@ impl<'a> Transfer<'a> {
     }
 
     /// Sends everything that is left in `input` and waits until enough owners hold all of it.
-    pub(super) async fn run(mut self, input: &mut Input<'_>) -> Result<Extent, WriteError> {
+    pub(super) async fn run(
+        mut self,
+        input: &mut Input<'_>,
+        guard: &WriteGuard,
+    ) -> Result<Extent, WriteError> {
         loop {
+            if guard.is_lost() {
+                return Err(WriteError::Unavailable("too many writes last too long".to_string()));
+            }
             self.make_room().await?;
             let writes = self.data.writes.clone();
             // It was admitted: from now on a store that is busy slows it down.

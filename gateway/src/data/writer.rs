@@ -5,6 +5,7 @@
 use bytes::{Bytes, BytesMut};
 use consensus::client::WriteGuard;
 use consensus::meta::command::NewBody;
+use consensus::meta::model::Home;
 use consensus::meta::names::{BucketName, ObjectKey};
 use fabric::ids::{BucketId, ExtentId, Stamp};
 use fabric::limits::{CHUNK_BYTES, INLINE_BYTES_MAX, PUT_BYTES_MAX};
@@ -102,9 +103,10 @@ impl Data {
         let guard = self.meta.begin_write().await.map_err(unavailable)?;
         let layout = self.layouts.newest().await.map_err(unavailable)?;
         let extent = self.draw_extent(&guard, &layout);
+        guard.writes(Home { bucket: target.bucket, key: target.key.clone() }, extent);
         let mut transfer = Transfer::new(self, &layout, extent, origin(target));
         transfer.send(first, held);
-        let extent = transfer.run(&mut input).await?;
+        let extent = transfer.run(&mut input, &guard).await?;
         Ok(Written { body: NewBody::Extent(extent), guard: Some(guard) })
     }
 

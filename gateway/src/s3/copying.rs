@@ -1,7 +1,7 @@
 //! What CopyObject and UploadPartCopy share: the source of a copy.
 
 use consensus::meta::command::{ReadConditions, Reject, VersionSelector};
-use consensus::meta::model::Bucket;
+use consensus::meta::model::{Bucket, Home};
 use consensus::meta::names::{BucketName, ObjectKey};
 use consensus::meta::query::{ObjectView, Want};
 use http::HeaderMap;
@@ -71,6 +71,11 @@ impl Source {
             Some(owner) if owner != bucket.owner.as_str() => Err(Code::AccessDenied.into()),
             Some(_) | None => Ok(bucket),
         }
+    }
+
+    /// Whose version is meant.
+    pub fn home(&self, bucket: &Bucket) -> Home {
+        Home { bucket: bucket.id, key: self.key.clone() }
     }
 
     /// The version that is meant now. Take a guard before, where its bytes will be read.

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use consensus::client::ReadGuard;
 use consensus::meta::command::{ReadConditions, Reject, VersionSelector};
-use consensus::meta::model::{Checksum, ChecksumKind, Object};
+use consensus::meta::model::{Checksum, ChecksumKind, Home, Object};
 use consensus::meta::names::ObjectKey;
 use consensus::meta::query::{Answer, BodyView, ObjectView, Query as MetaQuery, Want};
 use fabric::ids::BucketId;
@@ -72,6 +72,7 @@ impl Input {
         let guard = cx.meta.begin_read();
         let want = if self.part.is_some() { Want::Body } else { want };
         let view = version(cx, key, self.version, want).await?;
+        guard.reads(Home { bucket: cx.bucket()?.id, key: key.clone() }, &view);
         let chosen = match conditions::decide(&self.conditions, &view.object) {
             Verdict::Failed => return Err(Code::PreconditionFailed.into()),
             Verdict::NotModified => None,

@@ -23,11 +23,8 @@ pub(super) struct Copies {
 
 /// Checks that an extent may be named here for the first time.
 pub(super) fn check_new(tx: &Transaction<'_>, home: &Home, extent: &Extent) -> Result<Copies, Stop> {
-    // An ended session's extents, and those below its oldest open write, may be collected already, but for long
-    // writes: those it pins.
-    let session = tx.get::<Sessions>(extent.id.session())?.ok_or(Reject::LateExtent)?;
-    if extent.id.number() < session.oldest_write && !session.pinned.contains(&extent.id) {
-        return Err(Reject::LateExtent.into());
+    if !tx.planted.accept_ended_session {
+        check_open(tx, extent.id)?;
     }
     if extent.bytes == 0 || PUT_BYTES_MAX < extent.bytes {
         return malformed("the size of the extent is out of bounds");
@@ -66,6 +63,16 @@ fn copies(tx: &Transaction<'_>, extent: &Extent, owners: &[NodeId]) -> Result<Co
     }
     let owing = owners.iter().enumerate().take(COPIES).filter(|(place, _)| confirmed >> place & 1 == 0);
     Ok(Copies { confirmed, owing: owing.map(|(_, node)| *node).collect() })
+}
+
+/// An ended session's extents, and those below its oldest open write, may be collected already, but for long
+/// writes: those it pins.
+fn check_open(tx: &Transaction<'_>, id: ExtentId) -> Result<(), Stop> {
+    let session = tx.get::<Sessions>(id.session())?.ok_or(Reject::LateExtent)?;
+    if id.number() < session.oldest_write && !session.pinned.contains(&id) {
+        return Err(Reject::LateExtent.into());
+    }
+    Ok(())
 }
 
 /// Names an extent that was checked, with one reference.

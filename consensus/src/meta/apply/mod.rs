@@ -39,6 +39,10 @@ pub struct Planted {
     pub commit_one_copy: bool,
     /// Copies that a commit lacks are owed by nobody.
     pub drop_debts: bool,
+    /// A command below the lowest open sequence of its session is applied.
+    pub skip_lowest_sequence: bool,
+    /// Extents of ended sessions, and below the oldest open write, are named for the first time.
+    pub accept_ended_session: bool,
 }
 
 /// Why a command stopped early.
@@ -107,6 +111,7 @@ fn run(tx: &mut Transaction<'_>, entry: &Entry) -> Result<Reply, Fault> {
         Command::CollectGarbage(command) => garbage::collect(tx, command),
         Command::ReportLoss(command) => absence::report_loss(tx, command),
         Command::EndAbsence(command) => absence::end(tx, command),
+        Command::GiveUp(command) => session::give_up(tx, entry, command),
     };
     match outcome {
         Ok(done) => Ok(Reply::Done(done)),

@@ -9,7 +9,9 @@ use fabric::limits::{SESSION_OPEN_MAX, SESSION_PINNED_MAX};
 
 use super::transaction::Transaction;
 use super::{Outcome, malformed};
-use crate::meta::command::{Command, Done, EndSession, Entry, OpenSession, Reject, RenewSession, Reply};
+use crate::meta::command::{
+    Command, Done, EndSession, Entry, GiveUp, OpenSession, Reject, RenewSession, Reply,
+};
 use crate::meta::model::Session;
 use crate::meta::store::Fault;
 use crate::meta::tables::{Replies, SessionNonces, Sessions, Table, key_bytes};
@@ -34,7 +36,7 @@ pub(super) fn admit(tx: &mut Transaction<'_>, entry: &Entry) -> Result<Admission
     let Some(mut session) = tx.get::<Sessions>(entry.session)? else {
         return settled(Reject::SessionEnded);
     };
-    if entry.sequence < session.lowest_open {
+    if entry.sequence < session.lowest_open && !tx.planted.skip_lowest_sequence {
         return Ok(Admission::Settled(Reply::TooLate));
     }
     // The entry itself is open, whatever it says of the others.
@@ -121,6 +123,19 @@ pub(super) fn renew(tx: &mut Transaction<'_>, id: SessionId, command: &RenewSess
     session.pinned = command.pinned.clone();
     tx.put::<Sessions>(id, &session);
     Ok(Done::Nothing)
+}
+
+/// Settles an earlier command of the session: if it was not applied, its place is taken by a refusal.
+pub(super) fn give_up(tx: &mut Transaction<'_>, entry: &Entry, command: &GiveUp) -> Outcome {
+    let session = tx.get::<Sessions>(entry.session)?.ok_or(Reject::SessionEnded)?;
+    if !(session.lowest_open..entry.sequence).contains(&command.sequence) {
+        return malformed("the command to give up is not open");
+    }
+    let reply = tx.get::<Replies>((entry.session, command.sequence))?;
+    if reply.is_none() {
+        tx.put::<Replies>((entry.session, command.sequence), &Reply::TooLate);
+    }
+    Ok(Done::GivenUp(reply.filter(|reply| *reply != Reply::TooLate).map(Box::new)))
 }
 
 /// Ends a session: its commands are refused, its replies dropped, its extents that nothing names are garbage.

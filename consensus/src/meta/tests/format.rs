@@ -247,6 +247,7 @@ fn commands() -> Vec<Command> {
         }),
         Command::ReportLoss(ReportLoss { node: NodeId(3) }),
         Command::EndAbsence(EndAbsence { node: NodeId(3), partitions: vec![0, 258], index: 300 }),
+        Command::GiveUp(GiveUp { sequence: 299 }),
     ]);
     commands
 }
@@ -310,6 +311,8 @@ fn replies() -> Vec<Reply> {
         Done::Deleted(vec![Ok(deleted), Err(Reject::PreconditionFailed)]),
         Done::Upload(stamp()),
         Done::Part(ClusterMs(1_000)),
+        Done::GivenUp(None),
+        Done::GivenUp(Some(Box::new(Reply::Done(Done::Part(ClusterMs(1_000)))))),
     ];
     let mut replies: Vec<Reply> = done.into_iter().map(Reply::Done).collect();
     replies.extend([Reply::Rejected(Reject::NoSuchKey), Reply::TooLate]);

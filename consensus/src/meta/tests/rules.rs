@@ -67,6 +67,39 @@ fn a_repeat_gets_the_first_reply_and_a_late_one_none() {
 }
 
 #[test]
+fn giving_up_settles_a_command_either_way() {
+    let mut world = World::new();
+    let put = Command::PutObject(world.put("k", NewBody::Inline(Bytes::from_static(b"stalled"))));
+    let give_up = |sequence| Command::GiveUp(GiveUp { sequence });
+    // It was applied: the first reply comes to light.
+    let reply = world.run(put.clone());
+    let applied = world.done(give_up(world.sequence));
+    assert_eq!(applied, Done::GivenUp(Some(Box::new(reply))));
+    // It was not: it never will be, though older sequences are open and the lowest stays.
+    world.sequence += 1;
+    let stalled = world.sequence;
+    assert_eq!(world.done(give_up(stalled)), Done::GivenUp(None));
+    world.put_inline("k", "newer");
+    assert_eq!(world.apply(world.session, stalled, put.clone()), Reply::TooLate);
+    assert_eq!(world.done(give_up(stalled)), Done::GivenUp(None));
+    assert_eq!(text_of(&world, "k", None).unwrap(), "newer");
+    // What is decided, and what is yet to come, is not given up.
+    world.lowest_open = stalled + 1;
+    world.put_inline("j", "raises the lowest open sequence");
+    assert!(matches!(world.rejected(give_up(stalled)), Reject::Malformed(_)));
+    for ahead in [1, 2] {
+        let sequence = world.sequence + ahead;
+        assert!(matches!(world.rejected(give_up(sequence)), Reject::Malformed(_)));
+    }
+
+    // Planted: the late command undoes the newer write.
+    world.context.planted.skip_lowest_sequence = true;
+    world.apply(world.session, stalled, put);
+    assert_eq!(text_of(&world, "k", None).unwrap(), "stalled");
+    world.audit();
+}
+
+#[test]
 fn sessions_are_bounded_end_and_are_found_by_their_nonce() {
     let mut world = World::new();
     let other = world.open_session(2);

@@ -129,6 +129,7 @@ impl Input {
         if let Some(algorithm) = self.algorithm.filter(|&wanted| !has_checksum(&view.object, wanted)) {
             let guard = cx.meta.begin_read();
             view = self.source.find(cx, source_bucket, Want::Body).await?;
+            guard.reads(self.source.home(source_bucket), &view);
             let body = std::mem::replace(&mut view.body, BodyView::NotAsked);
             checksum = Some(hash(cx, body, view.object.bytes, guard, algorithm).await?);
         }

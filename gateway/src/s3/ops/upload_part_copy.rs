@@ -48,6 +48,7 @@ impl Op for UploadPartCopy {
         let source_bucket = source.bucket(cx).await?;
         let guard = cx.meta.begin_read();
         let view = source.find(cx, &source_bucket, Want::Body).await?;
+        guard.reads(source.home(&source_bucket), &view);
         if conditions::decide(&source.conditions, &view.object) != Verdict::Proceed {
             return Err(Code::PreconditionFailed.into());
         }
