@@ -127,7 +127,7 @@ fn users_text(value: &Value) -> String {
 fn status_text(value: &Value) -> String {
     let mut text = format!(
         "version      {}\nleader       {}\nbuckets      {}\nobjects      {}\nbytes        {}\nuploads      {}\n\
-         copies owed  {}\nto verify    {}\nto collect   {}\nlayout       {}\n\n\
+         copies owed  {}\nto verify    {}\nto collect   {}\ninline bytes {}\nlayout       {}\n\n\
          node  address  version  copies owed  to verify  zone\n",
         word(value, "version"),
         value.get("leader").filter(|leader| !leader.is_null()).map_or("-".to_string(), Value::to_string),
@@ -138,6 +138,7 @@ fn status_text(value: &Value) -> String {
         number(value, "copies_owed"),
         number(value, "partitions_to_verify"),
         number(value, "garbage"),
+        number(value, "inline_bytes"),
         number(value, "layout"),
     );
     for node in items(value, "nodes") {

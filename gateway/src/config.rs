@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand};
 use fabric::cluster::{Config, is_loopback, parse_bytes, split_address};
-use fabric::limits::{MEMORY_LIMIT_DEFAULT, MIB};
+use fabric::limits::{INLINE_BYTES_TOTAL_DEFAULT, MEMORY_LIMIT_DEFAULT, MIB};
 
 use crate::queue::MEMORY_LIMIT_MIN;
 
@@ -78,6 +78,15 @@ pub struct ServeArgs {
     /// Ceiling for the memory of this process, for example 512MiB [default: 1GiB]
     #[arg(long, value_name = "BYTES", value_parser = parse_bytes, env = "FLUFFY_MEMORY_LIMIT")]
     pub memory_limit: Option<u64>,
+    /// Bytes of small objects kept in the metadata; above it they become chunks [default: 16GiB]
+    #[arg(
+        long,
+        value_name = "BYTES",
+        value_parser = parse_bytes,
+        conflicts_with = "config",
+        env = "FLUFFY_INLINE_BYTES_MAX"
+    )]
+    pub inline_bytes_max: Option<u64>,
     /// Certificate chain (PEM) for TLS; reloaded when it changes
     #[arg(long, value_name = "FILE", requires = "tls_key", env = "FLUFFY_TLS_CERT")]
     pub tls_cert: Option<PathBuf>,
@@ -215,6 +224,8 @@ pub struct Settings {
     pub domains: Vec<String>,
     /// Ceiling of memory.
     pub memory_limit: u64,
+    /// Bytes of small bodies in the metadata.
+    pub inline_bytes_max: u64,
     /// Certificate and key.
     pub tls: Option<(PathBuf, PathBuf)>,
     /// Whether bodies must be signed on connections without TLS.
@@ -238,6 +249,7 @@ impl Settings {
             option.clone().or_else(|| file.clone()).unwrap_or_else(|| default.to_string())
         };
         let region = file.map(|file| file.region.clone());
+        let inline_bytes_max = file.map(|file| file.inline_bytes_max);
         let file = file.map(|file| file.gateway.clone()).unwrap_or_default();
         let tls = file.tls.map(|files| (files.certificate, files.key));
         let memory_limit = file.memory_limit.map(|limit| limit.0);
@@ -248,6 +260,9 @@ impl Settings {
             region: pick(&serve.region, &region, "us-east-1"),
             domains: if serve.domain.is_empty() { file.domains.clone() } else { serve.domain.clone() },
             memory_limit: serve.memory_limit.or(memory_limit).unwrap_or(MEMORY_LIMIT_DEFAULT),
+            inline_bytes_max: inline_bytes_max
+                .or(serve.inline_bytes_max)
+                .unwrap_or(INLINE_BYTES_TOTAL_DEFAULT),
             tls: serve.tls_cert.clone().zip(serve.tls_key.clone()).or(tls),
             require_signed_payload: serve.require_signed_payload || file.require_signed_payload,
         };

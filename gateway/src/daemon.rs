@@ -52,6 +52,8 @@ pub struct GatewayParts {
     pub domains: Vec<String>,
     /// What the process may hold in memory.
     pub budget: Budget,
+    /// Bytes of small bodies in the metadata, of all gateways together.
+    pub inline_bytes_max: u64,
     /// Certificates of both ports; `None` is plain text.
     pub tls: Option<Arc<Keys>>,
     /// Renders metrics.
@@ -84,6 +86,7 @@ impl Gateway {
             write_bytes_max: parts.budget.transfer_bytes / 2,
             read_bytes_max: parts.budget.transfer_bytes / 2,
             cache_bytes_max: parts.budget.cache_bytes,
+            inline_bytes_max: parts.inline_bytes_max,
         };
         let data = Data::new(env.clone(), parts.meta.clone(), parts.chunks, config);
         let keys = Arc::new(Accounts { records: records.clone(), cluster_key: parts.cluster_key.clone() });

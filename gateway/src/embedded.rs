@@ -51,6 +51,7 @@ pub async fn start(
     data: &[PathBuf],
     nodes: u16,
     budget: Budget,
+    inline_bytes_max: u64,
 ) -> Result<Store, Failure> {
     let seams = Seams { net: Arc::new(LocalNet::default()), ..seams.clone() };
     let ids: Vec<NodeId> = (1..=nodes).map(NodeId).collect();
@@ -73,6 +74,7 @@ pub async fn start(
             memory_bytes: budget.storage_bytes / u64::from(nodes),
             reserve_bytes: DISK_RESERVE_BYTES,
             log: LogConfig::default(),
+            inline_bytes_max,
             faults: None,
         };
         StorageDaemon::start(seams.clone(), settings)

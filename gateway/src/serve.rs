@@ -63,6 +63,7 @@ pub async fn serve(system: Seams, cli: &Cli) -> Result<(), Failure> {
         region: settings.region.clone(),
         domains: settings.domains.clone(),
         budget: budget(&settings),
+        inline_bytes_max: settings.inline_bytes_max,
         tls,
         metrics,
         report: store.report.clone(),
@@ -156,7 +157,8 @@ async fn in_process(
     let home = data.first().cloned().unwrap_or_default();
     let (opener, directory) = (seams.clone(), home.clone());
     let files = run_blocking(&*seams.env, move || StoreFiles::open(&opener, &directory, nodes)).await?;
-    let mut store = embedded::start(seams, files, data, nodes, budget(settings)).await?;
+    let inline_bytes_max = settings.inline_bytes_max;
+    let mut store = embedded::start(seams, files, data, nodes, budget(settings), inline_bytes_max).await?;
     let told = |error: MetaError| Failure::Failed(format!("add the first user: {error}"));
     if !has_users(&*store.meta).await.map_err(told)? {
         let (keeper, pair) = (seams.clone(), given.pair());

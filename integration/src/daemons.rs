@@ -203,7 +203,8 @@ pub async fn metric(address: SocketAddr, name: &str) -> io::Result<Option<f64>> 
     Ok(lines.find(|(found, _)| *found == name).and_then(|(_, value)| value.parse().ok()))
 }
 
-async fn get(address: SocketAddr, path: &str) -> io::Result<Response> {
+/// A plain GET.
+pub async fn get(address: SocketAddr, path: &str) -> io::Result<Response> {
     let wire = Wire {
         method: "GET".to_string(),
         target: path.to_string(),

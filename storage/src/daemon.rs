@@ -71,6 +71,8 @@ pub struct StorageSettings {
     pub reserve_bytes: u64,
     /// Sizes of the log of a voter.
     pub log: LogConfig,
+    /// Bytes of small bodies in the metadata; what is more moves into chunks.
+    pub inline_bytes_max: u64,
     /// Drops, repeats and delays calls; for the simulator.
     pub faults: Option<Arc<dyn FrameFaults>>,
 }
@@ -178,6 +180,7 @@ impl StorageDaemon {
             meta_node: meta_node.clone(),
             meta: meta.clone(),
             rpc: rpc.clone(),
+            inline_bytes_max: settings.inline_bytes_max,
             stage: stage.clone(),
             runner: Arc::clone(&runner),
         };
@@ -347,6 +350,7 @@ struct Birth {
     meta_node: Option<Arc<MetaNode>>,
     meta: MetaClient,
     rpc: RpcClient,
+    inline_bytes_max: u64,
     stage: watch::Sender<Stage>,
     runner: Arc<std::sync::Mutex<Option<Runner>>>,
 }
@@ -377,7 +381,7 @@ impl Birth {
         let leads = Box::new(move || meta_node.as_ref().is_some_and(|node| node.leads()));
         let (env, meta) = (self.seams.env.clone(), Arc::new(self.meta.clone()));
         let cx = Arc::new(JobContext::new(env, node, meta, Arc::new(chunks), leads));
-        let runner = Runner::start(cx, jobs::all(&self.store));
+        let runner = Runner::start(cx, jobs::all(&self.store, self.inline_bytes_max));
         *self.runner.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(runner);
         tracing::info!(%node, "storage node takes part");
         Ok(())
@@ -458,6 +462,7 @@ mod tests {
             memory_bytes: 256 * MIB,
             reserve_bytes: MIB,
             log: LogConfig::default(),
+            inline_bytes_max: GIB,
             faults: None,
         }
     }

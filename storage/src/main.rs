@@ -169,6 +169,7 @@ async fn run(seams: Seams, cli: Cli) -> Result<(), Failure> {
                 memory_bytes: config.storage.memory_limit.0,
                 reserve_bytes: DISK_RESERVE_BYTES,
                 log: LogConfig::default(),
+                inline_bytes_max: config.inline_bytes_max,
                 faults: None,
                 book: Arc::new(config.nodes.clone()),
             };

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::disks::system::read_text;
 use crate::ids::NodeId;
-use crate::limits::{COPIES, GIB, KIB, MEMORY_LIMIT_DEFAULT, MIB, TIB};
+use crate::limits::{COPIES, GIB, INLINE_BYTES_TOTAL_DEFAULT, KIB, MEMORY_LIMIT_DEFAULT, MIB, TIB};
 use crate::rpc::AddressBook;
 
 /// Voters where the configuration names none: the lowest ids, so many at most.
@@ -34,6 +34,8 @@ pub struct Config {
     pub voters: Vec<NodeId>,
     /// Copies of each chunk, 1 to 3; fewer where there are fewer nodes.
     pub copies: usize,
+    /// Bytes of small bodies in the metadata; above it they become chunks.
+    pub inline_bytes_max: u64,
     /// Directory of certificates and keys, see [`crate::tls`].
     pub secrets: PathBuf,
     /// No TLS between processes: all nodes are on this machine.
@@ -105,6 +107,7 @@ struct Written {
     addresses: PathBuf,
     voters: Option<Vec<u16>>,
     copies: usize,
+    inline_bytes_max: ByteSize,
     secrets: PathBuf,
     insecure: bool,
     storage: StorageConfig,
@@ -118,6 +121,7 @@ impl Default for Written {
             addresses: PathBuf::from("iptable.txt"),
             voters: None,
             copies: COPIES,
+            inline_bytes_max: ByteSize(INLINE_BYTES_TOTAL_DEFAULT),
             secrets: PathBuf::from("./secrets"),
             insecure: false,
             storage: StorageConfig::default(),
@@ -251,6 +255,7 @@ fn check(
         nodes,
         voters: sorted,
         copies: written.copies,
+        inline_bytes_max: written.inline_bytes_max.0,
         secrets: base.join(written.secrets),
         insecure: written.insecure,
         storage,

@@ -15,6 +15,12 @@ pub const TIB: u64 = 1 << 40;
 pub const CHUNK_BYTES: usize = 1 << 20;
 /// A body up to this size rides in the Raft entry.
 pub const INLINE_BYTES_MAX: usize = 16 << 10;
+/// Default of `inline_bytes_max`: bytes of such bodies in the metadata. Above it small bodies are chunks, too.
+pub const INLINE_BYTES_TOTAL_DEFAULT: u64 = 16 * GIB;
+/// Payloads that one command moves into a packed chunk.
+pub const PACK_PAYLOADS_MAX: usize = 512;
+/// Rows of payloads that one question for them visits.
+pub const INLINE_ROWS_VISITED_MAX: usize = 4096;
 /// Largest single PUT and largest part.
 pub const PUT_BYTES_MAX: u64 = 5 * GIB;
 /// Smallest part that is not the last.
@@ -145,6 +151,8 @@ const _: () = assert!(
 const _: () = assert!(PUT_BYTES_MAX / CHUNK_BYTES as u64 <= EXTENT_CHUNKS_MAX);
 const _: () = assert!(PARTS_MAX as u64 * PUT_BYTES_MAX == OBJECT_BYTES_MAX);
 const _: () = assert!(INLINE_BYTES_MAX + 64 * 1024 < ENTRY_BYTES_MAX);
+const _: () = assert!((PACK_PAYLOADS_MAX + 1) * (KEY_BYTES_MAX + 64) < ENTRY_BYTES_MAX);
+const _: () = assert!(INLINE_BYTES_MAX <= CHUNK_BYTES);
 const _: () = assert!(SESSION_PINNED_MAX * 32 + 64 * 1024 < ENTRY_BYTES_MAX);
 const _: () = assert!(NAMED_PER_QUERY * (KEY_BYTES_MAX + 64) < FRAME_BYTES_MAX);
 const _: () = assert!(GIVE_UP_DEADLINE.as_secs() < PROPOSE_DEADLINE.as_secs());

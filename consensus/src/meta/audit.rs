@@ -72,7 +72,7 @@ impl Tally {
                 let twice = self.inline.insert((place(own), *id), object.bytes);
                 self.check(twice.is_none(), || format!("{own:?} names payload {id} twice"));
             }
-            Body::Extent { id, home } => {
+            Body::Extent { id, home } | Body::Packed { id, home, .. } => {
                 *self.extents.entry((place(home.as_ref().unwrap_or(own)), *id)).or_default() += 1;
             }
             Body::Slices { id, home } => {

@@ -56,6 +56,7 @@ pub enum Command {
     ReportLoss(ReportLoss),
     EndAbsence(EndAbsence),
     GiveUp(GiveUp),
+    PackInline(PackInline),
 }
 
 impl Command {
@@ -85,7 +86,8 @@ impl Command {
             | Command::CollectGarbage(_)
             | Command::ReportLoss(_)
             | Command::EndAbsence(_)
-            | Command::GiveUp(_) => false,
+            | Command::GiveUp(_)
+            | Command::PackInline(_) => false,
         }
     }
 }
@@ -462,6 +464,30 @@ pub struct EndAbsence {
 pub struct GiveUp {
     /// Its sequence; open, so that its reply, if there is one, is still kept.
     pub sequence: u64,
+}
+
+/// Moves inline payloads of one bucket into an extent that holds them all. Only where their bytes are changes: no
+/// event, no new time. Those that are gone meanwhile are passed over; where all are, it is
+/// [`Reject::SourceChanged`]. Done: [`Done::Nothing`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PackInline {
+    /// Whose extent it is: its bucket, and the key of the first payload.
+    pub home: Home,
+    /// Durable chunks, named here for the first time.
+    pub extent: Extent,
+    /// At most [`fabric::limits::PACK_PAYLOADS_MAX`], ascending by key and version.
+    pub payloads: Vec<PackedPayload>,
+}
+
+/// One payload of a [`PackInline`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PackedPayload {
+    /// Key of the object.
+    pub key: ObjectKey,
+    /// Its version, whose payload has the same stamp.
+    pub version: Stamp,
+    /// Where the payload begins in the extent.
+    pub offset: u64,
 }
 
 /// The outcome of a command. Kept per (session, sequence), so that a repeat gets its first reply.

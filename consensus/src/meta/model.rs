@@ -242,6 +242,15 @@ pub enum Body {
         /// Whose rows.
         home: Option<Home>,
     },
+    /// A run of bytes in an extent that holds many small bodies, as long as the object.
+    Packed {
+        /// Name of the extent.
+        id: ExtentId,
+        /// Where the run begins.
+        offset: u64,
+        /// Whose rows.
+        home: Option<Home>,
+    },
 }
 
 impl Body {
@@ -249,7 +258,9 @@ impl Body {
     pub fn home(&self, own: Home) -> Home {
         match self {
             Body::Empty | Body::Inline(_) => own,
-            Body::Extent { home, .. } | Body::Slices { home, .. } => home.clone().unwrap_or(own),
+            Body::Extent { home, .. } | Body::Slices { home, .. } | Body::Packed { home, .. } => {
+                home.clone().unwrap_or(own)
+            }
         }
     }
 }

@@ -118,6 +118,17 @@ pub enum Query {
         /// At most so many.
         limit: u32,
     },
+    /// How many bytes are inline, and payloads of one bucket in order of key → [`Answer::Inline`].
+    Inline {
+        /// No payloads while there are no more bytes than this.
+        above: u64,
+        /// Only payloads behind this one.
+        after: Option<(Home, Stamp)>,
+        /// Only those of entries below this log index.
+        before: u64,
+        /// At most so many bytes, but one payload in any case.
+        bytes: u64,
+    },
 }
 
 /// Partitions of a [`Query::Placed`].
@@ -224,6 +235,20 @@ pub enum Answer {
     OldUploads(Vec<(BucketId, ObjectKey, Stamp)>),
     Absences(Vec<(u16, Absence)>),
     Placed { extents: Vec<(Home, Extent)>, next: Option<(Home, ExtentId)> },
+    Inline(InlinePage),
+}
+
+/// Inline payloads, from one snapshot. A page may have none and still not be the last.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InlinePage {
+    /// Bytes of all there are.
+    pub total_bytes: u64,
+    /// The bucket of those in the page.
+    pub bucket: Option<Bucket>,
+    /// Key, version and payload, ascending.
+    pub payloads: Vec<(ObjectKey, Stamp, Bytes)>,
+    /// The last one that was looked at; `None` at the end.
+    pub position: Option<(Home, Stamp)>,
 }
 
 /// A version with its body resolved.

@@ -197,6 +197,7 @@ impl Admin {
             "copies_owed": status.debts.iter().map(|(_, copies)| copies).sum::<u64>(),
             "partitions_to_verify": status.absences.iter().map(|(_, partitions)| partitions).sum::<u64>(),
             "garbage": status.garbage,
+            "inline_bytes": status.cluster.inline_bytes,
             "buckets": status.buckets,
             "objects": status.usage.objects,
             "bytes": status.usage.bytes,

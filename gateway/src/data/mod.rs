@@ -10,6 +10,7 @@ pub mod budget;
 mod cache;
 #[cfg(test)]
 pub(crate) mod fakes;
+mod inline;
 mod layouts;
 mod nodes;
 mod reader;
@@ -22,11 +23,12 @@ use std::sync::Arc;
 
 use consensus::client::Meta;
 use fabric::env::Env;
-use fabric::limits::MIB;
+use fabric::limits::{INLINE_BYTES_TOTAL_DEFAULT, MIB};
 use storage::client::Chunks;
 
 use budget::Budget;
 use cache::Cache;
+use inline::InlineRoom;
 use layouts::Layouts;
 use nodes::Nodes;
 
@@ -42,6 +44,8 @@ pub struct DataConfig {
     pub read_bytes_max: u64,
     /// Bytes of cached chunks; 0 turns the cache off.
     pub cache_bytes_max: u64,
+    /// Bytes of small bodies in the metadata; beyond, they become chunks.
+    pub inline_bytes_max: u64,
 }
 
 impl DataConfig {
@@ -51,6 +55,7 @@ impl DataConfig {
             write_bytes_max: (limit / 10).max(8 * MIB),
             read_bytes_max: (limit / 10).max(8 * MIB),
             cache_bytes_max: limit / 20 * 3,
+            inline_bytes_max: INLINE_BYTES_TOTAL_DEFAULT,
         }
     }
 }
@@ -64,6 +69,7 @@ pub struct Data {
     nodes: Arc<Nodes>,
     layouts: Arc<Layouts>,
     cache: Arc<Cache>,
+    inline: Arc<InlineRoom>,
     writes: Budget,
     reads: Budget,
 }
@@ -75,6 +81,7 @@ impl Data {
             nodes: Nodes::new(env.clone()),
             layouts: Arc::new(Layouts::new(env.clone(), meta.clone())),
             cache: Arc::new(Cache::new(usize::try_from(config.cache_bytes_max).unwrap_or(usize::MAX))),
+            inline: Arc::new(InlineRoom::new(env.clone(), meta.clone(), config.inline_bytes_max)),
             writes: Budget::new(config.write_bytes_max),
             reads: Budget::new(config.read_bytes_max),
             env,

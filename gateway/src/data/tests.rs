@@ -27,7 +27,12 @@ struct World {
 
 fn world(nodes: u16) -> World {
     let (meta, chunks) = (FakeMeta::of_nodes(nodes), Arc::new(FakeChunks::default()));
-    let config = DataConfig { write_bytes_max: 16 * MIB, read_bytes_max: 16 * MIB, cache_bytes_max: 0 };
+    let config = DataConfig {
+        write_bytes_max: 16 * MIB,
+        read_bytes_max: 16 * MIB,
+        cache_bytes_max: 0,
+        inline_bytes_max: u64::MAX,
+    };
     let data = Data::new(TestEnv::shared(), meta.clone(), chunks.clone(), config);
     World { data, meta, chunks }
 }
@@ -291,7 +296,12 @@ async fn rows_that_contradict_themselves_end_in_an_error() {
 #[tokio::test(start_paused = true)]
 async fn a_stalled_reader_leaves_room_for_others() {
     let mut world = world(1);
-    let config = DataConfig { write_bytes_max: 16 * MIB, read_bytes_max: MIB + MIB / 4, cache_bytes_max: 0 };
+    let config = DataConfig {
+        write_bytes_max: 16 * MIB,
+        read_bytes_max: MIB + MIB / 4,
+        cache_bytes_max: 0,
+        inline_bytes_max: u64::MAX,
+    };
     world.data = Data::new(TestEnv::shared(), world.meta.clone(), world.chunks.clone(), config);
     let body = body(CHUNK_BYTES * 3);
     let extent = extent(&write(&world, &body).await.unwrap());
@@ -320,8 +330,12 @@ async fn what_its_session_gave_up_ends() {
 #[tokio::test(start_paused = true)]
 async fn hot_chunks_are_read_from_nodes_once() {
     let mut world = world(1);
-    let config =
-        DataConfig { write_bytes_max: 16 * MIB, read_bytes_max: 16 * MIB, cache_bytes_max: 128 * MIB };
+    let config = DataConfig {
+        write_bytes_max: 16 * MIB,
+        read_bytes_max: 16 * MIB,
+        cache_bytes_max: 128 * MIB,
+        inline_bytes_max: u64::MAX,
+    };
     world.data = Data::new(TestEnv::shared(), world.meta.clone(), world.chunks.clone(), config);
     let body = body(CHUNK_BYTES * 2);
     let extent = extent(&write(&world, &body).await.unwrap());

@@ -95,8 +95,8 @@ impl Data {
         let first = input.chunk().await?;
 
         let bytes: usize = first.iter().map(Bytes::len).sum();
-        let inline_max = if target.part.is_some() { 0 } else { INLINE_BYTES_MAX };
-        if bytes <= inline_max {
+        let may_be_inline = bytes <= INLINE_BYTES_MAX && target.part.is_none();
+        if bytes == 0 || (may_be_inline && !self.inline.is_full().await) {
             return Ok(Written { body: NewBody::Inline(join(first)), guard: None });
         }
 

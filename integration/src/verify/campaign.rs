@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 
 use super::{Tally, block_on};
 use crate::client::{Client, Pattern, PatternCheck, Request, Target};
-use crate::daemons::{Cluster, Daemon, Embedded, OTHER, ROOT, binary, scratch};
+use crate::daemons::{Cluster, Daemon, Embedded, OTHER, ROOT, binary, get, scratch};
 use crate::{bad_input, conformance};
 
 /// Bytes of the object that goes through a process with a small memory limit in the default run.
@@ -33,6 +33,74 @@ pub(super) fn embedded(tally: &mut Tally) -> Result<()> {
         footprint(&store.gateway.daemon, tally);
         survives_restart(&store, tally).await
     })
+}
+
+/// The suite where the metadata have little room for small bodies: most of them become chunks, or move there.
+pub(super) fn inline_room(tally: &mut Tally) -> Result<()> {
+    block_on(async {
+        let store = Embedded::start(&["--data", "fluffy-data", "--inline-bytes-max", "32KiB"]).await?;
+        store.add_other_user()?;
+        let moved = small_objects_move(&store).await;
+        tally.check("small objects move into chunks and stay what they are", moved);
+        conformance::run(&store, |name, outcome| tally.check(name, outcome)).await;
+        Ok(())
+    })
+}
+
+/// Stores small objects faster than the gateway learns that there is no room, and looks at them once they moved.
+async fn small_objects_move(store: &Embedded) -> Result<(), String> {
+    const ROOM: u64 = 24 << 10;
+    let client = Client::new(store, 0);
+    let send = async |request: Request, wanted: u16| {
+        let response = client.send(request).await.map_err(|error| error.to_string())?;
+        if response.status == wanted { Ok(response) } else { Err(response.describe()) }
+    };
+    let key = |number: usize| format!("small/{number:02}");
+    let body = |number: usize| vec![number as u8; 4_000 + number];
+    send(Request::bucket("PUT", "packed"), 200).await?;
+    for number in 0..40 {
+        send(Request::object("PUT", "packed", &key(number)).body(body(number)), 200).await?;
+    }
+    let before = send(Request::object("HEAD", "packed", &key(0)), 200).await?;
+    let mut inline_bytes = u64::MAX;
+    for _ in 0..300 {
+        let status = get(store.gateway.admin, "/status").await.map_err(|error| error.to_string())?;
+        let status: serde_json::Value =
+            serde_json::from_slice(&status.body).map_err(|error| error.to_string())?;
+        inline_bytes = status["inline_bytes"].as_u64().unwrap_or(u64::MAX);
+        if inline_bytes <= ROOM {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    if inline_bytes > ROOM {
+        return Err(format!("{inline_bytes} bytes are inline after half a minute"));
+    }
+    let after = send(Request::object("HEAD", "packed", &key(0)), 200).await?;
+    for header in ["etag", "last-modified", "content-length"] {
+        if before.header(header) != after.header(header) {
+            return Err(format!("{header} changed to {:?}", after.header(header)));
+        }
+    }
+    let copy =
+        Request::object("PUT", "packed", "copy").header("x-amz-copy-source", format!("packed/{}", key(39)));
+    send(copy, 200).await?;
+    for number in (0..40).step_by(2) {
+        send(Request::object("DELETE", "packed", &key(number)), 204).await?;
+    }
+    for (key, number) in
+        (1..40).step_by(2).map(|number| (key(number), number)).chain([("copy".to_string(), 39)])
+    {
+        let found = send(Request::object("GET", "packed", &key), 200).await?;
+        if found.body != body(number) {
+            return Err(format!("{key} has other bytes now"));
+        }
+        let range = Request::object("GET", "packed", &key).header("range", "bytes=7-16");
+        if send(range, 206).await?.body != body(number)[7..=16] {
+            return Err(format!("a range of {key} has other bytes now"));
+        }
+    }
+    Ok(())
 }
 
 pub(super) fn cluster(tally: &mut Tally) -> Result<()> {

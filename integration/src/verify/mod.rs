@@ -68,6 +68,11 @@ const STAGES: &[Stage] = &[
     Stage { name: "tests", about: "unit, property, golden and Rust client tests", run: steps::tests },
     Stage { name: "config", about: "wrong configuration is one sentence", run: campaign::config },
     Stage { name: "embedded", about: "the suite against one process", run: campaign::embedded },
+    Stage {
+        name: "inline",
+        about: "the suite where small bodies leave the metadata",
+        run: campaign::inline_room,
+    },
     Stage { name: "cluster", about: "the suite against 3 nodes and 2 gateways", run: campaign::cluster },
     Stage {
         name: "users",

@@ -1,4 +1,4 @@
-//! Work that nobody waits for: copies that are owed, losses, rot, garbage.
+//! Work that nobody waits for: copies that are owed, losses, rot, garbage, payloads that leave the metadata.
 //!
 //! A job does one bounded unit and says whether there is more. The runner decides when to call again, with what
 //! jitter, and when to stop; jobs never sleep. Every unit may be cut off anywhere and done again.
@@ -7,6 +7,7 @@ mod collect_garbage;
 mod copy;
 mod debts;
 mod orphans;
+mod pack_inline;
 mod repair;
 mod restore;
 #[cfg(test)]
@@ -29,6 +30,7 @@ use tokio::sync::Mutex;
 pub use collect_garbage::CollectGarbage;
 pub use debts::Debts;
 pub use orphans::Orphans;
+pub use pack_inline::PackInline;
 pub use repair::Repair;
 pub use restore::Restore;
 
@@ -135,13 +137,14 @@ fn wrong_answer(question: &str) -> JobError {
 }
 
 /// The list. A new job is a file beside this one and a line here.
-pub fn all(store: &ChunkStore) -> Vec<Box<dyn Job>> {
+pub fn all(store: &ChunkStore, inline_bytes_max: u64) -> Vec<Box<dyn Job>> {
     vec![
         Box::new(Debts::default()),
         Box::new(Repair::new(store.clone())),
         Box::new(Restore::new(store.clone())),
         Box::new(CollectGarbage::default()),
         Box::new(Orphans::default()),
+        Box::new(PackInline::new(inline_bytes_max)),
     ]
 }
 

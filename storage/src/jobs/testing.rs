@@ -8,9 +8,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use consensus::client::{Meta, MetaError, ReadGuard, WriteGuard};
-use consensus::meta::command::{Command, Done};
-use consensus::meta::model::{Absence, Extent, Garbage, Home, Session, SessionKind};
-use consensus::meta::query::{Answer, Answered, PlacedOf, Query};
+use consensus::meta::command::{Command, Done, PackInline};
+use consensus::meta::model::{
+    Absence, Bucket, ClusterMs, Extent, Garbage, Home, Session, SessionKind, Versioning,
+};
+use consensus::meta::names::ObjectKey;
+use consensus::meta::query::{Answer, Answered, InlinePage, PlacedOf, Query};
 use fabric::codec::crc32c;
 use fabric::ids::{BucketId, ChunkId, ExtentId, LayoutVersion, NodeId, SessionId, Stamp};
 use fabric::placement::Layout;
@@ -24,6 +27,17 @@ const SESSION: SessionId = SessionId { epoch: 1, number: 1 };
 pub(super) fn extent(number: u64, bytes: u64, chunk_bytes: u32) -> Extent {
     let id = ExtentId::new(0, SESSION, number);
     Extent { id, bytes, chunk_bytes, layout: LayoutVersion(1), confirmed: 0b110 }
+}
+
+fn bucket() -> Bucket {
+    Bucket {
+        id: BucketId(1),
+        name: "bucket".parse().unwrap(),
+        owner: "anna".parse().unwrap(),
+        created: ClusterMs(0),
+        epoch: 1,
+        versioning: Versioning::Off,
+    }
 }
 
 fn home() -> Home {
@@ -95,6 +109,9 @@ struct MetaState {
     /// Index of the entry that told the loss of the node.
     absence: Option<u64>,
     losses: u64,
+    extents_drawn: u64,
+    inline: Vec<(ObjectKey, Stamp, Bytes)>,
+    packed: Vec<PackInline>,
 }
 
 pub(super) struct FakeMeta {
@@ -138,6 +155,18 @@ impl FakeMeta {
         self.state.lock().unwrap().pinned.clear();
     }
 
+    pub(super) fn set_inline(&self, payloads: &[(&str, &'static str)]) {
+        let stamp = |place: usize| Stamp { epoch: 1, index: place as u64, ordinal: 0 };
+        let payload = |(place, (key, text)): (usize, &(&str, &'static str))| {
+            (key.parse().unwrap(), stamp(place), Bytes::from_static(text.as_bytes()))
+        };
+        self.state.lock().unwrap().inline = payloads.iter().enumerate().map(payload).collect();
+    }
+
+    pub(super) fn packed(&self) -> Vec<PackInline> {
+        self.state.lock().unwrap().packed.clone()
+    }
+
     pub(super) fn pin(&self, extent: &Extent) {
         self.state.lock().unwrap().pinned.push(extent.id);
     }
@@ -170,6 +199,11 @@ impl Meta for FakeMeta {
             Command::EndAbsence(end) => {
                 assert_eq!(end.partitions, [0]);
                 state.absence = state.absence.filter(|index| *index != end.index);
+            }
+            Command::PackInline(pack) => {
+                let moved = |key: &ObjectKey| pack.payloads.iter().any(|payload| payload.key == *key);
+                state.inline.retain(|(key, ..)| !moved(key));
+                state.packed.push(pack);
             }
             other => return Err(MetaError::Unavailable(format!("{other:?}"))),
         }
@@ -224,6 +258,13 @@ impl Meta for FakeMeta {
                 let extents = extents.into_iter().take(limit as usize);
                 Answer::Placed { extents: extents.map(|extent| (home(), extent.clone())).collect(), next }
             }
+            Query::Inline { above, before, .. } => {
+                let total_bytes = state.inline.iter().map(|(_, _, payload)| payload.len() as u64).sum();
+                let old = state.inline.iter().filter(|(_, version, _)| version.index < before);
+                let payloads: Vec<_> = old.filter(|_| above < total_bytes).cloned().collect();
+                let bucket = (!payloads.is_empty()).then(bucket);
+                Answer::Inline(InlinePage { total_bytes, bucket, payloads, position: None })
+            }
             Query::Named(extents) => {
                 Answer::Named(extents.iter().map(|(_, extent)| state.named.contains(extent)).collect())
             }
@@ -233,7 +274,9 @@ impl Meta for FakeMeta {
     }
 
     async fn begin_write(&self) -> Result<WriteGuard, MetaError> {
-        Err(MetaError::Unavailable("jobs do not write objects".to_string()))
+        let mut state = self.state.lock().unwrap();
+        state.extents_drawn += 1;
+        Ok(WriteGuard::new(SESSION, 1_000 + state.extents_drawn, Box::new(())))
     }
 
     fn begin_read(&self) -> ReadGuard {

@@ -92,6 +92,9 @@ fn decide(rows: &dyn Rows, query: &Query) -> Result<Answer, Stop> {
         Query::OldUploads { before, limit } => Answer::OldUploads(work::old_uploads(rows, *before, *limit)?),
         Query::Absences(node) => Answer::Absences(work::absences(rows, *node)?),
         Query::Placed { node, of, after, limit } => work::placed(rows, *node, *of, after.as_ref(), *limit)?,
+        Query::Inline { above, after, before, bytes } => {
+            Answer::Inline(work::inline(rows, *above, after.as_ref(), *before, *bytes)?)
+        }
     })
 }
 

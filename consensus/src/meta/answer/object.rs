@@ -42,6 +42,10 @@ fn resolve(rows: &dyn Rows, own: &Home, object: &Object) -> Result<(BodyView, Ve
             let piece = piece(rows, home.as_ref().unwrap_or(own), *id, 0, object.bytes)?;
             Ok((BodyView::Pieces(vec![piece]), Vec::new()))
         }
+        Body::Packed { id, offset, home } => {
+            let piece = piece(rows, home.as_ref().unwrap_or(own), *id, *offset, object.bytes)?;
+            Ok((BodyView::Pieces(vec![piece]), Vec::new()))
+        }
         Body::Slices { id, home } => {
             let home = home.as_ref().unwrap_or(own);
             let row = get::<Bodies>(rows, (home, *id))?.ok_or_else(|| missing("body", *id))?;

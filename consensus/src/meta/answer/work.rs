@@ -4,15 +4,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
 use fabric::ids::{BucketId, ExtentId, NodeId, Stamp};
-use fabric::limits::{COLLECT_EXTENTS_PER_STEP, COPIES, LIST_ROWS_VISITED_MAX};
+use fabric::limits::{
+    COLLECT_EXTENTS_PER_STEP, COPIES, INLINE_ROWS_VISITED_MAX, LIST_ROWS_VISITED_MAX, PACK_PAYLOADS_MAX,
+};
 
-use super::bounded;
+use super::{bounded, bucket_of};
 use crate::meta::model::{Absence, ClusterMs, Extent, Garbage, Home};
 use crate::meta::names::ObjectKey;
-use crate::meta::query::{Answer, PlacedOf};
+use crate::meta::query::{Answer, InlinePage, PlacedOf};
 use crate::meta::store::{Fault, Rows};
 use crate::meta::tables::{
-    Absences, DebtCounts, Debts, Extents, Garbages, Sessions, Uploads, get, key_bytes, owners_of,
+    Absences, Cluster, DebtCounts, Debts, Extents, Garbages, Inline, Sessions, Uploads, get, key_bytes, owners_of,
     partition_of, scan, scan_all, scan_under, successor,
 };
 
@@ -163,4 +165,42 @@ pub(super) fn old_uploads(
         }
     }
     Ok(found)
+}
+
+/// Payloads of one bucket that are older than an index, while all of them have more than `above` bytes.
+pub(super) fn inline(
+    rows: &dyn Rows,
+    above: u64,
+    after: Option<&(Home, Stamp)>,
+    before: u64,
+    bytes_max: u64,
+) -> Result<InlinePage, Fault> {
+    let total_bytes = get::<Cluster>(rows, ())?.map_or(0, |cluster| cluster.inline_bytes);
+    let mut page = InlinePage { total_bytes, bucket: None, payloads: Vec::new(), position: None };
+    if total_bytes <= above {
+        return Ok(page);
+    }
+    let behind = after.map(|(home, version)| key_bytes(&(home, *version)));
+    let lower = behind.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+    let mut bytes = 0;
+    for (visited, row) in scan::<Inline>(rows, lower, Bound::Unbounded)?.enumerate() {
+        let ((home, version), payload) = row?;
+        bytes += payload.len() as u64;
+        let foreign = page.bucket.as_ref().is_some_and(|bucket| bucket.id != home.bucket);
+        let full = page.payloads.len() == PACK_PAYLOADS_MAX || bytes_max < bytes;
+        if foreign || (full && !page.payloads.is_empty()) || visited == INLINE_ROWS_VISITED_MAX {
+            return Ok(page);
+        }
+        page.position = Some((home.clone(), version));
+        if before <= version.index {
+            bytes -= payload.len() as u64;
+            continue;
+        }
+        if page.bucket.is_none() {
+            page.bucket = Some(bucket_of(rows, home.bucket)?);
+        }
+        page.payloads.push((home.key, version, payload));
+    }
+    page.position = None;
+    Ok(page)
 }

@@ -1,16 +1,16 @@
-//! Bodies of versions: stored, shared by copies, released.
+//! Bodies of versions: stored, shared by copies, moved out of the metadata, released.
 
 use bytes::Bytes;
 use fabric::ids::Stamp;
-use fabric::limits::INLINE_BYTES_MAX;
+use fabric::limits::{INLINE_BYTES_MAX, PACK_PAYLOADS_MAX};
 
 use super::extent::Copies;
 use super::transaction::Transaction;
-use super::{Stop, extent, malformed};
-use crate::meta::command::NewBody;
-use crate::meta::model::{Body, BodyRow, Garbage, Home, Object, Slice};
+use super::{Outcome, Stop, extent, malformed};
+use crate::meta::command::{Done, NewBody, PackInline, PackedPayload, Reject};
+use crate::meta::model::{Body, BodyRow, Garbage, Home, Object, Slice, Version};
 use crate::meta::store::Fault;
-use crate::meta::tables::{Bodies, Inline};
+use crate::meta::tables::{Bodies, Descending, Inline, Objects, Versions};
 
 /// Checks a body that comes with a write.
 pub(super) fn check_new(tx: &Transaction<'_>, home: &Home, body: &NewBody) -> Result<Copies, Stop> {
@@ -34,7 +34,7 @@ pub(super) fn store(
     match body {
         NewBody::Inline(payload) => Ok(store_inline(tx, home, stamp, payload)),
         NewBody::Extent(extent) => {
-            extent::name(tx, home, extent, copies)?;
+            extent::name(tx, home, extent, 1, copies)?;
             Ok(Body::Extent { id: extent.id, home: None })
         }
     }
@@ -84,6 +84,11 @@ pub(super) fn share(
             tx.put::<Bodies>((&home, *id), &row);
             Ok(Body::Slices { id: *id, home: foreign(home) })
         }
+        Body::Packed { id, offset, home } => {
+            let home = named(home);
+            extent::retain(tx, &home, *id)?;
+            Ok(Body::Packed { id: *id, offset: *offset, home: foreign(home) })
+        }
     }
 }
 
@@ -96,7 +101,9 @@ pub(super) fn release(tx: &mut Transaction<'_>, own: &Home, object: &Object) -> 
             tx.cluster.inline_bytes = tx.cluster.inline_bytes.saturating_sub(object.bytes);
             Ok(())
         }
-        Body::Extent { id, home } => extent::release(tx, home.as_ref().unwrap_or(own), *id),
+        Body::Extent { id, home } | Body::Packed { id, home, .. } => {
+            extent::release(tx, home.as_ref().unwrap_or(own), *id)
+        }
         Body::Slices { id, home } => release_slices(tx, home.as_ref().unwrap_or(own), *id),
     }
 }
@@ -115,6 +122,72 @@ fn release_slices(tx: &mut Transaction<'_>, home: &Home, id: Stamp) -> Result<()
         tx.add_garbage(home.bucket, &Garbage::Body { home: home.clone(), extents });
     }
     Ok(())
+}
+
+/// Moves inline payloads into an extent. Each of them is one reference to it.
+pub(super) fn pack(tx: &mut Transaction<'_>, command: &PackInline) -> Outcome {
+    let PackInline { home, extent, payloads } = command;
+    if PACK_PAYLOADS_MAX < payloads.len() {
+        return malformed("too many payloads");
+    }
+    let place = |payload: &PackedPayload| (payload.key.clone(), payload.version);
+    if payloads.windows(2).any(|pair| place(&pair[1]) <= place(&pair[0])) {
+        return malformed("the payloads do not ascend");
+    }
+    let copies = extent::check_new(tx, home, extent)?;
+    let mut moving = Vec::new();
+    for payload in payloads {
+        let own = Home { bucket: home.bucket, key: payload.key.clone() };
+        let Some(version) = inline_version(tx, &own, payload.version)? else { continue };
+        if extent.bytes.saturating_sub(payload.offset) < version.object().bytes {
+            return malformed("a payload ends after the extent");
+        }
+        moving.push((own, payload, version));
+    }
+    if moving.is_empty() {
+        return Err(Reject::SourceChanged.into());
+    }
+
+    extent::name(tx, home, extent, moving.len() as u32, &copies)?;
+    for (own, payload, version) in moving {
+        tx.delete::<Inline>((&own, payload.version));
+        tx.cluster.inline_bytes = tx.cluster.inline_bytes.saturating_sub(version.object().bytes);
+        let foreign = (own != *home).then(|| home.clone());
+        let body = Body::Packed { id: extent.id, offset: payload.offset, home: foreign };
+        match version {
+            InlineVersion::Current(object) => tx.put::<Objects>(&own, &Object { body, ..object }),
+            InlineVersion::Other(object) => {
+                let key = (&own, Descending(object.stamp));
+                tx.put::<Versions>(key, &Version::Object(Object { body, ..object }));
+            }
+        }
+    }
+    Ok(Done::Nothing)
+}
+
+/// A version whose body is inline, and the table that has it.
+enum InlineVersion {
+    Current(Object),
+    Other(Object),
+}
+
+impl InlineVersion {
+    fn object(&self) -> &Object {
+        match self {
+            InlineVersion::Current(object) | InlineVersion::Other(object) => object,
+        }
+    }
+}
+
+fn inline_version(tx: &Transaction<'_>, own: &Home, stamp: Stamp) -> Result<Option<InlineVersion>, Fault> {
+    let version = match tx.get::<Objects>(own)?.filter(|object| object.stamp == stamp) {
+        Some(object) => Some(InlineVersion::Current(object)),
+        None => match tx.get::<Versions>((own, Descending(stamp)))? {
+            Some(Version::Object(object)) => Some(InlineVersion::Other(object)),
+            Some(Version::DeleteMarker { .. }) | None => None,
+        },
+    };
+    Ok(version.filter(|version| version.object().body == Body::Inline(stamp)))
 }
 
 fn missing(what: &str, id: Stamp) -> Fault {

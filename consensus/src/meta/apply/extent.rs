@@ -75,15 +75,17 @@ fn check_open(tx: &Transaction<'_>, id: ExtentId) -> Result<(), Stop> {
     Ok(())
 }
 
-/// Names an extent that was checked, with one reference.
+/// Names an extent that was checked.
 pub(super) fn name(
     tx: &mut Transaction<'_>,
     home: &Home,
     extent: &Extent,
+    references: u32,
     copies: &Copies,
 ) -> Result<(), Fault> {
+    assert!(references != 0);
     let extent = Extent { confirmed: copies.confirmed, ..extent.clone() };
-    tx.put::<Extents>((home, extent.id), &ExtentRow { extent: extent.clone(), references: 1 });
+    tx.put::<Extents>((home, extent.id), &ExtentRow { extent: extent.clone(), references });
     for &node in &copies.owing {
         tx.put::<Debts>((home, extent.id, node), &Debt { since: tx.index });
         let owed = tx.get::<DebtCounts>(node)?.unwrap_or(0);

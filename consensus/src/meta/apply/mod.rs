@@ -112,6 +112,7 @@ fn run(tx: &mut Transaction<'_>, entry: &Entry) -> Result<Reply, Fault> {
         Command::ReportLoss(command) => absence::report_loss(tx, command),
         Command::EndAbsence(command) => absence::end(tx, command),
         Command::GiveUp(command) => session::give_up(tx, entry, command),
+        Command::PackInline(command) => body::pack(tx, command),
     };
     match outcome {
         Ok(done) => Ok(Reply::Done(done)),

@@ -48,7 +48,7 @@ pub(super) fn put_part(tx: &mut Transaction<'_>, command: &PutPart) -> Outcome {
     let copies = command.extent.as_ref().map(|extent| extent::check_new(tx, &home, extent)).transpose()?;
 
     if let (Some(extent), Some(copies)) = (&command.extent, &copies) {
-        extent::name(tx, &home, extent, copies)?;
+        extent::name(tx, &home, extent, 1, copies)?;
     }
     let key = (&home, command.upload, command.number);
     if let Some(Part { extent: Some(replaced), .. }) = tx.get::<Parts>(key)? {

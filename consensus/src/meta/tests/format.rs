@@ -248,6 +248,11 @@ fn commands() -> Vec<Command> {
         Command::ReportLoss(ReportLoss { node: NodeId(3) }),
         Command::EndAbsence(EndAbsence { node: NodeId(3), partitions: vec![0, 258], index: 300 }),
         Command::GiveUp(GiveUp { sequence: 299 }),
+        Command::PackInline(PackInline {
+            home: home(),
+            extent: extent(),
+            payloads: vec![PackedPayload { key: key("a/b"), version: stamp(), offset: 4096 }],
+        }),
     ]);
     commands
 }
@@ -419,6 +424,7 @@ fn work_queries() -> Vec<Query> {
             after: Some((home(), extent_id())),
             limit: 300,
         },
+        Query::Inline { above: 300, after: Some((home(), stamp())), before: 300, bytes: 1 << 20 },
     ]
 }
 
@@ -508,5 +514,11 @@ fn work_answers() -> Vec<Answer> {
         Answer::OldUploads(vec![(BucketId(5), key("a/b"), stamp())]),
         Answer::Absences(vec![(258, Absence { since: 0, layout: LayoutVersion(1), index: 300 })]),
         Answer::Placed { extents: vec![(home(), extent())], next: Some((home(), extent_id())) },
+        Answer::Inline(InlinePage {
+            total_bytes: 300,
+            bucket: Some(bucket()),
+            payloads: vec![(key("a/b"), stamp(), Bytes::from_static(b"payload"))],
+            position: Some((home(), stamp())),
+        }),
     ]
 }

@@ -11,7 +11,8 @@ use proptest::prelude::*;
 use super::world::{World, cases, etag, key};
 use crate::meta::command::*;
 use crate::meta::model::*;
-use crate::meta::query::{Answer, BodyView, List, PageEntry, Query, Want};
+use crate::meta::names::ObjectKey;
+use crate::meta::query::{Answer, BodyView, List, PageEntry, Piece, Query, Want};
 
 /// One step; small numbers choose keys, uploads and earlier entries.
 #[derive(Debug, Clone)]
@@ -27,6 +28,8 @@ enum Step {
     RaiseLowestOpen,
     PayDebts { node: u16 },
     Collect,
+    LookAtInline { bytes: u64 },
+    Pack,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -75,6 +78,8 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::RaiseLowestOpen),
         1 => (1..4_u16).prop_map(|node| Step::PayDebts { node }),
         2 => Just(Step::Collect),
+        2 => (1..60_u64).prop_map(|bytes| Step::LookAtInline { bytes }),
+        2 => Just(Step::Pack),
     ]
 }
 
@@ -104,6 +109,10 @@ struct Run {
     objects: BTreeMap<String, Known>,
     uploads: Vec<KnownUpload>,
     entries: Vec<(u64, Command, Reply)>,
+    /// Payloads that were looked at a while ago, to be packed.
+    inline: Vec<(ObjectKey, Stamp, Bytes)>,
+    /// What packed extents hold.
+    packed: BTreeMap<ExtentId, Bytes>,
 }
 
 fn name(key: u8) -> String {
@@ -112,7 +121,14 @@ fn name(key: u8) -> String {
 
 impl Run {
     fn new() -> Run {
-        Run { world: World::new(), objects: BTreeMap::new(), uploads: Vec::new(), entries: Vec::new() }
+        Run {
+            world: World::new(),
+            objects: BTreeMap::new(),
+            uploads: Vec::new(),
+            entries: Vec::new(),
+            inline: Vec::new(),
+            packed: BTreeMap::new(),
+        }
     }
 
     fn apply(&mut self, command: Command) -> Reply {
@@ -167,6 +183,8 @@ impl Run {
             }
             Step::PayDebts { node } => self.pay_debts(NodeId(node)),
             Step::Collect => self.collect(),
+            Step::LookAtInline { bytes } => self.inline = self.world.inline(bytes),
+            Step::Pack => self.pack(),
         }
     }
 
@@ -328,6 +346,25 @@ impl Run {
         self.apply(Command::CollectGarbage(CollectGarbage { done, take_apart }));
     }
 
+    /// Only those payloads move that are still what they were.
+    fn pack(&mut self) {
+        if self.inline.is_empty() {
+            return;
+        }
+        let events = self.events();
+        let command = self.world.pack(&self.inline);
+        let all: Vec<u8> = self.inline.iter().flat_map(|(_, _, payload)| payload.to_vec()).collect();
+        self.packed.insert(command.extent.id, all.into());
+        let reply = self.apply(Command::PackInline(command));
+        assert!(matches!(reply, Reply::Done(Done::Nothing) | Reply::Rejected(Reject::SourceChanged)));
+        assert_eq!(self.events(), events, "nobody hears of it");
+    }
+
+    fn events(&self) -> Answer {
+        let query = Query::Events { bucket: self.world.bucket, after: None, limit: 1000 };
+        self.world.ask(query).unwrap()
+    }
+
     fn compare(&self) {
         self.world.audit();
         for number in 0..5 {
@@ -350,6 +387,17 @@ impl Run {
         assert_eq!(listed.collect::<Vec<_>>(), known.collect::<Vec<_>>());
     }
 
+    /// What lies in packed extents is text.
+    fn content(&self, pieces: &[Piece]) -> Content {
+        if let [Piece { extent, offset, bytes }] = pieces
+            && let Some(packed) = self.packed.get(&extent.id)
+        {
+            let start = *offset as usize;
+            return Content::Text(packed.slice(start..start + *bytes as usize));
+        }
+        Content::Extents(pieces.iter().map(|piece| (piece.extent.id, piece.bytes)).collect())
+    }
+
     fn read(&self, name: &str) -> Option<Known> {
         let query =
             Query::Object { bucket: self.world.bucket, key: key(name), version: None, want: Want::Body };
@@ -360,9 +408,7 @@ impl Run {
         };
         let content = match view.body {
             BodyView::Inline(payload) => Content::Text(payload),
-            BodyView::Pieces(pieces) => {
-                Content::Extents(pieces.iter().map(|piece| (piece.extent.id, piece.bytes)).collect())
-            }
+            BodyView::Pieces(pieces) => self.content(&pieces),
             BodyView::NotAsked => panic!(),
         };
         let user = view.object.attributes.user.get("k").cloned();
@@ -387,7 +433,7 @@ proptest! {
 
     #[test]
     fn versions_leave_the_rows_in_agreement(
-        steps in proptest::collection::vec((0..3_u8, 0..8_u8, any::<u8>()), 1..60),
+        steps in proptest::collection::vec((0..3_u8, 0..9_u8, any::<u8>()), 1..60),
     ) {
         let mut world = World::new();
         let mut stamps = Vec::new();
@@ -413,6 +459,15 @@ proptest! {
                 5 if !stamps.is_empty() => Some(VersionSelector::Stamp(stamps[usize::from(which) % stamps.len()])),
                 6 => {
                     stamps.push(world.put_inline(&name, "x").stamp);
+                    continue;
+                }
+                8 => {
+                    let inline = world.inline(u64::from(which));
+                    if !inline.is_empty() {
+                        let pack = world.pack(&inline);
+                        assert_eq!(world.done(Command::PackInline(pack)), Done::Nothing);
+                    }
+                    world.audit();
                     continue;
                 }
                 _ => None,

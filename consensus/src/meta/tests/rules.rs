@@ -67,6 +67,79 @@ fn a_repeat_gets_the_first_reply_and_a_late_one_none() {
 }
 
 #[test]
+fn packing_changes_only_where_bodies_are() {
+    let mut world = World::new();
+    for (key, text) in [("a", "first"), ("b", "second"), ("c", "third")] {
+        world.put_inline(key, text);
+    }
+    let inline = world.inline(1000);
+    let before: Vec<_> = ["a", "b", "c"].map(|key| view(&world, key, None).unwrap().object).into();
+    // One is gone and one is another version by the time the command comes.
+    world.delete_one("b", None);
+    world.put_inline("c", "newer");
+    let pack = world.pack(&inline);
+    assert_eq!(world.done(Command::PackInline(pack.clone())), Done::Nothing);
+    let moved = view(&world, "a", None).unwrap();
+    assert_eq!(moved.object, Object { body: moved.object.body.clone(), ..before[0].clone() });
+    assert!(matches!(&moved.body, BodyView::Pieces(pieces) if pieces[0].offset == 0 && pieces[0].bytes == 5));
+    assert_eq!(text_of(&world, "c", None).unwrap(), "newer");
+    world.audit();
+    // A copy names the extent as well; it is garbage once both are gone.
+    world.done(Command::CopyObject(world.copy("a", "copy")));
+    world.delete_one("a", None);
+    read_up(&mut world);
+    read_up(&mut world);
+    assert!(garbage(&world).is_empty());
+    assert!(matches!(view(&world, "copy", None).unwrap().body, BodyView::Pieces(_)));
+    world.delete_one("copy", None);
+    read_up(&mut world);
+    read_up(&mut world);
+    assert!(matches!(&garbage(&world)[..], [(_, _, Garbage::Extent(extent))] if extent.id == pack.extent.id));
+    world.audit();
+
+    // Where nothing is left to move, the extent stays unnamed; one too short is refused.
+    let nothing = world.pack(&inline[..1]);
+    assert_eq!(world.rejected(Command::PackInline(nothing)), Reject::SourceChanged);
+    let inline = world.inline(1000);
+    let mut short = world.pack(&inline);
+    short.payloads[0].offset = 1;
+    assert!(matches!(world.rejected(Command::PackInline(short)), Reject::Malformed(_)));
+    let mut twice = world.pack(&inline);
+    twice.payloads.push(twice.payloads[0].clone());
+    assert!(matches!(world.rejected(Command::PackInline(twice)), Reject::Malformed(_)));
+    world.audit();
+}
+
+#[test]
+fn payloads_to_pack_are_those_that_are_old_of_one_bucket() {
+    let mut world = World::new();
+    for key in ["a", "b", "c"] {
+        world.put_inline(key, "12345");
+    }
+    let young = world.index + 1;
+    world.put_inline("b", "young");
+    let photos = world.bucket;
+    world.bucket = world.create_bucket("other");
+    world.put_inline("z", "12345");
+    let page = |above, after, before, bytes| match world.ask(Query::Inline { above, after, before, bytes }) {
+        Ok(Answer::Inline(page)) => page,
+        answer => panic!("{answer:?}"),
+    };
+    assert_eq!(page(20, None, u64::MAX, 1000).payloads, []);
+    assert_eq!(page(20, None, u64::MAX, 1000).total_bytes, 20);
+    let keys = |page: &crate::meta::query::InlinePage| {
+        page.payloads.iter().map(|(key, ..)| key.as_str().to_string()).collect::<Vec<_>>()
+    };
+    let first = page(19, None, young, 1000);
+    assert_eq!((keys(&first), first.bucket.unwrap().id), (vec!["a".to_string(), "c".to_string()], photos));
+    let second = page(19, first.position, u64::MAX, 1000);
+    assert_eq!((keys(&second), second.position), (vec!["z".to_string()], None));
+    let small = page(19, None, u64::MAX, 1);
+    assert_eq!(keys(&small), ["a"], "one in any case");
+    assert_eq!(keys(&page(19, small.position, u64::MAX, 10)), ["b", "c"]);
+}
+
+#[test]
 fn giving_up_settles_a_command_either_way() {
     let mut world = World::new();
     let put = Command::PutObject(world.put("k", NewBody::Inline(Bytes::from_static(b"stalled"))));

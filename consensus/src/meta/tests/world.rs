@@ -138,6 +138,27 @@ impl World {
         extent
     }
 
+    /// Payloads that are inline now, up to so many bytes.
+    pub fn inline(&self, bytes: u64) -> Vec<(ObjectKey, Stamp, Bytes)> {
+        let query = Query::Inline { above: 0, after: None, before: u64::MAX, bytes };
+        match self.ask(query) {
+            Ok(Answer::Inline(page)) => page.payloads,
+            answer => panic!("{answer:?}"),
+        }
+    }
+
+    /// Moves payloads into a new extent, one after the other.
+    pub fn pack(&mut self, payloads: &[(ObjectKey, Stamp, Bytes)]) -> PackInline {
+        let mut bytes = 0;
+        let mut packed = Vec::new();
+        for (key, version, payload) in payloads {
+            packed.push(PackedPayload { key: key.clone(), version: *version, offset: bytes });
+            bytes += payload.len() as u64;
+        }
+        let home = Home { bucket: self.bucket, key: payloads[0].0.clone() };
+        PackInline { home, extent: self.extent(bytes), payloads: packed }
+    }
+
     pub fn copy(&self, from: &str, to: &str) -> CopyObject {
         CopyObject {
             source_bucket: self.bucket,

@@ -109,7 +109,12 @@ async fn world() -> World {
     }
     let meta: Arc<dyn Meta> = Arc::new(ModelMeta(Mutex::new(model)));
     let env = TestEnv::shared();
-    let config = DataConfig { write_bytes_max: 32 * MIB, read_bytes_max: 32 * MIB, cache_bytes_max: 0 };
+    let config = DataConfig {
+        write_bytes_max: 32 * MIB,
+        read_bytes_max: 32 * MIB,
+        cache_bytes_max: 0,
+        inline_bytes_max: u64::MAX,
+    };
     let data = Data::new(env, meta.clone(), Arc::new(FakeChunks::default()), config);
     let world = World { meta, data: Arc::new(data), router: Router::new(OPS) };
     world.ok(Method::PUT, "/photos", &[], "").await;
