@@ -18,7 +18,7 @@ use fabric::Seams;
 use fabric::cluster::{IpTable, Place};
 use fabric::codec::crc32c;
 use fabric::ids::{ClusterId, NodeId};
-use fabric::limits::{CONNECTIONS_MAX, COPIES, INLINE_BYTES_TOTAL_DEFAULT, KIB, MIB};
+use fabric::limits::{CONNECTIONS_MAX, COPIES, KIB, MIB};
 use fabric::rpc::{Identity, Peer, RpcClient};
 use gateway::admin::users::ensure_user;
 use gateway::daemon::{Gateway, GatewayParts};
@@ -77,7 +77,7 @@ async fn node(seams: &Seams, shared: &Shared, number: u16) -> Result<(), Failure
             reserve_bytes: MIB,
             ..LogConfig::default()
         },
-        inline_bytes_max: INLINE_BYTES_TOTAL_DEFAULT,
+        inline_bytes_max: plan.inline_bytes_max,
         faults: None,
     };
     let daemon = StorageDaemon::start(seams.clone(), settings).await?;
@@ -157,7 +157,7 @@ async fn gateway(seams: &Seams, shared: &Shared) -> Result<(), Failure> {
         region: "us-east-1".to_string(),
         domains: Vec::new(),
         budget: Budget::split(MEMORY_BYTES, 0),
-        inline_bytes_max: INLINE_BYTES_TOTAL_DEFAULT,
+        inline_bytes_max: plan.inline_bytes_max,
         tls: None,
         metrics: None,
         report: Arc::new(|| serde_json::Value::Null),

@@ -7,6 +7,8 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
+use fabric::limits::{INLINE_BYTES_TOTAL_DEFAULT, KIB};
+
 use super::random::SimRandom;
 
 /// One simulation.
@@ -24,8 +26,12 @@ pub struct Plan {
     pub keys: u16,
     /// Operations of each client.
     pub operations: u32,
+    /// Bytes of small bodies in the metadata.
+    pub inline_bytes_max: u64,
     /// Faults by time.
     pub faults: Vec<Timed>,
+    /// Failpoints of the product that no promise depends on, see [`FAILPOINTS`].
+    pub failpoints: BTreeSet<&'static str>,
     /// Bugs planted in the product, by the names of its failpoints.
     pub planted: BTreeSet<&'static str>,
 }
@@ -92,6 +98,12 @@ pub enum Fault {
     Clock { machine: Machine, offset_ms: i64, for_ms: u64 },
 }
 
+/// Failpoints that are no bugs: the product keeps its promises under them.
+pub const FAILPOINTS: &[(&str, &str)] = &[
+    ("late_repeat", "the network delivers a proposal once more, seconds after its outcome was known"),
+    ("eager_collection", "chunks that nobody names are looked for every other second"),
+];
+
 /// Bugs that can be planted at run time and that random faults bring to light, and what each does. Kept beside the
 /// product's failpoints; those that take a story are in [`super::scenarios`].
 pub const PLANTED: &[(&str, &str)] = &[
@@ -102,6 +114,7 @@ pub const PLANTED: &[(&str, &str)] = &[
     ("commit_before_chunks", "the metadata command is proposed before the chunks are durable"),
     ("skip_condition", "conditions are not decided inside apply"),
     ("skip_reply_cache", "a repeated command is applied again"),
+    ("skip_lowest_sequence", "a late command is applied, and may undo a newer write"),
     ("chunk_skip_crc", "chunk reads do not check the bytes"),
     ("rot_as_torn_tail", "rot in the log is taken for the end of it"),
     ("stale_read", "reads skip the round that makes them linearizable"),
@@ -157,9 +170,12 @@ impl Plan {
             clients: random.between(3, 6) as u16,
             keys: random.between(8, 24) as u16,
             operations: random.between(30, 60) as u32,
+            inline_bytes_max: INLINE_BYTES_TOTAL_DEFAULT,
             faults: Vec::new(),
+            failpoints: BTreeSet::new(),
             planted: BTreeSet::new(),
         };
+        plan.draw_limits();
         let mut kinds: Vec<Kind> = (0..random.between(1, 4)).map(|_| *random.pick(KINDS)).collect();
         // In every plan: nothing else leaves so many clients without an answer.
         kinds.push(Kind::KillGateway);
@@ -170,6 +186,15 @@ impl Plan {
             at_ms += random.between(100, 900);
         }
         plan
+    }
+
+    /// Some seeds have failpoints, some little room for inline bytes, so that they move under faults.
+    fn draw_limits(&mut self) {
+        let random = SimRandom::new(self.seed, "limits");
+        self.failpoints = FAILPOINTS.iter().map(|(name, _)| *name).filter(|_| random.chance(40)).collect();
+        if random.chance(40) {
+            self.inline_bytes_max = *random.pick(&[0, 8 * KIB, 48 * KIB]);
+        }
     }
 
     /// The same without faults: the product has to serve every request.
@@ -209,6 +234,10 @@ impl Plan {
             "drop_debts" => &[Kind::KillNode, Kind::Isolate],
             "skip_reply_cache" => &[Kind::OneWay, Kind::Isolate, Kind::KillNode],
             "stale_read" => &[Kind::Isolate],
+            "skip_lowest_sequence" => {
+                plan.failpoints.insert("late_repeat");
+                &[Kind::KillNode]
+            }
             _ => &[Kind::KillNode],
         };
         let mut at_ms = 200;
@@ -218,6 +247,11 @@ impl Plan {
             at_ms += random.between(200, 1_500);
         }
         plan
+    }
+
+    /// What is armed in all processes.
+    pub fn armed(&self) -> BTreeSet<&'static str> {
+        self.failpoints.union(&self.planted).copied().collect()
     }
 
     /// Between an acknowledgement that comes too early and its sync there is time for a power cut.

@@ -82,10 +82,10 @@ pub(super) fn run_story(plan: &Plan, story: impl FnOnce(&mut World<'_>) -> Resul
     world.shared.report()
 }
 
-/// Runs the conformance suite against the cluster of `seed`, without faults. An error is no outcome of a behaviour:
-/// the cluster did not serve.
-pub fn run_suite(seed: u64) -> Result<Vec<(String, conformance::Outcome)>, String> {
-    let mut world = World::new(&Plan::calm(seed));
+/// Runs the conformance suite against the cluster of a plan. An error is no outcome of a behaviour: the cluster did
+/// not serve.
+pub fn run_suite(plan: &Plan) -> Result<Vec<(String, conformance::Outcome)>, String> {
+    let mut world = World::new(plan);
     world.client("setup", 0)?;
     world.sim.client("suite", workload::suite(world.shared.clone()));
     world.step_until(|world| world.shared.clients_done() == 1, "the suite did not finish")?;
@@ -107,7 +107,7 @@ impl<'a> World<'a> {
         let mut parts = BTreeMap::new();
         for machine in plan.machines() {
             let random = |what: &str| Arc::new(SimRandom::new(plan.seed, &format!("{machine} {what}")));
-            let env = SimEnv::new(&machine.to_string(), random("env"), plan.planted.clone());
+            let env = SimEnv::new(&machine.to_string(), random("env"), plan.armed());
             let disks = SimDisks::new(random("disk"), DISK_BYTES);
             let made = Parts { env: Arc::new(env), disks: Arc::new(disks) };
             let seams = Seams { env: made.env.clone(), net: Arc::new(SimNet), disks: made.disks.clone() };

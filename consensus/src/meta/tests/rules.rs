@@ -212,7 +212,11 @@ fn a_late_extent_is_refused() {
         pinned: Vec::new(),
     }));
     let put = world.put("k", NewBody::Extent(early));
-    assert_eq!(world.rejected(Command::PutObject(put)), Reject::LateExtent);
+    assert_eq!(world.rejected(Command::PutObject(put.clone())), Reject::LateExtent);
+    // Planted: it is named, though its chunks may be gone.
+    world.context.planted.accept_ended_session = true;
+    world.done(Command::PutObject(put));
+    world.context.planted.accept_ended_session = false;
     let put = world.put("k", NewBody::Extent(late.clone()));
     world.done(Command::PutObject(put.clone()));
     assert!(matches!(world.rejected(Command::PutObject(put)), Reject::Malformed(_)));
