@@ -70,7 +70,7 @@ async fn node(seams: &Seams, shared: &Shared, number: u16) -> Result<(), Failure
         book: addresses(shared),
         tls: None,
         memory_bytes: MEMORY_BYTES,
-        reserve_bytes: MIB,
+        reserve_bytes: plan.scale.reserve_bytes,
         log: LogConfig {
             first_segment_bytes: 128 * KIB,
             segment_bytes: 256 * KIB,

@@ -11,6 +11,7 @@ mod machines;
 pub mod oracle;
 pub mod plan;
 pub mod random;
+mod long_transfers;
 pub mod scenarios;
 pub mod seams;
 mod workload;

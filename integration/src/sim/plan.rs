@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
-use fabric::limits::{INLINE_BYTES_TOTAL_DEFAULT, KIB};
+use fabric::limits::{GIB, INLINE_BYTES_TOTAL_DEFAULT, KIB, MIB};
 
 use super::random::SimRandom;
 
@@ -34,6 +34,31 @@ pub struct Plan {
     pub failpoints: BTreeSet<&'static str>,
     /// Bugs planted in the product, by the names of its failpoints.
     pub planted: BTreeSet<&'static str>,
+    /// A client gives up on a request after this; the outcome is unknown then.
+    pub patience_ms: u64,
+    /// How large and how fine the world is.
+    pub scale: Scale,
+}
+
+/// How large and how fine a world is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Scale {
+    /// Time goes on in steps of so much.
+    pub tick_ms: u64,
+    /// What has not ended after so much simulated time is stuck.
+    pub seconds_max: u64,
+    /// Segments of one direction of a connection that are under way.
+    pub segments_max: usize,
+    /// Bytes of each disk.
+    pub disk_bytes: u64,
+    /// Free bytes below which nodes refuse puts.
+    pub reserve_bytes: u64,
+}
+
+impl Default for Scale {
+    fn default() -> Scale {
+        Scale { tick_ms: 1, seconds_max: 300, segments_max: 4096, disk_bytes: 8 * GIB, reserve_bytes: MIB }
+    }
 }
 
 /// A fault and when it comes.
@@ -174,6 +199,8 @@ impl Plan {
             faults: Vec::new(),
             failpoints: BTreeSet::new(),
             planted: BTreeSet::new(),
+            patience_ms: 1_500,
+            scale: Scale::default(),
         };
         plan.draw_limits();
         let mut kinds: Vec<Kind> = (0..random.between(1, 4)).map(|_| *random.pick(KINDS)).collect();

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use consensus::raft::wire::{Replace, VoterName};
 
+use super::long_transfers;
 use super::plan::{Machine, Plan};
 use super::seams::EPOCH_MS;
 use super::world::{self, Report, World};
@@ -24,7 +25,15 @@ pub struct Scenario {
     pub about: &'static str,
     /// The planted bug that it has to catch.
     pub catches: Option<&'static str>,
-    story: fn(&mut World<'_>) -> Result<(), String>,
+    story: Story,
+}
+
+/// Who tells it.
+enum Story {
+    /// Something is done to the machines while clients work.
+    Machines(fn(&mut World<'_>) -> Result<(), String>),
+    /// A client of its own lives through it, in a plan of its own.
+    Client(fn() -> Report),
 }
 
 /// All of them.
@@ -33,31 +42,37 @@ pub const SCENARIOS: &[Scenario] = &[
         name: "lost-disk",
         about: "a voter with an empty disk refuses to start, and takes its place again by `replace`, under load",
         catches: Some("skip_incarnation"),
-        story: lost_disk,
+        story: Story::Machines(lost_disk),
     },
     Scenario {
         name: "copied-directory",
         about: "a copy of a data directory is refused after the node has gone on, however often it is started",
         catches: Some("skip_starts"),
-        story: copied_directory,
+        story: Story::Machines(copied_directory),
     },
     Scenario {
         name: "wrong-clock",
         about: "the clock of the leader jumps by two days: cluster time does not follow, and leadership moves",
         catches: None,
-        story: wrong_clock,
+        story: Story::Machines(wrong_clock),
     },
     Scenario {
         name: "weekend-off",
         about: "all machines come back after a weekend: cluster time jumps there",
         catches: None,
-        story: weekend_off,
+        story: Story::Machines(weekend_off),
     },
     Scenario {
         name: "all-moved",
         about: "all nodes come back with other addresses, which the table has: everything is there",
         catches: None,
-        story: all_moved,
+        story: Story::Machines(all_moved),
+    },
+    Scenario {
+        name: "long-transfers",
+        about: "a GET and a PUT of an hour go on while a full store gets its space back",
+        catches: None,
+        story: Story::Client(long_transfers::tell),
     },
 ];
 
@@ -65,7 +80,10 @@ pub const SCENARIOS: &[Scenario] = &[
 pub fn run(scenario: &Scenario, seed: u64, planted: Option<&'static str>) -> Report {
     let plan = Plan { operations: 150, ..Plan::calm(seed) };
     let plan = planted.into_iter().fold(plan, Plan::with_planted);
-    world::run_story(&plan, scenario.story)
+    match scenario.story {
+        Story::Machines(story) => world::run_story(&plan, story),
+        Story::Client(tell) => tell(),
+    }
 }
 
 /// The node with the lowest number that does not lead.

@@ -16,6 +16,9 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::random::SimRandom;
 
+/// Bytes that a connection takes at once.
+const SEGMENT_BYTES_MAX: usize = 64 << 10;
+
 /// Wall clock at the start of every simulation: 2026-01-01.
 pub const EPOCH_MS: u64 = 1_767_225_600_000;
 
@@ -186,7 +189,8 @@ impl AsyncRead for SimStream {
 
 impl AsyncWrite for SimStream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(cx, bytes)
+        let segment = &bytes[..bytes.len().min(SEGMENT_BYTES_MAX)];
+        Pin::new(&mut self.0).poll_write(cx, segment)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

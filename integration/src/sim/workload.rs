@@ -19,9 +19,7 @@ use crate::client::{Client, Credentials, Request, Response, Target};
 use crate::conformance;
 
 /// The one bucket.
-const BUCKET: &str = "bucket";
-/// A client gives up on a request after this; the outcome is unknown then.
-const PATIENCE: Duration = Duration::from_millis(1_500);
+pub(super) const BUCKET: &str = "bucket";
 /// The healed cluster has to serve within this.
 const CONVERGENCE: Duration = Duration::from_secs(120);
 /// What is collected by mistake is gone after this, with the failpoint `eager_collection`.
@@ -30,11 +28,20 @@ const COLLECTION: Duration = Duration::from_secs(20);
 pub const S3_PORT: u16 = 9000;
 
 /// The result type of turmoil's clients.
-type Ended = Result<(), Box<dyn std::error::Error>>;
+pub(super) type Ended = Result<(), Box<dyn std::error::Error>>;
 
 /// The simulated cluster as seen from a client.
-struct SimTarget {
+pub(super) struct SimTarget {
     gateways: usize,
+    patience: Duration,
+}
+
+impl SimTarget {
+    /// The gateways of a plan.
+    pub(super) fn of(plan: &Plan) -> SimTarget {
+        let patience = Duration::from_millis(plan.patience_ms);
+        SimTarget { gateways: usize::from(plan.gateways), patience }
+    }
 }
 
 #[async_trait]
@@ -143,7 +150,7 @@ impl Shared {
     }
 
     /// Adds a line to the trace, with the simulated time of the client that calls.
-    fn note(&self, line: &str) {
+    pub fn note(&self, line: &str) {
         self.note_at(turmoil::sim_elapsed().unwrap_or_default(), line);
     }
 
@@ -225,6 +232,11 @@ impl Shared {
         self.state().clients_done
     }
 
+    /// A client came to its end.
+    pub fn client_done(&self) {
+        self.state().clients_done += 1;
+    }
+
     /// Whether the bucket is there.
     pub fn is_set_up(&self) -> bool {
         self.state().set_up
@@ -265,7 +277,7 @@ impl Shared {
 
 /// Creates the bucket, and waits until every gateway serves small and large bodies.
 pub async fn setup(shared: Arc<Shared>) -> Ended {
-    let target = SimTarget { gateways: usize::from(shared.plan.gateways) };
+    let target = SimTarget::of(&shared.plan);
     for gateway in 0..target.gateways {
         let bucket = || Request::bucket("PUT", BUCKET);
         until_answered(&target, gateway, bucket, &[200, 409]).await;
@@ -288,21 +300,21 @@ async fn until_answered(target: &SimTarget, gateway: usize, request: impl Fn() -
 /// One client: the operations of the plan, one after the other.
 pub async fn client(shared: Arc<Shared>, number: u16) -> Ended {
     let random = SimRandom::new(shared.plan.seed, &format!("client {number}"));
-    let target = SimTarget { gateways: usize::from(shared.plan.gateways) };
+    let target = SimTarget::of(&shared.plan);
     let worker = Worker { shared: &shared, target: &target, random: &random, number };
     for _ in 0..shared.plan.operations {
         worker.operate().await;
         let pause_us = random.below(150_000);
         tokio::time::sleep(Duration::from_micros(pause_us)).await;
     }
-    shared.state().clients_done += 1;
+    shared.client_done();
     Ok(())
 }
 
 /// After the faults: the cluster serves again, and everything promised is there, through every gateway.
 pub async fn audit(shared: Arc<Shared>) -> Ended {
     let random = SimRandom::new(shared.plan.seed, "audit");
-    let target = SimTarget { gateways: usize::from(shared.plan.gateways) };
+    let target = SimTarget::of(&shared.plan);
     let worker = Worker { shared: &shared, target: &target, random: &random, number: 0 };
     if shared.plan.failpoints.contains("eager_collection") {
         tokio::time::sleep(COLLECTION).await;
@@ -344,26 +356,26 @@ pub async fn audit(shared: Arc<Shared>) -> Ended {
         let lacking = format!("{:?}", shared.state().copies_wanted);
         shared.violate(format!("not live: copies are missing after the faults: {lacking:.500}"));
     }
-    shared.state().clients_done += 1;
+    shared.client_done();
     Ok(())
 }
 
 /// The conformance suite: the same behaviours that are run against real daemons.
 pub async fn suite(shared: Arc<Shared>) -> Ended {
-    let target = SimTarget { gateways: usize::from(shared.plan.gateways) };
+    let target = SimTarget::of(&shared.plan);
     let hear = |name: &str, outcome: conformance::Outcome| {
         shared.note(&format!("{name}: {outcome:?}"));
         shared.state().behaviours.push((name.to_string(), outcome));
     };
     conformance::run(&target, hear).await;
-    shared.state().clients_done += 1;
+    shared.client_done();
     Ok(())
 }
 
 /// Sends one request; `None` when there was no whole answer in time.
 async fn send(target: &SimTarget, gateway: usize, request: Request) -> Option<Response> {
     let client = Client::new(target, gateway);
-    tokio::time::timeout(PATIENCE, client.send(request)).await.ok()?.ok()
+    tokio::time::timeout(target.patience, client.send(request)).await.ok()?.ok()
 }
 
 fn outcome_of(response: Option<&Response>) -> Outcome {

@@ -15,10 +15,6 @@ use super::seams::{SimEnv, SimNet};
 use super::workload::{self, Shared};
 use crate::conformance;
 
-/// Bytes of each simulated disk.
-const DISK_BYTES: u64 = 8 << 30;
-/// A simulation that has not ended after this (simulated) time is stuck.
-const TIME_LIMIT: Duration = Duration::from_secs(300);
 /// What the paths of chunk volumes contain.
 const CHUNK_VOLUME: &str = "chunks/volume-";
 /// And those of segments of the log.
@@ -92,23 +88,36 @@ pub fn run_suite(plan: &Plan) -> Result<Vec<(String, conformance::Outcome)>, Str
     Ok(world.shared.take_behaviours())
 }
 
+/// Lets one client live through a story in the cluster of a plan, and audits the rows at its end.
+pub(super) fn run_client<F>(plan: &Plan, story: impl FnOnce(Arc<Shared>) -> F) -> Report
+where
+    F: Future<Output = Result<(), Box<dyn std::error::Error>>> + 'static,
+{
+    let mut world = World::new(plan);
+    let story = story(world.shared.clone());
+    if let Err(violation) = world.tell(story) {
+        world.shared.violate(violation);
+    }
+    world.shared.report()
+}
+
 impl<'a> World<'a> {
     fn new(plan: &Plan) -> World<'a> {
         let mut sim = turmoil::Builder::new()
             .rng_seed(plan.seed)
             .epoch(std::time::UNIX_EPOCH + Duration::from_millis(super::seams::EPOCH_MS))
-            .simulation_duration(TIME_LIMIT * 2)
-            .tick_duration(Duration::from_millis(1))
+            .simulation_duration(Duration::from_secs(plan.scale.seconds_max * 3))
+            .tick_duration(Duration::from_millis(plan.scale.tick_ms))
             .min_message_latency(Duration::from_micros(100))
             .max_message_latency(Duration::from_millis(2))
-            .tcp_capacity(4096)
+            .tcp_capacity(plan.scale.segments_max)
             .build();
         let shared = Shared::new(plan);
         let mut parts = BTreeMap::new();
         for machine in plan.machines() {
             let random = |what: &str| Arc::new(SimRandom::new(plan.seed, &format!("{machine} {what}")));
             let env = SimEnv::new(&machine.to_string(), random("env"), plan.armed());
-            let disks = SimDisks::new(random("disk"), DISK_BYTES);
+            let disks = SimDisks::new(random("disk"), plan.scale.disk_bytes);
             let made = Parts { env: Arc::new(env), disks: Arc::new(disks) };
             let seams = Seams { env: made.env.clone(), net: Arc::new(SimNet), disks: made.disks.clone() };
             let shared = shared.clone();
@@ -124,6 +133,18 @@ impl<'a> World<'a> {
             refused: BTreeMap::new(),
             operators: 0,
         }
+    }
+
+    /// Serve; then tell a story; then audit.
+    fn tell(
+        &mut self,
+        story: impl Future<Output = Result<(), Box<dyn std::error::Error>>> + 'static,
+    ) -> Result<(), String> {
+        self.client("setup", 0)?;
+        self.note("the cluster serves");
+        self.sim.client("story", story);
+        self.step_until(|world| world.shared.clients_done() == 1, "the story did not end")?;
+        self.client("audit", 1)
     }
 
     /// Serve; then work under faults, or through a story; then lose power everywhere, heal, converge and audit: what
@@ -173,7 +194,7 @@ impl<'a> World<'a> {
     }
 
     fn step_until(&mut self, done: impl Fn(&World<'a>) -> bool, otherwise: &str) -> Result<(), String> {
-        let deadline = self.sim.elapsed() + TIME_LIMIT;
+        let deadline = self.sim.elapsed() + Duration::from_secs(self.plan.scale.seconds_max);
         while !done(self) {
             if let Some(violation) = self.shared.violation() {
                 return Err(violation);
