@@ -129,7 +129,8 @@ impl Daemon {
         self.child.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn process_id(&self) -> Option<u32> {
+    /// Its process, while it runs.
+    pub fn process_id(&self) -> Option<u32> {
         self.child().as_ref().map(Child::id)
     }
 

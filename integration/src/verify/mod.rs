@@ -13,6 +13,7 @@ mod full_disk;
 mod losses;
 mod replace;
 mod steps;
+mod syncs;
 mod users;
 
 use std::io::Write;

@@ -174,6 +174,7 @@ impl Writer {
         }
         self.position.offset = base + buffer.len() as u64;
         self.write_synced(&segment, base, Bytes::from(buffer)).await?;
+        metrics::counter!("fluffy_log_syncs_total").increment(1);
         self.note_ready();
         self.synced(&segment, &places, batch);
         complete(batch);
