@@ -8,5 +8,6 @@ pub mod bad_input;
 pub mod client;
 pub mod conformance;
 pub mod daemons;
+pub mod load;
 pub mod sim;
 pub mod verify;

@@ -19,7 +19,7 @@ use fabric::net::BoxStream;
 pub use checksum::{ALGORITHMS, Algorithm, composite};
 pub use http1::{Exchange, Response, exchange, exchange_on, read_response};
 pub use pattern::{Pattern, PatternCheck};
-pub use sign::{Auth, Credentials, Payload, Request, Signer, TRAILER_SIGNATURE, Wire, encode_uri};
+pub use sign::{Auth, Credentials, Payload, Request, Signer, TRAILER_SIGNATURE, Wire, amz_date, encode_uri};
 pub use xml::{Element, parse as parse_xml};
 
 /// A store that a suite runs against: real daemons or the simulated cluster.

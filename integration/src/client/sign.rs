@@ -298,10 +298,7 @@ impl Signer {
 
     /// `yyyymmddThhmmssZ`.
     pub fn amz_date(&self) -> String {
-        let seconds = self.at_ms / 1000;
-        let (year, month, day) = civil((seconds / 86_400) as i64);
-        let rest = seconds % 86_400;
-        format!("{year:04}{month:02}{day:02}T{:02}{:02}{:02}Z", rest / 3600, rest / 60 % 60, rest % 60)
+        amz_date(self.at_ms)
     }
 
     /// `yyyymmdd/region/service/aws4_request`.
@@ -533,6 +530,14 @@ fn canonical_query(query: &[(String, Option<String>)], style: QueryStyle) -> Str
         })
         .collect();
     pairs.join("&")
+}
+
+/// `yyyymmddThhmmssZ` of a time in milliseconds since 1970.
+pub fn amz_date(at_ms: u64) -> String {
+    let seconds = at_ms / 1000;
+    let (year, month, day) = civil((seconds / 86_400) as i64);
+    let rest = seconds % 86_400;
+    format!("{year:04}{month:02}{day:02}T{:02}{:02}{:02}Z", rest / 3600, rest / 60 % 60, rest % 60)
 }
 
 /// Percent-encodes all but the unreserved bytes, and `/` where `keep_slash`.
