@@ -170,7 +170,7 @@ impl MetaClient {
     pub(crate) async fn repeat(&self, entry: &Entry) -> Reply {
         match self.inner.attempt(entry, ATTEMPT_DEADLINE).await {
             Attempt::Applied(reply) => reply,
-            Attempt::Not(why) | Attempt::Perhaps(why) => panic!("{why}"),
+            Attempt::Not(why) | Attempt::Perhaps(why) | Attempt::Full(why) => panic!("{why}"),
         }
     }
 

@@ -20,7 +20,8 @@ use super::testing::TestDisks;
 use super::wire::{ProposeAnswer, Replace, VoterName};
 use crate::client::{Meta, MetaClient, MetaError, ask};
 use crate::meta::command::{
-    AddUser, Command, CreateBucket, DeleteBucket, DeleteKey, DeleteObjects, Done, Entry, Expect, Reject, Reply,
+    AddUser, Command, CreateBucket, DeleteBucket, DeleteKey, DeleteObjects, Done, Entry, Expect, Reject,
+    Reply,
 };
 use crate::meta::model::{AccessKey, ClusterMs, FIRST_EPOCH, NodeRow, Origin, SessionKind};
 use crate::meta::query::{Answer, Query};

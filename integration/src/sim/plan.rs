@@ -30,6 +30,8 @@ pub struct Plan {
     pub inline_bytes_max: u64,
     /// Faults by time.
     pub faults: Vec<Timed>,
+    /// Whether every machine loses power once more at the end, so that the audit reads what is on disks.
+    pub ends_dark: bool,
     /// Failpoints of the product that no promise depends on, see [`FAILPOINTS`].
     pub failpoints: BTreeSet<&'static str>,
     /// Bugs planted in the product, by the names of its failpoints.
@@ -197,6 +199,7 @@ impl Plan {
             operations: random.between(30, 60) as u32,
             inline_bytes_max: INLINE_BYTES_TOTAL_DEFAULT,
             faults: Vec::new(),
+            ends_dark: false,
             failpoints: BTreeSet::new(),
             planted: BTreeSet::new(),
             patience_ms: 1_500,
@@ -243,12 +246,12 @@ impl Plan {
             "rot_as_torn_tail" => &[Kind::RotLog, Kind::Isolate],
             // On hot keys the next write hides what a blackout took.
             "chunk_ack_before_sync" => {
-                plan.keys = COLD_KEYS;
+                (plan.keys, plan.ends_dark) = (COLD_KEYS, true);
                 &[Kind::Blackout]
             }
             // Most bits of a volume are of no use to anybody: many flips, and keys that are not written again.
             "chunk_skip_crc" => {
-                plan.keys = COLD_KEYS;
+                (plan.keys, plan.ends_dark) = (COLD_KEYS, true);
                 plan.rot_often(&random);
                 &[Kind::Rot]
             }

@@ -147,8 +147,7 @@ impl<'a> World<'a> {
         self.client("audit", 1)
     }
 
-    /// Serve; then work under faults, or through a story; then lose power everywhere, heal, converge and audit: what
-    /// was acknowledged is on disks and in no cache.
+    /// Serve; then work under faults, or through a story; then heal, converge and audit.
     fn play(&mut self, story: impl FnOnce(&mut World<'_>) -> Result<(), String>) -> Result<(), String> {
         self.client("setup", 0)?;
         self.note("the cluster serves");
@@ -165,8 +164,10 @@ impl<'a> World<'a> {
         story(self)?;
         let done = clients.len();
         self.step_until(|world| world.shared.clients_done() == done, "the clients did not finish")?;
-        for machine in self.plan.machines() {
-            self.kill(machine, true);
+        if self.plan.ends_dark {
+            for machine in self.plan.machines() {
+                self.kill(machine, true);
+            }
         }
         self.heal();
         self.note("healed");
@@ -193,7 +194,7 @@ impl<'a> World<'a> {
         )
     }
 
-    fn step_until(&mut self, done: impl Fn(&World<'a>) -> bool, otherwise: &str) -> Result<(), String> {
+    fn step_until(&mut self, done: impl Fn(&mut World<'a>) -> bool, otherwise: &str) -> Result<(), String> {
         let deadline = self.sim.elapsed() + Duration::from_secs(self.plan.scale.seconds_max);
         while !done(self) {
             if let Some(violation) = self.shared.violation() {
@@ -393,7 +394,7 @@ impl<'a> World<'a> {
 }
 
 /// What stories are told with.
-impl World<'_> {
+impl<'a> World<'a> {
     pub(super) fn machines(&self) -> Vec<Machine> {
         self.plan.machines()
     }
@@ -424,7 +425,7 @@ impl World<'_> {
         &mut self,
         patience: Duration,
         otherwise: &str,
-        holds: impl Fn(&World<'_>) -> bool,
+        holds: impl Fn(&mut World<'a>) -> bool,
     ) -> Result<(), String> {
         let end = self.sim.elapsed() + patience;
         self.step_until(|world| holds(world) || world.sim.elapsed() >= end, otherwise)?;
@@ -445,9 +446,10 @@ impl World<'_> {
     }
 
     /// The node that leads; a node that was cut off may still believe that it does, so the youngest term counts.
-    pub(super) fn leads_now(&self) -> Option<u16> {
-        let running = |node: &u16| self.sim.is_host_running(Machine::Node(*node).to_string());
-        let shown = (1..=self.plan.nodes).filter(running).filter_map(|node| self.shared.shown(node));
+    pub(super) fn leads_now(&mut self) -> Option<u16> {
+        let mut nodes: Vec<u16> = (1..=self.plan.nodes).collect();
+        nodes.retain(|node| self.sim.is_host_running(Machine::Node(*node).to_string()));
+        let shown = nodes.into_iter().filter_map(|node| self.shared.shown(node));
         let leaders = shown.filter(|shown| shown.leads);
         leaders.max_by_key(|shown| shown.index).map(|shown| shown.node)
     }
@@ -463,7 +465,8 @@ impl World<'_> {
         let all = (1..=self.plan.nodes).filter_map(|node| self.shared.shown(node));
         let index = all.map(|shown| shown.index).max().unwrap_or(0);
         self.shared.forget_shown(node);
-        let there = |world: &World<'_>| world.shared.shown(node).is_some_and(|shown| shown.index >= index);
+        let there =
+            |world: &mut World<'a>| world.shared.shown(node).is_some_and(|shown| shown.index >= index);
         self.until(patience, &format!("node {node} does not catch up"), there)
     }
 
@@ -486,7 +489,7 @@ impl World<'_> {
         Seams {
             env: Arc::new(env),
             net: Arc::new(SimNet),
-            disks: Arc::new(SimDisks::new(random, DISK_BYTES)),
+            disks: Arc::new(SimDisks::new(random, self.plan.scale.disk_bytes)),
         }
     }
 }

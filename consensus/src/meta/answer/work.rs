@@ -14,8 +14,8 @@ use crate::meta::names::ObjectKey;
 use crate::meta::query::{Answer, InlinePage, PlacedOf};
 use crate::meta::store::{Fault, Rows};
 use crate::meta::tables::{
-    Absences, Cluster, DebtCounts, Debts, Extents, Garbages, Inline, Sessions, Uploads, get, key_bytes, owners_of,
-    partition_of, scan, scan_all, scan_under, successor,
+    Absences, Cluster, DebtCounts, Debts, Extents, Garbages, Inline, Sessions, Uploads, get, key_bytes,
+    owners_of, partition_of, scan, scan_all, scan_under, successor,
 };
 
 /// Extents of garbage bodies in one answer, so that it fits a frame.
