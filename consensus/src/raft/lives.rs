@@ -13,7 +13,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use fabric::env::Env;
 use fabric::ids::{NodeId, RaftId};
-use fabric::rpc::{CallOptions, Class, RpcClient};
+use fabric::rpc::{CallOptions, Class, RpcClient, RpcError};
 use lru::LruCache;
 
 use super::machine::Tables;
@@ -30,6 +30,8 @@ const ASK_INTERVAL: Duration = Duration::from_millis(100);
 const ASK_DEADLINE: Duration = Duration::from_secs(1);
 /// For so long another process of the incarnation is seen at work, and no longer is it one that just ended.
 const PATIENCE: Duration = Duration::from_secs(15);
+/// A voter that is there and does not answer may be the only one that knows better: it is waited for, but no longer.
+const SLOW_PATIENCE: Duration = Duration::from_secs(3);
 /// Between two lines of a log about waiting.
 const TELL_INTERVAL: Duration = Duration::from_secs(10);
 
@@ -151,7 +153,8 @@ pub async fn present(
     let mut alive_since: Option<Duration> = None;
     loop {
         let asked = voters.iter().filter(|voter| **voter != me).map(|voter| ask(rpc, *voter, &presence));
-        let answers: Vec<PresenceAnswer> = futures::future::join_all(asked).await;
+        let answers = futures::future::join_all(asked).await;
+        let answers: Vec<PresenceAnswer> = answers.into_iter().flatten().collect();
         let stale = answers.iter().find_map(|answer| match answer {
             PresenceAnswer::Stale(why) => Some(why.clone()),
             _ => None,
@@ -166,7 +169,8 @@ pub async fn present(
             return Err(format!("another process of {} takes part now", VoterName(presence.life.id)));
         }
         let welcome = answers.iter().filter(|answer| **answer == PresenceAnswer::Welcome).count();
-        if !alive && welcome + own > voters.len() / 2 {
+        let waited = welcome == answers.len() || now.saturating_sub(began) > SLOW_PATIENCE;
+        if !alive && welcome + own > voters.len() / 2 && waited {
             return Ok(());
         }
         if now.saturating_sub(told) > TELL_INTERVAL {
@@ -177,13 +181,14 @@ pub async fn present(
     }
 }
 
-async fn ask(rpc: &RpcClient, voter: NodeId, presence: &Presence) -> PresenceAnswer {
+/// `None` from a voter that is not there.
+async fn ask(rpc: &RpcClient, voter: NodeId, presence: &Presence) -> Option<PresenceAnswer> {
     let options = CallOptions { class: Class::Control, deadline: ASK_DEADLINE };
     match rpc.call_typed(voter, method::PRESENT, presence, Bytes::new(), options).await {
-        Ok((answer, _)) => answer,
+        Ok((answer, _)) => Some(answer),
         Err(error) => {
             tracing::debug!(%voter, %error, "a voter does not say whether this node may take part");
-            PresenceAnswer::NotYet
+            (!matches!(error, RpcError::Unreachable(_))).then_some(PresenceAnswer::NotYet)
         }
     }
 }
