@@ -9,10 +9,12 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::body;
 use super::plan::{Plan, Scale};
-use super::workload::{BUCKET, Ended, Shared, SimTarget};
+use super::workload::{Ended, Shared, SimTarget};
 use super::world::{self, Report};
 use crate::client::{Client, Request, read_response};
 
+/// A bucket of its own: the audit knows what has to be in the one of the workload.
+const BUCKET: &str = "long-transfers";
 /// Object that is read for an hour.
 const READ_BYTES: usize = 24 << 20;
 /// Object that is written for an hour.
@@ -59,6 +61,10 @@ async fn transfer_and_reclaim(shared: &Arc<Shared>) -> Result<(), String> {
     let target = SimTarget::of(shared.plan());
     let client = Client::new(&target, 0);
     let (read, written) = (body::make(1, READ_BYTES), body::make(2, WRITTEN_BYTES));
+    let created = client.send(Request::bucket("PUT", BUCKET)).await.map_err(|error| error.to_string())?;
+    if created.status != 200 {
+        return Err(format!("the bucket is not made: {}", created.describe()));
+    }
     must_put(&client, "read", 1, READ_BYTES).await?;
     let begin = elapsed();
     let reading = async {
