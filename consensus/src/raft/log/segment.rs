@@ -13,6 +13,8 @@ use super::record::{ALIGNMENT, HEADER_BYTES, Header};
 const ZERO_BYTES: usize = 64 << 10;
 /// Bytes read at once while scanning; holds the largest record.
 const WINDOW_BYTES: usize = 2 << 20;
+/// Zeros are told in runs of this size.
+const ZERO_RUN_BYTES: usize = 256;
 
 /// One file of the log.
 #[derive(Clone)]
@@ -127,12 +129,12 @@ impl<'a> Scan<'a> {
     /// The first intact header behind `offset`.
     pub fn next_header(&mut self, offset: u64) -> io::Result<Option<Header>> {
         let number = self.segment.number;
-        let mut at = offset + ALIGNMENT;
+        let mut at = self.next_word(offset + ALIGNMENT)?;
         while at < self.bytes {
             if let Some(header) = Header::decode(self.view(at, HEADER_BYTES)?, number, at) {
                 return Ok(Some(header));
             }
-            at += ALIGNMENT;
+            at = self.next_word(at + ALIGNMENT)?;
         }
         Ok(None)
     }
@@ -141,21 +143,44 @@ impl<'a> Scan<'a> {
     /// is not zero ends.
     pub fn remains(&mut self, offset: u64) -> io::Result<Remains> {
         let mut remains = Remains { batch: 0, batch_at: offset, end: offset };
-        let mut at = offset.next_multiple_of(ALIGNMENT);
+        let number = self.segment.number;
+        let mut at = self.next_word(offset.next_multiple_of(ALIGNMENT))?;
         while at < self.bytes {
-            let number = self.segment.number;
-            let view = self.view(at, HEADER_BYTES)?;
-            let found = Header::decode(view, number, at);
+            let found = Header::decode(self.view(at, HEADER_BYTES)?, number, at);
             if let Some(header) = found.filter(|header| header.batch >= remains.batch) {
                 (remains.batch, remains.batch_at) = (header.batch, at);
             }
-            let word = &view[..view.len().min(ALIGNMENT as usize)];
-            if word.iter().any(|&byte| byte != 0) {
-                remains.end = at + word.len() as u64;
-            }
-            at += ALIGNMENT;
+            remains.end = self.bytes.min(at + ALIGNMENT);
+            at = self.next_word(remains.end)?;
         }
         Ok(remains)
+    }
+
+    /// The first word from `offset` on, which is aligned, that is not zero; the end of the segment where all are. No
+    /// header begins with a zero, and most of a segment that was made ahead of need is zeros.
+    fn next_word(&mut self, offset: u64) -> io::Result<u64> {
+        let mut at = offset;
+        while at < self.bytes {
+            let rest = self.rest(at)?;
+            let zeros = [0; ZERO_RUN_BYTES];
+            let run = rest.chunks(ZERO_RUN_BYTES).position(|run| run != &zeros[..run.len()]);
+            let Some(run) = run.map(|run| run * ZERO_RUN_BYTES) else {
+                at += rest.len() as u64;
+                continue;
+            };
+            let place = rest[run..].iter().position(|&byte| byte != 0).unwrap_or(0);
+            return Ok(at + (run + place) as u64 / ALIGNMENT * ALIGNMENT);
+        }
+        Ok(self.bytes)
+    }
+
+    /// What the window holds from `offset` on, in whole words; the next window where that is nothing. Empty only at the
+    /// end of the segment.
+    fn rest(&mut self, offset: u64) -> io::Result<&[u8]> {
+        let there =
+            (self.window_at + self.window.len() as u64).saturating_sub(offset) / ALIGNMENT * ALIGNMENT;
+        let in_window = self.window_at <= offset && there != 0;
+        self.view(offset, if in_window { there as usize } else { WINDOW_BYTES })
     }
 
     /// Up to `length` bytes at `offset`; fewer where the file ends.
