@@ -31,6 +31,8 @@ const ASK_DEADLINE: Duration = Duration::from_secs(4);
 const FULL_PATIENCE: Duration = Duration::from_secs(3);
 /// With the failpoint `late_repeat`, a proposal arrives once more after up to this long.
 const LATE_REPEAT_MS_MAX: u64 = 20_000;
+/// And with `send_twice`, each within this.
+const SECOND_SENDING_MS_MAX: u64 = 30;
 /// Pauses between attempts.
 const BACKOFF_MS: std::ops::Range<u64> = 20..200;
 
@@ -347,6 +349,21 @@ impl Inner {
         self.env.spawn("late-repeat", Box::pin(task));
     }
 
+    /// With the failpoint `send_twice` the network delivers each proposal twice, a moment apart.
+    fn repeat_now(&self, node: NodeId, body: &Bytes) {
+        if !self.env.armed("send_twice") {
+            return;
+        }
+        let (rpc, body) = (self.rpc.clone(), body.clone());
+        let options = CallOptions { class: Class::Control, deadline: ATTEMPT_DEADLINE };
+        let delay = Duration::from_millis(random_u64(&*self.env) % SECOND_SENDING_MS_MAX);
+        let task = async move {
+            tokio::time::sleep(delay).await;
+            drop(rpc.call_typed::<_, ProposeAnswer>(node, method::PROPOSE, &(), body, options).await);
+        };
+        self.env.spawn("second-proposal", Box::pin(task));
+    }
+
     /// Proposes an entry again and again until its outcome is known or the time is over.
     async fn drive(&self, entry: &mut Entry, session: Option<&Arc<Session>>, patience: Duration) -> Outcome {
         let end = self.env.monotonic() + patience;
@@ -390,6 +407,7 @@ impl Inner {
             Some(local) => local.propose(entry.clone()).await,
             None => {
                 let body = Bytes::from(encode_entry(entry));
+                self.repeat_now(node, &body);
                 let options = CallOptions { class: Class::Control, deadline };
                 match self.rpc.call_typed(node, method::PROPOSE, &(), body, options).await {
                     Ok((answer, _)) => answer,

@@ -127,6 +127,7 @@ pub enum Fault {
 
 /// Failpoints that are no bugs: the product keeps its promises under them.
 pub const FAILPOINTS: &[(&str, &str)] = &[
+    ("send_twice", "the network delivers each proposal twice, a moment apart"),
     ("late_repeat", "the network delivers a proposal once more, seconds after its outcome was known"),
     ("eager_collection", "chunks that nobody names are looked for every other second"),
 ];
@@ -262,7 +263,10 @@ impl Plan {
                 return plan;
             }
             "drop_debts" => &[Kind::KillNode, Kind::Isolate],
-            "skip_reply_cache" => &[Kind::OneWay, Kind::Isolate, Kind::KillNode],
+            "skip_reply_cache" => {
+                plan.failpoints.insert("send_twice");
+                &[Kind::OneWay, Kind::KillNode]
+            }
             "stale_read" => &[Kind::Isolate],
             "skip_lowest_sequence" => {
                 plan.failpoints.insert("late_repeat");
