@@ -150,8 +150,10 @@ impl Handler for Admission {
         let Ok(turn) = self.queues.enter(class(&parts)).await else {
             return self.slow_down();
         };
+        let only_reads = parts.method.is_safe();
         let response = self.inner.handle(Request::from_parts(parts, body), source).await;
-        if response.body().size_hint().lower() <= SMALL_BYTES_MAX {
+        // What was done is told, however large the answer: a refusal now would say that it was not.
+        if response.body().size_hint().lower() <= SMALL_BYTES_MAX || !only_reads {
             return response.map(|body| Holding::new(body, turn).boxed_unsync());
         }
         // What was small to ask for is large to answer. No large transfer waits for a small turn, so that waiting
