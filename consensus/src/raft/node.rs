@@ -52,6 +52,8 @@ const APPLY_DEADLINE: Duration = Duration::from_secs(10);
 const BIRTH_INTERVAL: Duration = Duration::from_millis(100);
 /// One question about birth.
 const BIRTH_DEADLINE: Duration = Duration::from_secs(1);
+/// A voter that has not heard yet that this node was let in says that it is none; it hears of it in this time.
+const REFUSAL_PATIENCE: Duration = Duration::from_secs(2);
 /// A leader that stops waits so long for somebody to take over.
 const TRANSFER_DEADLINE: Duration = Duration::from_secs(2);
 /// A change of members takes no longer, or failed.
@@ -591,19 +593,27 @@ impl MetaNode {
     /// Waits until it is certain that this node may take part: all initial voters are unborn, or a member says
     /// that this incarnation is listed.
     async fn wait_for_birth(&self) -> Result<(), StartError> {
+        let mut refused_since: Option<Duration> = None;
         loop {
-            let mut unborn = 0;
+            let (mut unborn, mut refusal) = (0, None);
             let others = self.config.voters.iter().filter(|voter| **voter != self.config.node);
             for voter in others {
-                match self.ask_birth(*voter).await {
-                    Some(BirthAnswer { state: BirthState::Member(members), .. }) => {
-                        return self.check_member(&members);
-                    }
-                    Some(BirthAnswer { state: BirthState::Unborn, .. }) => unborn += 1,
-                    Some(BirthAnswer { state: BirthState::Starting, .. }) | None => {}
+                match self.ask_birth(*voter).await.map(|answer| answer.state) {
+                    Some(BirthState::Member(members)) => match self.check_member(&members) {
+                        Ok(()) => return Ok(()),
+                        Err(error) => refusal = Some(error),
+                    },
+                    Some(BirthState::Unborn) => unborn += 1,
+                    Some(BirthState::Starting) | None => {}
                 }
             }
-            if unborn + 1 == self.config.voters.len() && self.config.voters.contains(&self.config.node) {
+            let now = self.seams.env.monotonic();
+            if let Some(refusal) = refusal {
+                if now.saturating_sub(*refused_since.get_or_insert(now)) >= REFUSAL_PATIENCE {
+                    return Err(refusal);
+                }
+            } else if unborn + 1 == self.config.voters.len() && self.config.voters.contains(&self.config.node)
+            {
                 return Ok(());
             }
             tokio::time::sleep(BIRTH_INTERVAL).await;
@@ -638,7 +648,7 @@ impl MetaNode {
     async fn initialise(&self, running: &Arc<Running>) -> Result<(), StartError> {
         let lowest = self.config.voters.iter().min() == Some(&self.config.node);
         while running.members().is_empty() {
-            if lowest && let Some(members) = self.gather().await? {
+            if lowest && let Some(members) = self.gather().await {
                 match running.scope(running.raft.initialize(members)).await {
                     Ok(()) => return Ok(()),
                     Err(error) => tracing::info!(%error, "the cluster is not begun here"),
@@ -650,21 +660,18 @@ impl MetaNode {
     }
 
     /// All initial voters, if all of them are there and none is born.
-    async fn gather(&self) -> Result<Option<BTreeMap<u64, Member>>, StartError> {
+    async fn gather(&self) -> Option<BTreeMap<u64, Member>> {
         let me = self.identity.raft_id();
         let mut members = BTreeMap::from([(me.0, Member::of(me))]);
         for voter in self.config.voters.iter().filter(|voter| **voter != self.config.node) {
-            let Some(answer) = self.ask_birth(*voter).await else { return Ok(None) };
+            let answer = self.ask_birth(*voter).await?;
             match answer.state {
                 BirthState::Unborn => drop(members.insert(answer.id.0, Member::of(answer.id))),
-                BirthState::Starting => return Ok(None),
-                BirthState::Member(listed) => {
-                    self.check_member(&listed)?;
-                    return Ok(None);
-                }
+                // A member takes us in: we did not come here before one had said so.
+                BirthState::Starting | BirthState::Member(_) => return None,
             }
         }
-        Ok(Some(members))
+        Some(members)
     }
 
     /// A single voter need not wait for anybody.
