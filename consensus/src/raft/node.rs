@@ -647,8 +647,15 @@ impl MetaNode {
     /// The lowest of the initial voters begins the cluster, once all others are unborn; they wait for it.
     async fn initialise(&self, running: &Arc<Running>) -> Result<(), StartError> {
         let lowest = self.config.voters.iter().min() == Some(&self.config.node);
-        while running.members().is_empty() {
-            if lowest && let Some(members) = self.gather().await {
+        loop {
+            let members = running.members();
+            if members.contains(&self.identity.raft_id()) {
+                return Ok(());
+            }
+            if !members.is_empty() {
+                // What has come of the log may be older than our being let in.
+                self.wait_for_birth().await?;
+            } else if lowest && let Some(members) = self.gather().await {
                 match running.scope(running.raft.initialize(members)).await {
                     Ok(()) => return Ok(()),
                     Err(error) => tracing::info!(%error, "the cluster is not begun here"),
@@ -656,7 +663,6 @@ impl MetaNode {
             }
             tokio::time::sleep(BIRTH_INTERVAL).await;
         }
-        self.check_member(&running.members())
     }
 
     /// All initial voters, if all of them are there and none is born.
