@@ -21,6 +21,8 @@ use crate::meta::tables::{Cluster, Nodes, get};
 
 /// How often the leader looks.
 const INTERVAL: Duration = Duration::from_millis(500);
+/// And while there is no layout yet, for which everybody waits.
+const FIRST_INTERVAL: Duration = Duration::from_millis(10);
 /// Cluster time that lags the median wall clock by more jumps there: everything was off for a while.
 const LAG_MAX_MS: u64 = 60_000;
 /// A leader with a wrong clock hands over no more often.
@@ -113,7 +115,7 @@ pub(super) fn start(env: &Arc<dyn Env>, config: NodeConfig, running: Arc<Running
         let mut clock_after = Duration::ZERO;
         let mut handed_over: Option<Duration> = None;
         loop {
-            tokio::time::sleep(INTERVAL).await;
+            tokio::time::sleep(if has_layout(&running) { INTERVAL } else { FIRST_INTERVAL }).await;
             running.learn_epoch();
             let Some(term) = running.leads() else { continue };
             running.leadership.begin_term(term);
@@ -173,6 +175,12 @@ fn ask(view: &View, query: &Query) -> Option<Answer> {
             None
         }
     }
+}
+
+/// Whether chunks have a place yet. What cannot be read is not waited for.
+fn has_layout(running: &Running) -> bool {
+    get::<Cluster>(&*running.tables.view(), ())
+        .map_or(true, |row| row.is_some_and(|row| row.layout != LayoutVersion(0)))
 }
 
 /// The first layout, once all nodes of the configuration are registered.

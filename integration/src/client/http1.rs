@@ -10,8 +10,8 @@ use super::pattern::PatternCheck;
 use super::sign::Wire;
 use super::xml::{self, Element};
 
-/// Silence of this length ends an exchange with an error.
-const SILENCE: Duration = Duration::from_secs(60);
+/// Silence of this length ends an exchange with an error. The largest body may take minutes before its answer begins.
+const SILENCE: Duration = Duration::from_secs(300);
 /// Longest response head that is accepted.
 const HEAD_BYTES_MAX: usize = 64 << 10;
 
@@ -187,7 +187,7 @@ async fn fill(reader: &mut (impl AsyncRead + Unpin), buffer: &mut Vec<u8>) -> io
     buffer.reserve(64 << 10);
     tokio::time::timeout(SILENCE, reader.read_buf(buffer))
         .await
-        .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "no bytes for 60 s"))?
+        .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "no bytes for 5 minutes"))?
 }
 
 async fn read_head(reader: &mut (impl AsyncRead + Unpin), buffer: &mut Vec<u8>) -> io::Result<String> {
