@@ -1,6 +1,6 @@
 //! `cargo verify figures`: start times, and 5 GiB objects through processes with little memory.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Result, ensure};
 
@@ -16,8 +16,6 @@ const PARTS: u64 = 80;
 const PART_BYTES: u64 = 64 << 20;
 /// Configuration of processes with little memory.
 const SMALL: &str = "storage:\n  memory_limit: 512MiB\ngateway:\n  memory_limit: 512MiB\n";
-/// Longest time without a success after a kill -9.
-const GAP_MAX: Duration = Duration::from_secs(3);
 /// Starts that are measured; the median counts.
 const STARTS: usize = 5;
 
@@ -29,7 +27,7 @@ pub(super) fn run(tally: &mut Tally) -> Result<()> {
         embedded_large(tally).await?;
         cluster_large(tally).await
     })?;
-    super::campaign::kill_each_node(tally, GAP_MAX)
+    super::campaign::failover(tally)
 }
 
 async fn starts(tally: &mut Tally, name: &str, args: &[&str], aim_ms: u128) -> Result<()> {
