@@ -38,6 +38,9 @@ pub async fn serve(system: Seams, cli: &Cli) -> Result<(), Failure> {
     let config = cli.store.config.as_deref().map(Config::load).transpose();
     let config = config.map_err(|error| Failure::Usage(error.0))?;
     let settings = Settings::resolve(&cli.store, &cli.serve, config.as_ref())?;
+    if !matches!(settings.mode, Mode::Cluster { .. }) {
+        consensus::raft::prepare(&system.env);
+    }
     let given = GivenKeys::read(&*system.env)?;
     let stop = stop_on_signals(&*system.env)?;
     let tls = load_tls(&system, &settings).await?;

@@ -205,6 +205,7 @@ async fn serve(
     admin_listen: Option<String>,
     token: Option<String>,
 ) -> Result<(), Failure> {
+    consensus::raft::prepare(&seams.env);
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
     let metrics = PrometheusBuilder::new().install_recorder().map_err(failed)?;

@@ -657,11 +657,28 @@ impl MetaNode {
                 self.wait_for_birth().await?;
             } else if lowest && let Some(members) = self.gather().await {
                 match running.scope(running.raft.initialize(members)).await {
-                    Ok(()) => return Ok(()),
+                    Ok(()) => {
+                        self.see_members(running).await;
+                        continue;
+                    }
                     Err(error) => tracing::info!(%error, "the cluster is not begun here"),
                 }
             }
             tokio::time::sleep(BIRTH_INTERVAL).await;
+        }
+    }
+
+    /// Raft answers before it shows the members it was begun with.
+    async fn see_members(&self, running: &Arc<Running>) {
+        let me = self.life.id.0;
+        let shown = running.raft.wait(Some(APPLY_DEADLINE));
+        let shown = async move {
+            shown
+                .metrics(|metrics| metrics.membership_config.membership().get_node(&me).is_some(), "members")
+                .await
+        };
+        if let Err(error) = running.scope(shown).await {
+            tracing::warn!(%error, "the cluster was begun and shows no members");
         }
     }
 
@@ -682,7 +699,7 @@ impl MetaNode {
 
     /// A single voter need not wait for anybody.
     async fn lead_if_alone(&self, running: &Arc<Running>) {
-        if running.members() != [running.life.id] {
+        if running.members() != [running.life.id] || running.leads().is_some() {
             return;
         }
         if let Err(error) = running.scope(running.raft.trigger().elect(false)).await {

@@ -676,6 +676,8 @@ async fn a_node_of_an_earlier_epoch_is_refused() {
             while world.hosts[&node].rpc.epoch().get() != FIRST_EPOCH {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
+        }
+        for node in [1, 2, 3].map(NodeId) {
             world.kill(node).await;
         }
         for node in [1, 2].map(NodeId) {

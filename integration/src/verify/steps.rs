@@ -63,12 +63,11 @@ pub(super) fn tests(tally: &mut Tally) -> Result<()> {
         capture("tests", env!("CARGO"), &["test", "--release", "--workspace", "--no-fail-fast"])?;
     let failures = count_tests(&text, tally);
     for name in &failures {
-        tally.check(name, Err("see .verify/logs/tests.log".to_string()));
-    }
-    if !good {
-        say(&tail(&text, 80));
+        let said = words_of(&text, name).unwrap_or("nothing; see .verify/logs/tests.log");
+        tally.check(name, Err(tail(said, 40)));
     }
     if !good && failures.is_empty() {
+        say(&tail(&text, 80));
         tally.check("tests", Err("cargo test failed".to_string()));
     }
     say(&format!("  {} tests passed", tally.passed));
@@ -91,6 +90,13 @@ fn count_tests(text: &str, tally: &mut Tally) -> Vec<String> {
     failed
 }
 
+/// What a failed test printed.
+fn words_of<'a>(text: &'a str, test: &str) -> Option<&'a str> {
+    let (_, from) = text.split_once(&format!("---- {test} stdout ----\n"))?;
+    let end = [from.find("\n---- "), from.find("\nfailures:\n")].into_iter().flatten().min();
+    Some(from[..end.unwrap_or(from.len())].trim())
+}
+
 pub(super) fn sim(tally: &mut Tally) -> Result<()> {
     let (good, text) = capture("sim", env!("CARGO"), &["sim", "--smoke"])?;
     if !good {
@@ -108,7 +114,7 @@ pub(super) fn sim(tally: &mut Tally) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Tally, count_tests};
+    use super::{Tally, count_tests, words_of};
 
     #[test]
     fn tests_are_counted_over_all_binaries() {
@@ -118,5 +124,14 @@ mod tests {
         let mut tally = Tally::default();
         assert_eq!(count_tests(text, &mut tally), ["a::c"]);
         assert_eq!(tally.passed, 42);
+    }
+
+    #[test]
+    fn a_failed_test_is_quoted() {
+        let text = "failures:\n\n---- a::b stdout ----\n\npanicked at here\n\n---- a::c stdout ----\nand there\n\n\n\
+            failures:\n    a::b\n    a::c\n";
+        assert_eq!(words_of(text, "a::b"), Some("panicked at here"));
+        assert_eq!(words_of(text, "a::c"), Some("and there"));
+        assert_eq!(words_of(text, "a::d"), None);
     }
 }
