@@ -1,6 +1,7 @@
 //! HTTP/1.1 over any byte stream: sends a [`Wire`], reads one response, strictly.
 
 use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use fabric::net::BoxStream;
@@ -10,8 +11,8 @@ use super::pattern::PatternCheck;
 use super::sign::Wire;
 use super::xml::{self, Element};
 
-/// Silence of this length ends an exchange with an error. The largest body may take minutes before its answer begins.
-const SILENCE: Duration = Duration::from_secs(300);
+/// When for so long nothing comes and nothing of the body is taken, the exchange ends with an error.
+const SILENCE: Duration = Duration::from_secs(60);
 /// Longest response head that is accepted.
 const HEAD_BYTES_MAX: usize = 64 << 10;
 
@@ -107,7 +108,8 @@ struct Source<'a> {
 }
 
 impl Source<'_> {
-    async fn write(&self, writer: &mut (impl AsyncWrite + Unpin)) -> io::Result<()> {
+    /// Counts in `sent` what was taken.
+    async fn write(&self, writer: &mut (impl AsyncWrite + Unpin), sent: &AtomicU64) -> io::Result<()> {
         writer.write_all(&self.head).await?;
         let Some(pattern) = self.wire.generated else {
             writer.write_all(&self.wire.body).await?;
@@ -121,6 +123,7 @@ impl Source<'_> {
             pattern.fill(position, &mut buffer[..count]);
             writer.write_all(&buffer[..count]).await?;
             position += count as u64;
+            sent.store(position, Ordering::Relaxed);
         }
         writer.flush().await
     }
@@ -134,9 +137,10 @@ async fn exchange_source(
 ) -> io::Result<Exchange> {
     let (mut reader, mut writer) = tokio::io::split(stream);
     let mut sent_all = false;
+    let sent = AtomicU64::new(0);
     let response = {
-        let write = source.write(&mut writer);
-        let read = read_response(&mut reader, &source.wire.method, check);
+        let write = source.write(&mut writer, &sent);
+        let read = read_beside(&mut reader, &source.wire.method, check, &sent);
         tokio::pin!(write, read);
         loop {
             tokio::select! {
@@ -155,16 +159,26 @@ async fn exchange_source(
     Ok(Exchange { response, stream: Box::new(reader.unsplit(writer)), sent_all })
 }
 
-/// Reads one response (and the `100 Continue`s before it) to a request with `method`.
+/// Reads one response (and the `100 Continue`s before it) to a request with `method` that was sent.
 pub async fn read_response(
     reader: &mut (impl AsyncRead + Unpin),
     method: &str,
     check: Option<&mut PatternCheck>,
 ) -> io::Result<Response> {
+    read_beside(reader, method, check, &AtomicU64::new(0)).await
+}
+
+/// [`read_response`] while the body is on its way: as long as `sent` grows nobody is silent.
+async fn read_beside(
+    reader: &mut (impl AsyncRead + Unpin),
+    method: &str,
+    check: Option<&mut PatternCheck>,
+    sent: &AtomicU64,
+) -> io::Result<Response> {
     let mut buffer = Vec::new();
     let mut response = Response::default();
     loop {
-        let head = read_head(reader, &mut buffer).await?;
+        let head = read_head(reader, &mut buffer, sent).await?;
         let continued = response.continued;
         response = parse_head(&head)?;
         response.continued = continued || response.status == 100;
@@ -174,7 +188,7 @@ pub async fn read_response(
     }
     let empty = method == "HEAD" || matches!(response.status, 204 | 304);
     if !empty {
-        let mut body = BodyReader { reader, buffer, kept: Vec::new(), check };
+        let mut body = BodyReader { reader, buffer, kept: Vec::new(), check, sent };
         body.read(&response).await?;
         response.body = body.kept;
     } else if !buffer.is_empty() {
@@ -183,14 +197,27 @@ pub async fn read_response(
     Ok(response)
 }
 
-async fn fill(reader: &mut (impl AsyncRead + Unpin), buffer: &mut Vec<u8>) -> io::Result<usize> {
+async fn fill(
+    reader: &mut (impl AsyncRead + Unpin),
+    buffer: &mut Vec<u8>,
+    sent: &AtomicU64,
+) -> io::Result<usize> {
     buffer.reserve(64 << 10);
-    tokio::time::timeout(SILENCE, reader.read_buf(buffer))
-        .await
-        .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "no bytes for 5 minutes"))?
+    loop {
+        let before = sent.load(Ordering::Relaxed);
+        match tokio::time::timeout(SILENCE, reader.read_buf(buffer)).await {
+            Ok(read) => return read,
+            Err(_) if sent.load(Ordering::Relaxed) > before => {}
+            Err(_) => return Err(io::Error::new(io::ErrorKind::TimedOut, "silence for a minute")),
+        }
+    }
 }
 
-async fn read_head(reader: &mut (impl AsyncRead + Unpin), buffer: &mut Vec<u8>) -> io::Result<String> {
+async fn read_head(
+    reader: &mut (impl AsyncRead + Unpin),
+    buffer: &mut Vec<u8>,
+    sent: &AtomicU64,
+) -> io::Result<String> {
     loop {
         if let Some(end) = buffer.windows(4).position(|window| window == b"\r\n\r\n") {
             let rest = buffer.split_off(end + 4);
@@ -200,7 +227,7 @@ async fn read_head(reader: &mut (impl AsyncRead + Unpin), buffer: &mut Vec<u8>) 
         if buffer.len() > HEAD_BYTES_MAX {
             return Err(invalid("response head is too long"));
         }
-        if fill(reader, buffer).await? == 0 {
+        if fill(reader, buffer, sent).await? == 0 {
             let what = if buffer.is_empty() { "closed without an answer" } else { "closed inside the head" };
             return Err(io::Error::new(io::ErrorKind::UnexpectedEof, what));
         }
@@ -230,6 +257,7 @@ struct BodyReader<'a, 'c, R> {
     buffer: Vec<u8>,
     kept: Vec<u8>,
     check: Option<&'c mut PatternCheck>,
+    sent: &'a AtomicU64,
 }
 
 impl<R: AsyncRead + Unpin> BodyReader<'_, '_, R> {
@@ -259,7 +287,7 @@ impl<R: AsyncRead + Unpin> BodyReader<'_, '_, R> {
     }
 
     async fn more(&mut self) -> io::Result<()> {
-        if fill(self.reader, &mut self.buffer).await? == 0 {
+        if fill(self.reader, &mut self.buffer, self.sent).await? == 0 {
             return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "closed inside the body"));
         }
         Ok(())
@@ -308,7 +336,7 @@ impl<R: AsyncRead + Unpin> BodyReader<'_, '_, R> {
         loop {
             let count = self.buffer.len();
             self.take(count);
-            if fill(self.reader, &mut self.buffer).await? == 0 {
+            if fill(self.reader, &mut self.buffer, self.sent).await? == 0 {
                 return Ok(());
             }
         }

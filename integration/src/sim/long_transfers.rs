@@ -34,7 +34,7 @@ const RECLAIM: Duration = Duration::from_secs(10 * 60);
 
 /// An hour-long GET and an hour-long PUT go on while a full store gets its space back, though the object that is read
 /// was deleted; once it was read, its space is back, too.
-pub(super) fn tell() -> Report {
+pub(super) fn tell(planted: Option<&'static str>) -> Report {
     let scale = Scale {
         tick_ms: 20,
         seconds_max: 3 * 3_600,
@@ -44,6 +44,7 @@ pub(super) fn tell() -> Report {
     };
     let mut plan = Plan { nodes: 1, gateways: 1, patience_ms: 60_000, scale, ..Plan::calm(1) };
     plan.failpoints.clear();
+    let plan = planted.into_iter().fold(plan, Plan::with_planted);
     world::run_client(&plan, |shared| async move {
         if let Err(violation) = transfer_and_reclaim(&shared).await {
             shared.violate(violation);

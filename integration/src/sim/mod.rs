@@ -7,6 +7,7 @@ pub mod body;
 pub mod campaign;
 pub mod crash;
 pub mod disk;
+mod late_commit;
 mod long_transfers;
 mod machines;
 pub mod oracle;

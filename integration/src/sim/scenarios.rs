@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use consensus::raft::wire::{Replace, VoterName};
 
-use super::long_transfers;
 use super::plan::{Machine, Plan};
 use super::seams::EPOCH_MS;
 use super::world::{self, Report, World};
+use super::{late_commit, long_transfers};
 
 const HOUR_MS: u64 = 3_600_000;
 /// Time for elections, a few rounds of questions, and a node to catch up.
@@ -33,7 +33,7 @@ enum Story {
     /// Something is done to the machines while clients work.
     Machines(fn(&mut World<'_>) -> Result<(), String>),
     /// A client of its own lives through it, in a plan of its own.
-    Client(fn() -> Report),
+    Client(fn(Option<&'static str>) -> Report),
 }
 
 /// All of them.
@@ -74,6 +74,12 @@ pub const SCENARIOS: &[Scenario] = &[
         catches: None,
         story: Story::Client(long_transfers::tell),
     },
+    Scenario {
+        name: "late-commit",
+        about: "a gateway is cut off before it names what it wrote: its session ends, and the write is refused",
+        catches: Some("accept_ended_session"),
+        story: Story::Client(late_commit::tell),
+    },
 ];
 
 /// Tells a story to the cluster of `seed`.
@@ -82,7 +88,7 @@ pub fn run(scenario: &Scenario, seed: u64, planted: Option<&'static str>) -> Rep
     let plan = planted.into_iter().fold(plan, Plan::with_planted);
     match scenario.story {
         Story::Machines(story) => world::run_story(&plan, story),
-        Story::Client(tell) => tell(),
+        Story::Client(tell) => tell(planted),
     }
 }
 
