@@ -770,6 +770,12 @@ impl MetaNode {
         running.stop().await;
     }
 
+    /// The index behind what a member has acknowledged to this node, if this node leads.
+    #[cfg(test)]
+    pub(crate) fn acknowledged_by(&self, id: RaftId) -> Option<u64> {
+        self.running.get()?.acknowledged_by(id)
+    }
+
     /// Stops as a crash would, but for what is on its way to the disk.
     #[cfg(test)]
     pub(crate) async fn kill(&self) {

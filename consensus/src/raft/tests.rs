@@ -145,15 +145,22 @@ impl World {
         MetaClient::new(seams.env, rpc, self.voters.clone(), SessionKind::Gateway, None)
     }
 
-    /// Waits until every running node has applied what the leader had.
+    /// Waits until every running node has applied what the leader had, and the leader knows.
     async fn settle(&self) {
         let leader = self.leader().await;
         let index = self.hosts[&leader].node.view().unwrap().index();
         for host in self.hosts.values() {
-            while host.node.view().unwrap().index() < index {
+            while host.node.view().unwrap().index() < index || !self.is_acknowledged(&host.node, index).await {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         }
+    }
+
+    /// Whether who leads now has heard from a node that it has this entry.
+    async fn is_acknowledged(&self, node: &Arc<MetaNode>, index: u64) -> bool {
+        let leader = &self.hosts[&self.leader().await].node;
+        Arc::ptr_eq(leader, node)
+            || leader.acknowledged_by(node.identity().raft_id()).is_some_and(|next| next > index)
     }
 }
 
@@ -680,8 +687,8 @@ async fn a_node_of_an_earlier_epoch_is_refused() {
         for node in [1, 2, 3].map(NodeId) {
             world.kill(node).await;
         }
-        for node in [1, 2].map(NodeId) {
-            super::identity::keep_epoch(&world.seams(node), Path::new("/data"), 2).await.unwrap();
+        for (node, epoch) in [(1, 2), (2, 2), (3, FIRST_EPOCH)] {
+            super::identity::keep_epoch(&world.seams(NodeId(node)), Path::new("/data"), epoch).await.unwrap();
         }
         world.start(&[1, 2]).await;
         let old = world.open(NodeId(3)).await;
