@@ -469,11 +469,11 @@ impl Shared {
             let last = locator::last_chunk(extent);
             let mut ids = BTreeSet::new();
             for volume in self.volumes_of(extent) {
-                let range = from.max(extent.chunk(0).get())..=last.get();
+                let first = ChunkId::from_u128(from).max(extent.chunk(0));
                 let room = limit - stats.len();
                 let look = |tables: &tables::Reading| {
                     let mut left = room;
-                    tables.each(range, |chunk, _| {
+                    tables.each_between(first, last, |chunk| {
                         ids.insert(chunk);
                         left -= 1;
                         left > 0

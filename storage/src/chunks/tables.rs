@@ -5,6 +5,9 @@
 //! row that also holds length and checksums. Both are written in one transaction: a chunk is there with its
 //! row or not at all.
 //!
+//! Rows lie in order of their writing, see [`place`]: redb reads the leaf that a new key falls into, and here that is
+//! the one it wrote last. By the hash, which is first in an id, it would be any megabyte of the volume.
+//!
 //! Every read checks a CRC-32C over all bytes of the chunk and a second one, the *seal*, over that CRC, the
 //! length, the chunk's id and the node: bytes under a wrong name are as rotten as wrong bytes.
 
@@ -18,19 +21,22 @@ use serde::{Deserialize, Serialize};
 use super::volume::Fault;
 use crate::client::{ChunkOrigin, ChunkStat};
 
-/// (chunk id, piece) → bytes of the piece. The name is stored; never reuse it.
+/// (place of the chunk, piece) → bytes of the piece. The name is stored; never reuse it.
 pub(super) const CHUNK: TableDefinition<(u128, u8), &[u8]> = TableDefinition::new("chunk");
-/// chunk id → [`Row`]. Missing: the volume does not hold the chunk.
+/// Place of the chunk → [`Row`]. Missing: the volume does not hold the chunk.
 pub(super) const INDEX: TableDefinition<u128, &[u8]> = TableDefinition::new("index");
-/// id of a chunk with ordinal 0 → [`ChunkOrigin`]. Missing: its writer gave none.
+/// Place of a chunk with ordinal 0 → [`ChunkOrigin`]. Missing: its writer gave none.
 pub(super) const ORIGIN: TableDefinition<u128, &[u8]> = TableDefinition::new("origin");
 /// "volume" → [`VolumeRow`]; written at creation and by every quick-repair commit.
 pub(super) const VOLUME: TableDefinition<&str, &[u8]> = TableDefinition::new("volume");
 
 const ROW_FORMAT: u8 = 1;
 const ORIGIN_FORMAT: u8 = 1;
-const VOLUME_FORMAT: u8 = 1;
+/// In 1, rows were in order of chunk ids.
+const VOLUME_FORMAT: u8 = 2;
 
+/// Of the hash at the head of an id.
+const HASH_BITS: u32 = 16;
 /// Page of redb.
 const PAGE_BYTES: usize = 4096;
 /// What a leaf with one pair of [`CHUNK`] needs beside the value: 4 of header, 4 for the end of the value,
@@ -122,6 +128,16 @@ fn seal(node: NodeId, chunk: ChunkId, bytes: u32, crc32c: u32) -> u32 {
         &bytes.to_be_bytes(),
         &crc32c.to_be_bytes(),
     ])
+}
+
+/// Key of a chunk: its id with the hash behind all else, so that what a session writes lies side by side, ascending.
+fn place(chunk: ChunkId) -> u128 {
+    chunk.get().rotate_left(HASH_BITS)
+}
+
+/// The inverse of [`place`].
+fn chunk_at(place: u128) -> ChunkId {
+    ChunkId::from_u128(place.rotate_right(HASH_BITS))
 }
 
 /// Bytes of the page that holds a piece.
@@ -217,22 +233,22 @@ impl<'txn> Writing<'txn> {
         row.pieces = cut(new.bytes as usize);
         let mut from = Parts { parts: &new.parts, offset: 0 };
         for (number, piece) in row.pieces.iter().enumerate() {
-            let mut page = self.chunk.insert_reserve((new.id.get(), number as u8), *piece as usize)?;
+            let mut page = self.chunk.insert_reserve((place(new.id), number as u8), *piece as usize)?;
             from.copy(page.as_mut());
         }
         let mut tail = vec![0; from.left()];
         from.copy(&mut tail);
         row.tail = tail.into();
-        self.index.insert(new.id.get(), row.encode().as_slice())?;
+        self.index.insert(place(new.id), row.encode().as_slice())?;
         if let Some(origin) = &new.origin {
-            self.origin.insert(new.id.get(), encode_origin(origin).as_slice())?;
+            self.origin.insert(place(new.id), encode_origin(origin).as_slice())?;
         }
         Ok(Put::Stored { bytes: row.disk_bytes(), instead_of })
     }
 
     /// Whether `new` may replace a rotten chunk: the row that is left names the same bytes, or is rotten itself.
     fn heals(&self, new: &NewChunk) -> Result<bool, Fault> {
-        let Some(row) = self.index.get(new.id.get())? else {
+        let Some(row) = self.index.get(place(new.id))? else {
             return Ok(true);
         };
         let row = Row::decode(self.node, new.id, row.value());
@@ -241,20 +257,20 @@ impl<'txn> Writing<'txn> {
 
     /// Removes a chunk. Returns the bytes of disk it took; `None` where there was none.
     pub(super) fn remove(&mut self, chunk: ChunkId) -> Result<Option<u64>, Fault> {
-        let row = self.index.remove(chunk.get())?.map(|row| Row::decode(self.node, chunk, row.value()));
+        let row = self.index.remove(place(chunk))?.map(|row| Row::decode(self.node, chunk, row.value()));
         let Some(row) = row else {
             return Ok(None);
         };
         // Pieces are removed by range and not by the row: the row may be rotten.
         let pieces: Vec<u8> = self
             .chunk
-            .range((chunk.get(), 0)..=(chunk.get(), u8::MAX))?
+            .range((place(chunk), 0)..=(place(chunk), u8::MAX))?
             .map(|entry| entry.map(|(key, _)| key.value().1))
             .collect::<Result<_, _>>()?;
         for piece in pieces {
-            self.chunk.remove((chunk.get(), piece))?;
+            self.chunk.remove((place(chunk), piece))?;
         }
-        self.origin.remove(chunk.get())?;
+        self.origin.remove(place(chunk))?;
         Ok(Some(row.map_or(0, |row| row.disk_bytes())))
     }
 }
@@ -312,7 +328,7 @@ fn read(
     pieces: &impl ReadableTable<(u128, u8), &'static [u8]>,
     check: Check,
 ) -> Result<Found<(Row, Bytes)>, Fault> {
-    let Some(stored) = index.get(chunk.get())? else {
+    let Some(stored) = index.get(place(chunk))? else {
         return Ok(Found::Absent);
     };
     let Some(row) = Row::decode(node, chunk, stored.value()) else {
@@ -320,7 +336,7 @@ fn read(
     };
     let mut bytes = BytesMut::with_capacity(row.bytes as usize);
     for (number, piece) in row.pieces.iter().enumerate() {
-        let Some(stored) = pieces.get((chunk.get(), number as u8))? else {
+        let Some(stored) = pieces.get((place(chunk), number as u8))? else {
             return Ok(Found::Rotten);
         };
         if stored.value().len() != *piece as usize {
@@ -365,7 +381,7 @@ impl Reading {
 
     /// What the index says about a chunk. The bytes themselves are not read.
     pub(super) fn stat(&self, chunk: ChunkId) -> Result<Found<ChunkStat>, Fault> {
-        let Some(stored) = self.index.get(chunk.get())? else {
+        let Some(stored) = self.index.get(place(chunk))? else {
             return Ok(Found::Absent);
         };
         let Some(row) = Row::decode(self.node, chunk, stored.value()) else {
@@ -384,20 +400,37 @@ impl Reading {
         if chunk.ordinal() != 0 {
             return Ok(None);
         }
-        let stored = self.origin.get(chunk.get())?;
+        let stored = self.origin.get(place(chunk))?;
         Ok(stored.and_then(|bytes| codec::decode(ORIGIN_FORMAT, "chunk origin", bytes.value()).ok()))
     }
 
-    /// Calls `each` with every chunk in `range` and the bytes of disk it takes (0 where its row is rotten),
-    /// in order, until it returns `false`.
-    pub(super) fn each(
+    /// Calls `each` with every chunk and the bytes of disk it takes (0 where its row is rotten).
+    pub(super) fn each(&self, mut each: impl FnMut(ChunkId, u64)) -> Result<(), Fault> {
+        self.each_placed(0..=u128::MAX, |chunk, bytes| {
+            each(chunk, bytes);
+            true
+        })
+    }
+
+    /// Calls `each` with the chunks of one extent from `first` to `last`, in order, until it returns `false`.
+    pub(super) fn each_between(
         &self,
-        range: std::ops::RangeInclusive<u128>,
+        first: ChunkId,
+        last: ChunkId,
+        mut each: impl FnMut(ChunkId) -> bool,
+    ) -> Result<(), Fault> {
+        assert_eq!(first.extent(), last.extent());
+        self.each_placed(place(first)..=place(last), |chunk, _| each(chunk))
+    }
+
+    fn each_placed(
+        &self,
+        places: std::ops::RangeInclusive<u128>,
         mut each: impl FnMut(ChunkId, u64) -> bool,
     ) -> Result<(), Fault> {
-        for entry in self.index.range(range)? {
-            let (id, row) = entry?;
-            let id = ChunkId::from_u128(id.value());
+        for entry in self.index.range(places)? {
+            let (at, row) = entry?;
+            let id = chunk_at(at.value());
             let bytes = Row::decode(self.node, id, row.value()).map_or(0, |row| row.disk_bytes());
             if !each(id, bytes) {
                 return Ok(());
@@ -427,7 +460,7 @@ mod tests {
         assert_eq!(hex::encode(&bytes), "0105848688089fbcbeca0301020361626300");
         assert_eq!(Row::decode(NodeId(7), chunk(), &bytes), Some(row));
         let settled = VolumeRow { node: NodeId(7), settled: 1 };
-        assert_eq!(hex::encode(settled.encode()), "010701");
+        assert_eq!(hex::encode(settled.encode()), "020701");
         assert_eq!(VolumeRow::decode(&settled.encode()).unwrap(), settled);
     }
 
@@ -446,6 +479,17 @@ mod tests {
             "01030670686f746f7303612f62010102000401".to_string() + "0c636f6e74656e742d7479706503782f7900";
         assert_eq!(hex::encode(&bytes), golden);
         assert_eq!(codec::decode(ORIGIN_FORMAT, "chunk origin", &bytes), Ok(origin));
+    }
+
+    #[test]
+    fn places_are_in_order_of_writing() {
+        let session = SessionId { epoch: 1, number: 2 };
+        let written = [(0xFFFF, 3, 0), (0xFFFF, 3, 1), (0x0000, 4, 0), (0xABCD, 5, 0)];
+        let chunks: Vec<ChunkId> =
+            written.map(|(hash, number, ordinal)| ExtentId::new(hash, session, number).chunk(ordinal)).into();
+        assert!(chunks.is_sorted_by_key(|chunk| place(*chunk)));
+        assert!(chunks.iter().all(|chunk| chunk_at(place(*chunk)) == *chunk));
+        assert_eq!(format!("{:032x}", place(chunk())), "0001000000020000000003000004abcd");
     }
 
     #[test]

@@ -388,10 +388,9 @@ impl Volume {
     pub(super) fn count(&self, mut each: impl FnMut(ChunkId)) -> Result<(), NotServing> {
         let total = self.read(|tables| {
             let mut total = 0;
-            tables.each(0..=u128::MAX, |chunk, bytes| {
+            tables.each(|chunk, bytes| {
                 total += bytes;
                 each(chunk);
-                true
             })?;
             Ok(total)
         })?;

@@ -4,11 +4,12 @@
 use std::fs::{self, DirBuilder, OpenOptions, TryLockError};
 use std::io::{self, Read};
 use std::ops::Range;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use rustix::fs::{SeekFrom, seek};
+use rustix::fs::{OFlags, SeekFrom, seek};
 use rustix::io::Errno;
 
 use super::{Disks, File, OpenMode, Space};
@@ -16,6 +17,13 @@ use crate::limits::DATA_RANGES_MAX;
 
 /// The file in a data directory whose lock says that a process uses it.
 const LOCK_NAME: &str = "lock";
+
+/// Writes of at least so many bytes go past the page cache …
+const DIRECT_BYTES_MIN: usize = 256 << 10;
+/// … in pieces of at most so many …
+const DIRECT_PIECE_BYTES: usize = 1 << 20;
+/// … where they begin and end with a page.
+const DIRECT_ALIGNMENT: usize = 4096;
 
 /// Bound of what [`read_whole`] reads.
 const TEXT_BYTES_MAX: u64 = 1 << 20;
@@ -35,7 +43,8 @@ impl Disks for SystemDisks {
             }
             _ => Err(error),
         });
-        Ok(Arc::new(SystemFile(opened.map_err(|error| name(error, path))?)))
+        let file = opened.map_err(|error| name(error, path))?;
+        Ok(Arc::new(SystemFile { file, direct: Mutex::new(Direct::Untried) }))
     }
 
     fn list(&self, directory: &Path) -> io::Result<Vec<String>> {
@@ -102,27 +111,101 @@ fn name(error: io::Error, path: &Path) -> io::Error {
     io::Error::new(error.kind(), format!("{}: {error}", path.display()))
 }
 
-struct SystemFile(fs::File);
+struct SystemFile {
+    file: fs::File,
+    /// Taken for a large write.
+    direct: Mutex<Direct>,
+}
+
+/// The same file past the page cache. What is written in megabytes is seldom read before it has left that cache, and
+/// to copy it there costs several times what the disk takes. Reads still come through it.
+enum Direct {
+    Untried,
+    Open(fs::File, Aligned),
+    /// The file system has no such thing.
+    Impossible,
+}
+
+/// A buffer that a disk can write from by itself.
+struct Aligned {
+    bytes: Vec<u8>,
+    start: usize,
+}
+
+impl Aligned {
+    fn new() -> Aligned {
+        let bytes = vec![0; DIRECT_PIECE_BYTES + DIRECT_ALIGNMENT];
+        let start = bytes.as_ptr().align_offset(DIRECT_ALIGNMENT);
+        Aligned { bytes, start }
+    }
+
+    fn filled(&mut self, from: &[u8]) -> &[u8] {
+        let piece = &mut self.bytes[self.start..self.start + from.len()];
+        piece.copy_from_slice(from);
+        piece
+    }
+}
+
+impl SystemFile {
+    /// Whether a write may go past the page cache.
+    fn is_direct(offset: u64, bytes: &[u8]) -> bool {
+        let aligned = |number: u64| number.is_multiple_of(DIRECT_ALIGNMENT as u64);
+        bytes.len() >= DIRECT_BYTES_MIN && aligned(offset) && aligned(bytes.len() as u64)
+    }
+
+    /// Writes as much as can be written past the page cache; returns how many bytes.
+    fn write_direct(&self, offset: u64, bytes: &[u8]) -> io::Result<usize> {
+        // A panic leaves nothing half done here.
+        let mut direct = self.direct.lock().unwrap_or_else(PoisonError::into_inner);
+        if matches!(*direct, Direct::Untried) {
+            *direct =
+                self.open_direct().map_or(Direct::Impossible, |file| Direct::Open(file, Aligned::new()));
+        }
+        let Direct::Open(file, buffer) = &mut *direct else { return Ok(0) };
+        let mut written = 0;
+        for piece in bytes.chunks(DIRECT_PIECE_BYTES) {
+            match file.write_at(buffer.filled(piece), offset + written as u64) {
+                Ok(count) if count == piece.len() => written += count,
+                // The rest begins somewhere in a page: the page cache takes it.
+                Ok(count) => return Ok(written + count),
+                Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
+                    *direct = Direct::Impossible;
+                    return Ok(written);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(written)
+    }
+
+    /// Opens the file once more. Not by its name, which may have changed.
+    fn open_direct(&self) -> Option<fs::File> {
+        let flags = i32::try_from(OFlags::DIRECT.bits()).ok()?;
+        let same = format!("/proc/self/fd/{}", self.file.as_raw_fd());
+        OpenOptions::new().write(true).custom_flags(flags).open(same).ok()
+    }
+}
 
 impl File for SystemFile {
     fn read_at(&self, offset: u64, into: &mut [u8]) -> io::Result<()> {
-        self.0.read_exact_at(into, offset)
+        self.file.read_exact_at(into, offset)
     }
 
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        self.0.write_all_at(bytes, offset)
+        let direct = if SystemFile::is_direct(offset, bytes) { self.write_direct(offset, bytes)? } else { 0 };
+        self.file.write_all_at(&bytes[direct..], offset + direct as u64)
     }
 
     fn len(&self) -> io::Result<u64> {
-        Ok(self.0.metadata()?.len())
+        Ok(self.file.metadata()?.len())
     }
 
     fn set_len(&self, bytes: u64) -> io::Result<()> {
-        self.0.set_len(bytes)
+        self.file.set_len(bytes)
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        self.0.sync_data()
+        self.file.sync_data()
     }
 
     fn data_ranges(&self) -> io::Result<Vec<Range<u64>>> {
@@ -130,12 +213,12 @@ impl File for SystemFile {
         let mut ranges = Vec::new();
         let mut position = 0;
         while position < length && ranges.len() < DATA_RANGES_MAX {
-            let start = match seek(&self.0, SeekFrom::Data(position)) {
+            let start = match seek(&self.file, SeekFrom::Data(position)) {
                 Ok(start) => start,
                 Err(Errno::NXIO) => break, // Only a hole is left.
                 Err(error) => return Err(error.into()),
             };
-            position = seek(&self.0, SeekFrom::Hole(start))?;
+            position = seek(&self.file, SeekFrom::Hole(start))?;
             ranges.push(start..position);
         }
         if ranges.len() == DATA_RANGES_MAX
@@ -161,4 +244,40 @@ pub fn read_whole(path: &Path) -> io::Result<Vec<u8>> {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "it is larger than a MiB"));
     }
     Ok(bytes)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    /// Whatever the file system of the test can do: what is written is what is read, past the cache or through it.
+    #[test]
+    fn large_writes_are_read_back() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("file");
+        let file = SystemDisks.open(&path, OpenMode::New).unwrap();
+        // It is the file that is written to, not what its name stands for later.
+        SystemDisks.rename(&path, &directory.path().join("moved")).unwrap();
+        let other = SystemDisks.open(&path, OpenMode::New).unwrap();
+        let pattern =
+            |seed: usize, bytes: usize| -> Vec<u8> { (0..bytes).map(|at| (at / 7 + seed) as u8).collect() };
+        let mut expected = vec![0; (6 << 20) + 4096];
+        let writes = [
+            (0, 3 << 20),
+            (1 << 20, 256 << 10),
+            (4096, 100),
+            (5 << 20, (1 << 20) + 4096),
+            (4 << 20, 300_000),
+        ];
+        for (seed, (offset, bytes)) in writes.into_iter().enumerate() {
+            let bytes = pattern(seed, bytes);
+            file.write_at(offset as u64, &bytes).unwrap();
+            expected[offset..offset + bytes.len()].copy_from_slice(&bytes);
+        }
+        file.sync_data().unwrap();
+        let mut found = vec![0; expected.len()];
+        file.read_at(0, &mut found).unwrap();
+        assert!(found == expected && other.is_empty().unwrap());
+    }
 }
