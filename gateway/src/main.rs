@@ -42,6 +42,10 @@ impl From<StoreError> for Failure {
     }
 }
 
+/// Most of a request is small pieces that one thread makes and another drops.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
     start_log(cli.command.is_none());

@@ -107,6 +107,10 @@ fn failed(why: impl ToString) -> Failure {
     Failure::Failed(why.to_string())
 }
 
+/// Most of a request is small pieces that one thread makes and another drops.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
     start_log(cli.command.is_none());
