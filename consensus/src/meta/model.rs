@@ -89,10 +89,19 @@ pub enum Etag {
 impl std::fmt::Display for Etag {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Etag::Md5(digest) => f.write_str(&hex::encode(digest)),
-            Etag::Multipart(digest, parts) => write!(f, "{}-{parts}", hex::encode(digest)),
+            Etag::Md5(digest) => write_hex(f, digest),
+            Etag::Multipart(digest, parts) => {
+                write_hex(f, digest)?;
+                write!(f, "-{parts}")
+            }
         }
     }
+}
+
+fn write_hex(f: &mut std::fmt::Formatter<'_>, digest: &[u8; 16]) -> std::fmt::Result {
+    let mut text = [0; 32];
+    hex::encode_to_slice(digest, &mut text).map_err(|_| std::fmt::Error)?;
+    f.write_str(std::str::from_utf8(&text).map_err(|_| std::fmt::Error)?)
 }
 
 impl std::str::FromStr for Etag {

@@ -12,12 +12,14 @@ use super::checksum;
 use super::error::{Code, S3Error, S3Result};
 use super::op::{Context, unexpected};
 use super::request::Query;
-use super::time::iso8601;
+use super::time::Iso8601;
 use super::xml::{XmlWriter, url_encoded};
 
 /// Pages of the metadata that one page of S3 may take: theirs may be short where many rows are passed over.
 const PAGES_MAX: usize = 8;
 const TOKEN_VERSION: u8 = 1;
+/// About what an entry takes in the document.
+const ENTRY_BYTES: usize = 320;
 
 /// How names are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -210,6 +212,7 @@ pub fn text(query: &Query, name: &str) -> S3Result<String> {
 
 /// `Contents` elements, then `CommonPrefixes`, as S3 orders them.
 pub fn entries(xml: &mut XmlWriter, entries: &[PageEntry<Object>], encoding: Encoding, owner: Option<&str>) {
+    xml.reserve(entries.len() * ENTRY_BYTES);
     for entry in entries {
         let PageEntry::Item(key, object) = entry else {
             continue;
@@ -237,7 +240,7 @@ pub fn common_prefixes<T>(xml: &mut XmlWriter, entries: &[PageEntry<T>], encodin
 
 /// Time, tag, checksum algorithm and size of a version.
 pub fn described(xml: &mut XmlWriter, object: &Object) {
-    xml.text("LastModified", &iso8601(object.modified.0));
+    xml.value("LastModified", Iso8601(object.modified.0));
     etag(xml, &object.etag);
     algorithm(xml, object.checksum.as_ref());
     xml.value("Size", object.bytes);
@@ -250,7 +253,7 @@ pub fn class(xml: &mut XmlWriter, object: &Object) {
 
 /// `ETag`, quoted.
 pub fn etag(xml: &mut XmlWriter, etag: &Etag) {
-    xml.text("ETag", &format!("\"{etag}\""));
+    xml.value("ETag", format_args!("\"{etag}\""));
 }
 
 /// Algorithm and kind of a checksum, where there is one.

@@ -197,7 +197,7 @@ fn document(stored: &Stored) -> XmlWriter {
     let mut xml = XmlWriter::new();
     xml.root("CopyObjectResult");
     listing::etag(&mut xml, &stored.etag);
-    xml.text("LastModified", &time::iso8601(stored.modified.0));
+    xml.value("LastModified", time::Iso8601(stored.modified.0));
     if let Some(shown) = &stored.checksum {
         let parts = headers::parts_of(&stored.etag);
         xml.text("ChecksumType", checksum::kind_name(shown.kind));

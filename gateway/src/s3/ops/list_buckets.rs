@@ -13,7 +13,7 @@ use crate::s3::op::{Action, Context, Op, unexpected};
 use crate::s3::request::{Query, Request};
 use crate::s3::response::Response;
 use crate::s3::route::Route;
-use crate::s3::time::iso8601;
+use crate::s3::time::Iso8601;
 use crate::s3::xml::XmlWriter;
 
 /// See the module.
@@ -108,7 +108,7 @@ fn document(cx: &Context, input: &Input, buckets: &[Bucket], more: bool) -> XmlW
         for bucket in buckets {
             xml.element("Bucket", |xml| {
                 xml.text("Name", bucket.name.as_str());
-                xml.text("CreationDate", &iso8601(bucket.created.0));
+                xml.value("CreationDate", Iso8601(bucket.created.0));
                 xml.text("BucketRegion", &cx.region);
             });
         }

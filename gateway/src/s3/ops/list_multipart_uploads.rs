@@ -121,7 +121,7 @@ fn document(bucket: &Bucket, input: &Input, page: &Page<Upload>) -> XmlWriter {
             listing::user(xml, "Initiator", upload.initiator.as_str());
             listing::user(xml, "Owner", bucket.owner.as_str());
             xml.text("StorageClass", upload.attributes.storage_class.as_deref().unwrap_or("STANDARD"));
-            xml.text("Initiated", &time::iso8601(upload.initiated.0));
+            xml.value("Initiated", time::Iso8601(upload.initiated.0));
             if let Some((algorithm, kind)) = upload.checksum {
                 xml.text("ChecksumAlgorithm", checksum::name(algorithm));
                 xml.text("ChecksumType", checksum::kind_name(kind));

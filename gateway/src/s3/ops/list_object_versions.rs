@@ -144,7 +144,7 @@ fn version(
             encoding.write(xml, "Key", key.as_str());
             xml.text("VersionId", &versions::text(*stamp, *null_version));
             xml.value("IsLatest", listed.latest);
-            xml.text("LastModified", &time::iso8601(modified.0));
+            xml.value("LastModified", time::Iso8601(modified.0));
             listing::user(xml, "Owner", owner);
         }),
     }

@@ -88,7 +88,7 @@ fn document(bucket: &Bucket, key: &ObjectKey, input: &Input, page: &PartsPage) -
 fn part(xml: &mut XmlWriter, part: &Part) {
     xml.element("Part", |xml| {
         xml.value("PartNumber", part.number);
-        xml.text("LastModified", &time::iso8601(part.modified.0));
+        xml.value("LastModified", time::Iso8601(part.modified.0));
         listing::etag(xml, &Etag::Md5(part.md5));
         xml.value("Size", part.bytes);
         if let Some(shown) = &part.checksum {

@@ -115,7 +115,7 @@ fn document(modified: ClusterMs, etag: &Etag, shown: Option<&consensus::meta::mo
     let mut xml = XmlWriter::new();
     xml.root("CopyPartResult");
     listing::etag(&mut xml, etag);
-    xml.text("LastModified", &time::iso8601(modified.0));
+    xml.value("LastModified", time::Iso8601(modified.0));
     if let Some(shown) = shown {
         xml.text(checksum::element(shown.algorithm), &checksum::encode(&shown.value));
     }

@@ -1,5 +1,7 @@
 //! Writes XML into one growing string. The result is well formed whatever texts go in.
 
+use std::fmt::Write;
+
 /// Namespace of S3's documents.
 pub const NAMESPACE: &str = "http://s3.amazonaws.com/doc/2006-03-01/";
 
@@ -21,6 +23,11 @@ impl XmlWriter {
         let mut out = String::with_capacity(512);
         out.push_str("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n");
         XmlWriter { out }
+    }
+
+    /// Makes room for so many bytes that are about to come.
+    pub fn reserve(&mut self, bytes: usize) {
+        self.out.reserve(bytes);
     }
 
     /// Opens the root element in the namespace of S3.
@@ -60,7 +67,10 @@ impl XmlWriter {
 
     /// An element with something that prints (numbers, flags); escaped like every text.
     pub fn value(&mut self, name: &str, value: impl std::fmt::Display) {
-        self.text(name, &value.to_string());
+        self.open(name);
+        // What we print fails only where a `Display` says so, and none of ours does.
+        let _ = write!(Escaping(&mut self.out), "{value}");
+        self.close(name);
     }
 
     /// An element with a text, or nothing at all where there is none.
@@ -83,30 +93,56 @@ impl XmlWriter {
     }
 }
 
+/// Where printed values are escaped on their way.
+struct Escaping<'a>(&'a mut String);
+
+impl Write for Escaping<'_> {
+    fn write_str(&mut self, text: &str) -> std::fmt::Result {
+        escape_into(self.0, text);
+        Ok(())
+    }
+}
+
+/// Bytes that do not go out as they are, or may not: 0xEF begins U+FFFE and U+FFFF.
+const SPECIAL: [bool; 256] = {
+    let mut special = [false; 256];
+    let mut byte = 0;
+    while byte < 0x20 {
+        special[byte] = byte != b'\t' as usize && byte != b'\n' as usize;
+        byte += 1;
+    }
+    special[b'<' as usize] = true;
+    special[b'>' as usize] = true;
+    special[b'&' as usize] = true;
+    special[b'"' as usize] = true;
+    special[0xEF] = true;
+    special
+};
+
 /// Escapes as AWS does. Control characters become character references: strict parsers of XML 1.0 refuse them,
 /// which is why clients ask for `encoding-type=url`, but the document stays unambiguous. U+FFFE and U+FFFF are
 /// written the same way.
 fn escape_into(out: &mut String, text: &str) {
-    let mut plain_from = 0;
-    for (at, character) in text.char_indices() {
-        let escape: &str = match character {
-            '<' => "&lt;",
-            '>' => "&gt;",
-            '&' => "&amp;",
-            '"' => "&quot;",
-            '\r' => "&#13;",
-            '\u{0}'..='\u{8}' | '\u{b}' | '\u{c}' | '\u{e}'..='\u{1f}' | '\u{fffe}' | '\u{ffff}' => "",
-            _ => continue,
-        };
-        out.push_str(&text[plain_from..at]);
-        if escape.is_empty() {
-            out.push_str(&format!("&#x{:x};", u32::from(character)));
-        } else {
-            out.push_str(escape);
+    let mut rest = text;
+    while let Some(at) = rest.bytes().position(|byte| SPECIAL[usize::from(byte)]) {
+        let (plain, special) = rest.split_at(at);
+        out.push_str(plain);
+        let mut characters = special.chars();
+        let Some(character) = characters.next() else { return };
+        match character {
+            '<' => out.push_str("&lt;"),
+            '>' => out.push_str("&gt;"),
+            '&' => out.push_str("&amp;"),
+            '"' => out.push_str("&quot;"),
+            '\r' => out.push_str("&#13;"),
+            '\u{0}'..='\u{1f}' | '\u{fffe}' | '\u{ffff}' => {
+                out.push_str(&format!("&#x{:x};", u32::from(character)))
+            }
+            other => out.push(other),
         }
-        plain_from = at + character.len_utf8();
+        rest = characters.as_str();
     }
-    out.push_str(&text[plain_from..]);
+    out.push_str(rest);
 }
 
 /// Percent-encodes a key for `encoding-type=url`: everything but letters, digits, `-`, `_`, `.`, `*` and `/`, with
