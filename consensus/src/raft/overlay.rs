@@ -161,9 +161,13 @@ impl Rows for View {
         if is_empty_range(lower, upper) {
             return Ok(Box::new(std::iter::empty()));
         }
+        let changed = self.overlays().map(|overlay| overlay.range(table, lower, upper));
         let mut layers: Vec<Layer<'_>> =
-            self.overlays().map(|overlay| overlay.range(table, lower, upper)).collect();
+            changed.filter_map(|mut layer| layer.peek().is_some().then_some(layer)).collect();
         let stored = self.file.range(table, lower, upper)?;
+        if layers.is_empty() {
+            return Ok(Box::new(stored));
+        }
         let stored: LayerIter<'_> = Box::new(stored.map(|row| row.map(|(key, value)| (key, Some(value)))));
         layers.push(stored.peekable());
         Ok(Box::new(Merge { layers }))

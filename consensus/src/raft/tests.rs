@@ -150,7 +150,8 @@ impl World {
         let leader = self.leader().await;
         let index = self.hosts[&leader].node.view().unwrap().index();
         for host in self.hosts.values() {
-            while host.node.view().unwrap().index() < index || !self.is_acknowledged(&host.node, index).await {
+            while host.node.view().unwrap().index() < index || !self.is_acknowledged(&host.node, index).await
+            {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         }

@@ -217,7 +217,82 @@ impl std::str::FromStr for VoterName {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+    use fabric::rpc::encode_head;
+
     use super::*;
+    use crate::meta::command::{Done, Reply};
+    use crate::meta::query::Answer;
+
+    #[test]
+    fn heads_keep_their_format() {
+        let id = RaftId::new(NodeId(2), Incarnation(0x00A1_B2C3_D4E5));
+        let life = Life { id, starts: 3, run: 4 };
+        let raft = RaftHead { from: life, to: id, stream: 5, order: 6 };
+        let hex = |head: Bytes| hex::encode(head);
+        let why = || "why".to_string();
+        let answered = Answered { index: 7, answer: Ok(Answer::Named(vec![true])) };
+        let found = [
+            hex(encode_head(&raft)),
+            hex(encode_head(&PageHead { raft, page: 8, token: 9 })),
+            hex(encode_head(&SnapshotEnd {
+                raft,
+                token: 9,
+                pages: 8,
+                crc: 10,
+                vote: Vote::new(12, 13),
+                meta: SnapshotMeta::default(),
+            })),
+            hex(encode_head(&ProposeAnswer::Applied(Reply::Done(Done::Nothing)))),
+            hex(encode_head(&ProposeAnswer::NotLeader(Some(NodeId(3))))),
+            hex(encode_head(&ProposeAnswer::Perhaps(why()))),
+            hex(encode_head(&ProposeAnswer::Full(why()))),
+            hex(encode_head(&QueryAnswer::Answered(answered))),
+            hex(encode_head(&QueryAnswer::NotLeader(None))),
+            hex(encode_head(&QueryAnswer::Unavailable(why()))),
+            hex(encode_head(&BirthAnswer { id, state: BirthState::Unborn })),
+            hex(encode_head(&BirthAnswer { id, state: BirthState::Starting })),
+            hex(encode_head(&BirthAnswer { id, state: BirthState::Member(vec![id]) })),
+            hex(encode_head(&Presence { life, next_index: 11 })),
+            hex(encode_head(&PresenceAnswer::Welcome)),
+            hex(encode_head(&PresenceAnswer::NotYet)),
+            hex(encode_head(&PresenceAnswer::Alive)),
+            hex(encode_head(&PresenceAnswer::Stale(why()))),
+            hex(encode_head(&Replace { old: id, new: id })),
+            hex(encode_head(&ReplaceAnswer::Done)),
+            hex(encode_head(&ReplaceAnswer::NotLeader(Some(NodeId(1))))),
+            hex(encode_head(&ReplaceAnswer::Failed(why()))),
+            // Whether an entry is in the body of the answer to `ENTRY`.
+            hex(encode_head(&true)),
+        ];
+        assert_eq!(found, GOLDEN);
+    }
+
+    const GOLDEN: [&str; 23] = [
+        "01e5a98f969b9480010304e5a98f969b9480010506",
+        "01e5a98f969b9480010304e5a98f969b94800105060809",
+        "01e5a98f969b9480010304e5a98f969b948001050609080a0c0d000000000000",
+        "01000000",
+        "01010103",
+        "010203776879",
+        "010303776879",
+        "010007000f0101",
+        "010100",
+        "010203776879",
+        "01e5a98f969b94800100",
+        "01e5a98f969b94800101",
+        "01e5a98f969b9480010201e5a98f969b948001",
+        "01e5a98f969b94800103040b",
+        "0100",
+        "0101",
+        "0102",
+        "010303776879",
+        "01e5a98f969b948001e5a98f969b948001",
+        "0100",
+        "01010101",
+        "010203776879",
+        "0101",
+    ];
 
     #[test]
     fn voter_names_are_read_back() {
