@@ -239,7 +239,10 @@ impl Tables {
         self.log_reached(applied.log_id).await?;
         let database = file.database.clone();
         let written = applied.clone();
+        let began = self.env.monotonic();
         let tables = self.lane.run(move || write_checkpoint(&database, &frozen, &written)).await?;
+        let took = self.env.monotonic().saturating_sub(began);
+        metrics::gauge!("fluffy_checkpoint_seconds").set(took.as_secs_f64());
         file.applied = applied;
         {
             let _turn = self.turn.lock().await;

@@ -28,7 +28,7 @@ const FAILURES_MAX: u64 = 1_000;
 /// See the file's head.
 pub struct Cell<'a> {
     target: &'a Target,
-    workload: &'static Workload,
+    workload: Workload,
     shared: Rc<Shared>,
     connections: usize,
     rate: Option<u64>,
@@ -55,33 +55,36 @@ struct Counts {
 
 impl<'a> Cell<'a> {
     /// Makes a bucket of its own and the objects that the workload reads.
-    pub async fn prepare(
-        options: &Options,
-        target: &'a Target,
-        workload: &'static Workload,
-    ) -> Result<Cell<'a>> {
+    pub async fn prepare(options: &Options, target: &'a Target, workload: Workload) -> Result<Cell<'a>> {
+        let bucket = format!("bench-{}-{}", workload.name, since_1970().as_millis());
+        let cell = Cell::over(options, target, workload, bucket);
+        cell.shared.next.set(0);
+        cell.create_bucket().await?;
+        try_join_all((0..FILLERS as u64).map(|filler| cell.fill(filler))).await.context("make objects")?;
+        Ok(cell)
+    }
+
+    /// Takes a bucket that holds the objects of the workload; what is written is new.
+    pub fn over(options: &Options, target: &'a Target, workload: Workload, bucket: String) -> Cell<'a> {
         let (key, secret) = (&target.access_key, &target.secret_key);
         let host = target.address.to_string();
         let signer = Signer::new(&host, key, secret, &target.region, options.signed_payload);
         let shared = Rc::new(Shared {
             signer: RefCell::new(signer),
-            bucket: format!("bench-{}-{}", workload.name, since_1970().as_millis()),
+            bucket,
             body: workload.body(),
-            next: Counter::new(0),
+            next: Counter::new(workload.objects),
             random: Counter::new(1),
         });
-        let cell = Cell {
-            target,
-            workload,
-            shared,
-            connections: options.connections.unwrap_or(workload.connections),
-            rate: options.rate,
-        };
-        let path = format!("/{}", cell.shared.bucket);
-        let mut connection = Connection::new(target.address);
-        cell.send(&mut connection, "PUT", &path, "", &[]).await.context("create a bucket")?;
-        try_join_all((0..FILLERS as u64).map(|filler| cell.fill(filler))).await.context("make objects")?;
-        Ok(cell)
+        let connections = options.connections.unwrap_or(workload.connections);
+        Cell { target, workload, shared, connections, rate: options.rate }
+    }
+
+    /// Makes the bucket.
+    pub async fn create_bucket(&self) -> Result<()> {
+        let path = format!("/{}", self.shared.bucket);
+        let mut connection = Connection::new(self.target.address);
+        self.send(&mut connection, "PUT", &path, "", &[]).await.context("create a bucket").map(drop)
     }
 
     async fn fill(&self, filler: u64) -> Result<()> {

@@ -12,6 +12,7 @@ mod calibration;
 mod cell;
 mod connection;
 mod empty;
+mod grow;
 mod measure;
 mod report;
 mod signer;
@@ -70,6 +71,10 @@ pub struct Options {
     /// Where the results go as JSON, beside the table on the screen.
     #[arg(long)]
     json: Option<PathBuf>,
+    /// Instead of all that: what a store of one node costs with so many small objects, loaded through Raft; one row for
+    /// each number, ascending.
+    #[arg(long, value_delimiter = ',')]
+    grow: Vec<u64>,
     /// `memory_limit` of each process of the own cluster.
     #[arg(long, default_value = "1GiB")]
     memory_limit: String,
@@ -87,6 +92,9 @@ pub fn main(options: &Options) -> Result<()> {
 }
 
 async fn run(options: &Options) -> Result<()> {
+    if !options.grow.is_empty() {
+        return grow::run(options).await;
+    }
     let workloads = choose(&options.workload)?;
     let mut report = Report::begin(calibration::calibrate().await?);
     report.print_head();
@@ -101,26 +109,31 @@ async fn run(options: &Options) -> Result<()> {
             report.rows.push(row);
         }
     }
+    write_json(options, &report)
+}
+
+/// Writes what was found where `--json` says.
+fn write_json(options: &Options, report: &impl serde::Serialize) -> Result<()> {
     if let Some(path) = &options.json {
-        let text = serde_json::to_string_pretty(&report)?;
+        let text = serde_json::to_string_pretty(report)?;
         std::fs::write(path, text + "\n").with_context(|| format!("write {}", path.display()))?;
     }
     Ok(())
 }
 
-fn choose(names: &[String]) -> Result<Vec<&'static Workload>> {
+fn choose(names: &[String]) -> Result<Vec<Workload>> {
     if names.is_empty() {
-        return Ok(workload::ALL.iter().collect());
+        return Ok(workload::ALL.to_vec());
     }
     let find = |name: &String| {
-        let found = workload::ALL.iter().find(|workload| workload.name == name);
+        let found = workload::ALL.iter().copied().find(|workload| workload.name == name);
         found.with_context(|| format!("no workload {name}; --list shows them"))
     };
     names.iter().map(find).collect()
 }
 
 /// One workload on all targets, in turn, forwards and backwards.
-async fn measure(options: &Options, targets: &[Target], workload: &'static Workload) -> Result<Vec<Row>> {
+async fn measure(options: &Options, targets: &[Target], workload: Workload) -> Result<Vec<Row>> {
     let mut cells: Vec<Cell> = Vec::new();
     for target in targets {
         cells.push(Cell::prepare(options, target, workload).await?);

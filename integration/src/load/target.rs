@@ -8,7 +8,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde::Serialize;
 
 use super::Options;
-use crate::daemons::{Cluster, ROOT};
+use crate::daemons::{Cluster, Embedded, ROOT};
 
 /// Nodes and gateways of the own cluster.
 const NODES: usize = 3;
@@ -73,6 +73,21 @@ async fn own(memory_limit: &str) -> Result<Target> {
         data: cluster.directory().to_path_buf(),
         _cluster: Some(cluster),
     })
+}
+
+/// The store of one process.
+pub fn embedded(store: &Embedded) -> Target {
+    Target {
+        name: "fluffy".to_string(),
+        address: store.gateway.listen,
+        access_key: ROOT.0.to_string(),
+        secret_key: ROOT.1.to_string(),
+        region: "us-east-1".to_string(),
+        processes: store.gateway.daemon.process_id().into_iter().collect(),
+        owned: false,
+        data: store.directory().to_path_buf(),
+        _cluster: None,
+    }
 }
 
 /// `NAME=http://HOST:PORT,ACCESS_KEY,SECRET_KEY[,REGION[,PID+PID…]]`.

@@ -18,7 +18,7 @@ pub enum Kind {
 }
 
 /// One row of the table.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub struct Workload {
     /// Its name on the command line.
     pub name: &'static str,
