@@ -12,6 +12,7 @@ mod calibration;
 mod cell;
 mod connection;
 mod empty;
+mod garage;
 mod grow;
 mod measure;
 mod report;
@@ -46,6 +47,9 @@ pub struct Options {
     /// are charged for their CPU and memory.
     #[arg(long)]
     endpoint: Vec<String>,
+    /// The program of Garage: three nodes of it are started and measured beside.
+    #[arg(long)]
+    garage: Option<PathBuf>,
     /// Leave the cluster of this build out.
     #[arg(long)]
     without_own: bool,

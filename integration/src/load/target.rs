@@ -8,6 +8,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde::Serialize;
 
 use super::Options;
+use super::garage::{self, Garage};
 use crate::daemons::{Cluster, Embedded, ROOT};
 
 /// Nodes and gateways of the own cluster.
@@ -34,6 +35,8 @@ pub struct Target {
     pub data: PathBuf,
     /// Kept until the end: it stops its processes when it is dropped.
     _cluster: Option<Cluster>,
+    /// The same.
+    _garage: Option<Garage>,
 }
 
 /// What the report says of a target.
@@ -49,6 +52,9 @@ pub async fn start(options: &Options) -> Result<Vec<Target>> {
     let mut targets = Vec::new();
     if !options.without_own {
         targets.push(own(&options.memory_limit).await?);
+    }
+    if let Some(program) = &options.garage {
+        targets.push(garage(program)?);
     }
     for words in &options.endpoint {
         targets.push(parse(words).with_context(|| format!("--endpoint {words}"))?);
@@ -72,6 +78,24 @@ async fn own(memory_limit: &str) -> Result<Target> {
         owned: true,
         data: cluster.directory().to_path_buf(),
         _cluster: Some(cluster),
+        _garage: None,
+    })
+}
+
+fn garage(program: &Path) -> Result<Target> {
+    garage::check(program)?;
+    let garage = Garage::start(program)?;
+    Ok(Target {
+        name: "garage".to_string(),
+        address: garage.listen,
+        access_key: garage::ACCESS_KEY.to_string(),
+        secret_key: garage::SECRET_KEY.to_string(),
+        region: garage::REGION.to_string(),
+        processes: garage.processes(),
+        owned: true,
+        data: garage.directory().to_path_buf(),
+        _cluster: None,
+        _garage: Some(garage),
     })
 }
 
@@ -87,6 +111,7 @@ pub fn embedded(store: &Embedded) -> Target {
         owned: false,
         data: store.directory().to_path_buf(),
         _cluster: None,
+        _garage: None,
     }
 }
 
@@ -112,6 +137,7 @@ fn parse(words: &str) -> Result<Target> {
         owned: false,
         data: Path::new(".").to_path_buf(),
         _cluster: None,
+        _garage: None,
     })
 }
 
