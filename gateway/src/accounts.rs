@@ -130,7 +130,11 @@ impl Meta for Records {
             _ => None,
         };
         if let Some(answered) = kept {
+            metrics::counter!("fluffy_record_hits_total").increment(1);
             return Ok(answered);
+        }
+        if matches!(query, Query::Bucket(_) | Query::AccessKey(_)) {
+            metrics::counter!("fluffy_record_misses_total").increment(1);
         }
         // The time of the question counts, not of the answer: a record is true as of somewhere between.
         let asked = self.env.monotonic();

@@ -45,6 +45,11 @@ impl SigningKeys {
         }
         let id: [u8; 32] = hash.finalize().into();
         let mut derived = self.derived.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(key) = derived.get(&id) {
+            metrics::counter!("fluffy_signing_key_hits_total").increment(1);
+            return key.clone();
+        }
+        metrics::counter!("fluffy_signing_key_misses_total").increment(1);
         derived.get_or_insert(id, || SigningKey::derive(secret, date, region)).clone()
     }
 }
