@@ -2,12 +2,12 @@
 
 use std::time::Instant;
 
-use anyhow::{Result, ensure};
+use anyhow::{Error, Result, ensure};
 
 use super::campaign::{footprint, put_and_get};
 use super::{Tally, block_on};
 use crate::client::{Client, Pattern, PatternCheck, Request};
-use crate::daemons::{Cluster, Embedded};
+use crate::daemons::{Cluster, Embedded, metric};
 
 /// The largest body of one PUT.
 const PUT_BYTES: u64 = 5 << 30;
@@ -16,6 +16,12 @@ const PARTS: u64 = 80;
 const PART_BYTES: u64 = 64 << 20;
 /// Configuration of processes with little memory.
 const SMALL: &str = "storage:\n  memory_limit: 512MiB\ngateway:\n  memory_limit: 512MiB\n";
+/// A cache of 26 MB, of which the hot objects take less than the part that scans do not reach, and the others ten times
+/// all of it.
+const SCANNED_LIMIT: &str = "256MiB";
+const SCANNED_BYTES: u64 = 256 << 10;
+const HOT_OBJECTS: u64 = 60;
+const COLD_OBJECTS: u64 = 1_000;
 /// Starts that are measured; the median counts.
 const STARTS: usize = 5;
 
@@ -24,6 +30,7 @@ pub(super) fn run(tally: &mut Tally) -> Result<()> {
         starts(tally, "embedded", &["--data", "fluffy-data"], 1000).await?;
         starts(tally, "--nodes 3", &["--data", "fluffy-data", "--nodes", "3"], 2000).await?;
         starts(tally, "--memory", &["--memory"], 50).await?;
+        scan(tally).await?;
         embedded_large(tally).await?;
         cluster_large(tally).await
     })?;
@@ -40,6 +47,34 @@ async fn starts(tally: &mut Tally, name: &str, args: &[&str], aim_ms: u128) -> R
     tally.note(format!("start to ready, {name}: median {median} ms of {times:?}"));
     let outcome = if median <= aim_ms { Ok(()) } else { Err(format!("{median} ms")) };
     tally.check(&format!("{name} starts within {aim_ms} ms"), outcome);
+    Ok(())
+}
+
+/// What is hot is still in the cache after all the rest was read once.
+async fn scan(tally: &mut Tally) -> Result<()> {
+    let store = Embedded::start(&["--memory-limit", SCANNED_LIMIT]).await?;
+    let client = Client::new(&store, 0);
+    crate::conformance::ok(&client, Request::bucket("PUT", "scanned")).await.map_err(Error::msg)?;
+    let object = |method: &str, number: u64| Request::object(method, "scanned", &format!("{number:05}"));
+    for number in 0..HOT_OBJECTS + COLD_OBJECTS {
+        let put = object("PUT", number).generated(Pattern::new(number, SCANNED_BYTES));
+        crate::conformance::ok(&client, put).await.map_err(Error::msg)?;
+    }
+    let read = async |numbers: std::ops::Range<u64>| {
+        for number in numbers {
+            crate::conformance::ok(&client, object("GET", number)).await.map_err(Error::msg)?;
+        }
+        metric(store.gateway.admin, "fluffy_cache_hits_total").await.map_err(Error::from)
+    };
+    read(0..HOT_OBJECTS).await?;
+    let hot = read(0..HOT_OBJECTS).await?.unwrap_or(0.0);
+    ensure!(hot >= HOT_OBJECTS as f64, "the hot set does not fit: {hot} of {HOT_OBJECTS} reads hit");
+    let before = read(HOT_OBJECTS..HOT_OBJECTS + COLD_OBJECTS).await?.unwrap_or(0.0);
+    let after = read(0..HOT_OBJECTS).await?.unwrap_or(0.0);
+    let hits = (after - before) / HOT_OBJECTS as f64;
+    tally.note(format!("after a scan of ten times the cache {:.0} % of the hot set hit", hits * 100.0));
+    let outcome = if hits >= 0.9 { Ok(()) } else { Err(format!("{:.0} %", hits * 100.0)) };
+    tally.check("a scan of ten times the cache leaves 90 % of the hot set in it", outcome);
     Ok(())
 }
 
