@@ -1,15 +1,18 @@
 //! Admission: each class of work has a bound on what runs and a bound on what waits, and the bytes of the process
 //! are split before anybody uses them.
 //!
-//! A full queue, or a wait that is too long, is "certainly not done": 503 `SlowDown`.
+//! A full queue, or a wait that is too long, is "certainly not done": 503 `SlowDown`. Who would wait too long hears it
+//! at once: a queue knows how fast it moves.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use fabric::limits::{GIB, MIB};
+use fabric::limits::{CONNECTIONS_MAX, GIB, MIB};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
+
+use crate::http::guard::now;
 
 /// The longest wait for a turn.
 pub const TURN_DEADLINE: Duration = Duration::from_secs(10);
@@ -63,8 +66,40 @@ pub struct Bounds {
 /// One queue.
 struct Queue {
     turns: Arc<Semaphore>,
-    waiting: AtomicUsize,
+    waiting: Arc<AtomicUsize>,
     waiting_max: usize,
+    pace: Arc<Mutex<Pace>>,
+}
+
+/// How often a turn ends while others wait for one.
+#[derive(Debug, Default)]
+struct Pace {
+    last_end: Option<Instant>,
+    /// Between two ends, on average over the last few.
+    interval: Duration,
+}
+
+impl Pace {
+    fn note(&mut self, waiting: usize) {
+        let now = now();
+        // Where nobody waits, the time between two ends says nothing.
+        if let Some(last) = self.last_end.filter(|_| waiting > 0) {
+            let interval = now - last;
+            self.interval =
+                if self.interval.is_zero() { interval } else { (self.interval * 7 + interval) / 8 };
+        }
+        self.last_end = Some(now);
+    }
+
+    /// How long one waits behind so many.
+    fn wait_behind(&self, waiting: usize) -> Duration {
+        self.interval.saturating_mul(u32::try_from(waiting + 1).unwrap_or(u32::MAX))
+    }
+}
+
+fn locked(pace: &Mutex<Pace>) -> MutexGuard<'_, Pace> {
+    // Each change is complete before anything can panic.
+    pace.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The queues of a gateway.
@@ -77,7 +112,15 @@ pub struct Queues {
 
 /// A turn: the work may run until this is dropped.
 pub struct Turn {
+    waiting: Arc<AtomicUsize>,
+    pace: Arc<Mutex<Pace>>,
     _permit: OwnedSemaphorePermit,
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        locked(&self.pace).note(self.waiting.load(Ordering::Relaxed));
+    }
 }
 
 impl Queues {
@@ -111,18 +154,26 @@ impl Queue {
     fn new(bounds: Bounds) -> Queue {
         Queue {
             turns: Arc::new(Semaphore::new(bounds.running_max)),
-            waiting: AtomicUsize::new(0),
+            waiting: Arc::default(),
             waiting_max: bounds.waiting_max,
+            pace: Arc::default(),
         }
     }
 
     async fn enter(&self) -> Result<Turn, Busy> {
         if let Ok(permit) = self.turns.clone().try_acquire_owned() {
-            return Ok(Turn { _permit: permit });
+            return Ok(self.turn(permit));
+        }
+        if locked(&self.pace).wait_behind(self.waiting.load(Ordering::Relaxed)) > TURN_DEADLINE {
+            return Err(Busy);
         }
         let _place = Place::take(&self.waiting, self.waiting_max).ok_or(Busy)?;
         let permit = timeout(TURN_DEADLINE, self.turns.clone().acquire_owned()).await.map_err(|_| Busy)?;
-        permit.map(|permit| Turn { _permit: permit }).map_err(|_| Busy)
+        permit.map(|permit| self.turn(permit)).map_err(|_| Busy)
+    }
+
+    fn turn(&self, permit: OwnedSemaphorePermit) -> Turn {
+        Turn { waiting: self.waiting.clone(), pace: self.pace.clone(), _permit: permit }
     }
 }
 
@@ -173,10 +224,10 @@ impl Budget {
             usize::try_from(bytes / each).unwrap_or(most).clamp(least, most)
         };
         match work {
-            Work::Metadata => Bounds { running_max: 256, waiting_max: 2048 },
+            Work::Metadata => Bounds { running_max: 256, waiting_max: CONNECTIONS_MAX },
             Work::Small => Bounds {
                 running_max: fit(self.transfer_bytes / 3, SMALL_TRANSFER_BYTES, 8, 512),
-                waiting_max: 2048,
+                waiting_max: CONNECTIONS_MAX,
             },
             Work::Large => Bounds {
                 running_max: fit(self.transfer_bytes / 3 * 2, LARGE_TRANSFER_BYTES, 4, 512),
@@ -205,6 +256,35 @@ mod tests {
         assert_eq!(queue.waiting.load(Ordering::Relaxed), 0, "places are given back");
         drop(turn);
         assert!(queue.enter().await.is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_would_wait_too_long_is_refused_at_once() {
+        let queue = Arc::new(queue(1, 1000));
+        let work = |queue: Arc<Queue>| async move {
+            let turn = queue.enter().await;
+            if turn.is_ok() {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+            turn.is_ok()
+        };
+        // It learns that it moves once a second …
+        let first: Vec<_> = (0..9).map(|_| tokio::spawn(work(queue.clone()))).collect();
+        for done in first {
+            assert!(done.await.unwrap());
+        }
+        // … and so lets about ten wait.
+        let began = now();
+        let then: Vec<_> = (0..30).map(|_| tokio::spawn(work(queue.clone()))).collect();
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        let refused = then.iter().filter(|one| one.is_finished()).count();
+        assert!((15..=22).contains(&refused), "{refused} of 30 are refused at once");
+        let mut served = 0;
+        for done in then {
+            served += usize::from(done.await.unwrap());
+        }
+        assert_eq!(served + refused, 30);
+        assert!(began.elapsed() < TURN_DEADLINE + Duration::from_secs(6), "and nobody at the end");
     }
 
     #[tokio::test]

@@ -93,7 +93,7 @@ impl Notes {
 
 /// Tokio's clock, which also drives the timers here; the simulator drives it in turn.
 #[allow(clippy::disallowed_methods)]
-pub(super) fn now() -> Instant {
+pub(crate) fn now() -> Instant {
     Instant::now()
 }
 
