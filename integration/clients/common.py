@@ -9,6 +9,7 @@ import os
 import random
 import subprocess
 import sys
+import time
 import traceback
 
 ENDPOINT = os.environ["AWS_ENDPOINT_URL"]
@@ -98,8 +99,12 @@ def make_tree(root, seed=1):
         "dir/deep/er/file+plus&and=": 300,
         "large": 20_000_000,
     }
+    # S3 tells times in whole seconds: what was changed in the second of its upload looks newer than its copy.
+    changed = time.time() - 60
     for index, (name, size) in enumerate(sizes.items()):
-        write(os.path.join(root, name), content(size, seed * 100 + index))
+        path = os.path.join(root, name)
+        write(path, content(size, seed * 100 + index))
+        os.utime(path, (changed, changed))
     return tree(root)
 
 
