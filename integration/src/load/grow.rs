@@ -33,7 +33,7 @@ use storage::daemon::{StorageDaemon, StorageSettings};
 use super::Options;
 use super::calibration::{self, Calibration};
 use super::cell::Cell;
-use super::target::{self, Target};
+use super::target;
 use super::workload::{Kind, Workload};
 use crate::daemons::{Embedded, metric};
 
