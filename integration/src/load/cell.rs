@@ -4,7 +4,7 @@ use std::cell::{Cell as Counter, RefCell};
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use futures::future::{join_all, try_join_all};
 use hdrhistogram::Histogram;
 
@@ -49,8 +49,27 @@ struct Shared {
 struct Counts {
     latencies: Histogram<u64>,
     bytes: u64,
+    /// Of requests that were told to come later.
+    refusals: Histogram<u64>,
     failures: u64,
     first_failure: Option<String>,
+}
+
+/// What became of a request.
+enum Sent {
+    /// It succeeded and moved so many bytes.
+    Done(u64),
+    /// 503: come later.
+    Refused,
+}
+
+impl Sent {
+    fn must(self) -> Result<u64> {
+        match self {
+            Sent::Done(bytes) => Ok(bytes),
+            Sent::Refused => bail!("refused with 503"),
+        }
+    }
 }
 
 impl<'a> Cell<'a> {
@@ -84,14 +103,14 @@ impl<'a> Cell<'a> {
     pub async fn create_bucket(&self) -> Result<()> {
         let path = format!("/{}", self.shared.bucket);
         let mut connection = Connection::new(self.target.address);
-        self.send(&mut connection, "PUT", &path, "", &[]).await.context("create a bucket").map(drop)
+        self.send(&mut connection, "PUT", &path, "", &[]).await?.must().context("create a bucket").map(drop)
     }
 
     async fn fill(&self, filler: u64) -> Result<()> {
         let mut connection = Connection::new(self.target.address);
         for number in (filler..self.workload.objects).step_by(FILLERS) {
             let path = self.object(number);
-            self.send(&mut connection, "PUT", &path, "", &self.shared.body).await?;
+            self.send(&mut connection, "PUT", &path, "", &self.shared.body).await?.must()?;
         }
         Ok(())
     }
@@ -100,7 +119,7 @@ impl<'a> Cell<'a> {
         format!("/{}/{}", self.shared.bucket, self.workload.key(number))
     }
 
-    /// One request; returns the bytes that were moved.
+    /// One request.
     async fn send(
         &self,
         connection: &mut Connection,
@@ -108,7 +127,7 @@ impl<'a> Cell<'a> {
         path: &str,
         query: &str,
         body: &[u8],
-    ) -> Result<u64> {
+    ) -> Result<Sent> {
         let mut head = Vec::with_capacity(1024);
         let request = Request { method, path, query, body };
         self.shared.signer.borrow_mut().head(&mut head, &request, since_1970());
@@ -117,12 +136,15 @@ impl<'a> Cell<'a> {
             head.extend_from_slice(body);
         }
         let answer = connection.exchange(&head, if joined { &[] } else { body }, method).await?;
-        ensure!((200..300).contains(&answer.status), "{method} {path}: status {}", answer.status);
-        Ok(answer.bytes + body.len() as u64)
+        match answer.status {
+            503 => Ok(Sent::Refused),
+            200..300 => Ok(Sent::Done(answer.bytes + body.len() as u64)),
+            status => bail!("{method} {path}: status {status}"),
+        }
     }
 
     /// The next request of the workload.
-    async fn step(&self, connection: &mut Connection) -> Result<u64> {
+    async fn step(&self, connection: &mut Connection) -> Result<Sent> {
         let shared = &self.shared;
         match self.workload.kind {
             Kind::Put => {
@@ -154,10 +176,15 @@ impl<'a> Cell<'a> {
 
     /// Warms up, then measures for `time`.
     pub async fn run(&self, warm_up: Duration, time: Duration) -> Result<Row> {
-        self.drive(warm_up).await?;
+        self.run_times(1, warm_up, time).await
+    }
+
+    /// The same with so many times the connections.
+    pub async fn run_times(&self, factor: usize, warm_up: Duration, time: Duration) -> Result<Row> {
+        self.drive(factor, warm_up).await?;
         let (cpu, disk) = (Processes::sample(&self.target.processes), Disk::sample(&self.target.data));
         let (own, begin) = (own_cpu(), Instant::now());
-        let counts = self.drive(time).await?;
+        let counts = self.drive(factor, time).await?;
         let elapsed = begin.elapsed();
         let after = Processes::sample(&self.target.processes);
         let disk_after = Disk::sample(&self.target.data);
@@ -165,7 +192,7 @@ impl<'a> Cell<'a> {
         let micros = |time: Duration| time.as_secs_f64() * 1e6;
         let latency = |quantile: f64| counts.latencies.value_at_quantile(quantile) as f64 / 1000.0;
         Ok(Row {
-            workload: self.workload.name,
+            workload: self.workload.name.to_string(),
             target: self.target.name.clone(),
             requests_per_s: counts.latencies.len() as f64 / elapsed.as_secs_f64(),
             megabytes_per_s: counts.bytes as f64 / elapsed.as_secs_f64() / 1e6,
@@ -177,15 +204,17 @@ impl<'a> Cell<'a> {
             disk_bytes: (disk_after.written_bytes - disk.written_bytes) as f64 / requests,
             disk_flushes: (disk_after.flushes - disk.flushes) as f64 / requests,
             resident_mib: after.resident_bytes >> 20,
+            refused: counts.refusals.len(),
+            refused_p99_ms: counts.refusals.value_at_quantile(0.99) as f64 / 1000.0,
             failures: counts.failures,
         })
     }
 
-    async fn drive(&self, time: Duration) -> Result<Counts> {
+    async fn drive(&self, factor: usize, time: Duration) -> Result<Counts> {
         let begin = Instant::now();
         // Of an open loop: how many requests were given out.
         let given = Counter::new(0);
-        let connections = (0..self.connections).map(|_| self.work(begin, time, &given));
+        let connections = (0..self.connections * factor).map(|_| self.work(begin, time, &given));
         let mut all = Counts::new()?;
         for counts in join_all(connections).await {
             all.add(counts?)?;
@@ -208,10 +237,11 @@ impl<'a> Cell<'a> {
             }
             tokio::time::sleep_until(due.into()).await;
             match self.step(&mut connection).await {
-                Ok(bytes) => {
+                Ok(Sent::Done(bytes)) => {
                     counts.bytes += bytes;
                     counts.latencies.saturating_record(due.elapsed().as_micros() as u64);
                 }
+                Ok(Sent::Refused) => counts.refusals.saturating_record(due.elapsed().as_micros() as u64),
                 Err(error) => counts.failed(&error),
             }
         }
@@ -226,11 +256,12 @@ impl<'a> Cell<'a> {
 impl Counts {
     fn new() -> Result<Counts> {
         let latencies = Histogram::new_with_bounds(1, LATENCY_US_MAX, 3)?;
-        Ok(Counts { latencies, bytes: 0, failures: 0, first_failure: None })
+        Ok(Counts { refusals: latencies.clone(), latencies, bytes: 0, failures: 0, first_failure: None })
     }
 
     fn add(&mut self, other: Counts) -> Result<()> {
         self.latencies.add(other.latencies)?;
+        self.refusals.add(other.refusals)?;
         self.bytes += other.bytes;
         self.failures += other.failures;
         self.first_failure = self.first_failure.take().or(other.first_failure);

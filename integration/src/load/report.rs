@@ -22,7 +22,7 @@ pub struct Report {
 #[derive(Debug, Clone, Serialize)]
 #[allow(missing_docs)]
 pub struct Row {
-    pub workload: &'static str,
+    pub workload: String,
     pub target: String,
     pub requests_per_s: f64,
     pub megabytes_per_s: f64,
@@ -39,6 +39,9 @@ pub struct Row {
     pub disk_flushes: f64,
     /// Of the largest process, after it.
     pub resident_mib: u64,
+    /// Requests that got 503, and how soon.
+    pub refused: u64,
+    pub refused_p99_ms: f64,
     pub failures: u64,
 }
 
@@ -87,7 +90,7 @@ impl fmt::Display for Row {
             self.disk_bytes,
             self.disk_flushes,
             self.resident_mib,
-            self.failures
+            self.failures + self.refused
         )
     }
 }
