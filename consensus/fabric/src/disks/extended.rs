@@ -57,7 +57,7 @@ pub struct ExtendedFile {
     file: Arc<dyn File>,
     steps: Steps,
     filled_bytes: AtomicU64,
-    /// Where the furthest write since opening ended.
+    /// Where the furthest write below the bound since opening ended; one far beyond says nothing of what is used up.
     written_bytes: AtomicU64,
     /// Bytes written since the last sync of a writer.
     unsynced_bytes: AtomicU64,
@@ -219,6 +219,9 @@ impl ExtendedFile {
         islands.add(offset..end);
         let filled = islands.step_over(self.filled_bytes());
         self.set_filled(filled, &islands);
+        if end <= filled {
+            self.written_bytes.fetch_max(end, Ordering::Relaxed);
+        }
         Ok(true)
     }
 
@@ -352,7 +355,6 @@ impl File for ExtendedFile {
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         let end = offset.checked_add(bytes.len() as u64).ok_or(io::ErrorKind::InvalidInput)?;
         self.unsynced_bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
-        self.written_bytes.fetch_max(end, Ordering::Relaxed);
         if self.is_island(offset, end) && self.write_island(offset, bytes)? {
             return Ok(());
         }
@@ -360,6 +362,7 @@ impl File for ExtendedFile {
         if self.filled_bytes() < end {
             self.ensure(if in_background { end } else { self.step_end(end) })?;
         }
+        self.written_bytes.fetch_max(end, Ordering::Relaxed);
         if in_background && self.is_low() && !self.is_bulk() {
             self.low.wake.notify_one();
         }
@@ -445,6 +448,7 @@ mod tests {
         extended.write_at(40 * MIB, b"far").unwrap();
         extended.write_at(40 * MIB + 3, b"ther").unwrap();
         assert_eq!((extended.filled_bytes(), extended.end_bytes()), (MIB, 40 * MIB + 7));
+        assert!(!extended.is_low(), "nothing of the hole is needed yet");
 
         // What is there is known again, to the block.
         let again = ExtendedFile::new(file.clone(), STEPS).unwrap();
