@@ -76,6 +76,7 @@ struct Queue {
 /// How often a turn ends while others wait for one.
 #[derive(Debug, Default)]
 struct Pace {
+    /// `None` where nobody waited then: the time until the next end says nothing.
     last_end: Option<Instant>,
     /// Between two ends, on average over the last few.
     interval: Duration,
@@ -84,13 +85,12 @@ struct Pace {
 impl Pace {
     fn note(&mut self, waiting: usize) {
         let now = now();
-        // Where nobody waits, the time between two ends says nothing.
         if let Some(last) = self.last_end.filter(|_| waiting > 0) {
             let interval = now - last;
             self.interval =
                 if self.interval.is_zero() { interval } else { (self.interval * 7 + interval) / 8 };
         }
-        self.last_end = Some(now);
+        self.last_end = (waiting > 0).then_some(now);
     }
 
     /// How long one waits behind so many.
@@ -282,6 +282,12 @@ mod tests {
         assert!((8..=12).contains(&served), "{served} of 30 are served");
         let refused = then.iter().filter(|(served, _)| !served);
         assert!(refused.map(|(_, known)| *known).all(|known| known < Duration::from_millis(10)));
+        // An idle hour is no slow queue.
+        tokio::time::sleep(Duration::from_secs(3600)).await;
+        for many in [3, 6] {
+            let burst = futures::future::join_all((0..many).map(|_| work())).await;
+            assert!(burst.iter().all(|(served, _)| *served));
+        }
     }
 
     #[tokio::test]
