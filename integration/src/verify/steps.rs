@@ -90,10 +90,11 @@ fn count_tests(text: &str, tally: &mut Tally) -> Vec<String> {
     failed
 }
 
-/// What a failed test printed.
+/// What a failed test printed, without its backtrace.
 fn words_of<'a>(text: &'a str, test: &str) -> Option<&'a str> {
     let (_, from) = text.split_once(&format!("---- {test} stdout ----\n"))?;
-    let end = [from.find("\n---- "), from.find("\nfailures:\n")].into_iter().flatten().min();
+    let ends = ["\nstack backtrace:\n", "\n---- ", "\nfailures:\n"].map(|end| from.find(end));
+    let end = ends.into_iter().flatten().min();
     Some(from[..end.unwrap_or(from.len())].trim())
 }
 
@@ -128,7 +129,7 @@ mod tests {
 
     #[test]
     fn a_failed_test_is_quoted() {
-        let text = "failures:\n\n---- a::b stdout ----\n\npanicked at here\n\n---- a::c stdout ----\nand there\n\n\n\
+        let text = "failures:\n\n---- a::b stdout ----\n\npanicked at here\nstack backtrace:\n   0: main\n\n---- a::c stdout ----\nand there\n\n\n\
             failures:\n    a::b\n    a::c\n";
         assert_eq!(words_of(text, "a::b"), Some("panicked at here"));
         assert_eq!(words_of(text, "a::c"), Some("and there"));
