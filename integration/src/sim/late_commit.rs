@@ -10,7 +10,7 @@ use tokio::io::AsyncWriteExt;
 
 use super::body;
 use super::plan::{Machine, Plan};
-use super::workload::{Ended, Shared, SimTarget};
+use super::workload::{Shared, SimTarget};
 use super::world::{self, Report};
 use crate::client::{Client, Payload, Request, read_response};
 
@@ -29,13 +29,7 @@ pub(super) fn tell(planted: Option<&'static str>) -> Report {
     let mut plan = Plan { nodes: 3, gateways: 2, patience_ms: 60_000, ..Plan::calm(1) };
     plan.failpoints = ["eager_collection"].into();
     let plan = planted.into_iter().fold(plan, Plan::with_planted);
-    world::run_client(&plan, |shared| async move {
-        if let Err(violation) = write_late(&shared).await {
-            shared.violate(violation);
-        }
-        shared.client_done();
-        Ended::Ok(())
-    })
+    world::run_client(&plan, async |shared| write_late(&shared).await)
 }
 
 async fn write_late(shared: &Shared) -> Result<(), String> {

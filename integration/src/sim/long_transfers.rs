@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::body;
 use super::plan::{Plan, Scale};
-use super::workload::{Ended, Shared, SimTarget};
+use super::workload::{Shared, SimTarget};
 use super::world::{self, Report};
 use crate::client::{Client, Request, read_response};
 
@@ -45,13 +45,7 @@ pub(super) fn tell(planted: Option<&'static str>) -> Report {
     let mut plan = Plan { nodes: 1, gateways: 1, patience_ms: 60_000, scale, ..Plan::calm(1) };
     plan.failpoints.clear();
     let plan = planted.into_iter().fold(plan, Plan::with_planted);
-    world::run_client(&plan, |shared| async move {
-        if let Err(violation) = transfer_and_reclaim(&shared).await {
-            shared.violate(violation);
-        }
-        shared.client_done();
-        Ended::Ok(())
-    })
+    world::run_client(&plan, async |shared| transfer_and_reclaim(&shared).await)
 }
 
 fn elapsed() -> Duration {

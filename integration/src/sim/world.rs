@@ -88,13 +88,21 @@ pub fn run_suite(plan: &Plan) -> Result<Vec<(String, conformance::Outcome)>, Str
     Ok(world.shared.take_behaviours())
 }
 
-/// Lets one client live through a story in the cluster of a plan, and audits the rows at its end.
-pub(super) fn run_client<F>(plan: &Plan, story: impl FnOnce(Arc<Shared>) -> F) -> Report
-where
-    F: Future<Output = Result<(), Box<dyn std::error::Error>>> + 'static,
-{
+/// Lets one client live through a story in the cluster of a plan, and audits the rows at its end. An error of the
+/// story is a violation.
+pub(super) fn run_client(
+    plan: &Plan,
+    story: impl AsyncFnOnce(Arc<Shared>) -> Result<(), String> + 'static,
+) -> Report {
     let mut world = World::new(plan);
-    let story = story(world.shared.clone());
+    let shared = world.shared.clone();
+    let story = async move {
+        if let Err(violation) = story(shared.clone()).await {
+            shared.violate(violation);
+        }
+        shared.client_done();
+        Ok(())
+    };
     if let Err(violation) = world.tell(story) {
         world.shared.violate(violation);
     }
