@@ -3,30 +3,24 @@
 //! The simulator, the embedded modes and the cluster mode all start this same thing. Its parts are given to it;
 //! it knows neither files nor processes beyond the seams.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use async_trait::async_trait;
 use consensus::client::Meta;
 use fabric::Seams;
 use fabric::net::Listener;
-use http::header::{CONTENT_LENGTH, RETRY_AFTER, TRANSFER_ENCODING};
-use http::request::Parts;
-use http::{HeaderValue, Method, Request, Response, StatusCode};
-use http_body::Body;
-use http_body_util::BodyExt;
 use metrics_exporter_prometheus::PrometheusHandle;
 use storage::client::Chunks;
 use tokio::sync::watch;
 
 use crate::accounts::{Accounts, Records};
 use crate::admin::{Admin, Report};
+use crate::admission::Admission;
 use crate::data::{Data, DataConfig};
+use crate::http::Handler;
 use crate::http::server::{self, serve};
 use crate::http::tls::{self, Keys};
-use crate::http::{Handler, Holding, Refusal, RequestBody, ResponseBody};
-use crate::queue::{Budget, Queues, RETRY_AFTER_SECONDS, SMALL_BYTES_MAX, Work};
+use crate::queue::Budget;
 use crate::s3::ops;
 use crate::s3::service::{Backend, S3Service, Settings};
 use crate::secrets::{ClusterKey, Secret};
@@ -98,7 +92,7 @@ impl Gateway {
             require_signed_payload: parts.require_signed_payload,
         };
         let service = S3Service::new(backend, settings, ops::OPS);
-        let s3 = Admission { inner: Arc::new(service), queues: Queues::new(&parts.budget) };
+        let s3 = Admission::new(Arc::new(service), &parts.budget);
         let admin = Admin {
             seams: parts.seams.clone(),
             meta: parts.meta,
@@ -131,61 +125,5 @@ impl Gateway {
         if let Some(watcher) = watcher {
             watcher.abort();
         }
-    }
-}
-
-const SLOW_DOWN: Refusal =
-    Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "SlowDown", "Please reduce your request rate.");
-
-/// Gives each request its turn before it runs.
-struct Admission {
-    inner: Arc<dyn Handler>,
-    queues: Queues,
-}
-
-#[async_trait]
-impl Handler for Admission {
-    async fn handle(&self, request: Request<RequestBody>, source: SocketAddr) -> Response<ResponseBody> {
-        let (parts, body) = request.into_parts();
-        let Ok(turn) = self.queues.enter(class(&parts)).await else {
-            return self.slow_down();
-        };
-        let only_reads = parts.method.is_safe();
-        let response = self.inner.handle(Request::from_parts(parts, body), source).await;
-        // What was done is told, however large the answer: a refusal now would say that it was not.
-        if response.body().size_hint().lower() <= SMALL_BYTES_MAX || !only_reads {
-            return response.map(|body| Holding::new(body, turn).boxed_unsync());
-        }
-        // What was small to ask for is large to answer. No large transfer waits for a small turn, so that waiting
-        // for one while holding the other ends.
-        let Ok(large) = self.queues.enter(Work::Large).await else {
-            return self.slow_down();
-        };
-        drop(turn);
-        response.map(|body| Holding::new(body, large).boxed_unsync())
-    }
-
-    fn refuse(&self, refusal: Refusal) -> Response<ResponseBody> {
-        self.inner.refuse(refusal)
-    }
-}
-
-impl Admission {
-    fn slow_down(&self) -> Response<ResponseBody> {
-        let mut response = self.inner.refuse(SLOW_DOWN);
-        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(RETRY_AFTER_SECONDS));
-        response
-    }
-}
-
-/// The queue of a request, from what its head tells. A guess that costs a wait at worst.
-fn class(head: &Parts) -> Work {
-    let length = head.headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
-    match length {
-        _ if head.headers.contains_key(TRANSFER_ENCODING) => Work::Large,
-        Some(bytes) if bytes > SMALL_BYTES_MAX => Work::Large,
-        Some(1..) => Work::Small,
-        _ if head.method == Method::GET && head.uri.path().trim_matches('/').contains('/') => Work::Small,
-        _ => Work::Metadata,
     }
 }

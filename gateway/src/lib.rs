@@ -5,6 +5,7 @@
 
 pub mod accounts;
 pub mod admin;
+mod admission;
 pub mod config;
 pub mod daemon;
 pub mod data;

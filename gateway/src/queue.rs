@@ -22,8 +22,10 @@ const WAIT_MAX: Duration = Duration::from_secs(9);
 pub const RETRY_AFTER_SECONDS: u32 = 1;
 /// A request or response body above this is large.
 pub const SMALL_BYTES_MAX: u64 = MIB;
-/// Buffers that one large transfer may hold: chunks on their way to or from three nodes.
-const LARGE_TRANSFER_BYTES: u64 = 6 * MIB;
+/// What a large body needs to go on where the buffers are short: a chunk on its way in, a step on its way out, for
+/// which a quarter of the bytes is left. What it holds beyond that comes from the budget of bytes.
+const UPLOAD_BYTES_LEAST: u64 = MIB;
+const DOWNLOAD_BYTES_LEAST: u64 = MIB / 8;
 const SMALL_TRANSFER_BYTES: u64 = MIB + MIB / 2;
 
 /// Kinds of work that do not stand in each other's way.
@@ -33,8 +35,10 @@ pub enum Work {
     Metadata,
     /// Bodies up to [`SMALL_BYTES_MAX`].
     Small,
-    /// Larger bodies.
-    Large,
+    /// Larger bodies that come in.
+    Upload,
+    /// Larger bodies that go out; slow readers are among themselves.
+    Download,
     /// Nobody waits for it.
     Background,
 }
@@ -45,7 +49,8 @@ impl Work {
         match self {
             Work::Metadata => "metadata",
             Work::Small => "small",
-            Work::Large => "large",
+            Work::Upload => "upload",
+            Work::Download => "download",
             Work::Background => "background",
         }
     }
@@ -108,7 +113,8 @@ fn locked(pace: &Mutex<Pace>) -> MutexGuard<'_, Pace> {
 pub struct Queues {
     metadata: Queue,
     small: Queue,
-    large: Queue,
+    upload: Queue,
+    download: Queue,
     background: Queue,
 }
 
@@ -131,7 +137,8 @@ impl Queues {
         Queues {
             metadata: Queue::new(budget.bounds(Work::Metadata)),
             small: Queue::new(budget.bounds(Work::Small)),
-            large: Queue::new(budget.bounds(Work::Large)),
+            upload: Queue::new(budget.bounds(Work::Upload)),
+            download: Queue::new(budget.bounds(Work::Download)),
             background: Queue::new(budget.bounds(Work::Background)),
         }
     }
@@ -141,7 +148,8 @@ impl Queues {
         let queue = match work {
             Work::Metadata => &self.metadata,
             Work::Small => &self.small,
-            Work::Large => &self.large,
+            Work::Upload => &self.upload,
+            Work::Download => &self.download,
             Work::Background => &self.background,
         };
         let turn = queue.enter().await;
@@ -231,8 +239,12 @@ impl Budget {
                 running_max: fit(self.transfer_bytes / 3, SMALL_TRANSFER_BYTES, 8, 512),
                 waiting_max: CONNECTIONS_MAX,
             },
-            Work::Large => Bounds {
-                running_max: fit(self.transfer_bytes / 3 * 2, LARGE_TRANSFER_BYTES, 4, 512),
+            Work::Upload => Bounds {
+                running_max: fit(self.transfer_bytes / 2, UPLOAD_BYTES_LEAST, 4, 512),
+                waiting_max: 512,
+            },
+            Work::Download => Bounds {
+                running_max: fit(self.transfer_bytes / 8, DOWNLOAD_BYTES_LEAST, 4, 1024),
                 waiting_max: 512,
             },
             Work::Background => Bounds { running_max: 4, waiting_max: 64 },
@@ -313,8 +325,11 @@ mod tests {
             let budget = Budget::split(limit, nodes);
             let all = budget.cache_bytes + budget.transfer_bytes + budget.storage_bytes;
             assert!(all <= limit.max(MEMORY_LIMIT_MIN) / 10 * 6, "{budget:?}");
-            let large = budget.bounds(Work::Large).running_max as u64;
-            assert!(large * LARGE_TRANSFER_BYTES <= budget.transfer_bytes.max(4 * LARGE_TRANSFER_BYTES));
+            let least = [(Work::Upload, UPLOAD_BYTES_LEAST), (Work::Download, DOWNLOAD_BYTES_LEAST)];
+            for (work, bytes) in least {
+                let all = budget.bounds(work).running_max as u64 * bytes;
+                assert!(all <= budget.transfer_bytes / 2, "{work:?} in {budget:?}");
+            }
         }
     }
 }

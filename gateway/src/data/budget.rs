@@ -44,6 +44,13 @@ impl Budget {
         }
     }
 
+    /// Takes `bytes` if they are free now and one `part`-th of the budget stays free.
+    pub fn try_take_leaving(&self, bytes: usize, part: usize) -> Option<Held> {
+        // Two at once may leave a little less.
+        let left = self.free_bytes().checked_sub(bytes)?;
+        if left < self.bytes as usize / part { None } else { self.try_take(bytes) }
+    }
+
     /// Takes `bytes` if they are free now.
     pub fn try_take(&self, bytes: usize) -> Option<Held> {
         let permit = self.free.clone().try_acquire_many_owned(self.permits(bytes)).ok()?;
@@ -95,6 +102,15 @@ mod tests {
         assert!(budget.try_take(1).is_none(), "a slice still holds it");
         drop(slice);
         assert_eq!(budget.free_bytes(), CHUNK);
+    }
+
+    #[tokio::test]
+    async fn some_leave_a_part_to_others() {
+        let budget = Budget::new(4 * CHUNK as u64);
+        let first = budget.try_take_leaving(2 * CHUNK, 2);
+        assert!(first.is_some() && budget.try_take_leaving(1, 2).is_none());
+        assert!(budget.try_take_leaving(CHUNK, 4).is_some());
+        assert!(budget.try_take_leaving(3 * CHUNK, 4).is_none());
     }
 
     #[tokio::test]

@@ -30,6 +30,10 @@ use super::writer::{Source, SourceError};
 
 /// Chunks of one body that are fetched or wait to be sent.
 const READ_AHEAD_CHUNKS: usize = 4;
+/// What is fetched ahead leaves half of the budget free, and a whole chunk a quarter: however many read slowly, there
+/// is something left for another one's next step.
+const AHEAD_LEAVES: usize = 2;
+const WHOLE_LEAVES: usize = 4;
 /// Where the budget is short a body goes on in steps of this size, so that many slow readers still move.
 const SCARCE_STEP_BYTES: u32 = 128 << 10;
 /// How long a body waits for its share when the budget is short.
@@ -107,7 +111,8 @@ impl BodyStream {
                 let why = "too many reads last too long".to_string();
                 return Err(ReadError::Unavailable(step.chunk, why));
             }
-            let held = self.data.reads.try_take(step.whole_bytes as usize);
+            let part = if self.ahead.is_empty() { WHOLE_LEAVES } else { AHEAD_LEAVES };
+            let held = self.data.reads.try_take_leaving(step.whole_bytes as usize, part);
             if held.is_none() {
                 if !self.ahead.is_empty() {
                     return Ok(());

@@ -298,7 +298,7 @@ async fn a_stalled_reader_leaves_room_for_others() {
     let mut world = world(1);
     let config = DataConfig {
         write_bytes_max: 16 * MIB,
-        read_bytes_max: MIB + MIB / 4,
+        read_bytes_max: 2 * MIB,
         cache_bytes_max: 0,
         inline_bytes_max: u64::MAX,
     };
