@@ -7,7 +7,7 @@ use std::time::Duration;
 use consensus::client::{Meta, MetaClient, MetaError};
 use consensus::meta::model::SessionKind;
 use fabric::Seams;
-use fabric::cluster::Config;
+use fabric::cluster::{Config, Directory};
 use fabric::env::run_blocking;
 use fabric::rpc::{Identity, Peer, RpcClient};
 use fabric::tls::{Certificates, ClusterSecrets};
@@ -40,7 +40,8 @@ pub async fn join(system: &Seams, config: &Config) -> Result<Store, Failure> {
     };
     let (secrets, tls, admin_token) = run_blocking(&*system.env, load).await?;
     let identity = Identity::new(secrets.cluster, Peer::Gateway, tls);
-    let rpc = RpcClient::new(system.clone(), identity, Arc::new(config.nodes.clone()));
+    let book = Arc::new(Directory::new(config.nodes.clone()));
+    let rpc = RpcClient::new(system.clone(), identity, book);
     let meta =
         MetaClient::new(system.env.clone(), rpc.clone(), config.voters.clone(), SessionKind::Gateway, None);
     let leader = meta.clone();

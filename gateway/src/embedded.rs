@@ -10,7 +10,7 @@ use consensus::raft::log::LogConfig;
 use fabric::Seams;
 use fabric::cluster::{IpTable, Place};
 use fabric::ids::NodeId;
-use fabric::limits::DISK_RESERVE_BYTES;
+use fabric::limits::{COPIES, DISK_RESERVE_BYTES, SCRUB_PERIOD_DEFAULT};
 use fabric::net::LocalNet;
 use fabric::rpc::{Identity, Peer, RpcClient};
 use futures::future::{join_all, try_join_all};
@@ -60,6 +60,7 @@ pub async fn start(
     let book = Arc::new(IpTable::new(ids.iter().map(|&id| (id, Place { address: address(id), zone: None }))));
     let directories: Vec<PathBuf> = ids.iter().map(|&id| node_directory(data, id)).collect();
 
+    let node_bytes = budget.storage_bytes / u64::from(nodes);
     let starts = ids.iter().zip(&directories).map(|(&node, directory)| {
         let settings = StorageSettings {
             cluster: files.cluster,
@@ -69,11 +70,13 @@ pub async fn start(
             zone: String::new(),
             voters: voters.clone(),
             nodes: ids.clone(),
+            copies: COPIES,
+            scrub_period: SCRUB_PERIOD_DEFAULT,
             book: book.clone(),
             tls: None,
-            memory_bytes: budget.storage_bytes / u64::from(nodes),
+            memory_bytes: node_bytes,
             reserve_bytes: DISK_RESERVE_BYTES,
-            log: LogConfig::default(),
+            log: LogConfig::within(node_bytes),
             inline_bytes_max,
             faults: None,
         };

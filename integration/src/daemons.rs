@@ -28,6 +28,8 @@ pub const OTHER: (&str, &str) = ("FLUFFYOTHERACCESSKEY", "conformance-other-secr
 pub const DOMAIN: &str = "s3.fluffy.test";
 /// How long a daemon may take to get ready.
 const READY_DEADLINE: Duration = Duration::from_secs(60);
+/// A daemon that refuses to start does so within this.
+const REFUSAL_DEADLINE: Duration = Duration::from_secs(30);
 
 /// The root of the repository.
 pub fn repository() -> PathBuf {
@@ -91,8 +93,13 @@ impl Daemon {
     }
 
     /// Lets it open at most so many files.
-    pub fn descriptors_max(mut self, most: usize) -> Daemon {
-        let script = format!("ulimit -n {most} && exec \"$0\" \"$@\"");
+    pub fn descriptors_max(self, most: usize) -> Daemon {
+        self.after(&format!("ulimit -n {most}"))
+    }
+
+    /// Starts it in a shell that runs `command` before, for limits of the process.
+    pub fn after(mut self, command: &str) -> Daemon {
+        let script = format!("{command} && exec \"$0\" \"$@\"");
         let program = std::mem::replace(&mut self.program, PathBuf::from("sh"));
         let args = ["-c".to_string(), script, program.display().to_string()];
         self.args.splice(0..0, args);
@@ -123,6 +130,25 @@ impl Daemon {
     /// The exit status, if it ended by itself.
     pub fn exited(&self) -> Option<ExitStatus> {
         self.child().as_mut().and_then(|child| child.try_wait().ok().flatten())
+    }
+
+    /// Starts it, waits until it ends by itself with exit code 1, and returns its last words.
+    pub async fn refusal(&self) -> Result<String, String> {
+        self.start().map_err(|error| error.to_string())?;
+        let begin = Instant::now();
+        let status = loop {
+            if let Some(status) = self.exited() {
+                break status;
+            }
+            if begin.elapsed() > REFUSAL_DEADLINE {
+                self.kill();
+                return Err(format!("it runs on:\n{}", self.log_tail()));
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        };
+        self.kill(); // So that it can be started again.
+        let said = self.log_tail().lines().last().unwrap_or_default().to_string();
+        if status.code() == Some(1) { Ok(said) } else { Err(format!("it ended with {status}: {said}")) }
     }
 
     fn child(&self) -> MutexGuard<'_, Option<Child>> {
@@ -382,14 +408,27 @@ pub struct Cluster {
 impl Cluster {
     /// Makes a configuration with `fluffy-storage init`, starts all processes, waits until all are ready.
     pub async fn start(nodes: usize, gateways: usize, settings: &str) -> Result<Cluster> {
+        Cluster::start_changed(nodes, gateways, settings, |daemon| daemon).await
+    }
+
+    /// The same, with a change of how each process is started.
+    pub async fn start_changed(
+        nodes: usize,
+        gateways: usize,
+        settings: &str,
+        change: impl Fn(Daemon) -> Daemon,
+    ) -> Result<Cluster> {
         let directory = scratch("cluster-")?;
         let mut cluster =
             Cluster { nodes: Vec::new(), node_admins: Vec::new(), gateways: Vec::new(), directory };
         cluster.configure(nodes, settings)?;
+        cluster.nodes = cluster.nodes.into_iter().map(&change).collect();
         for index in 0..gateways {
             let name = format!("gateway-{}", index + 1);
             let config = cluster.config().display().to_string();
-            cluster.gateways.push(Gateway::new(&name, cluster.directory.path(), &["--config", &config])?);
+            let Gateway { daemon, listen, admin } =
+                Gateway::new(&name, cluster.directory.path(), &["--config", &config])?;
+            cluster.gateways.push(Gateway { daemon: change(daemon), listen, admin });
         }
         for node in &cluster.nodes {
             node.start()?;
@@ -424,11 +463,39 @@ impl Cluster {
         self.users()?.add_other()
     }
 
-    /// Starts a node that was killed and waits until it is ready.
+    /// Starts a node that does not run and waits until it is ready.
     pub async fn restart_node(&self, index: usize) -> Result<()> {
         self.nodes[index].start()?;
         self.nodes[index].ready(self.node_admins[index]).await?;
         Ok(())
+    }
+
+    /// `fluffy-storage ARGS` with the configuration of the cluster: to be called where it may block. An error carries
+    /// what it said.
+    pub fn operation(&self, args: &[&str]) -> impl FnOnce() -> Result<String> + Send + 'static {
+        let (program, directory) = (binary("fluffy-storage"), self.directory().to_path_buf());
+        let args: Vec<String> =
+            args.iter().chain(&["--config", "config.yaml"]).map(ToString::to_string).collect();
+        move || run(&program?, &directory, &args.iter().map(String::as_str).collect::<Vec<_>>())
+    }
+
+    /// That `fluffy-storage ARGS` fails and says `words`.
+    pub fn refuses(&self, args: &[&str], words: &str) -> Result<(), String> {
+        match self.operation(args)() {
+            Ok(said) => Err(format!("it was done: {said}")),
+            Err(error) if format!("{error:#}").contains(words) => Ok(()),
+            Err(error) => Err(format!("{error:#}")),
+        }
+    }
+
+    /// Adds a node to the table, issues its certificate, starts it and waits until it is ready. It has no data yet.
+    pub async fn add_node(&mut self) -> Result<()> {
+        let id = self.nodes.len() + 1;
+        let mut table = File::options().append(true).open(self.directory.path().join("iptable.txt"))?;
+        writeln!(table, "{id} 127.0.0.1:{}", free_port()?)?;
+        self.operation(&["issue"])()?;
+        self.describe_node(id)?;
+        self.restart_node(id - 1).await
     }
 
     /// Stops all processes, gives all nodes other ports in the table, and starts everything again.
@@ -460,20 +527,19 @@ impl Cluster {
 
     fn configure(&mut self, nodes: usize, settings: &str) -> Result<()> {
         self.write_table(nodes)?;
-        let home = self.directory.path();
         fs::write(self.config(), format!("addresses: iptable.txt\n{settings}"))?;
-        run(&binary("fluffy-storage")?, home, &["init", "--config", "config.yaml"])?;
-        for id in 1..=nodes {
-            let admin = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()?));
-            let args =
-                ["--config", "config.yaml", "--node", &id.to_string(), "--admin-listen", &admin.to_string()]
-                    .map(str::to_string)
-                    .to_vec();
-            let data = format!("node-{id}");
-            let args = [args, vec!["--data".to_string(), data]].concat();
-            self.nodes.push(Daemon::new(&format!("storage-{id}"), "fluffy-storage", home, args)?);
-            self.node_admins.push(admin);
-        }
+        run(&binary("fluffy-storage")?, self.directory(), &["init", "--config", "config.yaml"])?;
+        (1..=nodes).try_for_each(|id| self.describe_node(id))
+    }
+
+    /// How the process of a node is started.
+    fn describe_node(&mut self, id: usize) -> Result<()> {
+        let admin = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()?));
+        let (node, listen, data) = (id.to_string(), admin.to_string(), format!("node-{id}"));
+        let args = ["--config", "config.yaml", "--node", &node, "--admin-listen", &listen, "--data", &data];
+        let args = args.map(str::to_string).to_vec();
+        self.nodes.push(Daemon::new(&format!("storage-{id}"), "fluffy-storage", self.directory(), args)?);
+        self.node_admins.push(admin);
         Ok(())
     }
 }

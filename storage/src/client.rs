@@ -3,6 +3,8 @@
 //! Every call has a deadline; bytes that arrive were checked against the CRC over bytes and identity by the
 //! node, and against the CRC of the frame here.
 
+use std::collections::BTreeMap;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 use consensus::meta::names::{BucketName, ObjectKey};
@@ -13,7 +15,9 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::chunks::CHUNKS_PER_CALL_MAX;
-use crate::wire::{self, DeleteRequest, Failure, GetReply, GetRequest, PutRequest, ScanRequest, StatRequest};
+use crate::wire::{
+    self, CheckRequest, DeleteRequest, Failure, GetReply, GetRequest, PutRequest, ScanRequest, StatRequest,
+};
 
 /// Why a chunk call failed. The caller turns to another replica on each of them.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -65,6 +69,20 @@ pub struct ChunkStat {
     pub origin: Option<ChunkOrigin>,
 }
 
+/// What a node found when it read a chunk. Sent: append only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Verdict {
+    /// All of it is as it was written.
+    Whole {
+        /// How many bytes.
+        bytes: u32,
+    },
+    /// It is not there.
+    Absent,
+    /// Its bytes are rotten. Already reported to repair.
+    Rotten,
+}
+
 /// Chunk calls to any node. Implemented by [`ChunkClient`] and by fakes in tests.
 #[async_trait]
 pub trait Chunks: Send + Sync + 'static {
@@ -83,6 +101,8 @@ pub trait Chunks: Send + Sync + 'static {
     async fn delete(&self, node: NodeId, chunks: Vec<ChunkId>) -> Result<(), ChunkError>;
     /// What the node knows of these chunks; `None` for those it does not hold.
     async fn stat(&self, node: NodeId, chunks: Vec<ChunkId>) -> Result<Vec<Option<ChunkStat>>, ChunkError>;
+    /// Has the node read these chunks, at most [`crate::chunks::CHECKS_PER_CALL_MAX`].
+    async fn check(&self, node: NodeId, chunks: Vec<ChunkId>) -> Result<Vec<Verdict>, ChunkError>;
     /// Chunks on the node in order of id, after a position.
     async fn scan(
         &self,
@@ -90,6 +110,10 @@ pub trait Chunks: Send + Sync + 'static {
         after: Option<ChunkId>,
         limit: u32,
     ) -> Result<Vec<ChunkStat>, ChunkError>;
+    /// Takes the addresses of all members, for nodes that no table of addresses lists.
+    fn learn(&self, members: BTreeMap<NodeId, String>) {
+        let _ = members;
+    }
 }
 
 /// [`Chunks`] over the network.
@@ -167,6 +191,11 @@ impl Chunks for ChunkClient {
         Ok(stats)
     }
 
+    async fn check(&self, node: NodeId, chunks: Vec<ChunkId>) -> Result<Vec<Verdict>, ChunkError> {
+        let (verdicts, _) = self.call(node, wire::CHECK, &CheckRequest { chunks }, Vec::new()).await?;
+        Ok(verdicts)
+    }
+
     async fn scan(
         &self,
         node: NodeId,
@@ -174,5 +203,9 @@ impl Chunks for ChunkClient {
         limit: u32,
     ) -> Result<Vec<ChunkStat>, ChunkError> {
         Ok(self.call(node, wire::SCAN, &ScanRequest { after, limit }, Vec::new()).await?.0)
+    }
+
+    fn learn(&self, members: BTreeMap<NodeId, String>) {
+        self.rpc.book().learn(members);
     }
 }

@@ -17,7 +17,9 @@ use consensus::meta::tables::{Sessions, get};
 use consensus::raft::identity::{self, IdentityError, NodeIdentity};
 use consensus::raft::lives::present;
 use consensus::raft::log::LogConfig;
+use consensus::raft::machine::MachineConfig;
 use consensus::raft::node::{self, MetaNode, NodeConfig};
+use consensus::raft::recovery::{self, Surviving};
 use consensus::raft::wire::method::{ADMIN_GROUP, META_GROUP, RAFT_GROUP};
 use consensus::raft::wire::{Life, Presence};
 use fabric::Seams;
@@ -28,6 +30,7 @@ use fabric::rpc::{AddressBook, FrameFaults, Identity, Peer, Router, RpcClient, s
 use fabric::tls::Certificates;
 use tokio::sync::watch;
 
+use crate::backup::Reading;
 use crate::chunks::{ChunkSettings, ChunkStore};
 use crate::client::ChunkClient;
 use crate::jobs::{self, JobContext, Runner};
@@ -37,6 +40,8 @@ use crate::wire;
 
 /// Directory of the chunk volumes within the data directory.
 const CHUNKS: &str = "chunks";
+/// A voter looks this often whether its tables tell the epoch.
+const EPOCH_PAUSE: Duration = Duration::from_millis(10);
 /// Between two tries to register the node.
 const REGISTER_PAUSE: Duration = Duration::from_millis(200);
 /// The jobs' session says goodbye within this, or not at all.
@@ -61,6 +66,10 @@ pub struct StorageSettings {
     pub voters: Vec<NodeId>,
     /// The nodes that the first layout waits for.
     pub nodes: Vec<NodeId>,
+    /// Copies that it makes of each extent, 1 to 3.
+    pub copies: usize,
+    /// Every chunk is read within this, to find rot.
+    pub scrub_period: Duration,
     /// Where nodes are.
     pub book: Arc<dyn AddressBook>,
     /// Certificates; `None` on a network inside the process, or on loopback with `insecure`.
@@ -147,17 +156,22 @@ impl StorageDaemon {
         let store = ChunkStore::open(&seams, chunk_settings)
             .await
             .map_err(|error| StartError::Data { directory: settings.data.clone(), error })?;
+        let votes = settings.voters.contains(&settings.node);
         let me = Peer::Node(settings.node);
         let names = Identity::new(settings.cluster, me, settings.tls.clone());
-        names.epoch.learn(identity.epoch);
+        if votes {
+            // Others hold nothing that a later epoch has given up.
+            names.epoch.learn(identity.epoch);
+        }
         let rpc = RpcClient::with_faults(
             seams.clone(),
             names.clone(),
             settings.book.clone(),
             settings.faults.clone(),
         );
-        let meta_node =
-            settings.voters.contains(&settings.node).then(|| voter(&seams, &rpc, &settings, identity));
+        let meta_node = votes.then(|| {
+            MetaNode::with_identity(&seams, rpc.clone(), &settings.data, voter_config(&settings), identity)
+        });
 
         let listener = seams.net.listen(&settings.listen).await;
         let listener =
@@ -180,7 +194,6 @@ impl StorageDaemon {
             meta_node: meta_node.clone(),
             meta: meta.clone(),
             rpc: rpc.clone(),
-            inline_bytes_max: settings.inline_bytes_max,
             stage: stage.clone(),
             runner: Arc::clone(&runner),
         };
@@ -288,16 +301,39 @@ async fn lock(seams: &Seams, settings: &StorageSettings) -> Result<Box<dyn Send 
     })
 }
 
-fn voter(
+/// Makes the data of one node, which does not run, those of the cluster: see [`recovery::recover`].
+pub async fn recover(seams: &Seams, settings: &StorageSettings, go: bool) -> Result<Surviving, StartError> {
+    // Looking must not leave a new directory where there is none.
+    identity::cluster_of(seams, &settings.data).await?.ok_or_else(|| StartError::Data {
+        directory: settings.data.clone(),
+        error: io::ErrorKind::NotFound.into(),
+    })?;
+    let _lock = lock(seams, settings).await?;
+    Ok(recovery::recover(seams, &settings.data, &voter_config(settings), go).await?)
+}
+
+/// Fills the data directory of one node, which does not run and holds no metadata, from a backup: see
+/// [`recovery::restore`]. Its chunks may be there already.
+pub async fn restore(
     seams: &Seams,
-    rpc: &RpcClient,
     settings: &StorageSettings,
-    identity: NodeIdentity,
-) -> Arc<MetaNode> {
+    backup: Reading,
+) -> Result<Surviving, StartError> {
+    let _lock = lock(seams, settings).await?;
+    let (as_of, mut backup) = ((backup.about.term, backup.about.index), backup);
+    let page = move || backup.page().map_err(io::Error::other);
+    Ok(recovery::restore(seams, &settings.data, &voter_config(settings), as_of, page).await?)
+}
+
+fn voter_config(settings: &StorageSettings) -> NodeConfig {
     let config =
         NodeConfig::new(settings.cluster, settings.node, settings.voters.clone(), settings.nodes.clone());
-    let config = NodeConfig { log: settings.log.clone(), ..config };
-    MetaNode::with_identity(seams, rpc.clone(), &settings.data, config, identity)
+    NodeConfig {
+        copies: settings.copies,
+        log: settings.log.clone(),
+        machine: MachineConfig::within(settings.memory_bytes),
+        ..config
+    }
 }
 
 fn router(store: &ChunkStore, meta_node: Option<&Arc<MetaNode>>) -> Router {
@@ -350,7 +386,6 @@ struct Birth {
     meta_node: Option<Arc<MetaNode>>,
     meta: MetaClient,
     rpc: RpcClient,
-    inline_bytes_max: u64,
     stage: watch::Sender<Stage>,
     runner: Arc<std::sync::Mutex<Option<Runner>>>,
 }
@@ -374,14 +409,22 @@ impl Birth {
             None => self.wait_for_leave().await?,
         };
         self.register(node_row(&self.seams, &self.settings, life).await).await?;
-        identity::keep_epoch(&self.seams, &self.settings.data, self.rpc.epoch().get()).await?;
+        if self.meta_node.is_some() {
+            // It is in the tables as soon as this node has applied its own registration.
+            while self.rpc.epoch().get() == 0 {
+                tokio::time::sleep(EPOCH_PAUSE).await;
+            }
+            identity::keep_epoch(&self.seams, &self.settings.data, self.rpc.epoch().get()).await?;
+        }
         self.store.wait_ready().await;
         let chunks = NodeChunks::new(self.store.clone(), ChunkClient::new(self.rpc.clone()));
         let meta_node = self.meta_node.clone();
         let leads = Box::new(move || meta_node.as_ref().is_some_and(|node| node.leads()));
         let (env, meta) = (self.seams.env.clone(), Arc::new(self.meta.clone()));
         let cx = Arc::new(JobContext::new(env, node, meta, Arc::new(chunks), leads));
-        let runner = Runner::start(cx, jobs::all(&self.store, self.inline_bytes_max));
+        let Birth { settings, store, .. } = self;
+        let jobs = jobs::all(store, settings.inline_bytes_max, settings.scrub_period);
+        let runner = Runner::start(cx, jobs);
         *self.runner.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(runner);
         tracing::info!(%node, "storage node takes part");
         Ok(())
@@ -412,6 +455,10 @@ impl Birth {
                     let why = "a later start of it is registered".to_string();
                     return Err(node::StartError::Stale { node, why }.into());
                 }
+                Err(MetaError::Rejected(Reject::NodeRemoved)) => {
+                    let why = "it was removed, and numbers do not come back: give it another one and empty its data directory";
+                    return Err(StartError::Refused(node, why.to_string()));
+                }
                 Err(MetaError::Rejected(reject)) => {
                     return Err(StartError::Refused(node, format!("{reject:?}")));
                 }
@@ -432,7 +479,7 @@ mod tests {
     use fabric::disks::MemoryDisks;
     use fabric::env::SystemEnv;
     use fabric::ids::ExtentId;
-    use fabric::limits::GIB;
+    use fabric::limits::{COPIES, GIB, SCRUB_PERIOD_DEFAULT};
     use fabric::net::LocalNet;
 
     use super::*;
@@ -457,6 +504,8 @@ mod tests {
             zone: String::new(),
             voters: ids.clone(),
             nodes: ids.clone(),
+            copies: COPIES,
+            scrub_period: SCRUB_PERIOD_DEFAULT,
             book: Arc::new(IpTable::new(ids.iter().map(place))),
             tls: None,
             memory_bytes: 256 * MIB,

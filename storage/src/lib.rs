@@ -4,12 +4,15 @@
 //! `fluffy-storage`. Must not know: HTTP (but for health and metrics on the admin port), XML, S3 operations.
 
 pub mod admin;
+pub mod backup;
 pub mod chunks;
 pub mod client;
 pub mod daemon;
 pub mod jobs;
+pub mod membership;
 mod node_chunks;
 pub mod service;
 #[cfg(test)]
 mod testing;
+pub mod wholeness;
 pub mod wire;

@@ -1,38 +1,33 @@
-//! `fluffy-storage`: one storage node of a cluster, and what an operator does once: making a cluster's secrets,
-//! and putting a new voter in the place of a lost one.
+//! `fluffy-storage`: one storage node of a cluster, and what an operator does once (see `operator`).
 //!
 //! A composition root: it reads options, files and variables, wires the parts and ends the process.
 
+mod operator;
+
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use clap::{Parser, Subcommand};
 use consensus::raft::log::LogConfig;
-use consensus::raft::wire::{Replace, ReplaceAnswer, VoterName, method};
+use consensus::raft::wire::{Replace, VoterName};
 use fabric::Seams;
-use fabric::cluster::Config;
+use fabric::cluster::{Config, Directory};
 use fabric::disks::SystemDisks;
 use fabric::env::system::{SystemEnv, build_runtime, log_panics};
 use fabric::ids::NodeId;
 use fabric::limits::DISK_RESERVE_BYTES;
 use fabric::net::TcpNet;
-use fabric::rpc::{AddressBook, CallOptions, Class, Identity, Peer, RpcClient, RpcError};
-use fabric::tls::{Certificates, ClusterSecrets, issue, make_authority};
+use fabric::rpc::{AddressBook, Peer};
+use fabric::tls::{Certificates, ClusterSecrets};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use storage::admin::AdminPort;
 use storage::daemon::{StorageDaemon, StorageSettings};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
-/// `replace` gives up after this.
-const REPLACE_DEADLINE: Duration = Duration::from_secs(60);
-/// Between two questions of `replace`, and the longest answer to one.
-const REPLACE_PAUSE: Duration = Duration::from_millis(300);
-const REPLACE_CALL_DEADLINE: Duration = Duration::from_secs(35);
 /// Draining ends after this, in order or not.
 const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(20);
 /// How often the recorder of metrics is tidied.
@@ -79,6 +74,116 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
     },
+    /// Issue the certificates of nodes that were added to the table of a cluster
+    Issue {
+        /// The configuration of the cluster
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+    },
+    /// Show the members: where they are, and how much of the data belongs on each
+    Nodes {
+        /// The configuration of the cluster
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+        /// As one JSON object
+        #[arg(long)]
+        json: bool,
+    },
+    /// Prove that every copy of everything is there: all nodes read all of it
+    Verify {
+        /// The configuration of the cluster
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+        /// Look into the indexes of the nodes only: nothing is read, and rot is not found
+        #[arg(long)]
+        quick: bool,
+        /// As one JSON object
+        #[arg(long)]
+        json: bool,
+    },
+    /// Give a node that was started its share of the data
+    Add {
+        /// Its number
+        node: u16,
+        /// The configuration of the cluster
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+        /// Do not wait until the data are there
+        #[arg(long)]
+        no_wait: bool,
+    },
+    /// Move all data of a node to the others
+    Drain {
+        /// Its number
+        node: u16,
+        /// The configuration of the cluster
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+        /// Do not wait until the data are gone
+        #[arg(long)]
+        no_wait: bool,
+    },
+    /// Remove a node that was drained, for ever
+    Remove {
+        /// Its number
+        node: u16,
+        /// The configuration of the cluster
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+    },
+    /// Go on from one node when a majority of the voters is lost for good
+    Recover {
+        /// The number of the node; it does not run, and this is its machine
+        #[arg(long, value_name = "ID")]
+        node: u16,
+        /// The configuration of the cluster
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+        /// Its data directory, in place of what the configuration says
+        #[arg(long, value_name = "DIR")]
+        data: Option<PathBuf>,
+        /// Do it. Without this option it only tells what would be lost
+        #[arg(long)]
+        accept_loss: bool,
+    },
+    /// Write the metadata of the cluster, as of now, to a file that opens only under the cluster's key
+    Backup {
+        /// The new file
+        #[arg(long, value_name = "FILE")]
+        to: PathBuf,
+        /// The configuration of the cluster
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+    },
+    /// Go on from a backup: fill a node that does not run and has no metadata
+    Restore {
+        /// The backup
+        #[arg(long, value_name = "FILE")]
+        from: PathBuf,
+        /// The number of the node; this is its machine
+        #[arg(long, value_name = "ID")]
+        node: u16,
+        /// The configuration of the cluster
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+        /// Its data directory, in place of what the configuration says
+        #[arg(long, value_name = "DIR")]
+        data: Option<PathBuf>,
+    },
+    /// Make a node one more voter
+    Admit {
+        /// The voter, as it printed itself
+        voter: VoterName,
+        /// The configuration of the cluster
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+    },
+    /// Collect garbage again after a recovery
+    Collect {
+        /// The configuration of the cluster
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+    },
     /// Put a new voter in the place of one whose disk is lost
     Replace {
         /// The lost voter, as the new one printed it
@@ -89,6 +194,14 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
     },
+}
+
+/// What happens to a node.
+#[derive(Debug, Clone, Copy)]
+enum Change {
+    Add,
+    Drain,
+    Remove,
 }
 
 /// Why the process ends unhappily: one sentence and the exit code.
@@ -146,40 +259,73 @@ fn start_log(serving: bool) {
 
 async fn run(seams: Seams, cli: Cli) -> Result<(), Failure> {
     match cli.command {
-        Some(Command::Init { config }) => init(&seams, &config),
+        Some(Command::Init { config }) => operator::init(&seams, &config),
+        Some(Command::Issue { config }) => operator::issue_missing(&config),
         Some(Command::Replace { old, new, config }) => {
-            replace(seams, &config, Replace { old: old.0, new: new.0 }).await
+            operator::replace(seams, &config, Replace { old: old.0, new: new.0 }).await
+        }
+        Some(Command::Recover { node, config, data, accept_loss }) => {
+            let config = Config::load(&config).map_err(usage)?;
+            let settings = settings_of(&config, NodeId(node), data)?;
+            operator::recover(&seams, &settings, accept_loss).await
+        }
+        Some(Command::Backup { to, config }) => operator::backup(&seams, &config, &to).await,
+        Some(Command::Restore { from, node, config, data }) => {
+            let config = Config::load(&config).map_err(usage)?;
+            let settings = settings_of(&config, NodeId(node), data)?;
+            operator::restore(&seams, &config, &settings, &from).await
+        }
+        Some(Command::Admit { voter, config }) => {
+            operator::replace(seams, &config, Replace { old: voter.0, new: voter.0 }).await
+        }
+        Some(Command::Collect { config }) => operator::collect(&seams, &config).await,
+        Some(Command::Nodes { config, json }) => operator::nodes(&seams, &config, json).await,
+        Some(Command::Verify { config, quick, json }) => operator::verify(&seams, &config, quick, json).await,
+        Some(Command::Add { node, config, no_wait }) => {
+            operator::change(&seams, &config, Change::Add, NodeId(node), !no_wait).await
+        }
+        Some(Command::Drain { node, config, no_wait }) => {
+            operator::change(&seams, &config, Change::Drain, NodeId(node), !no_wait).await
+        }
+        Some(Command::Remove { node, config }) => {
+            operator::change(&seams, &config, Change::Remove, NodeId(node), false).await
         }
         None => {
             let (Some(config), Some(node)) = (cli.config, cli.node) else {
                 return Err(usage("--config and --node are needed"));
             };
             let config = Config::load(&config).map_err(usage)?;
-            let secrets = secrets_of(&config)?;
             let node = NodeId(node);
-            let listen = config.storage_listen(node);
-            let listen =
-                listen.ok_or_else(|| usage(format!("node {node} is not in the table of addresses")))?;
+            let settings = settings_of(&config, node, cli.data)?;
             let admin_listen = cli.admin_listen.or_else(|| config.storage_admin_listen(node));
-            let settings = StorageSettings {
-                cluster: secrets.cluster,
-                node,
-                data: cli.data.unwrap_or_else(|| config.data_directory(node)),
-                listen,
-                zone: config.nodes.zone(node).unwrap_or_default().to_string(),
-                voters: config.voters.clone(),
-                nodes: config.nodes.nodes(),
-                tls: certificates(&config, Peer::Node(node))?,
-                memory_bytes: config.storage.memory_limit.0,
-                reserve_bytes: DISK_RESERVE_BYTES,
-                log: LogConfig::default(),
-                inline_bytes_max: config.inline_bytes_max,
-                faults: None,
-                book: Arc::new(config.nodes.clone()),
-            };
             serve(seams, settings, admin_listen, admin_token(&config)?).await
         }
     }
+}
+
+/// What a node is told.
+fn settings_of(config: &Config, node: NodeId, data: Option<PathBuf>) -> Result<StorageSettings, Failure> {
+    let secrets = secrets_of(config)?;
+    let listen = config.storage_listen(node);
+    let listen = listen.ok_or_else(|| usage(format!("node {node} is not in the table of addresses")))?;
+    Ok(StorageSettings {
+        cluster: secrets.cluster,
+        node,
+        data: data.unwrap_or_else(|| config.data_directory(node)),
+        listen,
+        zone: config.nodes.zone(node).unwrap_or_default().to_string(),
+        voters: config.voters.clone(),
+        nodes: config.nodes.nodes(),
+        copies: config.copies,
+        scrub_period: config.scrub_period,
+        tls: certificates(config, Peer::Node(node))?,
+        memory_bytes: config.storage.memory_limit.0,
+        reserve_bytes: DISK_RESERVE_BYTES,
+        log: LogConfig::within(config.storage.memory_limit.0),
+        inline_bytes_max: config.inline_bytes_max,
+        faults: None,
+        book: Arc::new(Directory::new(config.nodes.clone())),
+    })
 }
 
 fn secrets_of(config: &Config) -> Result<ClusterSecrets, Failure> {
@@ -273,64 +419,6 @@ async fn open_admin(
     Ok(())
 }
 
-fn init(seams: &Seams, config: &Path) -> Result<(), Failure> {
-    let config = Config::load(config).map_err(usage)?;
-    let made = make_authority(&*seams.env, &config.secrets).map_err(failed)?;
-    let peers = config.nodes.nodes().into_iter().map(Peer::Node).chain([Peer::Gateway]);
-    for peer in peers {
-        issue(&config.secrets, peer).map_err(failed)?;
-    }
-    let mut out = std::io::stdout();
-    let told = writeln!(out, "cluster {}\nsecrets {}", made.cluster, config.secrets.display());
-    told.map_err(failed)
-}
-
-/// Asks the voters until one that leads did it.
-async fn replace(seams: Seams, config: &Path, replace: Replace) -> Result<(), Failure> {
-    let config = Config::load(config).map_err(usage)?;
-    let cluster = secrets_of(&config)?.cluster;
-    let (me, tls) = administrator(&config)?;
-    let rpc = RpcClient::new(seams, Identity::new(cluster, me, tls), Arc::new(config.nodes.clone()));
-    let asking = async {
-        let mut last = "no voter answers".to_string();
-        loop {
-            for voter in &config.voters {
-                let options = CallOptions { class: Class::Control, deadline: REPLACE_CALL_DEADLINE };
-                let asked: Result<(ReplaceAnswer, Bytes), RpcError> =
-                    rpc.call_typed(*voter, method::REPLACE, &replace, Bytes::new(), options).await;
-                match asked {
-                    Ok((ReplaceAnswer::Done, _)) => return Ok(()),
-                    Ok((ReplaceAnswer::Failed(why), _)) => return Err(failed(why)),
-                    Ok((ReplaceAnswer::NotLeader(_), _)) => last = "no voter leads now".to_string(),
-                    Err(error) => tracing::debug!(%voter, %error, "ask a voter"),
-                }
-            }
-            tracing::info!(last, "asking again");
-            tokio::time::sleep(REPLACE_PAUSE).await;
-        }
-    };
-    match tokio::time::timeout(REPLACE_DEADLINE, asking).await {
-        Ok(outcome) => outcome,
-        Err(_) => {
-            Err(failed("no voter that leads answered within a minute; it may have been done: ask again"))
-        }
-    }
-}
-
-/// As whom an operator speaks: a gateway where its certificate is, else a node whose certificate is here.
-fn administrator(config: &Config) -> Result<(Peer, Option<Arc<Certificates>>), Failure> {
-    if config.insecure {
-        return Ok((Peer::Gateway, None));
-    }
-    let peers = std::iter::once(Peer::Gateway).chain(config.nodes.nodes().into_iter().map(Peer::Node));
-    for peer in peers {
-        if let Ok(certificates) = Certificates::load(&config.secrets, peer) {
-            return Ok((peer, Some(Arc::new(certificates))));
-        }
-    }
-    Err(usage(format!("{} holds no certificate of a gateway or node", config.secrets.display())))
-}
-
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
@@ -343,6 +431,16 @@ mod tests {
         let parse = |args: &[&str]| Cli::try_parse_from([&["fluffy-storage"], args].concat()).is_ok();
         assert!(parse(&["--config", "c", "--node", "1"]));
         assert!(parse(&["init", "--config", "c"]));
+        assert!(parse(&["nodes", "--config", "c", "--json"]));
+        assert!(
+            parse(&["add", "4", "--config", "c"]) && parse(&["drain", "4", "--config", "c", "--no-wait"])
+        );
+        assert!(!parse(&["remove", "--config", "c"]));
+        assert!(parse(&["verify", "--config", "c", "--quick", "--json"]));
+        assert!(parse(&["recover", "--node", "1", "--config", "c"]));
+        assert!(parse(&["backup", "--to", "b", "--config", "c"]));
+        assert!(parse(&["restore", "--from", "b", "--node", "1", "--config", "c"]));
+        assert!(parse(&["admit", "2-00a1b2c3d4e5", "--config", "c"]));
         assert!(parse(&["replace", "2-00a1b2c3d4e5", "2-00a1b2c3d4e6", "--config", "c"]));
         assert!(!parse(&["--config", "c"]));
         assert!(!parse(&["replace", "2", "3", "--config", "c"]));

@@ -1,11 +1,13 @@
 //! Chunks of all nodes as jobs see them: their own without a network between.
 
+use std::collections::BTreeMap;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 use fabric::ids::{ChunkId, NodeId};
 
 use crate::chunks::{CHUNKS_PER_CALL_MAX, ChunkStore};
-use crate::client::{ChunkClient, ChunkError, ChunkOrigin, ChunkStat, Chunks};
+use crate::client::{ChunkClient, ChunkError, ChunkOrigin, ChunkStat, Chunks, Verdict};
 
 /// See the file's head.
 pub struct NodeChunks {
@@ -67,6 +69,13 @@ impl Chunks for NodeChunks {
         Ok(stats)
     }
 
+    async fn check(&self, node: NodeId, chunks: Vec<ChunkId>) -> Result<Vec<Verdict>, ChunkError> {
+        if !self.is_here(node) {
+            return self.elsewhere.check(node, chunks).await;
+        }
+        self.here.check(chunks).await
+    }
+
     async fn scan(
         &self,
         node: NodeId,
@@ -77,5 +86,9 @@ impl Chunks for NodeChunks {
             return self.elsewhere.scan(node, after, limit).await;
         }
         self.here.scan(after, limit).await
+    }
+
+    fn learn(&self, members: BTreeMap<NodeId, String>) {
+        self.elsewhere.learn(members);
     }
 }

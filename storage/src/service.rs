@@ -10,7 +10,9 @@ use serde::Serialize;
 
 use crate::chunks::ChunkStore;
 use crate::client::ChunkError;
-use crate::wire::{self, DeleteRequest, Failure, GetReply, GetRequest, PutRequest, ScanRequest, StatRequest};
+use crate::wire::{
+    self, CheckRequest, DeleteRequest, Failure, GetReply, GetRequest, PutRequest, ScanRequest, StatRequest,
+};
 
 /// What a node knows of sessions without asking anybody.
 pub trait EndedSessions: Send + Sync + 'static {
@@ -77,6 +79,10 @@ impl Service for ChunkService {
                 let request: StatRequest = decode_head(&head).map_err(malformed)?;
                 answer(self.store.stat(request.chunks).await)
             }
+            wire::CHECK => {
+                let request: CheckRequest = decode_head(&head).map_err(malformed)?;
+                answer(self.store.check(request.chunks).await)
+            }
             wire::SCAN => {
                 let request: ScanRequest = decode_head(&head).map_err(malformed)?;
                 answer(self.store.scan(request.after, request.limit).await)
@@ -103,7 +109,7 @@ mod tests {
 
     use super::*;
     use crate::chunks::ChunkSettings;
-    use crate::client::{ChunkClient, Chunks};
+    use crate::client::{ChunkClient, Chunks, Verdict};
 
     const NODE: NodeId = NodeId(3);
 
@@ -159,6 +165,8 @@ mod tests {
         let stats = client.stat(NODE, vec![extent.chunk(1), chunk]).await.unwrap();
         assert_eq!(stats.iter().map(Option::is_some).collect::<Vec<_>>(), [false, true]);
         assert_eq!(client.scan(NODE, None, 9).await.unwrap().len(), 1);
+        let verdicts = client.check(NODE, vec![extent.chunk(1), chunk]).await.unwrap();
+        assert_eq!(verdicts, [Verdict::Absent, Verdict::Whole { bytes: CHUNK_BYTES as u32 }]);
         let other = client.put(NODE, chunk, vec![Bytes::new()], None).await;
         assert!(matches!(other, Err(ChunkError::Refused(NODE, _))));
         client.delete(NODE, vec![chunk]).await.unwrap();

@@ -5,9 +5,29 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use fabric::Seams;
+use fabric::disks::MemoryDisks;
 use fabric::env::{BoxFuture, Env, LaneWorker, SystemEnv, TaskHandle, Work};
+use fabric::ids::NodeId;
+use fabric::limits::MIB;
+use fabric::net::LocalNet;
 
-/// The system with a monotonic clock that tests move on.
+use crate::chunks::{ChunkSettings, ChunkStore};
+
+/// An empty store in memory.
+pub(crate) async fn store(node: NodeId) -> ChunkStore {
+    let seams = Seams {
+        env: Arc::new(SystemEnv::default()),
+        net: Arc::new(LocalNet::default()),
+        disks: Arc::new(MemoryDisks::new(64 * MIB)),
+    };
+    let settings = ChunkSettings::new(node, "/data/chunks".into(), 32 * MIB);
+    let store = ChunkStore::open(&seams, settings).await.unwrap();
+    store.wait_ready().await;
+    store
+}
+
+/// The system with clocks that tests move on.
 #[derive(Default)]
 pub(crate) struct Clock {
     system: SystemEnv,
@@ -23,7 +43,7 @@ impl Clock {
 #[async_trait]
 impl Env for Clock {
     fn wall_ms(&self) -> u64 {
-        self.system.wall_ms()
+        self.system.wall_ms() + self.ahead.lock().unwrap().as_millis() as u64
     }
     fn monotonic(&self) -> Duration {
         self.system.monotonic() + *self.ahead.lock().unwrap()

@@ -19,6 +19,8 @@ pub const DELETE: u16 = 0x0303;
 pub const STAT: u16 = 0x0304;
 /// Lists chunks: [`ScanRequest`] → `Vec<ChunkStat>`.
 pub const SCAN: u16 = 0x0305;
+/// Has chunks read: [`CheckRequest`] → `Vec<Verdict>`.
+pub const CHECK: u16 = 0x0306;
 
 /// See [`PUT`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -72,6 +74,13 @@ pub struct ScanRequest {
     pub limit: u32,
 }
 
+/// See [`CHECK`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckRequest {
+    /// Which; at most [`crate::chunks::CHECKS_PER_CALL_MAX`].
+    pub chunks: Vec<ChunkId>,
+}
+
 /// [`ChunkError`] without the node, which the caller knows.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(missing_docs)]
@@ -114,6 +123,7 @@ mod tests {
     use fabric::rpc::encode_head;
 
     use super::*;
+    use crate::client::Verdict;
 
     #[test]
     fn heads_keep_their_format() {
@@ -125,6 +135,10 @@ mod tests {
         assert_eq!(hex::encode(encode_head(&put)), format!("01{id}00"));
         assert_eq!(hex::encode(encode_head(&get)), format!("01{id}0102"));
         assert_eq!(hex::encode(encode_head(&scan)), "010007");
+        let check = CheckRequest { chunks: vec![chunk] };
+        assert_eq!(hex::encode(encode_head(&check)), format!("0101{id}"));
+        let verdicts = vec![Verdict::Whole { bytes: 300 }, Verdict::Absent, Verdict::Rotten];
+        assert_eq!(hex::encode(encode_head(&verdicts)), "010300ac020102");
         let failure: Result<(), Failure> = Err(Failure::Refused("no".to_string()));
         assert_eq!(hex::encode(encode_head(&failure)), "0101".to_string() + "03026e6f");
     }

@@ -9,19 +9,22 @@ use std::fmt;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard};
+use std::time::Duration;
 
 use serde::de::{self, Deserializer, Visitor};
 use serde::{Deserialize, Serialize};
 
 use crate::disks::system::read_text;
 use crate::ids::NodeId;
-use crate::limits::{COPIES, GIB, INLINE_BYTES_TOTAL_DEFAULT, KIB, MEMORY_LIMIT_DEFAULT, MIB, TIB};
+use crate::limits::{
+    COPIES, GIB, INLINE_BYTES_TOTAL_DEFAULT, KIB, MEMORY_LIMIT_DEFAULT, MIB, SCRUB_DAYS_MAX,
+    SCRUB_PERIOD_DEFAULT, TIB, VOTERS_MAX,
+};
 use crate::rpc::AddressBook;
 
 /// Voters where the configuration names none: the lowest ids, so many at most.
 const VOTERS_DEFAULT: usize = 3;
-/// More voters make each write slower and nothing safer.
-const VOTERS_MAX: usize = 9;
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The whole configuration, checked.
 #[derive(Debug, Clone)]
@@ -36,6 +39,8 @@ pub struct Config {
     pub copies: usize,
     /// Bytes of small bodies in the metadata; above it they become chunks.
     pub inline_bytes_max: u64,
+    /// Every chunk is read within this, to find rot.
+    pub scrub_period: Duration,
     /// Directory of certificates and keys, see [`crate::tls`].
     pub secrets: PathBuf,
     /// No TLS between processes: all nodes are on this machine.
@@ -108,6 +113,7 @@ struct Written {
     voters: Option<Vec<u16>>,
     copies: usize,
     inline_bytes_max: ByteSize,
+    scrub_days: u32,
     secrets: PathBuf,
     insecure: bool,
     storage: StorageConfig,
@@ -122,6 +128,7 @@ impl Default for Written {
             voters: None,
             copies: COPIES,
             inline_bytes_max: ByteSize(INLINE_BYTES_TOTAL_DEFAULT),
+            scrub_days: (SCRUB_PERIOD_DEFAULT.as_secs() / DAY.as_secs()) as u32,
             secrets: PathBuf::from("./secrets"),
             insecure: false,
             storage: StorageConfig::default(),
@@ -221,6 +228,10 @@ fn check(
     if !(1..=COPIES).contains(&written.copies) {
         return wrong_at("copies", format!("{} is not between 1 and {COPIES}", written.copies));
     }
+    if !(1..=SCRUB_DAYS_MAX).contains(&written.scrub_days) {
+        let days = written.scrub_days;
+        return wrong_at("scrub_days", format!("{days} is not between 1 and {SCRUB_DAYS_MAX}"));
+    }
     let voters: Vec<NodeId> = match &written.voters {
         Some(voters) => voters.iter().copied().map(NodeId).collect(),
         None => nodes.nodes().into_iter().take(VOTERS_DEFAULT).collect(),
@@ -256,6 +267,7 @@ fn check(
         voters: sorted,
         copies: written.copies,
         inline_bytes_max: written.inline_bytes_max.0,
+        scrub_period: DAY * written.scrub_days,
         secrets: base.join(written.secrets),
         insecure: written.insecure,
         storage,
@@ -398,11 +410,6 @@ impl Directory {
         Directory { table, members: RwLock::default() }
     }
 
-    /// Takes the addresses of all members, as the metadata has them now.
-    pub fn set_members(&self, members: BTreeMap<NodeId, String>) {
-        *self.members.write().unwrap_or_else(PoisonError::into_inner) = members;
-    }
-
     fn members(&self) -> RwLockReadGuard<'_, BTreeMap<NodeId, String>> {
         // The map is replaced whole, so poison means nothing here.
         self.members.read().unwrap_or_else(PoisonError::into_inner)
@@ -417,6 +424,10 @@ impl AddressBook for Directory {
     fn nodes(&self) -> Vec<NodeId> {
         let all: BTreeSet<NodeId> = self.table.places.keys().chain(self.members().keys()).copied().collect();
         all.into_iter().collect()
+    }
+
+    fn learn(&self, members: BTreeMap<NodeId, String>) {
+        *self.members.write().unwrap_or_else(PoisonError::into_inner) = members;
     }
 }
 
@@ -636,7 +647,7 @@ gateway:
     #[test]
     fn the_table_comes_before_the_members() {
         let directory = Directory::new(table("2 10.0.0.2:1").unwrap());
-        directory.set_members([(NodeId(2), "old:1".into()), (NodeId(1), "10.0.0.1:1".into())].into());
+        directory.learn([(NodeId(2), "old:1".into()), (NodeId(1), "10.0.0.1:1".into())].into());
         assert_eq!(directory.nodes(), [NodeId(1), NodeId(2)]);
         let addresses = [1, 2, 3].map(|node| directory.address(NodeId(node)));
         assert_eq!(addresses, [Some("10.0.0.1:1".into()), Some("10.0.0.2:1".into()), None]);

@@ -38,6 +38,27 @@ pub fn decode<T: DeserializeOwned>(version: u8, what: &'static str, bytes: &[u8]
     Ok(value)
 }
 
+/// [`encode`], with the CRC-32C of it behind: for small files.
+pub fn encode_sealed<T: Serialize>(version: u8, value: &T) -> Vec<u8> {
+    let mut bytes = encode(version, value);
+    bytes.extend_from_slice(&crc32c(&[&bytes]).to_le_bytes());
+    bytes
+}
+
+/// Decodes what [`encode_sealed`] wrote.
+pub fn decode_sealed<T: DeserializeOwned>(
+    version: u8,
+    what: &'static str,
+    bytes: &[u8],
+) -> Result<T, DecodeError> {
+    let rotten = || DecodeError { what: what.to_string(), why: "checksum".to_string() };
+    let (body, sum) = bytes.split_last_chunk::<4>().ok_or_else(rotten)?;
+    if crc32c(&[body]).to_le_bytes() != *sum {
+        return Err(rotten());
+    }
+    decode(version, what, body)
+}
+
 /// CRC-32C over the parts, as one.
 pub fn crc32c(parts: &[&[u8]]) -> u32 {
     let mut digest = crc_fast::Digest::new(crc_fast::CrcAlgorithm::Crc32Iscsi);

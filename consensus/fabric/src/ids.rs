@@ -174,6 +174,11 @@ impl ExtentId {
         ChunkId(self.0 | u128::from(ordinal))
     }
 
+    /// The one before it in order, whether there is such an extent or not; the first has itself.
+    pub fn before(self) -> ExtentId {
+        ExtentId(self.0.saturating_sub(1 << 24))
+    }
+
     /// 16 bytes, big endian; the low 24 bits are zero.
     pub fn to_bytes(self) -> [u8; 16] {
         self.0.to_be_bytes()

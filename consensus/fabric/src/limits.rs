@@ -15,6 +15,10 @@ pub const TIB: u64 = 1 << 40;
 pub const CHUNK_BYTES: usize = 1 << 20;
 /// A body up to this size rides in the Raft entry.
 pub const INLINE_BYTES_MAX: usize = 16 << 10;
+/// Default of `scrub_days`: within this every chunk is read, to find rot.
+pub const SCRUB_PERIOD_DEFAULT: Duration = Duration::from_secs(14 * 24 * 60 * 60);
+/// The longest `scrub_days`.
+pub const SCRUB_DAYS_MAX: u32 = 366;
 /// Default of `inline_bytes_max`: bytes of such bodies in the metadata. Above it small bodies are chunks, too.
 pub const INLINE_BYTES_TOTAL_DEFAULT: u64 = 16 * GIB;
 /// Payloads that one command moves into a packed chunk.
@@ -87,6 +91,8 @@ pub const RPC_SERVER_BYTES_MAX: usize = 64 << 20;
 
 /// Partitions of a new layout.
 pub const PARTITIONS: usize = 1024;
+/// More voters make each write slower and nothing safer.
+pub const VOTERS_MAX: usize = 9;
 /// Owners a partition may list; masks have as many bits.
 pub const OWNERS_MAX: usize = 16;
 /// Copies of an object in class `STANDARD`.
@@ -116,12 +122,18 @@ pub const EVENTS_MAX: u64 = 100_000;
 pub const REQUEST_LINE_BYTES_MAX: usize = 8 << 10;
 /// Threads for blocking work of a process.
 pub const BLOCKING_THREADS_MAX: usize = 64;
+/// Of these there are so many …
+pub const BLOCKING_THREADS_MIN: usize = 8;
+/// … and so many more for each core.
+pub const BLOCKING_THREADS_PER_CORE: usize = 4;
 /// Work queued for one lane; a caller beyond it waits.
 pub const LANE_QUEUE_MAX: usize = 1024;
 /// How long, in cluster time, a completed upload answers a repeat.
 pub const COMPLETED_KEPT: Duration = Duration::from_secs(24 * 60 * 60);
 /// Extents of one body that one step of collection releases, and most that a command releases at once.
 pub const COLLECT_EXTENTS_PER_STEP: usize = 1000;
+/// Extents that one MoveExtents moves.
+pub const MOVES_PER_COMMAND: usize = 128;
 /// Bodies that one CollectGarbage takes a step on.
 pub const COLLECT_BODIES_PER_COMMAND: usize = 16;
 

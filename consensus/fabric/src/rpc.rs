@@ -102,6 +102,10 @@ pub trait AddressBook: Send + Sync + 'static {
     fn address(&self, node: NodeId) -> Option<String>;
     /// All nodes known, ascending.
     fn nodes(&self) -> Vec<NodeId>;
+    /// Takes the addresses of all members, as the metadata has them now. A book that is complete needs none.
+    fn learn(&self, members: BTreeMap<NodeId, String>) {
+        let _ = members;
+    }
 }
 
 /// Who we are in the handshake. A process has one; its clones share what is learnt of the epoch.

@@ -11,8 +11,8 @@ use fabric::limits::COPIES;
 use super::model::{Body, ClusterRow, Garbage, Home, Object, Usage, Version};
 use super::store::{Fault, Rows};
 use super::tables::{
-    Bodies, Buckets, Cluster, DebtCounts, Debts, EventOrder, Events, Extents, Garbages, Inline, NullVersions,
-    Objects, Parts, Uploads, Usages, Versions, get, owners_of, scan_all,
+    Bodies, Buckets, Cluster, DebtCounts, Debts, EventOrder, Events, Extents, Garbages, Inline,
+    LeavingCopies, NullVersions, Objects, Parts, Uploads, Usages, Versions, get, owners_of, scan_all,
 };
 
 /// A home as it sorts.
@@ -41,6 +41,7 @@ pub fn audit(rows: &dyn Rows) -> Result<Vec<String>, Fault> {
     compare_extents(rows, &mut tally)?;
     compare_usage(rows, &mut tally)?;
     compare_debts(rows, &mut tally)?;
+    compare_leaving(rows, &mut tally)?;
     compare_counters(rows, &mut tally)?;
     Ok(tally.problems)
 }
@@ -235,6 +236,18 @@ fn compare_debts(rows: &dyn Rows, tally: &mut Tally) -> Result<(), Fault> {
     }
     let stored: BTreeMap<NodeId, u64> = scan_all::<DebtCounts>(rows)?.collect::<Result<_, _>>()?;
     tally.check(stored == counts, || format!("debts are counted as {stored:?} and are {counts:?}"));
+    Ok(())
+}
+
+/// No node removes what it is to hold.
+fn compare_leaving(rows: &dyn Rows, tally: &mut Tally) -> Result<(), Fault> {
+    for row in scan_all::<LeavingCopies>(rows)? {
+        let ((node, home, id), _) = row?;
+        let Some(row) = get::<Extents>(rows, (&home, id))? else { continue };
+        let owners = owners_of(rows, row.extent.layout, id)?.unwrap_or_default();
+        let holds = owners.iter().take(COPIES).any(|owner| *owner == node);
+        tally.check(!holds, || format!("node {node} holds extent {id} and removes it"));
+    }
     Ok(())
 }
 

@@ -3,7 +3,7 @@
 //! The order of variants and fields is the format in the log and on the wire: append only.
 
 use bytes::Bytes;
-use fabric::ids::{BucketId, ExtentId, NodeId, SessionId, Stamp};
+use fabric::ids::{BucketId, ExtentId, LayoutVersion, NodeId, RaftId, SessionId, Stamp};
 use fabric::placement::Layout;
 use serde::{Deserialize, Serialize};
 
@@ -57,6 +57,13 @@ pub enum Command {
     EndAbsence(EndAbsence),
     GiveUp(GiveUp),
     PackInline(PackInline),
+    MoveExtents(MoveExtents),
+    EndLeaving(EndLeaving),
+    RemoveNode(RemoveNode),
+    /// See [`BeginEpoch`].
+    BeginEpoch(BeginEpoch),
+    /// See [`EndHold`].
+    EndHold(EndHold),
 }
 
 impl Command {
@@ -87,7 +94,12 @@ impl Command {
             | Command::ReportLoss(_)
             | Command::EndAbsence(_)
             | Command::GiveUp(_)
-            | Command::PackInline(_) => false,
+            | Command::PackInline(_)
+            | Command::MoveExtents(_)
+            | Command::EndLeaving(_)
+            | Command::RemoveNode(_)
+            | Command::BeginEpoch(_)
+            | Command::EndHold(_) => false,
         }
     }
 }
@@ -490,6 +502,63 @@ pub struct PackedPayload {
     pub offset: u64,
 }
 
+/// Says that chunks are where a newer layout wants them. An extent whose row changed meanwhile, or of which too few new
+/// owners hold a copy, is passed over. Done: [`Done::Nothing`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MoveExtents {
+    /// The layout in which they lie now.
+    pub layout: LayoutVersion,
+    /// At most [`fabric::limits::MOVES_PER_COMMAND`].
+    pub moves: Vec<MovedExtent>,
+}
+
+/// One extent of a [`MoveExtents`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MovedExtent {
+    /// Whose it is.
+    pub home: Home,
+    /// Its name.
+    pub id: ExtentId,
+    /// The layout in which it lay.
+    pub from: LayoutVersion,
+    /// Owners in the new layout that were given all its chunks, proved at their source.
+    pub brought: Vec<NodeId>,
+}
+
+/// A node removed copies that moved elsewhere. Done: [`Done::Nothing`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndLeaving {
+    /// Which node.
+    pub node: NodeId,
+    /// Which extents, each with [`super::model::Leaving::since`] of its row: a later one is not ended.
+    pub extents: Vec<(Home, ExtentId, u64)>,
+}
+
+/// Removes a member; its number never comes back. Refused with [`Reject::NodeInUse`] while the newest layout lists it or
+/// it is a voter. Done: [`Done::Nothing`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RemoveNode {
+    /// Which one.
+    pub node: NodeId,
+}
+
+/// The log went back: the cluster goes on in a later epoch, with one voter, and garbage is kept. Done:
+/// [`Done::Nothing`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BeginEpoch {
+    /// Above all before.
+    pub epoch: u16,
+    /// The only voter.
+    pub voter: RaftId,
+}
+
+/// Garbage is collected again. Done: [`Done::Nothing`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndHold {
+    /// [`super::model::Hold::since`] of the row: a later one goes on.
+    pub since: u64,
+}
+
 /// The outcome of a command. Kept per (session, sequence), so that a repeat gets its first reply.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Reply {
@@ -601,4 +670,8 @@ pub enum Reject {
     WrongSize,
     /// The command breaks a rule of the model that a correct client of it keeps; the words say which.
     Malformed(String),
+    /// The newest layout lists the node, or it is a voter.
+    NodeInUse,
+    /// The node was removed: its number never comes back.
+    NodeRemoved,
 }

@@ -186,6 +186,19 @@ pub struct Extent {
     pub confirmed: u16,
 }
 
+impl Extent {
+    /// How many chunks it has.
+    pub fn chunks(&self) -> u64 {
+        self.bytes.div_ceil(u64::from(self.chunk_bytes.max(1)))
+    }
+
+    /// Bytes that chunk `ordinal` must have.
+    pub fn bytes_of(&self, ordinal: u64) -> u64 {
+        let chunk_bytes = u64::from(self.chunk_bytes);
+        self.bytes.saturating_sub(ordinal * chunk_bytes).min(chunk_bytes)
+    }
+}
+
 /// Row of a named extent, keyed by its home (bucket, key) and id.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExtentRow {
@@ -448,6 +461,34 @@ pub enum Garbage {
         /// Extents left to release, one for each reference.
         extents: Vec<ExtentId>,
     },
+}
+
+/// A copy of an extent that moved to other nodes; keyed (node, home, extent). The node removes it once all new owners
+/// hold the extent and nobody can read the old row any more.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Leaving {
+    /// The entry that moved it.
+    pub since: u64,
+    /// Its chunks.
+    pub chunks: u64,
+}
+
+/// A member that was removed, keyed by node id. Its number is never used again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RemovedNode {
+    /// The life it lived.
+    pub incarnation: Incarnation,
+    /// When.
+    pub at: ClusterMs,
+}
+
+/// Garbage is kept, since the log went back: what looks like garbage may be all that is left of something. One row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hold {
+    /// The entry that began it.
+    pub since: u64,
+    /// Cluster time of it.
+    pub at: ClusterMs,
 }
 
 /// A member of the cluster, keyed by node id.

@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::command::{Reject, VersionSelector};
 use super::model::{
-    Absence, AccessKey, Bucket, ClusterMs, ClusterRow, Event, Extent, Garbage, Home, NodeRow, Object, Part,
-    Session, Slice, Upload, Usage, User,
+    Absence, AccessKey, Bucket, ClusterMs, ClusterRow, Event, Extent, Garbage, Hold, Home, Leaving, NodeRow,
+    Object, Part, Session, Slice, Upload, Usage, User,
 };
 use super::names::{AccessKeyId, BucketName, ObjectKey, UserName};
 
@@ -129,6 +129,41 @@ pub enum Query {
         /// At most so many bytes, but one payload in any case.
         bytes: u64,
     },
+    /// All members, and the newest layout's version → [`Answer::Members`].
+    Members,
+    /// Extents that lie in an older layout than the newest and that a node has to bring to the owners there, in order of
+    /// home → [`Answer::Placed`].
+    Moving {
+        /// Which node.
+        node: NodeId,
+        /// Only after this extent of this home.
+        after: Option<(Home, ExtentId)>,
+        /// At most so many.
+        limit: u32,
+    },
+    /// Copies that a node may remove now, as they moved to others → [`Answer::Leaving`].
+    Leaving {
+        /// Which node.
+        node: NodeId,
+        /// Only after this extent of this home.
+        after: Option<(Home, ExtentId)>,
+        /// At most so many.
+        limit: u32,
+    },
+    /// How many extents lie in which layout, page by page → [`Answer::LayoutUse`].
+    LayoutUse {
+        /// Only after this extent of this home.
+        after: Option<(Home, ExtentId)>,
+    },
+    /// All named extents, in order of home → [`Answer::Placed`].
+    Extents {
+        /// Only after this extent of this home.
+        after: Option<(Home, ExtentId)>,
+        /// At most so many.
+        limit: u32,
+    },
+    /// Whether garbage is kept → [`Answer::Hold`].
+    Hold,
 }
 
 /// Partitions of a [`Query::Placed`].
@@ -236,6 +271,10 @@ pub enum Answer {
     Absences(Vec<(u16, Absence)>),
     Placed { extents: Vec<(Home, Extent)>, next: Option<(Home, ExtentId)> },
     Inline(InlinePage),
+    Members { nodes: Vec<NodeRow>, layout: fabric::ids::LayoutVersion },
+    Leaving { copies: Vec<(Home, ExtentId, Leaving)>, next: Option<(Home, ExtentId)> },
+    LayoutUse { extents: Vec<(fabric::ids::LayoutVersion, u64)>, next: Option<(Home, ExtentId)> },
+    Hold(Option<Hold>),
 }
 
 /// Inline payloads, from one snapshot. A page may have none and still not be the last.

@@ -101,6 +101,12 @@ tables! {
     CURSORS = 28, "cursors";
     /// Partitions that a node has to verify.
     ABSENCES = 29, "absences";
+    /// Copies that moved to other nodes and are still to be removed.
+    LEAVING = 30, "leaving";
+    /// Members that were removed.
+    REMOVED_NODES = 31, "removed_nodes";
+    /// Since when garbage is kept.
+    HOLD = 32, "hold";
 }
 
 impl TableId {
@@ -218,7 +224,7 @@ mod tests {
         let golden = "cluster nodes layouts users access_keys keys_by_user buckets bucket_names \
         buckets_by_owner usage objects versions null_versions inline extents bodies uploads \
         parts completed debts debt_counts garbage sessions session_nonces replies events \
-        event_order cursors absences";
+        event_order cursors absences leaving removed_nodes hold";
         assert_eq!(names.join(" "), golden, "names are stored");
     }
 

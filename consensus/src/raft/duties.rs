@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use fabric::env::{Env, TaskHandle, spawn_critical};
 use fabric::ids::{LayoutVersion, SessionId};
-use fabric::limits::{COPIES, PARTITIONS, SESSION_SILENCE};
+use fabric::limits::{PARTITIONS, SESSION_SILENCE};
 use fabric::placement::{Candidate, first_layout};
 
 use super::log::Headroom;
@@ -144,6 +144,7 @@ pub(super) fn start(env: &Arc<dyn Env>, config: NodeConfig, running: Arc<Running
                 running.hand_over(&[]).await;
                 continue;
             }
+            running.promote().await;
             for command in due(&config, &running) {
                 // What fails is due again at the next look.
                 if let Err(why) = running.propose_own(command).await {
@@ -196,7 +197,7 @@ fn layout_due(config: &NodeConfig, view: &View) -> Option<Command> {
     if candidates.is_empty() {
         return None;
     }
-    Some(Command::SetLayout(SetLayout { layout: first_layout(&candidates, PARTITIONS, COPIES) }))
+    Some(Command::SetLayout(SetLayout { layout: first_layout(&candidates, PARTITIONS, config.copies) }))
 }
 
 #[cfg(test)]

@@ -47,6 +47,9 @@ const READ_BYTES_MAX: u64 = 2 << 20;
 /// What one reading of the log finds is repaired; then it is read again, to be sure, and at most this often.
 const REPAIR_ROUNDS_MAX: usize = 4;
 
+/// The least that waits to be written, or is kept for reading: a few of the largest entries.
+const SHARE_BYTES_MIN: u64 = 4 * MIB;
+
 /// Sizes of a log.
 #[derive(Debug, Clone)]
 pub struct LogConfig {
@@ -60,6 +63,19 @@ pub struct LogConfig {
     pub tail_bytes_max: u64,
     /// Free space that is left when another segment is made.
     pub reserve_bytes: u64,
+}
+
+impl LogConfig {
+    /// Within a budget: a sixteenth each for what waits and for what is kept.
+    pub fn within(memory_bytes: u64) -> LogConfig {
+        let most = LogConfig::default();
+        let share = (memory_bytes / 16).max(SHARE_BYTES_MIN);
+        LogConfig {
+            queue_bytes_max: most.queue_bytes_max.min(share),
+            tail_bytes_max: most.tail_bytes_max.min(share),
+            ..most
+        }
+    }
 }
 
 impl Default for LogConfig {

@@ -66,6 +66,23 @@ pub struct MachineConfig {
     pub context: Context,
 }
 
+impl MachineConfig {
+    /// Within a budget: a quarter for redb's cache, a third for the overlays.
+    pub fn within(memory_bytes: u64) -> MachineConfig {
+        let most = MachineConfig::default();
+        let share = |part: u64, most: usize| {
+            usize::try_from(memory_bytes / part).map_or(most, |share| share.min(most))
+        };
+        let overlay_bytes_max = share(3, most.overlay_bytes_max);
+        MachineConfig {
+            cache_bytes: share(4, most.cache_bytes),
+            overlay_bytes: overlay_bytes_max / 3,
+            overlay_bytes_max,
+            ..most
+        }
+    }
+}
+
 impl Default for MachineConfig {
     fn default() -> MachineConfig {
         MachineConfig {
@@ -285,7 +302,7 @@ impl Tables {
     }
 
     /// The checkpoint in the file as a snapshot.
-    async fn snapshot(&self) -> Snapshot {
+    pub(super) async fn snapshot(&self) -> Snapshot {
         let file = self.file.lock().await;
         let meta = SnapshotMeta {
             last_log_id: file.applied.log_id,
@@ -532,6 +549,15 @@ impl Machine {
     /// The tables, for readers.
     pub fn tables(&self) -> Arc<Tables> {
         self.tables.clone()
+    }
+
+    /// Applies entries that nobody waits for.
+    pub(super) async fn replay(&self, entries: Vec<LogEntry>) -> io::Result<()> {
+        let mut entries = entries.into_iter().map(|entry| (entry, None)).peekable();
+        while entries.peek().is_some() {
+            self.apply_batch(entries.by_ref().take(APPLY_ENTRIES_MAX).collect()).await?;
+        }
+        Ok(())
     }
 
     /// Applies a batch and publishes it; only then is anybody told.

@@ -3,6 +3,7 @@
 //! What is durable is here and only here: the write-ahead log ([`log`]) and the checkpointed tables
 //! ([`machine`]). openraft decides; these parts do what it decides.
 
+mod backups;
 mod clocks;
 mod donors;
 mod duties;
@@ -15,6 +16,7 @@ pub mod node;
 pub mod overlay;
 mod peers;
 mod reads;
+pub mod recovery;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]

@@ -5,7 +5,7 @@
 //! its disk is another incarnation, finds that it is no member, and does not start; one whose directory is a copy
 //! finds that its peers know better ([`super::lives`]).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -18,12 +18,13 @@ use bytes::Bytes;
 use fabric::Seams;
 use fabric::env::{Env, TaskHandle, random_u64, run_blocking, spawn_critical};
 use fabric::ids::{ClusterId, NodeId, RaftId, SessionId};
-use fabric::limits::ENTRY_BYTES_MAX;
+use fabric::limits::{COPIES, ENTRY_BYTES_MAX, VOTERS_MAX};
 use fabric::rpc::{CallOptions, Class, Message, Peer, RpcClient, Service, decode_head, reply_typed};
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{ClientWriteError, RaftError};
 use openraft::{ChangeMembers, Config, Raft, ServerState, SnapshotPolicy};
 
+use super::backups::Backups;
 use super::clocks::Clocks;
 use super::donors::{self, OtherVoters};
 use super::duties::{self, Leadership};
@@ -42,7 +43,7 @@ use super::wire::{
 use crate::meta::answer::answer;
 use crate::meta::apply::Planted;
 use crate::meta::command::{Command, Entry, Reply};
-use crate::meta::model::{ClusterMs, ClusterRow};
+use crate::meta::model::{ClusterMs, ClusterRow, FIRST_EPOCH};
 use crate::meta::query::Query;
 use crate::meta::tables::{Cluster, get};
 
@@ -58,6 +59,8 @@ const REFUSAL_PATIENCE: Duration = Duration::from_secs(2);
 const TRANSFER_DEADLINE: Duration = Duration::from_secs(2);
 /// A change of members takes no longer, or failed.
 const REPLACE_DEADLINE: Duration = Duration::from_secs(30);
+/// What makes a voter of a member that has caught up takes no longer, or is tried again.
+const PROMOTE_DEADLINE: Duration = Duration::from_secs(5);
 
 /// What a voter has to know.
 #[derive(Debug, Clone)]
@@ -70,6 +73,8 @@ pub struct NodeConfig {
     pub voters: Vec<NodeId>,
     /// The storage nodes that the first layout waits for.
     pub nodes: Vec<NodeId>,
+    /// Copies that it makes of each extent, 1 to 3.
+    pub copies: usize,
     /// Sizes of the log.
     pub log: LogConfig,
     /// Sizes of the state machine.
@@ -86,6 +91,7 @@ impl NodeConfig {
             node,
             voters,
             nodes,
+            copies: COPIES,
             log: LogConfig::default(),
             machine: MachineConfig::default(),
             snapshot_entries: 50_000,
@@ -145,7 +151,8 @@ pub enum StartError {
     Behind(String),
     /// The cluster exists and does not list this node as a voter.
     #[error(
-        "the cluster has voters, and {new} is none of them; to put it in the place of one run: replace OLD {new}"
+        "the cluster has voters, and {new} is none of them; to make it one more run: admit {new}; to put it in the \
+         place of one: replace OLD {new}"
     )]
     NotAVoter {
         /// What is here.
@@ -372,14 +379,14 @@ impl Running {
 
     async fn change_members(&self, Replace { old, new }: Replace) -> Result<(), String> {
         let members = self.members();
+        if old == new {
+            return self.admit(&members, new).await;
+        }
         if !members.contains(&old) {
             return match members.contains(&new) {
                 true => Ok(()), // Asked before.
                 false => Err(format!("{} is not a member", VoterName(old))),
             };
-        }
-        if old == new {
-            return Err("a voter cannot take its own place".to_string());
         }
         if !members.contains(&new) {
             // Not waiting for it: it starts only once it is a member.
@@ -389,6 +396,59 @@ impl Running {
         let voters = self.raft.voter_ids().filter(|id| *id != old.0).chain([new.0]).collect();
         let changed = self.raft.change_membership(ChangeMembers::ReplaceAllVoters(voters), false).await;
         changed.map(drop).map_err(|error| error.to_string())
+    }
+
+    /// Makes a node one more voter.
+    async fn admit(&self, members: &[RaftId], new: RaftId) -> Result<(), String> {
+        if self.raft.voter_ids().any(|id| id == new.0) {
+            return Ok(()); // Asked before.
+        }
+        if let Some(other) = members.iter().find(|member| member.node() == new.node() && **member != new) {
+            let (old, new) = (VoterName(*other), VoterName(new));
+            return Err(format!("the node is a voter under another incarnation: replace {old} {new}"));
+        }
+        if self.raft.voter_ids().count() >= VOTERS_MAX {
+            return Err(format!("there are {VOTERS_MAX} voters already"));
+        }
+        if !members.contains(&new) {
+            // It starts only once it is a member, and votes once it has caught up.
+            let added = self.raft.add_learner(new.0, Member::of(new), false).await;
+            return added.map(drop).map_err(|error| error.to_string());
+        }
+        if !self.caught_up().contains(&new) {
+            return Err("it has not caught up yet: start it, and it votes soon after".to_string());
+        }
+        self.make_voter(new).await
+    }
+
+    /// Members that do not vote and have what this leader has applied.
+    fn caught_up(&self) -> Vec<RaftId> {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let voters: BTreeSet<u64> = metrics.membership_config.voter_ids().collect();
+        let applied = metrics.last_applied.map_or(0, |applied| applied.index);
+        let reached = |id: &u64| metrics.replication.as_ref()?.get(id)?.as_ref().map(|matched| matched.index);
+        let others = metrics.membership_config.membership().nodes().map(|(id, _)| *id);
+        let others = others.filter(|id| !voters.contains(id));
+        others.filter(|id| reached(id).is_some_and(|index| applied <= index)).map(RaftId).collect()
+    }
+
+    async fn make_voter(&self, id: RaftId) -> Result<(), String> {
+        let more = ChangeMembers::AddVoterIds(BTreeSet::from([id.0]));
+        let changed = self.raft.change_membership(more, false).await;
+        changed.map(drop).map_err(|error| error.to_string())
+    }
+
+    /// Makes voters of members that have caught up. One that has not could stop the cluster by its vote.
+    pub async fn promote(&self) {
+        for id in self.caught_up() {
+            let name = VoterName(id);
+            match tokio::time::timeout(PROMOTE_DEADLINE, self.scope(self.make_voter(id))).await {
+                Ok(Ok(())) => tracing::info!(voter = %name, "a member has caught up and votes"),
+                Ok(Err(error)) => tracing::info!(voter = %name, error, "a member does not vote yet"),
+                Err(_) => tracing::info!(voter = %name, "a member does not vote yet"),
+            }
+        }
     }
 }
 
@@ -409,6 +469,7 @@ pub struct MetaNode {
     peers: Peers,
     /// What other voters may read of the log.
     shelf: Shelf,
+    backups: Backups,
     /// Set once the log is found to hold something, or Raft was started.
     alive: AtomicBool,
     running: OnceLock<Arc<Running>>,
@@ -445,6 +506,7 @@ impl MetaNode {
             config,
             peers: Peers::default(),
             shelf: Shelf::default(),
+            backups: Backups::default(),
             alive: AtomicBool::new(true),
             running: OnceLock::new(),
         })
@@ -484,16 +546,20 @@ impl MetaNode {
         self.alive.store(!pristine, Ordering::Release);
         let next_index = floor.max(*log.synced().borrow());
         let machine = machine.run(Some(log.synced()));
-        if let Some(epoch) = machine.tables().epoch() {
-            self.rpc.epoch().learn(epoch);
+        match machine.tables().epoch() {
+            Some(epoch) => self.rpc.epoch().learn(epoch),
+            // It took part, and knows no later one: peers of a later one must not teach it.
+            None if !pristine => self.rpc.epoch().learn(self.identity.epoch.max(FIRST_EPOCH)),
+            None => {}
         }
         self.lives.remember_in(machine.tables());
-        if let Err(error) = self.wait_for_leave(pristine, next_index).await {
+        let voters = self.voters(&machine);
+        if let Err(error) = self.wait_for_leave(&voters, pristine, next_index).await {
             machine.tables().close();
             log.close();
             return Err(error);
         }
-        let running = self.run(log, machine).await?;
+        let running = self.run(log, machine, voters).await?;
         if pristine {
             self.initialise(&running).await?;
         }
@@ -501,15 +567,27 @@ impl MetaNode {
         Ok(())
     }
 
+    /// The nodes that vote, as of the last checkpoint; before there is one, those that the cluster is born with.
+    fn voters(&self, machine: &Machine) -> Vec<NodeId> {
+        let view = machine.tables().view();
+        let voters: Vec<NodeId> = view.membership.voter_ids().map(|id| RaftId(id).node()).collect();
+        if voters.is_empty() { self.config.voters.clone() } else { voters }
+    }
+
     /// Waits until this node may take part, and counts its start then. `next_index`: where its log ends.
-    async fn wait_for_leave(&self, pristine: bool, next_index: u64) -> Result<(), StartError> {
+    async fn wait_for_leave(
+        &self,
+        voters: &[NodeId],
+        pristine: bool,
+        next_index: u64,
+    ) -> Result<(), StartError> {
         let env = &*self.seams.env;
         let presence = Presence { life: self.life, next_index };
         let wait = async {
             if pristine {
                 self.wait_for_birth().await?;
             }
-            let presented = lives::present(env, &self.rpc, &self.config.voters, presence).await;
+            let presented = lives::present(env, &self.rpc, voters, presence).await;
             presented.map_err(|why| StartError::Stale { node: self.config.node, why })
         };
         tokio::select! {
@@ -546,7 +624,7 @@ impl MetaNode {
         }
     }
 
-    async fn run(&self, log: Log, machine: Machine) -> Result<Arc<Running>, StartError> {
+    async fn run(&self, log: Log, machine: Machine, voters: Vec<NodeId>) -> Result<Arc<Running>, StartError> {
         let env = self.seams.env.clone();
         let id = self.life.id;
         let network = Network {
@@ -562,7 +640,7 @@ impl MetaNode {
         let kept_log = log.clone();
         let raft = Raft::new(id.0, Arc::new(config), network, log, machine);
         let raft = Runtime::scope(seed, raft).await.map_err(|error| StartError::Raft(error.to_string()))?;
-        let clocks = Clocks::new(env.clone(), self.config.node, self.config.voters.clone());
+        let clocks = Clocks::new(env.clone(), self.config.node, voters);
         let clocks = Arc::new(clocks);
         let running = Arc::new(Running {
             life: self.life,
@@ -887,6 +965,11 @@ impl MetaNode {
                 let running = self.running.get();
                 let acknowledged = running.and_then(|running| running.acknowledged_by(presence.life.id));
                 Ok(reply_typed(&self.lives.judge(&presence, acknowledged), Bytes::new()))
+            }
+            method::BACKUP => {
+                let request = decode_head(&request.head).map_err(|error| error.to_string())?;
+                let running = self.running.get().ok_or("Raft does not run yet")?;
+                self.backups.serve(&self.seams.env, &running.tables, request).await
             }
             method::REPLACE => {
                 let replace = decode_head(&request.head).map_err(|error| error.to_string())?;

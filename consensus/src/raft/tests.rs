@@ -16,6 +16,7 @@ use fabric::rpc::{AddressBook, Identity, Peer, RpcClient, serve};
 use super::log::{Headroom, LogConfig};
 use super::machine::MachineConfig;
 use super::node::{MetaNode, NodeConfig, StartError};
+use super::recovery::recover;
 use super::testing::TestDisks;
 use super::wire::{ProposeAnswer, Replace, VoterName};
 use crate::client::{Meta, MetaClient, MetaError, ask};
@@ -670,6 +671,70 @@ async fn a_log_that_lost_what_was_acknowledged_is_refused() {
             world.start(&[node.0]).await;
             return world.settle().await;
         }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_cluster_goes_on_from_one_node_when_the_others_are_lost() {
+    within(async {
+        let mut world = World::new(3);
+        world.start(&[1, 2, 3]).await;
+        let client = world.client();
+        add_user(&client).await;
+        for number in 10..30 {
+            create(&client, &format!("bucket-{number}")).await.unwrap();
+        }
+        world.settle().await;
+        for node in [1, 2, 3].map(NodeId) {
+            world.kill(node).await;
+        }
+        let survivor = NodeId(1);
+        let recover = async |world: &World, go| {
+            let (seams, config) = (world.seams(survivor), world.config(survivor));
+            recover(&seams, Path::new("/data"), &config, go).await.unwrap()
+        };
+        let looked = recover(&world, false).await;
+        assert_eq!((looked.others.len(), looked.epoch), (2, FIRST_EPOCH));
+        let gone_on = recover(&world, true).await;
+        assert_eq!(gone_on, looked, "looking changes nothing");
+
+        world.start(&[1]).await;
+        let client = world.client();
+        for number in 10..30 {
+            assert!(exists(&client, &format!("bucket-{number}")).await);
+        }
+        create(&client, "later").await.unwrap();
+        assert!(matches!(ask(&client, Query::Hold).await.unwrap(), Answer::Hold(Some(_))));
+
+        // What the others have is of another epoch.
+        let old = world.open(NodeId(2)).await;
+        let error = old.start().await.unwrap_err();
+        assert!(matches!(error, StartError::Behind(_)), "{error}");
+        drop(old);
+        world.kill(NodeId(2)).await;
+        for lost in [2, 3].map(NodeId) {
+            world.disks.insert(lost, Arc::new(MemoryDisks::new(4 << 30)));
+            let new = world.open(lost).await;
+            let name = new.identity().raft_id();
+            let error = new.start().await.unwrap_err();
+            assert!(error.to_string().contains(&format!("admit {}", VoterName(name))), "{error}");
+            drop(new);
+            world.kill(lost).await;
+            let admit = Replace { old: name, new: name };
+            client.replace(admit).await.unwrap();
+            let early = client.replace(admit).await.unwrap_err();
+            assert!(early.to_string().contains("not caught up"), "{early}");
+            world.start(&[lost.0]).await;
+            while client.replace(admit).await.is_err() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            world.settle().await;
+        }
+        // They count: two of them bear the loss of the one that saved all.
+        world.kill(survivor).await;
+        create(&client, "last").await.unwrap();
+        assert!(exists(&client, "bucket-17").await);
     })
     .await;
 }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use bytes::Bytes;
 use fabric::ids::{Incarnation, NodeId, RaftId};
 use serde::{Deserialize, Serialize};
 
@@ -45,6 +46,8 @@ pub mod method {
     pub const PRESENT: u16 = 0x0403;
     /// What does your wall clock say?
     pub const CLOCK: u16 = 0x0404;
+    /// A page of all rows, for a backup.
+    pub const BACKUP: u16 = 0x0405;
 }
 
 /// One process of one incarnation.
@@ -166,7 +169,7 @@ pub enum PresenceAnswer {
     Stale(String),
 }
 
-/// Asks to put a new incarnation in the place of a voter.
+/// Asks to put a new incarnation in the place of a voter; in its own place: to make it one more voter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Replace {
     /// The voter that is lost.
@@ -184,6 +187,50 @@ pub enum ReplaceAnswer {
     NotLeader(Option<NodeId>),
     /// Not done, and why.
     Failed(String),
+}
+
+/// Version of encoded pages of rows, in snapshots and in backups.
+pub const PAGE_FORMAT: u8 = 1;
+
+/// A place between rows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BackupPlace {
+    /// Number of the table.
+    pub table: u8,
+    /// Behind this key.
+    pub key: Bytes,
+}
+
+/// Asks for a page of all rows as of one entry. The reply is a [`BackupAnswer`] with an encoded
+/// [`Page`](super::machine::Page) as its body.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BackupRequest {
+    /// Of the first reply; 0 in the first request.
+    pub token: u64,
+    /// Not as of an earlier entry.
+    pub at_least: u64,
+    /// Where to go on; `None` begins.
+    pub place: Option<BackupPlace>,
+}
+
+/// See [`BackupRequest`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum BackupAnswer {
+    /// A page.
+    Page {
+        /// For the next request.
+        token: u64,
+        /// The entry that the rows are as of …
+        index: u64,
+        /// … and its term.
+        term: u64,
+        /// For the next request.
+        next: Option<BackupPlace>,
+        /// There are no more rows, and none in this page.
+        last: bool,
+    },
+    /// Not here, or not any more.
+    Refused(String),
 }
 
 /// How an incarnation of a voter is written in messages and commands: `node-incarnation`.
@@ -217,7 +264,6 @@ impl std::str::FromStr for VoterName {
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
     use fabric::rpc::encode_head;
 
     use super::*;
@@ -231,6 +277,7 @@ mod tests {
         let raft = RaftHead { from: life, to: id, stream: 5, order: 6 };
         let hex = |head: Bytes| hex::encode(head);
         let why = || "why".to_string();
+        let place = BackupPlace { table: 3, key: Bytes::from_static(b"k") };
         let answered = Answered { index: 7, answer: Ok(Answer::Named(vec![true])) };
         let found = [
             hex(encode_head(&raft)),
@@ -264,11 +311,14 @@ mod tests {
             hex(encode_head(&ReplaceAnswer::Failed(why()))),
             // Whether an entry is in the body of the answer to `ENTRY`.
             hex(encode_head(&true)),
+            hex(encode_head(&BackupRequest { token: 1, at_least: 2, place: Some(place) })),
+            hex(encode_head(&BackupAnswer::Page { token: 1, index: 2, term: 3, next: None, last: true })),
+            hex(encode_head(&BackupAnswer::Refused(why()))),
         ];
         assert_eq!(found, GOLDEN);
     }
 
-    const GOLDEN: [&str; 23] = [
+    const GOLDEN: [&str; 26] = [
         "01e5a98f969b9480010304e5a98f969b9480010506",
         "01e5a98f969b9480010304e5a98f969b94800105060809",
         "01e5a98f969b9480010304e5a98f969b948001050609080a0c0d000000000000",
@@ -292,6 +342,9 @@ mod tests {
         "01010101",
         "010203776879",
         "0101",
+        "0101020103016b",
+        "01000102030001",
+        "010103776879",
     ];
 
     #[test]

@@ -16,7 +16,7 @@ use consensus::meta::query::{Answer, Answered, Query};
 use fabric::env::{BoxFuture, Env, LaneWorker, TaskHandle, Work};
 use fabric::ids::{ChunkId, LayoutVersion, NodeId, SessionId};
 use fabric::placement::Layout;
-use storage::client::{ChunkError, ChunkOrigin, ChunkStat, Chunks};
+use storage::client::{ChunkError, ChunkOrigin, ChunkStat, Chunks, Verdict};
 
 /// Tokio's clock, counted randomness, tasks of the current runtime.
 pub struct TestEnv {
@@ -165,6 +165,9 @@ impl Chunks for FakeChunks {
     }
     async fn stat(&self, _node: NodeId, chunks: Vec<ChunkId>) -> Result<Vec<Option<ChunkStat>>, ChunkError> {
         Ok(vec![None; chunks.len()])
+    }
+    async fn check(&self, _node: NodeId, chunks: Vec<ChunkId>) -> Result<Vec<Verdict>, ChunkError> {
+        Ok(vec![Verdict::Absent; chunks.len()])
     }
     async fn scan(
         &self,

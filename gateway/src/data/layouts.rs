@@ -12,6 +12,7 @@ use fabric::env::Env;
 use fabric::ids::LayoutVersion;
 use fabric::placement::Layout;
 use lru::LruCache;
+use storage::client::Chunks;
 
 /// The newest layout is asked for again after this.
 const NEWEST_FOR: Duration = Duration::from_secs(3);
@@ -24,6 +25,7 @@ const KEPT_MAX: NonZeroUsize = NonZeroUsize::new(16).expect("it is not zero");
 pub struct Layouts {
     env: Arc<dyn Env>,
     meta: Arc<dyn Meta>,
+    chunks: Arc<dyn Chunks>,
     known: Mutex<Known>,
     /// Held by the one task that asks for the newest; the others wait for its answer.
     asking: tokio::sync::Mutex<()>,
@@ -36,9 +38,9 @@ struct Known {
 
 impl Layouts {
     /// Knows none yet.
-    pub fn new(env: Arc<dyn Env>, meta: Arc<dyn Meta>) -> Layouts {
+    pub fn new(env: Arc<dyn Env>, meta: Arc<dyn Meta>, chunks: Arc<dyn Chunks>) -> Layouts {
         let known = Known { newest: None, by_version: LruCache::new(KEPT_MAX) };
-        Layouts { env, meta, known: Mutex::new(known), asking: tokio::sync::Mutex::new(()) }
+        Layouts { env, meta, chunks, known: Mutex::new(known), asking: tokio::sync::Mutex::new(()) }
     }
 
     /// The newest layout, at most a few seconds old while the metadata answers.
@@ -74,8 +76,19 @@ impl Layouts {
             return Err(MetaError::Unavailable("the answer is not a layout".to_string()));
         };
         let layout = Arc::new(layout.filter(usable).ok_or_else(none)?);
+        if self.lock().newest.as_ref().is_none_or(|(newest, _)| newest.version < layout.version) {
+            self.learn_addresses().await?;
+        }
         self.lock().by_version.put(layout.version, layout.clone());
         Ok(layout)
+    }
+
+    /// A layout may name nodes that the table of addresses does not list.
+    async fn learn_addresses(&self) -> Result<(), MetaError> {
+        if let Answer::Members { nodes, .. } = ask(self.meta.as_ref(), Query::Members).await? {
+            self.chunks.learn(nodes.into_iter().map(|row| (row.id, row.address)).collect());
+        }
+        Ok(())
     }
 
     fn younger_than(&self, age: Duration) -> Option<Arc<Layout>> {

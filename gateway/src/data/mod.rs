@@ -79,7 +79,7 @@ impl Data {
     pub fn new(env: Arc<dyn Env>, meta: Arc<dyn Meta>, chunks: Arc<dyn Chunks>, config: DataConfig) -> Data {
         Data {
             nodes: Nodes::new(env.clone()),
-            layouts: Arc::new(Layouts::new(env.clone(), meta.clone())),
+            layouts: Arc::new(Layouts::new(env.clone(), meta.clone(), chunks.clone())),
             cache: Arc::new(Cache::new(usize::try_from(config.cache_bytes_max).unwrap_or(usize::MAX))),
             inline: Arc::new(InlineRoom::new(env.clone(), meta.clone(), config.inline_bytes_max)),
             writes: Budget::new(config.write_bytes_max),

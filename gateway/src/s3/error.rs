@@ -257,6 +257,8 @@ impl From<Reject> for S3Error {
             }
             // Commands of nodes and of administration: no S3 operation proposes them.
             Reject::StaleNode
+            | Reject::NodeInUse
+            | Reject::NodeRemoved
             | Reject::LayoutExists
             | Reject::UserExists
             | Reject::UserOwnsBuckets

@@ -9,12 +9,24 @@ pub struct Pattern {
     pub offset: u64,
     /// Bytes.
     pub length: u64,
+    /// Words of eight bytes that are alike, one behind the other; with more than one the bytes compress.
+    pub alike: u64,
 }
 
 impl Pattern {
     /// `length` bytes of the pattern `seed` from its beginning.
     pub fn new(seed: u64, length: u64) -> Pattern {
-        Pattern { seed, offset: 0, length }
+        Pattern::slice(seed, 0, length)
+    }
+
+    /// `length` bytes of the pattern `seed` from `offset` on.
+    pub fn slice(seed: u64, offset: u64, length: u64) -> Pattern {
+        Pattern { seed, offset, length, alike: 1 }
+    }
+
+    /// The same length in bytes that a compressing file system keeps in a small part of it.
+    pub fn compressible(self) -> Pattern {
+        Pattern { alike: 64, ..self }
     }
 
     /// Fills `into` with the bytes from `position` (relative to the offset) on.
@@ -22,7 +34,7 @@ impl Pattern {
         let mut at = self.offset + position;
         let mut rest = into;
         while !rest.is_empty() {
-            let word = word(self.seed, at / 8).to_le_bytes();
+            let word = word(self.seed, at / 8 / self.alike).to_le_bytes();
             let from = (at % 8) as usize;
             let count = rest.len().min(8 - from);
             rest[..count].copy_from_slice(&word[from..from + count]);
@@ -95,7 +107,7 @@ mod tests {
         let mut part = vec![0; 333];
         Pattern::new(7, 1000).fill(123, &mut part);
         assert_eq!(&whole[123..456], part.as_slice());
-        let moved = Pattern { seed: 7, offset: 123, length: 333 }.bytes();
+        let moved = Pattern::slice(7, 123, 333).bytes();
         assert_eq!(moved, part);
     }
 

@@ -61,8 +61,8 @@ fn multipart_etag(bodies: &[Vec<u8>]) -> String {
 /// An object of two parts: 5 MiB and 1,000 bytes of pattern 3. Returns the parts.
 async fn two_parts(cx: &Cx<'_>, bucket: &str, key: &str) -> Result<(String, Vec<(u32, String)>), String> {
     let id = create(cx, bucket, key).await?;
-    let first = Pattern { seed: 3, offset: 0, length: PART }.bytes();
-    let second = Pattern { seed: 3, offset: PART, length: 1000 }.bytes();
+    let first = Pattern::slice(3, 0, PART).bytes();
+    let second = Pattern::slice(3, PART, 1000).bytes();
     let at = (bucket, key, id.as_str());
     let parts = vec![(1, put_part(cx, at, 1, first).await?), (2, put_part(cx, at, 2, second).await?)];
     Ok((id, parts))
@@ -74,7 +74,7 @@ async fn parts_become_one_object(cx: &Cx<'_>) -> Outcome {
     let (id, parts) = two_parts(cx, &bucket, key).await?;
     cx.refused(Request::object("GET", &bucket, key), 404, "NoSuchKey").await?;
     let root = xml_of(&cx.ok(complete(&bucket, key, &id, &parts)).await?, "CompleteMultipartUploadResult")?;
-    let bodies = [Pattern::new(3, PART).bytes(), Pattern { seed: 3, offset: PART, length: 1000 }.bytes()];
+    let bodies = [Pattern::new(3, PART).bytes(), Pattern::slice(3, PART, 1000).bytes()];
     equal("etag", root.text_of("ETag"), &multipart_etag(&bodies))?;
     equal("key", root.text_of("Key"), key)?;
     let mut check = PatternCheck::new(Pattern::new(3, PART + 1000));
@@ -84,7 +84,7 @@ async fn parts_become_one_object(cx: &Cx<'_>) -> Outcome {
     check.finish()?;
     let range =
         Request::object("GET", &bucket, key).header("range", format!("bytes={}-{}", PART - 5, PART + 4));
-    let expected = Pattern { seed: 3, offset: PART - 5, length: 10 }.bytes();
+    let expected = Pattern::slice(3, PART - 5, 10).bytes();
     equal("across parts", cx.ok(range).await?.body, expected)
 }
 
@@ -191,7 +191,7 @@ async fn parts_are_read_by_number(cx: &Cx<'_>) -> Outcome {
     equal("status", get.status, 206)?;
     has_header(&get, "x-amz-mp-parts-count", "2")?;
     has_header(&get, "content-range", &format!("bytes {PART}-{}/{}", PART + 999, PART + 1000))?;
-    equal("body", get.body, Pattern { seed: 3, offset: PART, length: 1000 }.bytes())?;
+    equal("body", get.body, Pattern::slice(3, PART, 1000).bytes())?;
     let head = cx.ok(Request::object("HEAD", &bucket, "k").query("partNumber", 1)).await?;
     has_header(&head, "content-length", &PART.to_string())?;
     cx.put(&bucket, "single", "whole").await?;

@@ -40,7 +40,7 @@ async fn ranges_across_chunks(cx: &Cx<'_>) -> Outcome {
     ] {
         let range = format!("bytes={first}-{last}");
         let response = cx.ok(Request::object("GET", &bucket, "k").header("range", &range)).await?;
-        let expected = Pattern { seed: 9, offset: first, length: last - first + 1 }.bytes();
+        let expected = Pattern::slice(9, first, last - first + 1).bytes();
         equal(&range, response.body == expected, true)?;
     }
     Ok(())

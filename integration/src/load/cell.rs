@@ -179,7 +179,7 @@ impl<'a> Cell<'a> {
         self.run_times(1, warm_up, time).await
     }
 
-    /// The same with so many times the connections.
+    /// The same with so many times the connections and the rate.
     pub async fn run_times(&self, factor: usize, warm_up: Duration, time: Duration) -> Result<Row> {
         self.drive(factor, warm_up).await?;
         let (cpu, disk) = (Processes::sample(&self.target.processes), Disk::sample(&self.target.data));
@@ -214,7 +214,8 @@ impl<'a> Cell<'a> {
         let begin = Instant::now();
         // Of an open loop: how many requests were given out.
         let given = Counter::new(0);
-        let connections = (0..self.connections * factor).map(|_| self.work(begin, time, &given));
+        let rate = self.rate.map(|rate| rate * factor as u64);
+        let connections = (0..self.connections * factor).map(|_| self.work(begin, time, rate, &given));
         let mut all = Counts::new()?;
         for counts in join_all(connections).await {
             all.add(counts?)?;
@@ -224,11 +225,17 @@ impl<'a> Cell<'a> {
         Ok(all)
     }
 
-    async fn work(&self, begin: Instant, time: Duration, given: &Counter<u64>) -> Result<Counts> {
+    async fn work(
+        &self,
+        begin: Instant,
+        time: Duration,
+        rate: Option<u64>,
+        given: &Counter<u64>,
+    ) -> Result<Counts> {
         let mut counts = Counts::new()?;
         let mut connection = Connection::new(self.target.address);
         loop {
-            let due = match self.rate {
+            let due = match rate {
                 None => Instant::now(),
                 Some(rate) => begin + Duration::from_secs_f64(draw_next(given) as f64 / rate as f64),
             };

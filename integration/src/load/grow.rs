@@ -18,15 +18,17 @@ use consensus::meta::command::{Command, Expect, NewBody, PutObject};
 use consensus::meta::model::{Attributes, Etag, Origin, SessionKind};
 use consensus::meta::query::{Answer, Query};
 use consensus::raft::log::LogConfig;
+use consensus::raft::machine::{Machine, MachineConfig};
 use fabric::Seams;
 use fabric::cluster::{IpTable, Place};
 use fabric::disks::SystemDisks;
 use fabric::env::SystemEnv;
 use fabric::ids::{BucketId, NodeId};
-use fabric::limits::{DISK_RESERVE_BYTES, GIB, INLINE_BYTES_TOTAL_DEFAULT};
+use fabric::limits::{COPIES, DISK_RESERVE_BYTES, GIB, INLINE_BYTES_TOTAL_DEFAULT, SCRUB_PERIOD_DEFAULT};
 use fabric::net::LocalNet;
 use futures::{StreamExt, TryStreamExt};
 use gateway::store_files::StoreFiles;
+use openraft::storage::RaftStateMachine;
 use serde::Serialize;
 use storage::daemon::{StorageDaemon, StorageSettings};
 
@@ -35,7 +37,7 @@ use super::calibration::{self, Calibration};
 use super::cell::Cell;
 use super::target;
 use super::workload::{Kind, Workload};
-use crate::daemons::{Embedded, metric};
+use crate::daemons::{Embedded, metric, scratch};
 
 const BUCKET: &str = "bench-grow";
 /// Where the gateway keeps its data, in its directory.
@@ -64,6 +66,8 @@ struct Size {
     list_per_s: f64,
     /// The last checkpoint under that load.
     checkpoint_ms: f64,
+    /// Reading and installing a snapshot, as for a follower that is too far behind, but without the network.
+    snapshot_ms: f64,
     resident_mib: u64,
     disk_bytes_per_object: f64,
     /// After kill -9 under load.
@@ -81,7 +85,7 @@ pub async fn run(options: &Options) -> Result<()> {
     let mut growth = Growth { calibration: calibration::calibrate().await?, sizes: Vec::new() };
     println!("{}", growth.calibration);
     println!(
-        "{:>9} {:>9} {:>8} | {:>7} {:>7} | {:>7} {:>7} | {:>7} {:>7} | {:>8} {:>5} {:>8} {:>8}",
+        "{:>9} {:>9} {:>8} | {:>7} {:>7} | {:>7} {:>7} | {:>7} {:>7} | {:>8} {:>7} {:>5} {:>8} {:>8}",
         "objects",
         "loaded/s",
         "start ms",
@@ -92,6 +96,7 @@ pub async fn run(options: &Options) -> Result<()> {
         "LIST µs",
         "LIST/s",
         "chkpt ms",
+        "snap ms",
         "MiB",
         "disk B/o",
         "kill ms"
@@ -123,6 +128,7 @@ async fn one(options: &Options, store: &Embedded, there: u64, objects: u64) -> R
     let began = Instant::now();
     load(&data, there, objects).await?;
     let loaded_per_s = (objects - there) as f64 / began.elapsed().as_secs_f64();
+    let snapshot = snapshot(&data.join("node-1")).await?;
     let start = store.gateway.start().await?;
     let target = target::embedded(store);
     let (warm_up, time) = (Duration::from_secs(options.warm_up), Duration::from_secs(options.seconds));
@@ -146,6 +152,7 @@ async fn one(options: &Options, store: &Embedded, there: u64, objects: u64) -> R
         list_us: list.server_cpu_us,
         list_per_s: list.requests_per_s,
         checkpoint_ms: checkpoint * 1e3,
+        snapshot_ms: snapshot.as_secs_f64() * 1e3,
         resident_mib: put.resident_mib,
         disk_bytes_per_object: disk as f64 / objects as f64,
         restart_ms: restart.as_secs_f64() * 1e3,
@@ -163,6 +170,24 @@ async fn killed_under_load(store: &Embedded, writing: &Cell<'_>) -> Result<Durat
     let restart = store.gateway.start().await?;
     store.gateway.daemon.kill();
     Ok(restart)
+}
+
+/// How long it takes to bring the tables in `directory` into new ones, as a snapshot.
+async fn snapshot(directory: &Path) -> Result<Duration> {
+    let open = async |directory: &Path| {
+        let (env, disks) = (Arc::new(SystemEnv::default()), Arc::new(SystemDisks));
+        let opened = Machine::open(env, disks, directory, MachineConfig::default()).await?;
+        anyhow::Ok(opened.run(None))
+    };
+    let copy = scratch("snapshot-")?;
+    let (mut source, mut target) = (open(directory).await?, open(copy.path()).await?);
+    let found = source.get_current_snapshot().await?.context("there is no checkpoint")?;
+    let began = Instant::now();
+    target.install_snapshot(&found.meta, found.snapshot).await?;
+    let took = began.elapsed();
+    source.tables().close();
+    target.tables().close();
+    Ok(took)
 }
 
 /// Brings objects into the store that lies in `data`, through Raft and `apply`.
@@ -213,6 +238,8 @@ fn settings(files: &StoreFiles, data: PathBuf) -> StorageSettings {
         zone: String::new(),
         voters: vec![NODE],
         nodes: vec![NODE],
+        copies: COPIES,
+        scrub_period: SCRUB_PERIOD_DEFAULT,
         book: Arc::new(IpTable::new([(NODE, Place { address: ADDRESS.to_string(), zone: None })])),
         tls: None,
         memory_bytes: GIB,
@@ -238,7 +265,7 @@ impl fmt::Display for Size {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{:>9} {:>9.0} {:>8.0} | {:>7.0} {:>7.0} | {:>7.0} {:>7.0} | {:>7.0} {:>7.0} | {:>8.0} {:>5} {:>8.0} {:>8.0}",
+            "{:>9} {:>9.0} {:>8.0} | {:>7.0} {:>7.0} | {:>7.0} {:>7.0} | {:>7.0} {:>7.0} | {:>8.0} {:>7.0} {:>5} {:>8.0} {:>8.0}",
             self.objects,
             self.loaded_per_s,
             self.start_ms,
@@ -249,6 +276,7 @@ impl fmt::Display for Size {
             self.list_us,
             self.list_per_s,
             self.checkpoint_ms,
+            self.snapshot_ms,
             self.resident_mib,
             self.disk_bytes_per_object,
             self.restart_ms

@@ -33,9 +33,6 @@ use report::Row;
 use target::Target;
 use workload::Workload;
 
-/// Connections of an overload, in those of the workload.
-const OVERLOAD: usize = 10;
-
 /// Measures S3 stores side by side in one run. Without `--endpoint` only the three-node cluster of this build.
 #[derive(Debug, Parser)]
 #[command(name = "cargo bench-s3")]
@@ -78,9 +75,9 @@ pub struct Options {
     /// Where the results go as JSON, beside the table on the screen.
     #[arg(long)]
     json: Option<PathBuf>,
-    /// Instead: each workload at its own number of connections, then at ten times as many, then as before.
-    #[arg(long)]
-    overload: bool,
+    /// Instead: each workload at its own connections (and `--rate`), then at so many times as many, then as before.
+    #[arg(long, value_name = "TIMES", num_args = 0..=1, default_missing_value = "10")]
+    overload: Option<usize>,
     /// Instead of all that: what a store of one node costs with so many small objects, loaded through Raft; one row for
     /// each number, ascending.
     #[arg(long, value_delimiter = ',')]
@@ -115,8 +112,8 @@ async fn run(options: &Options) -> Result<()> {
     }
     for workload in workloads {
         let measured = match options.overload {
-            true => overload(options, &targets, workload).await?,
-            false => measure(options, &targets, workload).await?,
+            Some(times) => overload(options, &targets, workload, times).await?,
+            None => measure(options, &targets, workload).await?,
         };
         for row in measured {
             println!("{row}");
@@ -146,18 +143,23 @@ fn choose(names: &[String]) -> Result<Vec<Workload>> {
     names.iter().map(find).collect()
 }
 
-/// One workload before, during and after ten times its connections.
-async fn overload(options: &Options, targets: &[Target], workload: Workload) -> Result<Vec<Row>> {
+/// One workload before, during and after so many times its connections and its rate.
+async fn overload(
+    options: &Options,
+    targets: &[Target],
+    workload: Workload,
+    times: usize,
+) -> Result<Vec<Row>> {
     let (warm_up, time) = (Duration::from_secs(options.warm_up), Duration::from_secs(options.seconds));
     let mut rows = Vec::new();
     for target in targets {
         let cell = Cell::prepare(options, target, workload).await?;
         let before = cell.run(warm_up, time).await?;
-        let during = cell.run_times(OVERLOAD, warm_up, time).await?;
+        let during = cell.run_times(times, warm_up, time).await?;
         let after = cell.run(warm_up, time).await?;
         let part = |row: &Row| 100.0 * row.requests_per_s / before.requests_per_s;
         println!(
-            "{}, {}: {:.0} % of the rate at {OVERLOAD} times the connections, {} refused (p99 {:.0} ms), {:.0} % after it",
+            "{}, {}: {:.0} % of the rate at {times} times the connections, {} refused (p99 {:.0} ms), {:.0} % after it",
             workload.name,
             target.name,
             part(&during),

@@ -18,7 +18,7 @@ use fabric::Seams;
 use fabric::cluster::{IpTable, Place};
 use fabric::codec::crc32c;
 use fabric::ids::{ClusterId, NodeId};
-use fabric::limits::{CONNECTIONS_MAX, COPIES, KIB, MIB};
+use fabric::limits::{CONNECTIONS_MAX, COPIES, KIB, MIB, SCRUB_PERIOD_DEFAULT};
 use fabric::rpc::{Identity, Peer, RpcClient};
 use gateway::admin::users::ensure_user;
 use gateway::daemon::{Gateway, GatewayParts};
@@ -27,6 +27,7 @@ use gateway::secrets::{ClusterKey, Secret};
 use storage::chunks::ChunkStore;
 use storage::client::ChunkClient;
 use storage::daemon::{StorageDaemon, StorageSettings};
+use storage::membership::{self, Membership};
 use tokio::sync::watch;
 
 use super::plan::{Machine, Plan};
@@ -40,6 +41,9 @@ const MEMORY_BYTES: u64 = 256 * MIB;
 const AUDIT_PAUSE: Duration = Duration::from_millis(100);
 /// Between two tries to make a user.
 const USER_PAUSE: Duration = Duration::from_millis(200);
+
+/// How long an operator tries.
+const OPERATOR_PATIENCE: Duration = Duration::from_secs(20);
 
 /// Why a simulated process ended.
 type Failure = Box<dyn Error>;
@@ -67,6 +71,8 @@ async fn node(seams: &Seams, shared: &Shared, number: u16) -> Result<(), Failure
         zone: String::new(),
         voters: nodes(plan).take(3).collect(),
         nodes: nodes(plan).collect(),
+        copies: COPIES,
+        scrub_period: SCRUB_PERIOD_DEFAULT,
         book: addresses(shared),
         tls: None,
         memory_bytes: MEMORY_BYTES,
@@ -102,13 +108,18 @@ async fn node(seams: &Seams, shared: &Shared, number: u16) -> Result<(), Failure
     }
 }
 
-/// Chunks that the catalog places on the node of `store` and that are not there in full. Bytes that do not match
+/// Chunks that the catalog places on the node of `store` and that are not there in full, and extents that lie in an
+/// older layout than the newest. Bytes that do not match
 /// their checksum must not be given out even here.
 async fn missing_copies(rows: &dyn Rows, store: &ChunkStore) -> Result<Vec<String>, Failure> {
     let mut missing = Vec::new();
+    let newest = get::<Cluster>(rows, ())?.map(|cluster| cluster.layout);
     let extents: Vec<_> = scan_all::<Extents>(rows)?.collect::<Result<_, _>>()?;
     for ((_, id), row) in extents {
         let extent = row.extent;
+        if Some(extent.layout) != newest {
+            missing.push(format!("extent {id} lies in layout {}", extent.layout.0));
+        }
         let owners = owners_of(rows, extent.layout, id)?.unwrap_or_default();
         if !owners.iter().take(COPIES).any(|owner| *owner == store.node()) {
             continue;
@@ -200,12 +211,36 @@ fn show(shared: &Shared, number: u16, voter: Option<&Arc<MetaNode>>) {
     });
 }
 
+/// The metadata, as an operator reaches them.
+fn operate(seams: Seams, shared: &Shared) -> MetaClient {
+    let identity = Identity::new(CLUSTER, Peer::Gateway, None);
+    let rpc = RpcClient::new(seams.clone(), identity, addresses(shared));
+    let voters = nodes(shared.plan()).take(3).collect();
+    MetaClient::new(seams.env, rpc, voters, SessionKind::Gateway, None)
+}
+
+/// Drains a node, or gives it data again. Faults may keep the operator from it, or too few nodes be left.
+pub async fn change_layout(seams: Seams, shared: Arc<Shared>, node: u16) -> Result<(), Failure> {
+    let meta = operate(seams, &shared);
+    let node = NodeId(node);
+    let change = async {
+        let owned = Membership::read(&meta).await?.owned();
+        match owned.contains_key(&node) {
+            true => membership::drain(&meta, node, COPIES).await,
+            false => membership::add(&meta, node, COPIES).await,
+        }
+    };
+    match tokio::time::timeout(OPERATOR_PATIENCE, change).await {
+        Ok(Ok(())) => shared.note(&format!("node {node} is drained or has data again")),
+        Ok(Err(error)) => shared.note(&format!("node {node} stays as it is: {error}")),
+        Err(_) => shared.note("the operator gives up"),
+    }
+    Ok(())
+}
+
 /// What an operator does who was told to.
 pub async fn replace(seams: Seams, shared: Arc<Shared>, replace: Replace) -> Result<(), Failure> {
-    let identity = Identity::new(CLUSTER, Peer::Gateway, None);
-    let rpc = RpcClient::new(seams.clone(), identity, addresses(&shared));
-    let voters = nodes(shared.plan()).take(3).collect();
-    let meta = MetaClient::new(seams.env, rpc, voters, SessionKind::Gateway, None);
+    let meta = operate(seams, &shared);
     if let Err(error) = meta.replace(replace).await {
         shared.violate(format!("a voter cannot be replaced: {error}"));
     }

@@ -16,7 +16,7 @@ use super::random::SimRandom;
 pub struct Plan {
     /// Where it came from; also seeds everything random inside.
     pub seed: u64,
-    /// Storage nodes, all of them voters up to three.
+    /// Storage nodes, all of them voters up to three. With four, an operator lets nodes come and go.
     pub nodes: u16,
     /// Gateways.
     pub gateways: u16,
@@ -123,6 +123,8 @@ pub enum Fault {
     FullDisk { node: u16, for_ms: u64 },
     /// The wall clock jumps.
     Clock { machine: Machine, offset_ms: i64, for_ms: u64 },
+    /// An operator drains the node, or gives it data again where it has none.
+    Layout { node: u16 },
 }
 
 /// Failpoints that are no bugs: the product keeps its promises under them.
@@ -168,6 +170,7 @@ enum Kind {
     LoseVolume,
     FullDisk,
     Clock,
+    Layout,
 }
 
 const KINDS: &[Kind] = &[
@@ -210,6 +213,9 @@ impl Plan {
         let mut kinds: Vec<Kind> = (0..random.between(1, 4)).map(|_| *random.pick(KINDS)).collect();
         // In every plan: nothing else leaves so many clients without an answer.
         kinds.push(Kind::KillGateway);
+        if plan.nodes > 3 {
+            kinds.push(Kind::Layout);
+        }
         let mut at_ms = random.between(100, 1_000);
         for _ in 0..random.between(6, 12) {
             let fault = plan.draw(&random, *random.pick(&kinds));
@@ -226,11 +232,14 @@ impl Plan {
         if random.chance(40) {
             self.inline_bytes_max = *random.pick(&[0, 8 * KIB, 48 * KIB]);
         }
+        if random.chance(30) {
+            self.nodes = 4;
+        }
     }
 
     /// The same without faults: the product has to serve every request.
     pub fn calm(seed: u64) -> Plan {
-        Plan { faults: Vec::new(), ..Plan::from_seed(seed) }
+        Plan { faults: Vec::new(), nodes: 3, ..Plan::from_seed(seed) }
     }
 
     /// The same with faults of the kinds that bring a bug to light, and many of them. The product keeps its
@@ -369,6 +378,7 @@ impl Plan {
                 let offset_ms = if random.chance(50) { hours * 3_600_000 } else { -hours * 3_600_000 };
                 Fault::Clock { machine: Machine::Node(node), offset_ms, for_ms }
             }
+            Kind::Layout => Fault::Layout { node },
         }
     }
 

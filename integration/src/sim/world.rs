@@ -311,6 +311,7 @@ impl<'a> World<'a> {
                 self.parts[&machine].env.set_wall_offset_ms(offset_ms);
                 self.later(now_ms + for_ms, Action::Undo(fault));
             }
+            Fault::Layout { node } => self.change_layout(node),
         }
     }
 
@@ -334,7 +335,8 @@ impl<'a> World<'a> {
             | Fault::Blackout { .. }
             | Fault::Rot { .. }
             | Fault::RotLog { .. }
-            | Fault::LoseVolume { .. } => {}
+            | Fault::LoseVolume { .. }
+            | Fault::Layout { .. } => {}
         }
     }
 
@@ -489,6 +491,13 @@ impl<'a> World<'a> {
         self.operators += 1;
         let (shared, seams) = (self.shared.clone(), self.seams_of_an_operator());
         self.sim.client(format!("operator-{}", self.operators), machines::replace(seams, shared, replace));
+    }
+
+    /// An operator drains a node, or gives it data again where it has none.
+    pub(super) fn change_layout(&mut self, node: u16) {
+        self.operators += 1;
+        let (shared, seams) = (self.shared.clone(), self.seams_of_an_operator());
+        self.sim.client(format!("operator-{}", self.operators), machines::change_layout(seams, shared, node));
     }
 
     fn seams_of_an_operator(&self) -> Seams {

@@ -326,7 +326,7 @@ impl Round {
 /// One writer's history.
 #[derive(Default)]
 pub(super) struct History {
-    acknowledged: Vec<(String, Pattern)>,
+    pub(super) acknowledged: Vec<(String, Pattern)>,
     refused: usize,
 }
 
@@ -365,7 +365,27 @@ async fn kill_one(store: &Cluster, index: usize, tally: &mut Tally) -> Result<()
     Ok(())
 }
 
-pub(super) async fn write_until_stopped(store: &Cluster, round: &Round, writer: usize) -> History {
+/// Writers run while something happens.
+pub(super) async fn under_load(
+    store: &Cluster,
+    number: usize,
+    happens: impl Future<Output = Result<()>>,
+) -> Result<Vec<History>> {
+    let round =
+        Round { number, stop: AtomicBool::new(false), success: Mutex::new((Instant::now(), Duration::ZERO)) };
+    let writers = (0..4).map(|writer| write_until_stopped(store, &round, writer));
+    let story = async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let outcome = happens.await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        round.stop.store(true, Ordering::Relaxed);
+        outcome
+    };
+    let (histories, outcome) = futures::future::join(futures::future::join_all(writers), story).await;
+    outcome.map(|()| histories)
+}
+
+async fn write_until_stopped(store: &Cluster, round: &Round, writer: usize) -> History {
     let client = Client::new(store, writer);
     let mut history = History::default();
     let mut count = 0u64;

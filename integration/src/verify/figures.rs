@@ -122,7 +122,7 @@ async fn multipart(client: &Client<'_>) -> Result<(), String> {
     let id = created.xml()?.text_of("UploadId").to_string();
     let mut list = String::new();
     for index in 0..PARTS {
-        let body = Pattern { seed: 77, offset: index * PART_BYTES, length: PART_BYTES };
+        let body = Pattern::slice(77, index * PART_BYTES, PART_BYTES);
         let part = object("PUT").query("partNumber", index + 1).query("uploadId", &id).generated(body);
         let etag = crate::conformance::ok(client, part).await?.etag().to_string();
         list.push_str(&format!("<Part><PartNumber>{}</PartNumber><ETag>{etag}</ETag></Part>", index + 1));

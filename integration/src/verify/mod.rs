@@ -9,8 +9,12 @@
 mod campaign;
 mod clients;
 mod figures;
+mod flips;
 mod full_disk;
 mod losses;
+mod members;
+mod memory;
+mod recovery;
 mod replace;
 mod steps;
 mod syncs;
@@ -91,6 +95,12 @@ const STAGES: &[Stage] = &[
         about: "lost disks, copied directories and moved nodes, under load",
         run: replace::run_stage,
     },
+    Stage {
+        name: "recovery",
+        about: "two of three voters are lost, the cluster goes on from one",
+        run: recovery::run,
+    },
+    Stage { name: "members", about: "nodes added, drained and removed, under load", run: members::run },
     Stage { name: "full-disk", about: "a process on a disk without space", run: full_disk::run },
     Stage { name: "losses", about: "chunk volumes and disks of a node are lost", run: losses::run },
     Stage { name: "clients", about: "real clients with their defaults", run: clients::run },
@@ -98,11 +108,15 @@ const STAGES: &[Stage] = &[
 ];
 
 /// Heavier campaigns, run by name only.
-const CAMPAIGNS: &[Stage] = &[Stage {
-    name: "figures",
-    about: "start times, failover gap, 5 GiB objects, memory",
-    run: figures::run,
-}];
+const CAMPAIGNS: &[Stage] = &[
+    Stage { name: "figures", about: "start times, failover gap, 5 GiB objects, memory", run: figures::run },
+    Stage { name: "flips", about: "10,000 bits of chunk volumes flip", run: flips::run },
+    Stage {
+        name: "memory",
+        about: "64 uploads of 1 GiB and all else at once, 1 GiB a process enforced",
+        run: memory::run,
+    },
+];
 
 /// Runs the stages named in `arguments`, or the default run. Returns whether everything held.
 pub fn main(arguments: &[String]) -> bool {

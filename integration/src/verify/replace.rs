@@ -2,21 +2,17 @@
 
 use std::fs;
 use std::path::Path;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
-use super::campaign::{BUCKET, History, Round, all_there, write_until_stopped};
+use super::campaign::{BUCKET, all_there, under_load};
 use super::{Tally, block_on};
 use crate::client::{Client, Request};
 use crate::daemons::{Cluster, binary, run};
 
 /// The node whose disk has an eventful life: its place in the cluster.
 const NODE: usize = 1;
-/// A daemon that refuses to start does so within this.
-const REFUSAL_DEADLINE: Duration = Duration::from_secs(30);
 
 pub(super) fn run_stage(tally: &mut Tally) -> Result<()> {
     block_on(async {
@@ -46,26 +42,6 @@ pub(super) fn run_stage(tally: &mut Tally) -> Result<()> {
     })
 }
 
-/// Writers run while something happens.
-async fn under_load(
-    store: &Cluster,
-    number: usize,
-    happens: impl Future<Output = Result<()>>,
-) -> Result<Vec<History>> {
-    let round =
-        Round { number, stop: AtomicBool::new(false), success: Mutex::new((Instant::now(), Duration::ZERO)) };
-    let writers = (0..4).map(|writer| write_until_stopped(store, &round, writer));
-    let story = async {
-        tokio::time::sleep(Duration::from_secs(1)).await;
-        let outcome = happens.await;
-        tokio::time::sleep(Duration::from_secs(1)).await;
-        round.stop.store(true, Ordering::Relaxed);
-        outcome
-    };
-    let (histories, outcome) = futures::future::join(futures::future::join_all(writers), story).await;
-    outcome.map(|()| histories)
-}
-
 /// A copy made before the last start of the node must not take part.
 async fn copied_directory(store: &Cluster, tally: &mut Tally) -> Result<()> {
     let home = store.directory();
@@ -78,7 +54,7 @@ async fn copied_directory(store: &Cluster, tally: &mut Tally) -> Result<()> {
     fs::rename(&data, &own)?;
     fs::rename(&copy, &data)?;
     for time in ["", " again"] {
-        let said = refusal(store).await;
+        let said = store.nodes[NODE].refusal().await;
         let outcome = match said {
             Ok(said) if said.contains("an old or copied one") && said.contains("never start it again") => {
                 Ok(())
@@ -97,7 +73,7 @@ async fn copied_directory(store: &Cluster, tally: &mut Tally) -> Result<()> {
 async fn lost_disk(store: &Cluster, tally: &mut Tally) -> Result<()> {
     store.nodes[NODE].kill();
     fs::remove_dir_all(store.directory().join("node-2"))?;
-    let said = refusal(store).await;
+    let said = store.nodes[NODE].refusal().await;
     tally.check("a voter with an empty disk refuses to start", said.clone().map(drop));
     let said = said.map_err(anyhow::Error::msg)?;
     let command = said.rsplit_once("run: replace ").map(|(_, names)| names.trim().to_string());
@@ -110,26 +86,6 @@ async fn lost_disk(store: &Cluster, tally: &mut Tally) -> Result<()> {
     tally.note(format!("a replaced voter, start to ready: {} ms", begin.elapsed().as_millis()));
     tally.check("the printed command puts the voter in its place", Ok(()));
     Ok(())
-}
-
-/// Starts the node, which ends by itself with exit code 1, and returns its last words.
-async fn refusal(store: &Cluster) -> Result<String, String> {
-    let node = &store.nodes[NODE];
-    node.start().map_err(|error| error.to_string())?;
-    let begin = Instant::now();
-    let status = loop {
-        if let Some(status) = node.exited() {
-            break status;
-        }
-        if begin.elapsed() > REFUSAL_DEADLINE {
-            node.kill();
-            return Err(format!("it runs on:\n{}", node.log_tail()));
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    };
-    node.kill(); // So that it can be started again.
-    let said = node.log_tail().lines().last().unwrap_or_default().to_string();
-    if status.code() == Some(1) { Ok(said) } else { Err(format!("it ended with {status}: {said}")) }
 }
 
 fn copy_directory(from: &Path, to: &Path) -> Result<()> {

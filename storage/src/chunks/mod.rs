@@ -9,6 +9,7 @@
 
 mod locator;
 mod record;
+mod scrub;
 mod tables;
 mod volume;
 mod writer;
@@ -30,15 +31,18 @@ use fabric::limits::{
 };
 use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
 
-use crate::client::{ChunkError, ChunkOrigin, ChunkStat};
+use crate::client::{ChunkError, ChunkOrigin, ChunkStat, Verdict};
 use locator::Locator;
 use record::Record;
+pub use scrub::ScrubMark;
 use tables::{Check, Found, NewChunk};
 use volume::Volume;
 use writer::{Request, Writer};
 
 /// Chunks of one stat, scan or delete.
 pub const CHUNKS_PER_CALL_MAX: usize = 1024;
+/// Chunks of one check: all of them are read.
+pub const CHECKS_PER_CALL_MAX: usize = 32;
 /// Puts and deletes that wait for the writer.
 const WRITES_QUEUED_MAX: usize = 1024;
 /// Handles of volumes that are not written.
@@ -241,16 +245,23 @@ impl ChunkStore {
 
     /// Removes chunks, at most [`CHUNKS_PER_CALL_MAX`]; those that are not there are fine.
     pub async fn delete(&self, chunks: Vec<ChunkId>) -> Result<(), ChunkError> {
-        self.check_count(chunks.len())?;
+        self.check_count(chunks.len(), CHUNKS_PER_CALL_MAX)?;
         self.check_ready()?;
         self.write(|reply| Request::Delete { chunks, reply }).await
     }
 
     /// What the indexes say about chunks, at most [`CHUNKS_PER_CALL_MAX`].
     pub async fn stat(&self, chunks: Vec<ChunkId>) -> Result<Vec<Option<ChunkStat>>, ChunkError> {
-        self.check_count(chunks.len())?;
+        self.check_count(chunks.len(), CHUNKS_PER_CALL_MAX)?;
         self.check_open()?;
         self.reading(move |shared| shared.stat(&chunks)).await
+    }
+
+    /// Reads and proves chunks, at most [`CHECKS_PER_CALL_MAX`].
+    pub async fn check(&self, chunks: Vec<ChunkId>) -> Result<Vec<Verdict>, ChunkError> {
+        self.check_count(chunks.len(), CHECKS_PER_CALL_MAX)?;
+        self.check_open()?;
+        self.reading(move |shared| chunks.iter().map(|chunk| shared.check(*chunk)).collect()).await
     }
 
     /// Chunks in order of id after a position, at most `limit` and [`CHUNKS_PER_CALL_MAX`].
@@ -297,6 +308,24 @@ impl ChunkStore {
         told.map_err(|error| ChunkError::Unavailable(self.node(), format!("list volumes: {error}")))
     }
 
+    /// How far the scrub is; where it was never told, a round begins now.
+    pub async fn scrub_mark(&self, wall_ms: u64) -> Result<ScrubMark, ChunkError> {
+        let shared = self.shared.clone();
+        let directory = self.shared.settings.directory.clone();
+        let read = move || scrub::read(&*shared.seams.disks, &directory);
+        let found = run_blocking(&*self.shared.seams.env, read).await;
+        Ok(found.unwrap_or(ScrubMark { after: None, began_ms: wall_ms, previous_began_ms: wall_ms }))
+    }
+
+    /// Keeps how far the scrub is.
+    pub async fn set_scrub_mark(&self, mark: ScrubMark) -> Result<(), ChunkError> {
+        let shared = self.shared.clone();
+        let directory = self.shared.settings.directory.clone();
+        let write = move || scrub::write(&*shared.seams.disks, &directory, &mark);
+        let written = run_blocking(&*self.shared.seams.env, write).await;
+        written.map_err(|error| ChunkError::Unavailable(self.node(), format!("keep the mark: {error}")))
+    }
+
     /// Removes the files of lost volumes: everything they held is somewhere else.
     pub async fn remove_lost(&self) {
         let shared = self.shared.clone();
@@ -328,8 +357,8 @@ impl ChunkStore {
         self.shared.check_counted()
     }
 
-    fn check_count(&self, chunks: usize) -> Result<(), ChunkError> {
-        if chunks <= CHUNKS_PER_CALL_MAX {
+    fn check_count(&self, chunks: usize, most: usize) -> Result<(), ChunkError> {
+        if chunks <= most {
             return Ok(());
         }
         Err(ChunkError::Refused(self.node(), format!("{chunks} chunks are too many for one call")))
@@ -436,6 +465,15 @@ impl Shared {
             self.check_counted()?;
         }
         Err(failed)
+    }
+
+    fn check(&self, chunk: ChunkId) -> Result<Verdict, ChunkError> {
+        match self.get(chunk) {
+            Ok(body) => Ok(Verdict::Whole { bytes: body.len() as u32 }),
+            Err(ChunkError::NotFound(_)) => Ok(Verdict::Absent),
+            Err(ChunkError::Corrupt(_)) => Ok(Verdict::Rotten),
+            Err(error) => Err(error),
+        }
     }
 
     fn stat(&self, chunks: &[ChunkId]) -> Result<Vec<Option<ChunkStat>>, ChunkError> {

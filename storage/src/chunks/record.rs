@@ -151,7 +151,7 @@ fn read(disks: &dyn Disks, path: &Path, node: NodeId) -> Option<State> {
             Err(_) => {}
         }
     };
-    match decode(&bytes) {
+    match codec::decode_sealed::<State>(FORMAT, "list of volumes", &bytes) {
         Ok(state) if state.node == node => Some(state),
         Ok(state) => {
             tracing::error!(path = %path.display(), node = %state.node, "the list of volumes is of another node");
@@ -165,22 +165,7 @@ fn read(disks: &dyn Disks, path: &Path, node: NodeId) -> Option<State> {
 }
 
 fn write(disks: &dyn Disks, path: &Path, state: &State) -> io::Result<()> {
-    write_small(disks, path, &encode(state))
-}
-
-fn encode(state: &State) -> Vec<u8> {
-    let mut bytes = codec::encode(FORMAT, state);
-    bytes.extend_from_slice(&codec::crc32c(&[&bytes]).to_le_bytes());
-    bytes
-}
-
-fn decode(bytes: &[u8]) -> Result<State, codec::DecodeError> {
-    let rotten = || codec::DecodeError { what: "list of volumes".to_string(), why: "checksum".to_string() };
-    let (body, crc32c) = bytes.split_last_chunk::<4>().ok_or_else(rotten)?;
-    if codec::crc32c(&[body]).to_le_bytes() != *crc32c {
-        return Err(rotten());
-    }
-    codec::decode(FORMAT, "list of volumes", body)
+    write_small(disks, path, &codec::encode_sealed(FORMAT, state))
 }
 
 #[cfg(test)]
@@ -209,7 +194,8 @@ mod tests {
     #[test]
     fn keeps_its_format() {
         let state = State { node: NodeId(7), volumes: [1, 300].into(), next: 301, losses: 2, told: 1 };
-        let bytes = encode(&state);
+        let bytes = codec::encode_sealed(FORMAT, &state);
+        let decode = |bytes: &[u8]| codec::decode_sealed::<State>(FORMAT, "list of volumes", bytes);
         assert_eq!(hex::encode(&bytes[..bytes.len() - 4]), "01070201ac02ad020201");
         assert_eq!(decode(&bytes).unwrap(), state);
         for place in 0..bytes.len() {

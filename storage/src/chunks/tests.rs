@@ -260,12 +260,17 @@ async fn rot_is_found_reported_and_healed_by_the_same_bytes() {
         for range in [(0, size as u32), (size as u32 - 1, 1)] {
             assert!(matches!(store.get(chunk, range.0, range.1).await, Err(ChunkError::Corrupt(..))));
         }
+        assert_eq!(
+            store.check(vec![chunk, extent(2).chunk(0)]).await.unwrap(),
+            [Verdict::Rotten, Verdict::Absent]
+        );
         assert_eq!(store.status().repairs, 1);
         assert_eq!(store.take_repair(), Some(chunk));
         let other = store.put(chunk, vec![pattern(size, 2)], None).await;
         assert!(matches!(other, Err(ChunkError::Refused(..))), "rot does not open the door to other bytes");
         store.put(chunk, vec![bytes.clone()], None).await.unwrap();
         assert_eq!(store.get(chunk, 0, size as u32).await.unwrap(), bytes);
+        assert_eq!(store.check(vec![chunk]).await.unwrap(), [Verdict::Whole { bytes: size as u32 }]);
     }
 }
 

@@ -12,7 +12,6 @@ use consensus::meta::model::Garbage;
 use consensus::meta::query::{Answer, Query};
 use fabric::ids::{BucketId, ChunkId, NodeId, Stamp};
 
-use super::copy::chunks_of;
 use super::{Job, JobContext, JobError, Next, wrong_answer};
 
 /// Rows of one unit.
@@ -104,7 +103,7 @@ impl Unit {
                 return Ok(true);
             }
         };
-        let chunks = chunks_of(&extent);
+        let chunks = extent.chunks();
         if self.count > 0 && self.count + chunks > CHUNKS_PER_STEP {
             return Ok(false);
         }

@@ -1,6 +1,5 @@
-//! Brings chunks of an extent here from nodes that hold them.
+//! Brings chunks of an extent to a node from those that hold them.
 
-use consensus::meta::model::Extent;
 use fabric::ids::{ChunkId, NodeId};
 use futures::{StreamExt, TryStreamExt};
 
@@ -9,17 +8,6 @@ use crate::client::{ChunkError, ChunkStat};
 
 /// Chunks that are brought at once; each is in memory.
 const AT_ONCE: usize = 4;
-
-/// Chunks of an extent.
-pub(super) fn chunks_of(extent: &Extent) -> u64 {
-    extent.bytes.div_ceil(u64::from(extent.chunk_bytes.max(1)))
-}
-
-/// Bytes that chunk `ordinal` of an extent must have.
-pub(super) fn bytes_of(extent: &Extent, ordinal: u64) -> u64 {
-    let chunk_bytes = u64::from(extent.chunk_bytes);
-    extent.bytes.saturating_sub(ordinal * chunk_bytes).min(chunk_bytes)
-}
 
 /// Nodes to copy an extent from: those that are confirmed first, then the other owners, who may hold a part.
 pub(super) fn sources(owners: &[NodeId], confirmed: u16, me: NodeId) -> Vec<NodeId> {
@@ -32,20 +20,21 @@ pub(super) fn sources(owners: &[NodeId], confirmed: u16, me: NodeId) -> Vec<Node
     sure.into_iter().chain(perhaps).map(|(_, node)| *node).collect()
 }
 
-/// Brings those of `chunks` here that are missing or rotten. Returns how many came.
+/// Brings those of `chunks` to a node that are missing there. Returns how many came.
 pub(super) async fn bring(
     cx: &JobContext,
+    to: NodeId,
     chunks: &[(ChunkId, u64)],
     from: &[NodeId],
 ) -> Result<u64, JobError> {
-    let here = cx.chunks.stat(cx.node, chunks.iter().map(|chunk| chunk.0).collect()).await?;
+    let here = cx.chunks.stat(to, chunks.iter().map(|chunk| chunk.0).collect()).await?;
     let missing = chunks.iter().zip(here).filter(|((_, bytes), stat)| {
         // A chunk that is here under its seal is what its writer sent: other bytes were never accepted.
         stat.as_ref().is_none_or(|stat| u64::from(stat.bytes) != *bytes)
     });
     let missing: Vec<(ChunkId, u64)> = missing.map(|(chunk, _)| *chunk).collect();
     let count = missing.len() as u64;
-    let copies = missing.into_iter().map(|(chunk, bytes)| copy_one(cx, chunk, Some(bytes), from));
+    let copies = missing.into_iter().map(|(chunk, bytes)| copy_to(cx, to, chunk, Some(bytes), from));
     futures::stream::iter(copies).buffer_unordered(AT_ONCE).try_collect::<()>().await?;
     Ok(count)
 }
@@ -57,10 +46,20 @@ pub(super) async fn copy_one(
     bytes: Option<u64>,
     from: &[NodeId],
 ) -> Result<(), JobError> {
+    copy_to(cx, cx.node, chunk, bytes, from).await
+}
+
+async fn copy_to(
+    cx: &JobContext,
+    to: NodeId,
+    chunk: ChunkId,
+    bytes: Option<u64>,
+    from: &[NodeId],
+) -> Result<(), JobError> {
     let mut failed = JobError::Other(format!("chunk {chunk} has no other owner"));
     for node in from {
         match fetch(cx, chunk, bytes, *node).await {
-            Ok((stat, body)) => return Ok(cx.chunks.put(cx.node, chunk, vec![body], stat.origin).await?),
+            Ok((stat, body)) => return Ok(cx.chunks.put(to, chunk, vec![body], stat.origin).await?),
             Err(error) => failed = error.into(),
         }
     }

@@ -9,7 +9,7 @@ use consensus::meta::model::{Extent, Home};
 use consensus::meta::query::{Answer, Query};
 use fabric::ids::ExtentId;
 
-use super::copy::{bring, bytes_of, chunks_of, sources};
+use super::copy::{bring, sources};
 use super::{Job, JobContext, JobError, Next, wrong_answer};
 
 /// Debts of one unit.
@@ -67,16 +67,16 @@ impl Debts {
     async fn pay(&mut self, cx: &JobContext, extent: &Extent, left: &mut u64) -> Result<bool, JobError> {
         let layout = cx.layout(extent.layout).await?;
         let from = sources(layout.owners_of(extent.id), extent.confirmed, cx.node);
-        let end = chunks_of(extent);
+        let end = extent.chunks();
         while self.done_chunks < end {
             if *left == 0 {
                 return Ok(false);
             }
             let until = end.min(self.done_chunks + *left);
             let some: Vec<_> = (self.done_chunks..until)
-                .map(|ordinal| (extent.id.chunk(ordinal as u32), bytes_of(extent, ordinal)))
+                .map(|ordinal| (extent.id.chunk(ordinal as u32), extent.bytes_of(ordinal)))
                 .collect();
-            bring(cx, &some, &from).await?;
+            bring(cx, cx.node, &some, &from).await?;
             *left -= some.len() as u64;
             self.done_chunks = until;
         }

@@ -6,12 +6,15 @@
 mod collect_garbage;
 mod copy;
 mod debts;
+mod leave;
 mod orphans;
 mod pack_inline;
+mod rebalance;
 mod repair;
 mod restore;
+mod scrub;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 
 use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
@@ -29,10 +32,13 @@ use tokio::sync::Mutex;
 
 pub use collect_garbage::CollectGarbage;
 pub use debts::Debts;
+pub use leave::Leave;
 pub use orphans::Orphans;
 pub use pack_inline::PackInline;
+pub use rebalance::Rebalance;
 pub use repair::Repair;
 pub use restore::Restore;
+pub use scrub::Scrub;
 
 use crate::chunks::ChunkStore;
 use crate::client::{ChunkError, Chunks};
@@ -118,9 +124,16 @@ impl JobContext {
         Ok(layout)
     }
 
-    /// Owners of an extent in the newest layout.
-    async fn newest_owners(&self, extent: ExtentId) -> Result<Vec<NodeId>, JobError> {
-        Ok(self.ask_layout(None).await?.owners_of(extent).to_vec())
+    /// Owners of an extent in any layout, those of the newest first: it may lie in each.
+    async fn all_owners(&self, extent: ExtentId) -> Result<Vec<NodeId>, JobError> {
+        let newest = self.ask_layout(None).await?;
+        let mut owners = newest.owners_of(extent).to_vec();
+        for version in (1..newest.version.0).rev().take(LAYOUTS_MAX) {
+            let older = self.layout(LayoutVersion(version)).await?;
+            let more = older.owners_of(extent).iter().filter(|node| !owners.contains(node));
+            owners.extend(more.copied().collect::<Vec<_>>());
+        }
+        Ok(owners)
     }
 
     async fn ask_layout(&self, version: Option<LayoutVersion>) -> Result<Layout, JobError> {
@@ -137,11 +150,14 @@ fn wrong_answer(question: &str) -> JobError {
 }
 
 /// The list. A new job is a file beside this one and a line here.
-pub fn all(store: &ChunkStore, inline_bytes_max: u64) -> Vec<Box<dyn Job>> {
+pub fn all(store: &ChunkStore, inline_bytes_max: u64, scrub_period: Duration) -> Vec<Box<dyn Job>> {
     vec![
         Box::new(Debts::default()),
         Box::new(Repair::new(store.clone())),
         Box::new(Restore::new(store.clone())),
+        Box::new(Rebalance::default()),
+        Box::new(Leave::default()),
+        Box::new(Scrub::new(store.clone(), scrub_period)),
         Box::new(CollectGarbage::default()),
         Box::new(Orphans::default()),
         Box::new(PackInline::new(inline_bytes_max)),

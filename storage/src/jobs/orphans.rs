@@ -182,7 +182,7 @@ impl Orphans {
 
 /// Where an extent belongs, from its chunk 0, here or on another owner.
 async fn find_home(cx: &JobContext, extent: ExtentId) -> Result<Option<Home>, JobError> {
-    let others = cx.newest_owners(extent).await?.into_iter().filter(|node| *node != cx.node);
+    let others = cx.all_owners(extent).await?.into_iter().filter(|node| *node != cx.node);
     for node in std::iter::once(cx.node).chain(others) {
         let Ok(mut stats) = cx.chunks.stat(node, vec![extent.chunk(0)]).await else { continue };
         if let Some(origin) = stats.pop().flatten().and_then(|stat| stat.origin) {

@@ -34,7 +34,7 @@ impl Job for Repair {
             return Ok(Next::Rest(REST));
         };
         let repaired = async {
-            let owners = cx.newest_owners(chunk.extent()).await?;
+            let owners = cx.all_owners(chunk.extent()).await?;
             copy_one(cx, chunk, None, &sources(&owners, u16::MAX, cx.node)).await
         };
         match repaired.await {

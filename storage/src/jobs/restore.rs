@@ -20,7 +20,7 @@ use consensus::meta::query::{Answer, PlacedOf, Query};
 use fabric::ids::{ChunkId, ExtentId, NodeId};
 use futures::StreamExt;
 
-use super::copy::{bytes_of, chunks_of, copy_one, sources};
+use super::copy::{copy_one, sources};
 use super::{Job, JobContext, JobError, Next, wrong_answer};
 use crate::chunks::ChunkStore;
 use crate::client::ChunkStat;
@@ -242,7 +242,7 @@ impl Walk {
         let mut whole = true;
         for (home, extent) in extents {
             done_chunks = self.want(cx, &extent, done_chunks, &mut wanted).await?;
-            if done_chunks < chunks_of(&extent) {
+            if done_chunks < extent.chunks() {
                 whole = false; // The unit is full; the next one goes on with this extent.
                 break;
             }
@@ -271,10 +271,10 @@ impl Walk {
         let from: Arc<[NodeId]> = sources(layout.owners_of(extent.id), extent.confirmed, cx.node).into();
         let partition = layout.partition_of(extent.id) as u16;
         let room = CHUNKS_PER_STEP.saturating_sub(wanted.len()) as u64;
-        let until = chunks_of(extent).min(done + room);
+        let until = extent.chunks().min(done + room);
         wanted.extend((done..until).map(|ordinal| Wanted {
             chunk: extent.id.chunk(ordinal as u32),
-            bytes: bytes_of(extent, ordinal),
+            bytes: extent.bytes_of(ordinal),
             from: from.clone(),
             partition,
         }));
@@ -313,30 +313,15 @@ impl Walk {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use fabric::Seams;
-    use fabric::disks::MemoryDisks;
-    use fabric::env::SystemEnv;
-    use fabric::limits::MIB;
-    use fabric::net::LocalNet;
-
     use super::super::testing::{World, extent};
     use super::*;
-    use crate::chunks::ChunkSettings;
     use crate::client::Chunks;
 
     const ME: NodeId = NodeId(1);
 
     /// A job of node 1 whose store is new: it lost whatever there was.
     async fn job() -> Restore {
-        let seams = Seams {
-            env: Arc::new(SystemEnv::default()),
-            net: Arc::new(LocalNet::default()),
-            disks: Arc::new(MemoryDisks::new(64 << 20)),
-        };
-        let settings = ChunkSettings::new(ME, "/data/chunks".into(), 32 * MIB);
-        let store = ChunkStore::open(&seams, settings).await.unwrap();
-        store.wait_ready().await;
-        Restore::new(store)
+        Restore::new(crate::testing::store(ME).await)
     }
 
     async fn walk(job: &mut Restore, cx: &JobContext) {

@@ -8,23 +8,24 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use consensus::client::{Meta, MetaError, ReadGuard, WriteGuard};
-use consensus::meta::command::{Command, Done, PackInline};
+use consensus::meta::command::{Command, Done, MovedExtent, PackInline};
 use consensus::meta::model::{
-    Absence, Bucket, ClusterMs, Extent, Garbage, Home, Session, SessionKind, Versioning,
+    Absence, Bucket, ClusterMs, Extent, Garbage, Home, Leaving, Session, SessionKind, Versioning,
 };
 use consensus::meta::names::ObjectKey;
 use consensus::meta::query::{Answer, Answered, InlinePage, PlacedOf, Query};
 use fabric::codec::crc32c;
+use fabric::env::Env;
 use fabric::ids::{BucketId, ChunkId, ExtentId, LayoutVersion, NodeId, SessionId, Stamp};
 use fabric::placement::Layout;
 
 use super::JobContext;
-use crate::client::{ChunkError, ChunkOrigin, ChunkStat, Chunks};
+use crate::client::{ChunkError, ChunkOrigin, ChunkStat, Chunks, Verdict};
 use crate::testing::Clock;
 
 const SESSION: SessionId = SessionId { epoch: 1, number: 1 };
 
-pub(super) fn extent(number: u64, bytes: u64, chunk_bytes: u32) -> Extent {
+pub(crate) fn extent(number: u64, bytes: u64, chunk_bytes: u32) -> Extent {
     let id = ExtentId::new(0, SESSION, number);
     Extent { id, bytes, chunk_bytes, layout: LayoutVersion(1), confirmed: 0b110 }
 }
@@ -45,18 +46,18 @@ fn home() -> Home {
 }
 
 /// Nodes 1 to n that own everything.
-pub(super) struct World {
-    pub(super) meta: Arc<FakeMeta>,
-    pub(super) chunks: Arc<FakeChunks>,
+pub(crate) struct World {
+    pub(crate) meta: Arc<FakeMeta>,
+    pub(crate) chunks: Arc<FakeChunks>,
     clock: Arc<Clock>,
 }
 
 impl World {
-    pub(super) fn new(nodes: u16) -> World {
+    pub(crate) fn new(nodes: u16) -> World {
         let owners = (1..=nodes).map(NodeId).collect();
         let layout = Layout { version: LayoutVersion(1), partitions: vec![owners] };
-        let state = MetaState { session: Some((0, u64::MAX)), ..MetaState::default() };
-        let meta = Arc::new(FakeMeta { layout, state: Mutex::new(state) });
+        let state = MetaState { layouts: vec![layout], session: Some((0, u64::MAX)), ..MetaState::default() };
+        let meta = Arc::new(FakeMeta { state: Mutex::new(state) });
         World { meta, chunks: Arc::default(), clock: Arc::default() }
     }
 
@@ -69,14 +70,18 @@ impl World {
         self.clock.advance(time);
     }
 
+    pub(super) fn wall_ms(&self) -> u64 {
+        self.clock.wall_ms()
+    }
+
     pub(super) fn body(&self, extent: &Extent, ordinal: u64) -> Bytes {
-        let bytes = super::copy::bytes_of(extent, ordinal) as usize;
+        let bytes = extent.bytes_of(ordinal) as usize;
         vec![extent.id.number() as u8 ^ ordinal as u8; bytes].into()
     }
 
-    pub(super) async fn fill(&self, extent: &Extent, nodes: &[u16]) {
+    pub(crate) async fn fill(&self, extent: &Extent, nodes: &[u16]) {
         for node in nodes {
-            for ordinal in 0..super::copy::chunks_of(extent) {
+            for ordinal in 0..extent.chunks() {
                 let origin = (ordinal == 0).then(|| ChunkOrigin {
                     bucket: BucketId(1),
                     bucket_name: "bucket".parse().unwrap(),
@@ -97,6 +102,8 @@ impl World {
 
 #[derive(Default)]
 struct MetaState {
+    /// The newest is the last.
+    layouts: Vec<Layout>,
     debts: Vec<Extent>,
     paid: Vec<ExtentId>,
     garbage: BTreeMap<u64, Extent>,
@@ -112,10 +119,11 @@ struct MetaState {
     extents_drawn: u64,
     inline: Vec<(ObjectKey, Stamp, Bytes)>,
     packed: Vec<PackInline>,
+    moved: Vec<MovedExtent>,
+    leaving: BTreeMap<ExtentId, Leaving>,
 }
 
-pub(super) struct FakeMeta {
-    layout: Layout,
+pub(crate) struct FakeMeta {
     state: Mutex<MetaState>,
 }
 
@@ -141,7 +149,7 @@ impl FakeMeta {
     }
 
     /// The extents that the catalog places on all nodes, in order of id.
-    pub(super) fn place(&self, extents: &[Extent]) {
+    pub(crate) fn place(&self, extents: &[Extent]) {
         self.state.lock().unwrap().placed = extents.to_vec();
     }
 
@@ -149,6 +157,30 @@ impl FakeMeta {
     pub(super) fn absence(&self) -> (u64, bool) {
         let state = self.state.lock().unwrap();
         (state.losses, state.absence.is_some())
+    }
+
+    /// A newer layout, in which these nodes own everything.
+    pub(crate) fn set_owners(&self, nodes: &[u16]) {
+        let mut state = self.state.lock().unwrap();
+        let version = LayoutVersion(state.layouts.len() as u32 + 1);
+        let owners = nodes.iter().copied().map(NodeId).collect();
+        state.layouts.push(Layout { version, partitions: vec![owners] });
+    }
+
+    /// The extents whose rows moved, with the nodes that were given all of them.
+    pub(super) fn moved(&self) -> Vec<(ExtentId, Vec<NodeId>)> {
+        let state = self.state.lock().unwrap();
+        state.moved.iter().map(|moved| (moved.id, moved.brought.clone())).collect()
+    }
+
+    /// A copy of the node that asks has to go.
+    pub(super) fn leave(&self, extent: &Extent) {
+        let leaving = Leaving { since: 1, chunks: extent.chunks() };
+        self.state.lock().unwrap().leaving.insert(extent.id, leaving);
+    }
+
+    pub(super) fn leaving(&self) -> usize {
+        self.state.lock().unwrap().leaving.len()
     }
 
     pub(super) fn unpin(&self) {
@@ -205,6 +237,15 @@ impl Meta for FakeMeta {
                 state.inline.retain(|(key, ..)| !moved(key));
                 state.packed.push(pack);
             }
+            Command::MoveExtents(moves) => {
+                for moved in moves.moves {
+                    state.placed.retain(|extent| extent.id != moved.id);
+                    state.moved.push(moved);
+                }
+            }
+            Command::EndLeaving(end) => {
+                state.leaving.retain(|id, _| end.extents.iter().all(|(_, extent, _)| extent != id));
+            }
             other => return Err(MetaError::Unavailable(format!("{other:?}"))),
         }
         Ok(Done::Nothing)
@@ -213,7 +254,34 @@ impl Meta for FakeMeta {
     async fn query(&self, query: Query) -> Result<Answered, MetaError> {
         let state = self.state.lock().unwrap();
         let answer = match query {
-            Query::Layout(_) => Answer::Layout(Some(self.layout.clone())),
+            Query::Layout(version) => {
+                let wanted = |layout: &&Layout| version.is_none_or(|version| layout.version == version);
+                Answer::Layout(state.layouts.iter().rev().find(wanted).cloned())
+            }
+            Query::Members => {
+                let layout = state.layouts.last().unwrap().version;
+                Answer::Members { nodes: Vec::new(), layout }
+            }
+            Query::Moving { after, .. } => {
+                let behind = |extent: &&Extent| after.as_ref().is_none_or(|(_, id)| extent.id > *id);
+                let extents = state.placed.iter().filter(behind);
+                Answer::Placed {
+                    extents: extents.map(|extent| (home(), extent.clone())).collect(),
+                    next: None,
+                }
+            }
+            Query::Buckets { .. } => Answer::Buckets { buckets: vec![bucket()], more: false },
+            Query::Extents { after, limit } => {
+                let behind = |extent: &&Extent| after.as_ref().is_none_or(|(_, id)| extent.id > *id);
+                let extents: Vec<_> = state.placed.iter().filter(behind).take(limit as usize + 1).collect();
+                let next = extents.get(limit as usize).map(|_| (home(), extents[limit as usize - 1].id));
+                let extents = extents.into_iter().take(limit as usize);
+                Answer::Placed { extents: extents.map(|extent| (home(), extent.clone())).collect(), next }
+            }
+            Query::Leaving { .. } => {
+                let copies = state.leaving.iter().map(|(id, leaving)| (home(), *id, leaving.clone()));
+                Answer::Leaving { copies: copies.collect(), next: None }
+            }
             Query::Debts { after, .. } => {
                 let behind = |owed: &&Extent| after.as_ref().is_none_or(|(_, id)| owed.id > *id);
                 Answer::Debts(state.debts.iter().filter(behind).map(|owed| (home(), owed.clone())).collect())
@@ -288,19 +356,24 @@ impl Meta for FakeMeta {
 type Stored = BTreeMap<ChunkId, (Bytes, Option<ChunkOrigin>)>;
 
 #[derive(Default)]
-pub(super) struct FakeChunks {
+pub(crate) struct FakeChunks {
     stored: Mutex<BTreeMap<NodeId, Stored>>,
     silent: Mutex<BTreeSet<NodeId>>,
+    rotten: Mutex<BTreeSet<(NodeId, ChunkId)>>,
 }
 
 impl FakeChunks {
-    pub(super) fn silence(&self, node: NodeId, silent: bool) {
+    pub(crate) fn silence(&self, node: NodeId, silent: bool) {
         let mut nodes = self.silent.lock().unwrap();
         if silent {
             nodes.insert(node)
         } else {
             nodes.remove(&node)
         };
+    }
+
+    pub(crate) fn rot(&self, node: NodeId, chunk: ChunkId) {
+        self.rotten.lock().unwrap().insert((node, chunk));
     }
 
     pub(super) fn count(&self, node: NodeId) -> usize {
@@ -347,6 +420,18 @@ impl Chunks for FakeChunks {
 
     async fn stat(&self, node: NodeId, chunks: Vec<ChunkId>) -> Result<Vec<Option<ChunkStat>>, ChunkError> {
         self.on(node, |stored| chunks.iter().map(|id| stored.get(id).map(|found| stat(*id, found))).collect())
+    }
+
+    async fn check(&self, node: NodeId, chunks: Vec<ChunkId>) -> Result<Vec<Verdict>, ChunkError> {
+        let rotten = self.rotten.lock().unwrap();
+        self.on(node, |stored| {
+            let verdict = |id: &ChunkId| match stored.get(id) {
+                Some(_) if rotten.contains(&(node, *id)) => Verdict::Rotten,
+                Some((bytes, _)) => Verdict::Whole { bytes: bytes.len() as u32 },
+                None => Verdict::Absent,
+            };
+            chunks.iter().map(verdict).collect()
+        })
     }
 
     async fn scan(

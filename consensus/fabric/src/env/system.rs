@@ -15,7 +15,7 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{BoxFuture, Env, LaneWorker, TaskHandle, Work, panic_message};
-use crate::limits::{BLOCKING_THREADS_MAX, LANE_QUEUE_MAX};
+use crate::limits::{BLOCKING_THREADS_MAX, BLOCKING_THREADS_MIN, BLOCKING_THREADS_PER_CORE, LANE_QUEUE_MAX};
 
 /// The status a process exits with after [`Env::fail_stop`].
 pub const FAIL_STOP_STATUS: i32 = 70;
@@ -44,8 +44,14 @@ pub fn build_runtime() -> std::io::Result<Runtime> {
     Builder::new_multi_thread()
         .enable_all()
         .thread_name("fluffy")
-        .max_blocking_threads(BLOCKING_THREADS_MAX)
+        .max_blocking_threads(blocking_threads())
         .build()
+}
+
+/// Each thread keeps memory that it has freed, up to some chunks: more than keep disks and processors busy are a waste.
+fn blocking_threads() -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    (BLOCKING_THREADS_MIN + BLOCKING_THREADS_PER_CORE * cores).min(BLOCKING_THREADS_MAX)
 }
 
 /// Allows this process as many open files and connections as the system lets it have, and returns how many that is.

@@ -85,8 +85,9 @@ impl Epoch {
         }
         let todo = match me {
             Peer::Node(_) => {
-                "its data is from before a recovery or a restore: move its data directory away, start it, and run \
-                 the `replace` command that it prints"
+                "its data is from before a recovery or a restore: a voter needs `identity`, `raft` and `tables.redb` \
+                 moved out of its data directory, and the `replace` or `admit` command that it prints then; any \
+                 other node is started again"
             }
             Peer::Gateway => "restart it",
         };

@@ -2,6 +2,7 @@
 //! answer fits a frame.
 
 mod list;
+mod moves;
 mod object;
 mod work;
 
@@ -16,9 +17,9 @@ use super::names::{AccessKeyId, BucketName, ObjectKey, UserName};
 use super::query::{Answer, Answered, PartsPage, Query, Status};
 use super::store::{Fault, Rows};
 use super::tables::{
-    AccessKeys, BucketNames, Buckets, BucketsByOwner, Cluster, DebtCounts, Events, KeysByUser, Nodes, Parts,
-    Sessions, Uploads, Usages, Users, as_upper, get, get_layout, key_bytes, scan, scan_after, scan_all,
-    scan_under, successor,
+    AccessKeys, BucketNames, Buckets, BucketsByOwner, Cluster, DebtCounts, Events, Holds, KeysByUser, Nodes,
+    Parts, Sessions, Uploads, Usages, Users, as_upper, get, get_layout, key_bytes, scan, scan_after,
+    scan_all, scan_under, successor,
 };
 
 /// Answers `query` from a view whose applied index is `index`.
@@ -95,7 +96,22 @@ fn decide(rows: &dyn Rows, query: &Query) -> Result<Answer, Stop> {
         Query::Inline { above, after, before, bytes } => {
             Answer::Inline(work::inline(rows, *above, after.as_ref(), *before, *bytes)?)
         }
+        Query::Members => members(rows)?,
+        Query::Moving { node, after, limit } => moves::moving(rows, *node, after.as_ref(), *limit)?,
+        Query::Leaving { node, after, limit } => moves::leaving(rows, *node, after.as_ref(), *limit)?,
+        Query::Extents { after, limit } => moves::extents(rows, after.as_ref(), *limit)?,
+        Query::Hold => Answer::Hold(get::<Holds>(rows, ())?),
+        Query::LayoutUse { after } => moves::layout_use(rows, after.as_ref())?,
     })
+}
+
+fn members(rows: &dyn Rows) -> Result<Answer, Fault> {
+    let nodes = scan_all::<Nodes>(rows)?.map(|row| row.map(|(_, node)| node)).collect::<Result<_, _>>()?;
+    Ok(Answer::Members { nodes, layout: newest_layout(rows)? })
+}
+
+fn newest_layout(rows: &dyn Rows) -> Result<LayoutVersion, Fault> {
+    Ok(get::<Cluster>(rows, ())?.map_or(LayoutVersion(0), |cluster| cluster.layout))
 }
 
 /// A limit of a query as a number of rows that fit a frame.

@@ -14,8 +14,8 @@ use crate::meta::names::ObjectKey;
 use crate::meta::query::{Answer, InlinePage, PlacedOf};
 use crate::meta::store::{Fault, Rows};
 use crate::meta::tables::{
-    Absences, Cluster, DebtCounts, Debts, Extents, Garbages, Inline, Sessions, Uploads, get, key_bytes,
-    owners_of, partition_of, scan, scan_all, scan_under, successor,
+    Absences, Cluster, DebtCounts, Debts, Extents, Garbages, Holds, Inline, Sessions, Uploads, get,
+    key_bytes, owners_of, partition_of, scan, scan_all, scan_under, successor,
 };
 
 /// Extents of garbage bodies in one answer, so that it fits a frame.
@@ -102,19 +102,41 @@ pub(super) fn placed(
     Ok(Answer::Placed { extents, next: None })
 }
 
+/// What live sessions may read still.
+pub(super) struct Readers {
+    /// What entries below this index replaced is read by nobody …
+    pub(super) oldest_read: u64,
+    /// … but for these.
+    pub(super) pinned: BTreeSet<ExtentId>,
+}
+
+impl Readers {
+    pub(super) fn of(rows: &dyn Rows) -> Result<Readers, Fault> {
+        let mut readers = Readers { oldest_read: u64::MAX, pinned: BTreeSet::new() };
+        for row in scan_all::<Sessions>(rows)? {
+            let (_, session) = row?;
+            readers.oldest_read = readers.oldest_read.min(session.oldest_read);
+            readers.pinned.extend(session.pinned);
+        }
+        Ok(readers)
+    }
+}
+
+/// Whether garbage is kept.
+pub(super) fn is_held(rows: &dyn Rows) -> Result<bool, Fault> {
+    Ok(get::<Holds>(rows, ())?.is_some())
+}
+
 /// Garbage below every live session's oldest read, that no session pins.
 pub(super) fn garbage(
     rows: &dyn Rows,
     after: Option<(BucketId, Stamp)>,
     limit: u32,
 ) -> Result<Vec<(BucketId, Stamp, Garbage)>, Fault> {
-    let mut oldest_read = u64::MAX;
-    let mut pinned = BTreeSet::new();
-    for row in scan_all::<Sessions>(rows)? {
-        let (_, session) = row?;
-        oldest_read = oldest_read.min(session.oldest_read);
-        pinned.extend(session.pinned);
+    if is_held(rows)? {
+        return Ok(Vec::new());
     }
+    let Readers { oldest_read, pinned } = Readers::of(rows)?;
     let (mut found, mut extents) = (Vec::new(), 0);
     let mut from = after.and_then(|after| successor(&key_bytes(&after))).unwrap_or_default();
     // Within a bucket rows ascend by index: behind the first that is too young, go on with the next bucket.
@@ -143,8 +165,12 @@ pub(super) fn garbage(
     }
 }
 
-/// Whether a row names each extent. One whose body is being taken apart counts as named.
+/// Whether a row names each extent. One whose body is being taken apart counts as named, and while garbage is kept all
+/// do.
 pub(super) fn named(rows: &dyn Rows, extents: &[(Home, ExtentId)]) -> Result<Vec<bool>, Fault> {
+    if is_held(rows)? {
+        return Ok(vec![true; extents.len()]);
+    }
     extents.iter().map(|(home, id)| Ok(get::<Extents>(rows, (home, *id))?.is_some())).collect()
 }
 

@@ -4,7 +4,7 @@
 //! whatever its mask says: its chunks may have reached the node before the loss. So the node has to verify only
 //! what was named before the row, and the writes that were open then (see the job `restore`).
 
-use fabric::ids::NodeId;
+use fabric::ids::{LayoutVersion, NodeId};
 
 use super::Outcome;
 use super::transaction::Transaction;
@@ -13,18 +13,18 @@ use crate::meta::model::{Absence, Extent};
 use crate::meta::store::Fault;
 use crate::meta::tables::{Absences, Extents, get_layout, partition_of, scan_all};
 
-/// A node owes every partition that lists it.
+/// A node owes every partition that lists it, in whichever layout: extents may lie in an older one still.
 pub(super) fn report_loss(tx: &mut Transaction<'_>, command: &ReportLoss) -> Outcome {
-    let Some(layout) = get_layout(tx.rows(), tx.cluster.layout)? else {
-        return Ok(Done::Nothing);
-    };
     if scan_all::<Extents>(tx.rows())?.next().transpose()?.is_none() {
         return Ok(Done::Nothing);
     }
-    let absence = Absence { since: 0, layout: layout.version, index: tx.index };
-    for (partition, owners) in layout.partitions.iter().enumerate() {
-        if owners.contains(&command.node) {
-            tx.put::<Absences>((command.node, partition as u16), &absence);
+    let absence = Absence { since: 0, layout: tx.cluster.layout, index: tx.index };
+    for version in 1..=tx.cluster.layout.0 {
+        let Some(layout) = get_layout(tx.rows(), LayoutVersion(version))? else { continue };
+        for (partition, owners) in layout.partitions.iter().enumerate() {
+            if owners.contains(&command.node) {
+                tx.put::<Absences>((command.node, partition as u16), &absence);
+            }
         }
     }
     Ok(Done::Nothing)

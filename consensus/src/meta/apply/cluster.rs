@@ -1,16 +1,20 @@
-//! Members and layouts. Both commands may come without a session: a repeat of the same content is done already.
+//! Members, layouts and epochs. The commands may come without a session: a repeat of the same content is done already.
 
 use fabric::limits::OWNERS_MAX;
 use fabric::placement::Layout;
 
 use super::transaction::Transaction;
 use super::{Outcome, malformed};
-use crate::meta::command::{Done, Reject, SetLayout, SetNode};
-use crate::meta::tables::{Nodes, get_layout, put_layout};
+use crate::meta::command::{BeginEpoch, Done, EndHold, Reject, SetLayout, SetNode};
+use crate::meta::model::{Hold, NodeRow};
+use crate::meta::tables::{Holds, Nodes, RemovedNodes, get_layout, put_layout, scan_all};
 
 /// Adds or updates a member.
 pub(super) fn set_node(tx: &mut Transaction<'_>, command: &SetNode) -> Outcome {
     let row = &command.row;
+    if tx.get::<RemovedNodes>(row.id)?.is_some() {
+        return Err(Reject::NodeRemoved.into());
+    }
     match tx.get::<Nodes>(row.id)? {
         Some(stored) if stored == *row => return Ok(Done::Nothing),
         Some(stored) if stored.incarnation == row.incarnation && row.starts <= stored.starts => {
@@ -32,8 +36,40 @@ pub(super) fn set_layout(tx: &mut Transaction<'_>, command: &SetLayout) -> Outco
         let same = get_layout(tx.rows(), layout.version)?.as_ref() == Some(layout);
         return if same { Ok(Done::Nothing) } else { Err(Reject::LayoutExists.into()) };
     }
+    // Partitions are told by their number, whatever the layout.
+    let before = get_layout(tx.rows(), tx.cluster.layout)?;
+    if before.is_some_and(|before| before.partitions.len() != layout.partitions.len()) {
+        return malformed("the number of partitions does not change");
+    }
     put_layout(tx.rows_mut(), layout);
     tx.cluster.layout = layout.version;
+    Ok(Done::Nothing)
+}
+
+/// Begins an epoch after a recovery.
+pub(super) fn begin_epoch(tx: &mut Transaction<'_>, command: &BeginEpoch) -> Outcome {
+    if command.epoch <= tx.cluster.epoch {
+        return malformed("an epoch is above all before");
+    }
+    let mut given_up = Vec::new();
+    for row in scan_all::<Nodes>(tx.rows())? {
+        let (id, row) = row?;
+        if row.voter.is_some_and(|voter| voter != command.voter) {
+            given_up.push((id, NodeRow { voter: None, ..row }));
+        }
+    }
+    given_up.into_iter().for_each(|(id, row)| tx.put::<Nodes>(id, &row));
+    tx.cluster.epoch = command.epoch;
+    let hold = Hold { since: tx.index, at: tx.cluster.time };
+    tx.put::<Holds>((), &hold);
+    Ok(Done::Nothing)
+}
+
+/// Ends what [`begin_epoch`] began.
+pub(super) fn end_hold(tx: &mut Transaction<'_>, command: &EndHold) -> Outcome {
+    if tx.get::<Holds>(())?.is_some_and(|hold| hold.since == command.since) {
+        tx.delete::<Holds>(());
+    }
     Ok(Done::Nothing)
 }
 

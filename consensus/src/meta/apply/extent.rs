@@ -86,12 +86,21 @@ pub(super) fn name(
     assert!(references != 0);
     let extent = Extent { confirmed: copies.confirmed, ..extent.clone() };
     tx.put::<Extents>((home, extent.id), &ExtentRow { extent: extent.clone(), references });
-    for &node in &copies.owing {
-        tx.put::<Debts>((home, extent.id, node), &Debt { since: tx.index });
-        let owed = tx.get::<DebtCounts>(node)?.unwrap_or(0);
-        tx.put::<DebtCounts>(node, &(owed + 1));
-    }
+    copies.owing.iter().try_for_each(|node| owe(tx, home, extent.id, *node))
+}
+
+/// Adds a debt.
+pub(super) fn owe(tx: &mut Transaction<'_>, home: &Home, id: ExtentId, node: NodeId) -> Result<(), Fault> {
+    tx.put::<Debts>((home, id, node), &Debt { since: tx.index });
+    let owed = tx.get::<DebtCounts>(node)?.unwrap_or(0);
+    tx.put::<DebtCounts>(node, &(owed + 1));
     Ok(())
+}
+
+/// Removes all debts of an extent.
+pub(super) fn forget_debts(tx: &mut Transaction<'_>, home: &Home, id: ExtentId) -> Result<(), Fault> {
+    let owing = tx.scan_under::<Debts>((home, id))?.map(|row| row.map(|((_, _, node), _)| node));
+    owing.collect::<Result<Vec<_>, _>>()?.into_iter().try_for_each(|node| pay(tx, home, id, node))
 }
 
 /// Adds a reference.
@@ -111,10 +120,7 @@ pub(super) fn release(tx: &mut Transaction<'_>, home: &Home, id: ExtentId) -> Re
         return Ok(());
     }
     tx.delete::<Extents>((home, id));
-    let owing = tx.scan_under::<Debts>((home, id))?.map(|row| row.map(|((_, _, node), _)| node));
-    for node in owing.collect::<Result<Vec<_>, _>>()? {
-        pay(tx, home, id, node)?;
-    }
+    forget_debts(tx, home, id)?;
     tx.add_garbage(home.bucket, &Garbage::Extent(row.extent));
     Ok(())
 }

@@ -9,6 +9,7 @@ mod bucket;
 mod cluster;
 mod extent;
 mod garbage;
+mod moves;
 mod multipart;
 mod object;
 mod session;
@@ -113,6 +114,11 @@ fn run(tx: &mut Transaction<'_>, entry: &Entry) -> Result<Reply, Fault> {
         Command::EndAbsence(command) => absence::end(tx, command),
         Command::GiveUp(command) => session::give_up(tx, entry, command),
         Command::PackInline(command) => body::pack(tx, command),
+        Command::MoveExtents(command) => moves::move_extents(tx, command),
+        Command::EndLeaving(command) => moves::end_leaving(tx, command),
+        Command::RemoveNode(command) => moves::remove_node(tx, command),
+        Command::BeginEpoch(command) => cluster::begin_epoch(tx, command),
+        Command::EndHold(command) => cluster::end_hold(tx, command),
     };
     match outcome {
         Ok(done) => Ok(Reply::Done(done)),

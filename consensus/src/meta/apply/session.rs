@@ -76,7 +76,11 @@ pub(super) fn remember(tx: &mut Transaction<'_>, entry: &Entry, reply: &Reply) {
 fn needs_session(command: &Command) -> bool {
     !matches!(
         command,
-        Command::OpenSession(_) | Command::EndSession(_) | Command::SetNode(_) | Command::SetLayout(_)
+        Command::OpenSession(_)
+            | Command::EndSession(_)
+            | Command::SetNode(_)
+            | Command::SetLayout(_)
+            | Command::BeginEpoch(_)
     )
 }
 

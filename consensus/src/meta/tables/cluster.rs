@@ -5,7 +5,7 @@ use fabric::placement::Layout;
 use serde::{Deserialize, Serialize};
 
 use super::{DecodeKey, EncodeKey, get, put, scan_under, table};
-use crate::meta::model::{ClusterRow, NodeRow};
+use crate::meta::model::{ClusterRow, Hold, NodeRow, RemovedNode};
 use crate::meta::store::{Fault, Rows, RowsMut};
 
 table! {
@@ -16,6 +16,16 @@ table! {
 table! {
     /// Node → member. Missing: not a member.
     Nodes(NODES): NodeId | NodeId => NodeRow
+}
+
+table! {
+    /// Node → when it was removed. Missing: it never was.
+    RemovedNodes(REMOVED_NODES): NodeId | NodeId => RemovedNode
+}
+
+table! {
+    /// One row. Missing: garbage is collected.
+    Holds(HOLD): () | () => Hold
 }
 
 table! {
@@ -166,6 +176,9 @@ mod tests {
             "0003",
             "0103bc150d31302e302e302e333a3931303001628080808080200205302e312e3001bc9580808080c00107",
         );
+        let removed = RemovedNode { incarnation: Incarnation(0xABC), at: ClusterMs(1_000) };
+        golden::<RemovedNodes>(NodeId(3), removed, "0003", "01bc15e807");
+        golden::<Holds>((), Hold { since: 300, at: ClusterMs(1_000) }, "", "01ac02e807");
         golden::<Layouts>(
             (LayoutVersion(1), LayoutPart::Head),
             LayoutRow::Head(1024),

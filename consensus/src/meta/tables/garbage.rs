@@ -3,7 +3,7 @@
 use fabric::ids::{BucketId, ExtentId, NodeId, Stamp};
 
 use super::table;
-use crate::meta::model::{Absence, Debt, Garbage, Home};
+use crate::meta::model::{Absence, Debt, Garbage, Home, Leaving};
 
 table! {
     /// (home, extent, node) → a copy that the node has still to make. Missing: the node has it, or owes none.
@@ -24,6 +24,11 @@ table! {
 table! {
     /// (home bucket, cluster epoch · log index · ordinal) → something nobody names any more.
     Garbages(GARBAGE): (BucketId, Stamp) | (BucketId, Stamp) => Garbage
+}
+
+table! {
+    /// (node, home, extent) → a copy that moved to other nodes. Missing: the node removed it, or it never moved.
+    LeavingCopies(LEAVING): (NodeId, &'a Home, ExtentId) | (NodeId, Home, ExtentId) => Leaving
 }
 
 #[cfg(test)]
@@ -47,6 +52,12 @@ mod tests {
         golden::<DebtCounts>(NodeId(2), 300, "0002", "01ac02");
         let absence = Absence { since: 0, layout: LayoutVersion(1), index: 300 };
         golden::<Absences>((NodeId(2), 258), absence, "00020102", "010001ac02");
+        golden::<LeavingCopies>(
+            (NodeId(2), &home, extent_id(3)),
+            Leaving { since: 300, chunks: 5 },
+            "00020000000000000005612f6200abcd0001000000070000000003000000",
+            "01ac0205",
+        );
         let extent = Extent {
             id: extent_id(3),
             bytes: 70_000,

@@ -30,10 +30,11 @@ use super::store::{Fault, Rows, RowsMut, TableId};
 pub use body::{Bodies, Extents, Inline};
 pub use bucket::{BucketNames, Buckets, BucketsByOwner, Usages};
 pub use cluster::{
-    Cluster, LayoutPart, LayoutRow, Layouts, Nodes, get_layout, owners_of, partition_of, put_layout,
+    Cluster, Holds, LayoutPart, LayoutRow, Layouts, Nodes, RemovedNodes, get_layout, owners_of, partition_of,
+    put_layout,
 };
 pub use event::{EventOrder, EventPlace, Events};
-pub use garbage::{Absences, DebtCounts, Debts, Garbages};
+pub use garbage::{Absences, DebtCounts, Debts, Garbages, LeavingCopies};
 pub use object::{NullVersions, Objects, Versions};
 pub use session::{Replies, SessionNonces, Sessions};
 pub use upload::{Completeds, Cursor, Cursors, Parts, Uploads};

@@ -253,6 +253,19 @@ fn commands() -> Vec<Command> {
             extent: extent(),
             payloads: vec![PackedPayload { key: key("a/b"), version: stamp(), offset: 4096 }],
         }),
+        Command::MoveExtents(MoveExtents {
+            layout: LayoutVersion(2),
+            moves: vec![MovedExtent {
+                home: home(),
+                id: extent_id(),
+                from: LayoutVersion(1),
+                brought: vec![NodeId(4)],
+            }],
+        }),
+        Command::EndLeaving(EndLeaving { node: NodeId(3), extents: vec![(home(), extent_id(), 300)] }),
+        Command::RemoveNode(RemoveNode { node: NodeId(3) }),
+        Command::BeginEpoch(BeginEpoch { epoch: 2, voter: RaftId::new(NodeId(3), Incarnation(0xABC)) }),
+        Command::EndHold(EndHold { since: 300 }),
     ]);
     commands
 }
@@ -354,6 +367,8 @@ fn rejects() -> Vec<Reject> {
         Reject::TooLarge,
         Reject::WrongSize,
         Reject::Malformed("why".to_string()),
+        Reject::NodeInUse,
+        Reject::NodeRemoved,
     ]
 }
 
@@ -425,6 +440,12 @@ fn work_queries() -> Vec<Query> {
             limit: 300,
         },
         Query::Inline { above: 300, after: Some((home(), stamp())), before: 300, bytes: 1 << 20 },
+        Query::Members,
+        Query::Moving { node: NodeId(3), after: Some((home(), extent_id())), limit: 300 },
+        Query::Leaving { node: NodeId(3), after: Some((home(), extent_id())), limit: 300 },
+        Query::LayoutUse { after: Some((home(), extent_id())) },
+        Query::Extents { after: Some((home(), extent_id())), limit: 300 },
+        Query::Hold,
     ]
 }
 
@@ -520,5 +541,12 @@ fn work_answers() -> Vec<Answer> {
             payloads: vec![(key("a/b"), stamp(), Bytes::from_static(b"payload"))],
             position: Some((home(), stamp())),
         }),
+        Answer::Members { nodes: Vec::new(), layout: LayoutVersion(2) },
+        Answer::Leaving {
+            copies: vec![(home(), extent_id(), Leaving { since: 300, chunks: 5 })],
+            next: Some((home(), extent_id())),
+        },
+        Answer::LayoutUse { extents: vec![(LayoutVersion(1), 300)], next: Some((home(), extent_id())) },
+        Answer::Hold(Some(Hold { since: 300, at: ClusterMs(1_000) })),
     ]
 }

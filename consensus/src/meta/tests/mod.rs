@@ -2,6 +2,7 @@
 
 mod format;
 mod listing;
+mod moves;
 mod random;
 mod rules;
 mod world;

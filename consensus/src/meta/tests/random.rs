@@ -1,11 +1,12 @@
 //! Random commands against a plain model: a map of keys to what a client wrote. Replies, answers and the audit of
 //! all rows have to agree, with retries, conditions, copies, uploads, debts and collection in between.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use fabric::ids::{ExtentId, NodeId, Stamp};
+use fabric::ids::{ExtentId, LayoutVersion, NodeId, Stamp};
 use fabric::limits::PART_BYTES_MIN;
+use fabric::placement::Layout;
 use proptest::prelude::*;
 
 use super::world::{World, cases, etag, key};
@@ -13,6 +14,7 @@ use crate::meta::command::*;
 use crate::meta::model::*;
 use crate::meta::names::ObjectKey;
 use crate::meta::query::{Answer, BodyView, List, PageEntry, Piece, Query, Want};
+use crate::meta::tables::{Extents, owners_of, scan_all};
 
 /// One step; small numbers choose keys, uploads and earlier entries.
 #[derive(Debug, Clone)]
@@ -30,6 +32,9 @@ enum Step {
     Collect,
     LookAtInline { bytes: u64 },
     Pack,
+    SetLayout { first: u16 },
+    Move { node: u16, all: bool },
+    Leave { node: u16 },
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -80,6 +85,9 @@ fn step() -> impl Strategy<Value = Step> {
         2 => Just(Step::Collect),
         2 => (1..60_u64).prop_map(|bytes| Step::LookAtInline { bytes }),
         2 => Just(Step::Pack),
+        1 => (0..5_u16).prop_map(|first| Step::SetLayout { first }),
+        3 => (1..6_u16, any::<bool>()).prop_map(|(node, all)| Step::Move { node, all }),
+        2 => (1..6_u16).prop_map(|node| Step::Leave { node }),
     ]
 }
 
@@ -113,6 +121,10 @@ struct Run {
     inline: Vec<(ObjectKey, Stamp, Bytes)>,
     /// What packed extents hold.
     packed: BTreeMap<ExtentId, Bytes>,
+    /// Which node has the chunks of which extent.
+    held: BTreeSet<(NodeId, ExtentId)>,
+    /// Extents that were named at some time.
+    seen: BTreeSet<ExtentId>,
 }
 
 fn name(key: u8) -> String {
@@ -128,6 +140,8 @@ impl Run {
             entries: Vec::new(),
             inline: Vec::new(),
             packed: BTreeMap::new(),
+            held: BTreeSet::new(),
+            seen: BTreeSet::new(),
         }
     }
 
@@ -185,6 +199,9 @@ impl Run {
             Step::Collect => self.collect(),
             Step::LookAtInline { bytes } => self.inline = self.world.inline(bytes),
             Step::Pack => self.pack(),
+            Step::SetLayout { first } => self.set_layout(first),
+            Step::Move { node, all } => self.move_extents(NodeId(node), all),
+            Step::Leave { node } => self.leave(NodeId(node)),
         }
     }
 
@@ -326,8 +343,73 @@ impl Run {
         let Ok(Answer::Debts(debts)) = self.world.ask(Query::Debts { node, after: None, limit: 3 }) else {
             panic!()
         };
+        self.held.extend(debts.iter().map(|(_, extent)| (node, extent.id)));
         let extents = debts.into_iter().map(|(home, extent)| (home, extent.id)).collect();
         self.apply(Command::PayDebts(PayDebts { node, extents }));
+    }
+
+    fn newest(&self) -> Layout {
+        match self.world.ask(Query::Layout(None)) {
+            Ok(Answer::Layout(Some(layout))) => layout,
+            answer => panic!("{answer:?}"),
+        }
+    }
+
+    /// Three of five nodes.
+    fn set_layout(&mut self, first: u16) {
+        let version = LayoutVersion(self.newest().version.0 + 1);
+        let owners = (0..3).map(|place| NodeId((first + place) % 5 + 1)).collect();
+        let layout = Layout { version, partitions: vec![owners] };
+        self.apply(Command::SetLayout(SetLayout { layout }));
+    }
+
+    /// A node brings what it has to; one of the new owners may miss it.
+    fn move_extents(&mut self, node: NodeId, all: bool) {
+        let Ok(Answer::Placed { extents, .. }) =
+            self.world.ask(Query::Moving { node, after: None, limit: 3 })
+        else {
+            panic!()
+        };
+        let newest = self.newest();
+        let mut moves = Vec::new();
+        for (home, extent) in extents {
+            let mut brought = newest.owners_of(extent.id).to_vec();
+            brought.retain(|owner| all || *owner == node);
+            self.held.extend(brought.iter().map(|owner| (*owner, extent.id)));
+            moves.push(MovedExtent { home, id: extent.id, from: extent.layout, brought });
+        }
+        self.apply(Command::MoveExtents(MoveExtents { layout: newest.version, moves }));
+    }
+
+    /// A node removes what moved elsewhere.
+    fn leave(&mut self, node: NodeId) {
+        let Ok(Answer::Leaving { copies, .. }) =
+            self.world.ask(Query::Leaving { node, after: None, limit: 3 })
+        else {
+            panic!()
+        };
+        for (_, id, _) in &copies {
+            self.held.remove(&(node, *id));
+        }
+        let extents = copies.into_iter().map(|(home, id, leaving)| (home, id, leaving.since)).collect();
+        self.apply(Command::EndLeaving(EndLeaving { node, extents }));
+    }
+
+    /// Whoever is said to hold an extent does; what is named for the first time is held by those who say so.
+    fn compare_holders(&mut self) {
+        for row in scan_all::<Extents>(&self.world.rows).unwrap() {
+            let ((_, id), row) = row.unwrap();
+            let owners = owners_of(&self.world.rows, row.extent.layout, id).unwrap().unwrap();
+            let confirmed = |place: &usize| row.extent.confirmed >> place & 1 == 1;
+            let says: Vec<NodeId> = (0..owners.len()).filter(confirmed).map(|place| owners[place]).collect();
+            if self.seen.insert(id) {
+                self.held.extend(says.iter().map(|node| (*node, id)));
+            }
+            assert!(says.len() >= 2, "{id} has too few copies");
+            for node in says {
+                assert!(self.held.contains(&(node, id)), "node {node} does not hold {id}");
+            }
+        }
     }
 
     fn collect(&mut self) {
@@ -365,8 +447,9 @@ impl Run {
         self.world.ask(query).unwrap()
     }
 
-    fn compare(&self) {
+    fn compare(&mut self) {
         self.world.audit();
+        self.compare_holders();
         for number in 0..5 {
             let name = name(number);
             assert_eq!(self.read(&name), self.objects.get(&name).cloned(), "{name}");

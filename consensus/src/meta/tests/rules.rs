@@ -1,7 +1,7 @@
 //! The rules, one by one.
 
 use bytes::Bytes;
-use fabric::ids::{LayoutVersion, NodeId, SessionId};
+use fabric::ids::{ExtentId, Incarnation, LayoutVersion, NodeId, RaftId, SessionId};
 use fabric::limits::{COMPLETED_KEPT, PART_BYTES_MIN, SESSION_OPEN_MAX};
 
 use super::world::{World, add_user, etag, key, stored};
@@ -853,4 +853,34 @@ fn status_counts() {
     assert_eq!((status.buckets, status.sessions, status.usage.bytes), (1, 1, 1));
     assert_eq!(status.cluster.inline_bytes, 1);
     assert!(world.rows.get(TableId::CLUSTER, &[]).unwrap().is_some());
+}
+
+#[test]
+fn after_a_recovery_garbage_is_kept_until_somebody_says_otherwise() {
+    let mut world = World::new();
+    world.put_extent("k");
+    world.put_extent("k");
+    read_up(&mut world);
+    read_up(&mut world);
+    assert_eq!(garbage(&world).len(), 1);
+    let voter = RaftId::new(NodeId(1), Incarnation(7));
+    let begin = |epoch| Command::BeginEpoch(BeginEpoch { epoch, voter });
+    assert!(matches!(world.rejected(begin(FIRST_EPOCH)), Reject::Malformed(_)));
+    world.done(begin(FIRST_EPOCH + 1));
+    let since = world.index;
+    assert_eq!(garbage(&world), vec![]);
+    let unknown = Home { bucket: world.bucket, key: key("never") };
+    let unknown = vec![(unknown, ExtentId::new(1, world.session, 999))];
+    assert_eq!(world.ask(Query::Named(unknown.clone())), Ok(Answer::Named(vec![true])));
+    world.done(Command::EndHold(EndHold { since: since - 1 }));
+    let hold = Hold { since, at: world.now };
+    assert_eq!(world.ask(Query::Hold), Ok(Answer::Hold(Some(hold))));
+    world.done(Command::EndHold(EndHold { since }));
+    read_up(&mut world);
+    read_up(&mut world);
+    assert_eq!(garbage(&world).len(), 1);
+    assert_eq!(world.ask(Query::Named(unknown)), Ok(Answer::Named(vec![false])));
+    // Numbers are drawn with the new epoch.
+    assert_eq!(world.open_session(9).epoch, FIRST_EPOCH + 1);
+    world.audit();
 }

@@ -1,0 +1,176 @@
+//! A cluster goes on from the data of one node, when a majority of the voters is lost for good, or from a backup.
+//!
+//! Every entry in the node's log counts as decided, whether or not a majority had it: nobody can tell any more. The
+//! node becomes the only voter, in the next epoch of the cluster, so that no process of the old one is heard again, and
+//! garbage is kept: what looks like garbage may be all that is left of an object whose entry is lost.
+//!
+//! What counts is one checkpoint. Before it nothing has changed but for a higher vote; after it the old cluster is over.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::Path;
+
+use fabric::Seams;
+use fabric::codec;
+use fabric::env::run_blocking;
+use fabric::ids::{RaftId, SessionId};
+use openraft::impls::leader_id_adv::LeaderId;
+use openraft::storage::{RaftLogReader, RaftLogStorage, RaftStateMachine};
+use openraft::{EntryPayload, Membership};
+
+use super::identity::{self, NodeIdentity};
+use super::log::{self, Log, NoDonors, Shelf};
+use super::machine::{Machine, encode_entry};
+use super::node::{NodeConfig, StartError};
+use super::types::{LogEntry, LogId, Member, Proposal, SnapshotMeta, Vote};
+use super::wire::PAGE_FORMAT;
+use crate::meta::command::{BeginEpoch, Command, Entry};
+use crate::meta::model::ClusterMs;
+use crate::meta::tables::{Cluster, get};
+
+/// What a node has, and what goes on from it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Surviving {
+    /// The last entry of its log, and the term of that.
+    pub index: u64,
+    /// See `index`.
+    pub term: u64,
+    /// Cluster time of that entry.
+    pub time: ClusterMs,
+    /// The epoch that ends.
+    pub epoch: u16,
+    /// The other voters, as far as it knows: they are given up.
+    pub others: Vec<RaftId>,
+}
+
+/// Looks at what a node has, in its data directory, which nobody else uses; with `go` the cluster goes on from it.
+pub async fn recover(
+    seams: &Seams,
+    directory: &Path,
+    config: &NodeConfig,
+    go: bool,
+) -> Result<Surviving, StartError> {
+    let identity = identity::open(seams, directory, config.cluster, config.node).await?;
+    let machine =
+        Machine::open(seams.env.clone(), seams.disks.clone(), directory, config.machine.clone()).await?;
+    let (floor, applied) = (machine.floor().await, machine.applied().await);
+    let (env, disks) = (seams.env.clone(), seams.disks.clone());
+    let (home, sizes) = (log::directory(directory), config.log.clone());
+    let mut log = Log::open(env, disks, &home, sizes, floor, &NoDonors, &Shelf::default()).await?;
+    if let Some(applied) = applied {
+        log.agree_with(applied).await?;
+    }
+    let machine = machine.run(None);
+    let outcome = go_on(&identity, &mut log, &machine, floor, go).await;
+    machine.tables().close();
+    log.close();
+    let surviving = outcome?;
+    if go {
+        identity::keep_epoch(seams, directory, surviving.epoch + 1).await?;
+    }
+    Ok(surviving)
+}
+
+/// Fills the data directory of a node, which holds no metadata, with the rows of a backup as of entry `index` of `term`,
+/// and lets the cluster go on from it. `page` gives the encoded pages in order, then `None`; it may block.
+pub async fn restore(
+    seams: &Seams,
+    directory: &Path,
+    config: &NodeConfig,
+    (term, index): (u64, u64),
+    mut page: impl FnMut() -> io::Result<Option<Vec<u8>>> + Send + 'static,
+) -> Result<Surviving, StartError> {
+    let identity = identity::open(seams, directory, config.cluster, config.node).await?;
+    let (env, disks) = (seams.env.clone(), seams.disks.clone());
+    let machine = Machine::open(env.clone(), disks.clone(), directory, config.machine.clone()).await?;
+    let (home, sizes) = (log::directory(directory), config.log.clone());
+    let mut log = Log::open(env.clone(), disks, &home, sizes, 0, &NoDonors, &Shelf::default()).await?;
+    if machine.applied().await.is_some() || !log.is_pristine() {
+        log.close();
+        return Err(io::Error::new(io::ErrorKind::AlreadyExists, "there is metadata already").into());
+    }
+    let mut machine = machine.run(None);
+    let filled = async {
+        let receiving = machine.tables().receive().await?;
+        loop {
+            let read = move || {
+                let next = page();
+                (next, page)
+            };
+            let next;
+            (next, page) = run_blocking(&*env, read).await;
+            let Some(bytes) = next? else { break };
+            receiving
+                .add(codec::decode(PAGE_FORMAT, "page of rows", &bytes).map_err(io::Error::other)?)
+                .await?;
+        }
+        let log_id = LogId { leader_id: LeaderId { term, node_id: identity.raft_id().0 }, index };
+        let meta = SnapshotMeta { last_log_id: Some(log_id), ..SnapshotMeta::default() };
+        machine.install_snapshot(&meta, receiving.finish()).await?;
+        go_on(&identity, &mut log, &machine, index + 1, true).await
+    };
+    let outcome = filled.await;
+    machine.tables().close();
+    log.close();
+    let surviving = outcome?;
+    identity::keep_epoch(seams, directory, surviving.epoch + 1).await?;
+    Ok(surviving)
+}
+
+async fn go_on(
+    identity: &NodeIdentity,
+    log: &mut Log,
+    machine: &Machine,
+    floor: u64,
+    go: bool,
+) -> Result<Surviving, StartError> {
+    replay(log, machine, floor).await?;
+    let view = machine.tables().view();
+    let cluster = get::<Cluster>(&*view, ()).map_err(io::Error::other)?;
+    let (Some(cluster), Some(last)) = (cluster, view.applied) else {
+        return Err(io::Error::other("nothing was ever decided here: there is nothing to go on from").into());
+    };
+    let me = identity.raft_id();
+    let voters = view.membership.voter_ids().map(RaftId);
+    let surviving = Surviving {
+        index: last.index,
+        term: last.leader_id.term,
+        time: cluster.time,
+        epoch: cluster.epoch,
+        others: voters.filter(|voter| *voter != me).collect(),
+    };
+    if !go {
+        return Ok(surviving);
+    }
+    let voted = log.read_vote().await?.map_or(0, |vote| vote.leader_id.term);
+    let term = voted.max(surviving.term) + 1;
+    log.save_vote(&Vote::new(term, me.0)).await?;
+    let place = |ahead| LogId { leader_id: LeaderId { term, node_id: me.0 }, index: last.index + ahead };
+    let alone = Membership::new(vec![BTreeSet::from([me.0])], BTreeMap::from([(me.0, Member::of(me))]));
+    let alone = alone.map_err(|error| io::Error::other(error.to_string()))?;
+    let command = Command::BeginEpoch(BeginEpoch { epoch: cluster.epoch + 1, voter: me });
+    let session = SessionId { epoch: 0, number: 0 };
+    let epoch = Entry { session, sequence: 0, lowest_open: 0, at: cluster.time, command };
+    let entries = vec![
+        LogEntry { log_id: place(1), payload: EntryPayload::Membership(alone) },
+        LogEntry { log_id: place(2), payload: EntryPayload::Normal(Proposal(encode_entry(&epoch).into())) },
+    ];
+    machine.replay(entries).await?;
+    let begun = get::<Cluster>(&*machine.tables().view(), ()).map_err(io::Error::other)?;
+    if begun.is_none_or(|begun| begun.epoch != cluster.epoch + 1) {
+        return Err(io::Error::other("the next epoch does not begin").into());
+    }
+    machine.tables().checkpoint().await?;
+    Ok(surviving)
+}
+
+/// Applies what the log has beyond the checkpoint.
+async fn replay(log: &mut Log, machine: &Machine, floor: u64) -> io::Result<()> {
+    let mut from = floor;
+    loop {
+        let entries = log.limited_get_log_entries(from, u64::MAX).await?;
+        let Some(last) = entries.last() else { return Ok(()) };
+        from = last.log_id.index + 1;
+        machine.replay(entries).await?;
+    }
+}

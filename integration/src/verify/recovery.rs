@@ -1,0 +1,151 @@
+//! The worst day: two of three voters are lost for good, and the cluster goes on from the third; then all of them are,
+//! and it goes on from a backup.
+
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+
+use super::campaign::{BUCKET, History, all_there, under_load};
+use super::{Tally, block_on};
+use crate::client::{Client, Request};
+use crate::conformance::ok;
+use crate::daemons::Cluster;
+
+/// What of a voter's data directory is of the old epoch.
+const OF_THE_EPOCH: [&str; 3] = ["identity", "raft", "tables.redb"];
+
+/// Copies that are owed arrive in the background: so often, and with this pause, `verify` is asked.
+const PROOFS_MAX: usize = 20;
+const PROOF_PAUSE: Duration = Duration::from_secs(1);
+
+pub(super) fn run(tally: &mut Tally) -> Result<()> {
+    block_on(async {
+        let store = Cluster::start(3, 1, "").await?;
+        let client = Client::new(&store, 0);
+        let created = client.send(Request::bucket("PUT", BUCKET)).await?;
+        ensure!(created.status == 200, "create a bucket: {}", created.describe());
+        let before = under_load(&store, 0, async { Ok(()) }).await?;
+        whole(&store).context("before")?;
+
+        // One of the lost voters lost everything, the other one its metadata only.
+        store.nodes.iter().for_each(|node| node.kill());
+        store.gateways.iter().for_each(|gateway| gateway.daemon.kill());
+        let home = store.directory();
+        fs::remove_dir_all(home.join("node-2"))?;
+        let recover = ["recover", "--node", "1", "--data", "node-1"];
+        tally.check("what would be lost is told first", store.refuses(&recover, "Nothing was changed"));
+        let told = store.operation(&[&recover[..], &["--accept-loss"]].concat())()?;
+        tally.check(
+            "what is lost is told",
+            said(&told, &["up to entry", "GIVEN UP are the voters 2-", "epoch 2"]),
+        );
+        let begin = Instant::now();
+        store.restart_node(0).await?;
+        store.gateways[0].start().await?;
+        tally.note(format!("from one node of three, start to ready: {} ms", begin.elapsed().as_millis()));
+        tally.check("all that was acknowledged is there", all_there(&store, &before).await);
+
+        let old = store.nodes[2].refusal().await;
+        let old = old.and_then(|told| said(&told, &["is at epoch 2", "identity"]));
+        tally.check("a voter of the old epoch is refused", old);
+        forget_epoch(&home.join("node-3"))?;
+        admit(&store, &[1, 2]).await?;
+        store.nodes[0].kill();
+        tally.check("the new voters bear the loss of the old one", all_there(&store, &before).await);
+        let after = under_load(&store, 1, async { Ok(()) }).await?;
+        store.restart_node(0).await?;
+
+        // Deletes free nothing until somebody says so.
+        for (key, _) in before.iter().flat_map(|history| &history.acknowledged).take(5) {
+            let deleted = client.send(Request::object("DELETE", BUCKET, key)).await?;
+            ensure!(deleted.status == 204, "delete: {}", deleted.describe());
+        }
+        let kept = store.operation(&["nodes"])()?;
+        tally.check("`nodes` tells that garbage is kept", said(&kept, &["garbage is kept"]));
+        store.operation(&["collect"])()?;
+        let collected = store.operation(&["nodes"])()?;
+        let outcome = if collected.contains("garbage is kept") { Err(collected) } else { Ok(()) };
+        tally.check("`collect` ends that", outcome);
+        tally.check("what came after is there", all_there(&store, &after).await);
+        ok(&client, Request::bucket("GET", BUCKET)).await.map_err(anyhow::Error::msg)?;
+        let proved = whole(&store);
+        tally.check("everything is whole again", proved.map(drop).map_err(|error| format!("{error:#}")));
+        from_a_backup(&store, &after, tally).await
+    })
+}
+
+/// All voters lose their metadata, and the chunks of one are gone, too.
+async fn from_a_backup(store: &Cluster, before: &[History], tally: &mut Tally) -> Result<()> {
+    let told = store.operation(&["backup", "--to", "first.backup"])()?;
+    tally.note(told.lines().next_back().unwrap_or_default().to_string());
+    tally.check("a backup is not overwritten", store.refuses(&["backup", "--to", "first.backup"], "exists"));
+    let late = Request::object("PUT", BUCKET, "after-the-backup").body(b"late".to_vec());
+    ok(&Client::new(store, 0), late).await.map_err(anyhow::Error::msg)?;
+    store.nodes.iter().for_each(|node| node.kill());
+    store.gateways.iter().for_each(|gateway| gateway.daemon.kill());
+    let restore = ["restore", "--from", "first.backup", "--node", "1", "--data", "node-1"];
+    tally.check("metadata is not overwritten", store.refuses(&restore, "there is metadata already"));
+    for node in ["node-1", "node-2", "node-3"] {
+        forget_epoch(&store.directory().join(node))?;
+    }
+    fs::remove_dir_all(store.directory().join("node-3/chunks"))?;
+    let told = store.operation(&restore)()?;
+    tally.check("a restore tells what is lost", said(&told, &["from a backup that was made", "epoch 3"]));
+    store.restart_node(0).await?;
+    store.gateways[0].start().await?;
+    admit(store, &[1, 2]).await?;
+    tally.check("everything up to the backup is there", all_there(store, before).await);
+    let found = Client::new(store, 0).send(Request::object("GET", BUCKET, "after-the-backup")).await?;
+    let outcome = if found.status == 404 { Ok(()) } else { Err(found.describe()) };
+    tally.check("what came after the backup is not", outcome);
+    store.operation(&["collect"])()?;
+    let proved = whole(store);
+    tally
+        .check("everything is whole after a restore", proved.map(drop).map_err(|error| format!("{error:#}")));
+    Ok(())
+}
+
+fn forget_epoch(data: &Path) -> Result<()> {
+    for file in OF_THE_EPOCH {
+        let path = data.join(file);
+        if path.is_dir() { fs::remove_dir_all(path)? } else { fs::remove_file(path)? }
+    }
+    Ok(())
+}
+
+/// Starts nodes that are no voters any more, and makes them voters by the commands that they print.
+async fn admit(store: &Cluster, places: &[usize]) -> Result<()> {
+    for place in places {
+        let told = store.nodes[*place].refusal().await.map_err(anyhow::Error::msg)?;
+        let command = told.rsplit_once("run: admit ").context("no `admit` command")?.1;
+        let name = command.split([';', ' ']).next().unwrap_or_default();
+        store.operation(&["admit", name])()?;
+        store.restart_node(*place).await?;
+        // Asked again it tells whether the node votes.
+        let mut tries = 0;
+        while let Err(error) = store.operation(&["admit", name])() {
+            tries += 1;
+            ensure!(tries < PROOFS_MAX, "{error:#}");
+            tokio::time::sleep(PROOF_PAUSE).await;
+        }
+    }
+    Ok(())
+}
+
+/// Waits until `verify` has nothing to say: debts and losses are made up for in the background.
+fn whole(store: &Cluster) -> Result<String> {
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        match store.operation(&["verify"])() {
+            Err(_) if tries < PROOFS_MAX => std::thread::sleep(PROOF_PAUSE),
+            proved => return proved,
+        }
+    }
+}
+
+fn said(told: &str, words: &[&str]) -> Result<(), String> {
+    if words.iter().all(|word| told.contains(word)) { Ok(()) } else { Err(told.to_string()) }
+}
