@@ -9,7 +9,7 @@ use fabric::Seams;
 use fabric::disks::MemoryDisks;
 use fabric::env::{BoxFuture, Env, LaneWorker, SystemEnv, TaskHandle, Work};
 use fabric::ids::NodeId;
-use fabric::limits::MIB;
+use fabric::limits::{GIB, MIB};
 use fabric::net::LocalNet;
 
 use crate::chunks::{ChunkSettings, ChunkStore};
@@ -19,7 +19,7 @@ pub(crate) async fn store(node: NodeId) -> ChunkStore {
     let seams = Seams {
         env: Arc::new(SystemEnv::default()),
         net: Arc::new(LocalNet::default()),
-        disks: Arc::new(MemoryDisks::new(64 * MIB)),
+        disks: Arc::new(MemoryDisks::new(2 * GIB)),
     };
     let settings = ChunkSettings::new(node, "/data/chunks".into(), 32 * MIB);
     let store = ChunkStore::open(&seams, settings).await.unwrap();

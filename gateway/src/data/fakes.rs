@@ -237,11 +237,15 @@ impl Meta for FakeMeta {
         Ok(Done::Nothing)
     }
     async fn query(&self, query: Query) -> Result<Answered, MetaError> {
-        let Query::Layout(version) = query else {
-            return Err(MetaError::Unavailable("only the layout is known".to_string()));
+        let answer = match query {
+            Query::Layout(version) => {
+                let known = version.is_none_or(|version| version == self.layout.version);
+                Answer::Layout(known.then(|| self.layout.clone()))
+            }
+            Query::Members => Answer::Members { nodes: Vec::new(), layout: self.layout.version },
+            _ => return Err(MetaError::Unavailable("only the layout is known".to_string())),
         };
-        let known = version.is_none_or(|version| version == self.layout.version);
-        Ok(Answered { index: 1, answer: Ok(Answer::Layout(known.then(|| self.layout.clone()))) })
+        Ok(Answered { index: 1, answer: Ok(answer) })
     }
     async fn begin_write(&self) -> Result<WriteGuard, MetaError> {
         let number = self.drawn.fetch_add(1, Ordering::Relaxed);

@@ -8,6 +8,7 @@
 
 mod campaign;
 mod clients;
+mod deploy;
 mod figures;
 mod flips;
 mod full_disk;
@@ -72,6 +73,11 @@ const STAGES: &[Stage] = &[
     Stage { name: "build", about: "the daemons, in the same profile", run: steps::build },
     Stage { name: "tests", about: "unit, property, golden and Rust client tests", run: steps::tests },
     Stage { name: "config", about: "wrong configuration is one sentence", run: campaign::config },
+    Stage {
+        name: "deploy",
+        about: "units for systemd and the container file fit the daemons",
+        run: deploy::run,
+    },
     Stage { name: "embedded", about: "the suite against one process", run: campaign::embedded },
     Stage {
         name: "inline",
