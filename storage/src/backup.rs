@@ -156,15 +156,25 @@ pub async fn make(
     seams.env.random(&mut salt);
     let mut file = Writing::begin(seams, path, Sealer::new(secrets, salt)).await?;
     let about = About { index: page.index, term: page.term, made_ms: seams.env.wall_ms() };
-    file.add(Kind::About, codec::encode(VERSION, &about).into()).await?;
-    while !page.last {
-        file.add(Kind::Page, page.body).await?;
-        told(file.bytes);
-        let request = BackupRequest { token: page.token, at_least, place: page.next };
-        page = ask_page(rpc, voter, request).await.map_err(BackupError::NoVoter)?;
+    let written = async {
+        file.add(Kind::About, codec::encode(VERSION, &about).into()).await?;
+        while !page.last {
+            file.add(Kind::Page, page.body).await?;
+            told(file.bytes);
+            let request = BackupRequest { token: page.token, at_least, place: page.next };
+            page = ask_page(rpc, voter, request).await.map_err(BackupError::NoVoter)?;
+        }
+        file.end(seams, path).await
+    };
+    match written.await {
+        Ok(bytes) => Ok(Made { index: about.index, bytes }),
+        Err(error) => {
+            // A part is no backup, and would be in the way of the next one. What failed is told, not this.
+            let (disks, path) = (seams.disks.clone(), path.to_path_buf());
+            let _ = run_blocking(&*seams.env, move || disks.remove(&path)).await;
+            Err(error)
+        }
     }
-    let bytes = file.end(seams, path).await?;
-    Ok(Made { index: about.index, bytes })
 }
 
 /// A page as it came.

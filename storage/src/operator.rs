@@ -129,15 +129,11 @@ pub async fn recover(seams: &Seams, settings: &StorageSettings, accept_loss: boo
 pub async fn backup(seams: &Seams, config: &Path, to: &Path) -> Result<(), Failure> {
     let config = Config::load(config).map_err(usage)?;
     let (meta, rpc) = connect(seams, &config)?;
-    let shown = std::io::stderr().is_terminal();
-    let told = |bytes: u64| {
-        if shown {
-            // Nobody misses a line that cannot be shown.
-            let _ = write!(std::io::stderr(), "\r{} MiB ", bytes >> 20);
-        }
-    };
     let secrets = secrets_of(&config)?;
+    let progress = Progress::begin();
+    let told = |bytes: u64| progress.tell(&format!("{} MiB", bytes >> 20));
     let made = backup::make(seams, &meta, &rpc, &config.voters, &secrets, to, told).await;
+    progress.end();
     meta.close().await;
     let made = made.map_err(failed)?;
     let text = format!("{}: {} bytes, the metadata as of entry {}", to.display(), made.bytes, made.index);
@@ -281,15 +277,11 @@ pub async fn verify(seams: &Seams, config: &Path, quick: bool, as_json: bool) ->
     let members = Membership::read(&meta).await.map_err(failed)?.nodes;
     chunks.learn(members.into_iter().map(|row| (row.id, row.address)).collect());
     let depth = if quick { Depth::Index } else { Depth::Read };
-    let shown = std::io::stderr().is_terminal();
-    let tell = |found: &Wholeness| {
-        if shown {
-            // Nobody misses a line that cannot be shown.
-            let _ = write!(std::io::stderr(), "\r{} extents, {} MiB ", found.extents, found.bytes >> 20);
-        }
-    };
+    let progress = Progress::begin();
+    let tell =
+        |found: &Wholeness| progress.tell(&format!("{} extents, {} MiB", found.extents, found.bytes >> 20));
     let proved = prove(&meta, &chunks, config.copies, depth, tell).await.map_err(failed);
-    let _ = if shown { writeln!(std::io::stderr()) } else { Ok(()) };
+    progress.end();
     meta.close().await;
     let found = proved?;
     let text = if as_json { found.to_json() } else { found.to_string() };
@@ -323,21 +315,37 @@ pub async fn change(
     outcome
 }
 
-/// Shows a bar where somebody looks.
+/// A line that changes, where somebody looks.
+struct Progress {
+    shown: bool,
+}
+
+/// Nobody misses a line that cannot be shown.
+impl Progress {
+    fn begin() -> Progress {
+        Progress { shown: std::io::stderr().is_terminal() }
+    }
+
+    fn tell(&self, text: &str) {
+        let _ = if self.shown { write!(std::io::stderr(), "\r{text} ") } else { Ok(()) };
+    }
+
+    fn end(&self) {
+        let _ = if self.shown { writeln!(std::io::stderr()) } else { Ok(()) };
+    }
+}
+
 async fn wait_until_moved(meta: &dyn Meta) -> Result<(), Failure> {
-    let shown = std::io::stderr().is_terminal();
+    let progress = Progress::begin();
     let mut most = 0;
     loop {
         let left = membership::to_move(meta).await.map_err(failed)?;
         most = left.max(most);
-        if shown {
-            let done = ((most - left) * BAR).checked_div(most).unwrap_or(BAR);
-            let bar = "#".repeat(done as usize) + &"-".repeat((BAR - done) as usize);
-            // Nobody misses a bar that cannot be shown.
-            let _ = write!(std::io::stderr(), "\r[{bar}] {left} extents to move ");
-        }
+        let done = ((most - left) * BAR).checked_div(most).unwrap_or(BAR);
+        let bar = "#".repeat(done as usize) + &"-".repeat((BAR - done) as usize);
+        progress.tell(&format!("[{bar}] {left} extents to move"));
         if left == 0 {
-            let _ = if shown { writeln!(std::io::stderr()) } else { Ok(()) };
+            progress.end();
             return Ok(());
         }
         tokio::time::sleep(PROGRESS_PAUSE).await;

@@ -61,6 +61,8 @@ const TRANSFER_DEADLINE: Duration = Duration::from_secs(2);
 const REPLACE_DEADLINE: Duration = Duration::from_secs(30);
 /// What makes a voter of a member that has caught up takes no longer, or is tried again.
 const PROMOTE_DEADLINE: Duration = Duration::from_secs(5);
+/// Entries that it may still lack then: under load there are always some on their way.
+const PROMOTE_LAG: u64 = 1_000;
 
 /// What a voter has to know.
 #[derive(Debug, Clone)]
@@ -421,7 +423,7 @@ impl Running {
         self.make_voter(new).await
     }
 
-    /// Members that do not vote and have what this leader has applied.
+    /// Members that do not vote and have, but for [`PROMOTE_LAG`], what this leader has applied.
     fn caught_up(&self) -> Vec<RaftId> {
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow_watched();
@@ -430,7 +432,10 @@ impl Running {
         let reached = |id: &u64| metrics.replication.as_ref()?.get(id)?.as_ref().map(|matched| matched.index);
         let others = metrics.membership_config.membership().nodes().map(|(id, _)| *id);
         let others = others.filter(|id| !voters.contains(id));
-        others.filter(|id| reached(id).is_some_and(|index| applied <= index)).map(RaftId).collect()
+        others
+            .filter(|id| reached(id).is_some_and(|index| applied <= index + PROMOTE_LAG))
+            .map(RaftId)
+            .collect()
     }
 
     async fn make_voter(&self, id: RaftId) -> Result<(), String> {

@@ -4,7 +4,7 @@
 //! node becomes the only voter, in the next epoch of the cluster, so that no process of the old one is heard again, and
 //! garbage is kept: what looks like garbage may be all that is left of an object whose entry is lost.
 //!
-//! What counts is one checkpoint. Before it nothing has changed but for a higher vote; after it the old cluster is over.
+//! Nothing is applied before the loss is accepted. Then one checkpoint counts: after it the old cluster is over.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -20,12 +20,12 @@ use openraft::{EntryPayload, Membership};
 
 use super::identity::{self, NodeIdentity};
 use super::log::{self, Log, NoDonors, Shelf};
-use super::machine::{Machine, encode_entry};
+use super::machine::{Machine, decode_entry, encode_entry};
 use super::node::{NodeConfig, StartError};
 use super::types::{LogEntry, LogId, Member, Proposal, SnapshotMeta, Vote};
 use super::wire::PAGE_FORMAT;
 use crate::meta::command::{BeginEpoch, Command, Entry};
-use crate::meta::model::ClusterMs;
+use crate::meta::model::{ClusterMs, FIRST_EPOCH};
 use crate::meta::tables::{Cluster, get};
 
 /// What a node has, and what goes on from it.
@@ -61,7 +61,14 @@ pub async fn recover(
         log.agree_with(applied).await?;
     }
     let machine = machine.run(None);
-    let outcome = go_on(&identity, &mut log, &machine, floor, go).await;
+    let outcome = async {
+        let surviving = survey(&identity, &mut log, &machine, floor).await?;
+        if go {
+            go_on(&identity, &mut log, &machine, floor, &surviving).await?;
+        }
+        Ok::<_, StartError>(surviving)
+    };
+    let outcome = outcome.await;
     machine.tables().close();
     log.close();
     let surviving = outcome?;
@@ -107,7 +114,9 @@ pub async fn restore(
         let log_id = LogId { leader_id: LeaderId { term, node_id: identity.raft_id().0 }, index };
         let meta = SnapshotMeta { last_log_id: Some(log_id), ..SnapshotMeta::default() };
         machine.install_snapshot(&meta, receiving.finish()).await?;
-        go_on(&identity, &mut log, &machine, index + 1, true).await
+        let surviving = survey(&identity, &mut log, &machine, index + 1).await?;
+        go_on(&identity, &mut log, &machine, index + 1, &surviving).await?;
+        Ok::<_, StartError>(surviving)
     };
     let outcome = filled.await;
     machine.tables().close();
@@ -117,60 +126,84 @@ pub async fn restore(
     Ok(surviving)
 }
 
+/// What checkpoint and log tell. Nothing is applied: an entry that is not decided must reach no checkpoint while the old
+/// cluster may come back.
+async fn survey(
+    identity: &NodeIdentity,
+    log: &mut Log,
+    machine: &Machine,
+    mut from: u64,
+) -> Result<Surviving, StartError> {
+    let view = machine.tables().view();
+    let cluster = get::<Cluster>(&*view, ()).map_err(io::Error::other)?;
+    let (epoch, mut time) =
+        cluster.map_or((FIRST_EPOCH, ClusterMs(0)), |cluster| (cluster.epoch, cluster.time));
+    let mut last = view.applied;
+    let mut voters: Vec<u64> = view.membership.voter_ids().collect();
+    loop {
+        let entries = next_entries(log, &mut from).await?;
+        let Some(newest) = entries.last() else { break };
+        last = Some(newest.log_id);
+        for entry in entries {
+            match entry.payload {
+                EntryPayload::Blank => {}
+                EntryPayload::Membership(membership) => voters = membership.voter_ids().collect(),
+                EntryPayload::Normal(proposal) => {
+                    time = time.max(decode_entry(&proposal.0).map_err(io::Error::other)?.at);
+                }
+            }
+        }
+    }
+    let nothing = || io::Error::other("nothing was ever decided here: there is nothing to go on from");
+    let last = last.ok_or_else(nothing)?;
+    let me = identity.raft_id();
+    let others = voters.into_iter().map(RaftId).filter(|voter| *voter != me).collect();
+    Ok(Surviving { index: last.index, term: last.leader_id.term, time, epoch, others })
+}
+
+/// Lets the cluster go on from what was surveyed.
 async fn go_on(
     identity: &NodeIdentity,
     log: &mut Log,
     machine: &Machine,
-    floor: u64,
-    go: bool,
-) -> Result<Surviving, StartError> {
-    replay(log, machine, floor).await?;
-    let view = machine.tables().view();
-    let cluster = get::<Cluster>(&*view, ()).map_err(io::Error::other)?;
-    let (Some(cluster), Some(last)) = (cluster, view.applied) else {
-        return Err(io::Error::other("nothing was ever decided here: there is nothing to go on from").into());
-    };
+    mut from: u64,
+    surviving: &Surviving,
+) -> Result<(), StartError> {
     let me = identity.raft_id();
-    let voters = view.membership.voter_ids().map(RaftId);
-    let surviving = Surviving {
-        index: last.index,
-        term: last.leader_id.term,
-        time: cluster.time,
-        epoch: cluster.epoch,
-        others: voters.filter(|voter| *voter != me).collect(),
-    };
-    if !go {
-        return Ok(surviving);
-    }
     let voted = log.read_vote().await?.map_or(0, |vote| vote.leader_id.term);
     let term = voted.max(surviving.term) + 1;
     log.save_vote(&Vote::new(term, me.0)).await?;
-    let place = |ahead| LogId { leader_id: LeaderId { term, node_id: me.0 }, index: last.index + ahead };
+    loop {
+        let entries = next_entries(log, &mut from).await?;
+        if entries.is_empty() {
+            break;
+        }
+        machine.replay(entries).await?;
+    }
+    let place = |ahead| LogId { leader_id: LeaderId { term, node_id: me.0 }, index: surviving.index + ahead };
     let alone = Membership::new(vec![BTreeSet::from([me.0])], BTreeMap::from([(me.0, Member::of(me))]));
     let alone = alone.map_err(|error| io::Error::other(error.to_string()))?;
-    let command = Command::BeginEpoch(BeginEpoch { epoch: cluster.epoch + 1, voter: me });
+    let next = surviving.epoch + 1;
+    let command = Command::BeginEpoch(BeginEpoch { epoch: next, voter: me });
     let session = SessionId { epoch: 0, number: 0 };
-    let epoch = Entry { session, sequence: 0, lowest_open: 0, at: cluster.time, command };
+    let epoch = Entry { session, sequence: 0, lowest_open: 0, at: surviving.time, command };
     let entries = vec![
         LogEntry { log_id: place(1), payload: EntryPayload::Membership(alone) },
         LogEntry { log_id: place(2), payload: EntryPayload::Normal(Proposal(encode_entry(&epoch).into())) },
     ];
     machine.replay(entries).await?;
     let begun = get::<Cluster>(&*machine.tables().view(), ()).map_err(io::Error::other)?;
-    if begun.is_none_or(|begun| begun.epoch != cluster.epoch + 1) {
+    if begun.is_none_or(|begun| begun.epoch != next) {
         return Err(io::Error::other("the next epoch does not begin").into());
     }
-    machine.tables().checkpoint().await?;
-    Ok(surviving)
+    Ok(machine.tables().checkpoint().await?)
 }
 
-/// Applies what the log has beyond the checkpoint.
-async fn replay(log: &mut Log, machine: &Machine, floor: u64) -> io::Result<()> {
-    let mut from = floor;
-    loop {
-        let entries = log.limited_get_log_entries(from, u64::MAX).await?;
-        let Some(last) = entries.last() else { return Ok(()) };
-        from = last.log_id.index + 1;
-        machine.replay(entries).await?;
+/// Entries of the log from `from` on, which goes behind them; none at the end.
+async fn next_entries(log: &mut Log, from: &mut u64) -> io::Result<Vec<LogEntry>> {
+    let entries = log.limited_get_log_entries(*from, u64::MAX).await?;
+    if let Some(last) = entries.last() {
+        *from = last.log_id.index + 1;
     }
+    Ok(entries)
 }

@@ -56,6 +56,8 @@ pub(super) fn run(tally: &mut Tally) -> Result<()> {
             rotten += metric(admin, "fluffy_chunks_rotten_total").await?.unwrap_or(0.0);
             volumes += metric(admin, "fluffy_chunk_volumes_lost_total").await?.unwrap_or(0.0);
         }
+        let found = if rotten > 0.0 { Ok(()) } else { Err("none was found".to_string()) };
+        tally.check("rot was found", found);
         tally.note(format!(
             "{flipped} bits flipped in {:.0} s; {rotten} times a rotten chunk was found, {volumes} times a volume was lost",
             began.elapsed().as_secs_f64()

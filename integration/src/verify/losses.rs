@@ -17,7 +17,7 @@ use storage::chunks::{ChunkSettings, ChunkStore};
 
 use super::{Tally, block_on};
 use crate::client::{Client, Pattern, PatternCheck, Request};
-use crate::daemons::{Cluster, binary, metric, run as run_program};
+use crate::daemons::{Cluster, metric};
 
 const BUCKET: &str = "losses";
 const OBJECTS: u64 = 60;
@@ -145,23 +145,10 @@ fn ruin(data: &Path, loss: Loss) -> Result<()> {
 
 /// The node refuses to start on an empty disk and says what to run; runs it.
 async fn let_in_again(store: &Cluster) -> Result<()> {
-    let node = &store.nodes[NODE];
-    node.start()?;
-    let began = Instant::now();
-    while node.exited().is_none() {
-        ensure!(began.elapsed() < RESTORED_DEADLINE, "it runs on: {}", node.log_tail());
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    node.kill(); // It ended by itself; this makes room for the next process.
-    let log = node.log_tail();
-    let words: Vec<&str> = log.split_whitespace().collect();
-    let replace = words.iter().position(|word| *word == "replace").context("it names no command")?;
-    let names = words.get(replace + 1..replace + 3).context("the command is not whole")?;
-    let names: Vec<&str> =
-        names.iter().map(|name| name.trim_matches(|c: char| !c.is_alphanumeric())).collect();
-    let args = ["replace", names[0], names[1], "--config", "config.yaml"];
-    run_program(&binary("fluffy-storage")?, store.directory(), &args)?;
-    Ok(())
+    let said = store.nodes[NODE].refusal().await.map_err(anyhow::Error::msg)?;
+    let (_, names) = said.rsplit_once("run: replace ").context("it names no command")?;
+    let command: Vec<&str> = ["replace"].into_iter().chain(names.split_whitespace()).collect();
+    store.operation(&command)().map(drop)
 }
 
 /// Reads one object after the other until told to stop. Every read succeeds.

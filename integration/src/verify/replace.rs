@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 use super::campaign::{BUCKET, all_there, under_load};
 use super::{Tally, block_on};
 use crate::client::{Client, Request};
-use crate::daemons::{Cluster, binary, run};
+use crate::daemons::Cluster;
 
 /// The node whose disk has an eventful life: its place in the cluster.
 const NODE: usize = 1;
@@ -79,8 +79,7 @@ async fn lost_disk(store: &Cluster, tally: &mut Tally) -> Result<()> {
     let command = said.rsplit_once("run: replace ").map(|(_, names)| names.trim().to_string());
     let names = command.with_context(|| format!("no `replace` command in: {said}"))?;
     let names: Vec<&str> = names.split_whitespace().collect();
-    let args = [&["replace"], &names[..], &["--config", "config.yaml"]].concat();
-    run(&binary("fluffy-storage")?, store.directory(), &args)?;
+    store.operation(&[&["replace"], &names[..]].concat())()?;
     let begin = Instant::now();
     store.restart_node(NODE).await?;
     tally.note(format!("a replaced voter, start to ready: {} ms", begin.elapsed().as_millis()));

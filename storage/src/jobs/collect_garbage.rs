@@ -48,6 +48,10 @@ impl Job for CollectGarbage {
         };
         if rows.is_empty() {
             self.after = None;
+            let Answer::Hold(hold) = ask(&*cx.meta, Query::Hold).await? else {
+                return Err(wrong_answer("hold"));
+            };
+            metrics::gauge!("fluffy_garbage_kept").set(if hold.is_some() { 1.0 } else { 0.0 });
             return Ok(Next::Rest(REST));
         }
         let mut round_over = rows.len() < ROWS_PER_STEP as usize;

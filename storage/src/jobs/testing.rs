@@ -270,6 +270,7 @@ impl Meta for FakeMeta {
                     next: None,
                 }
             }
+            Query::Hold => Answer::Hold(None),
             Query::Buckets { .. } => Answer::Buckets { buckets: vec![bucket()], more: false },
             Query::Extents { after, limit } => {
                 let behind = |extent: &&Extent| after.as_ref().is_none_or(|(_, id)| extent.id > *id);
