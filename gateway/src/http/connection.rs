@@ -137,7 +137,8 @@ async fn answer(
     } else {
         handle(&shared, request).await
     };
-    close |= response.headers().get(CONNECTION).is_some_and(|value| value == "close");
+    close |=
+        response.headers().get(CONNECTION).is_some_and(|value| value == "close") || shared.place.is_wanted();
     if close {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }

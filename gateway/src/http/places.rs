@@ -1,28 +1,40 @@
 //! Places for connections: how many there are, and who gives one up for a newcomer.
 //!
 //! A connection without a request in progress is idle. Where a newcomer finds no place, the connection that has been
-//! idle longest is asked to leave, so that clients who hold connections and ask for nothing lock nobody out. What
-//! always holds: a connection with a request in progress is not asked.
+//! idle longest is asked to leave, so that clients who hold connections and ask for nothing lock nobody out. Where all
+//! are in use, the next answer says that its connection closes behind it, so that they take turns. What always holds:
+//! a connection with a request in progress is not asked, nor one so soon after a request that the next may be on its
+//! way.
 
 use std::num::NonZeroUsize;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use lru::LruCache;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 /// How long a connection that was asked may take to leave before another one is asked, too.
 const LEAVE_PATIENCE: Duration = Duration::from_millis(100);
+/// A connection is asked to leave only after it was idle for so long: a client that sends its requests one after the
+/// other pauses for less, even where it is short of processors.
+const IDLE_MIN: Duration = Duration::from_secs(5);
 
 /// The places of one server.
 pub struct Places {
     free: Arc<Semaphore>,
     all: usize,
     /// Idle connections, the one that is idle longest at the end.
-    idle: Mutex<LruCache<u64, Arc<Notify>>>,
+    idle: Mutex<LruCache<u64, Idle>>,
     next: AtomicU64,
+    /// A newcomer waits, and no answer has given its place to it yet.
+    wanted: AtomicBool,
+}
+
+struct Idle {
+    since: Instant,
+    leave: Arc<Notify>,
 }
 
 /// The place of one connection, given back when this is dropped.
@@ -42,18 +54,20 @@ impl Places {
             all,
             idle: Mutex::new(LruCache::new(room)),
             next: AtomicU64::new(0),
+            wanted: AtomicBool::new(false),
         })
     }
 
     /// A place for a connection that has come, and is idle until its first request. Waits for one; meanwhile those
-    /// who are idle longest are asked to leave.
+    /// who are idle longest are asked to leave, or those who get an answer.
     pub async fn take(self: &Arc<Places>) -> Place {
+        if let Ok(permit) = self.free.clone().try_acquire_owned() {
+            return self.place(permit);
+        }
         loop {
-            if let Ok(permit) = self.free.clone().try_acquire_owned() {
-                return self.place(permit);
-            }
             self.make_room();
             if let Ok(Ok(permit)) = timeout(LEAVE_PATIENCE, self.free.clone().acquire_owned()).await {
+                self.wanted.store(false, Ordering::Relaxed);
                 return self.place(permit);
             }
         }
@@ -66,11 +80,14 @@ impl Places {
         place
     }
 
-    /// Asks the connection that is idle longest to leave, if there is one.
+    /// Asks the connection that is idle longest to leave, or else the one that gets the next answer.
     pub fn make_room(&self) {
-        if let Some((_, leave)) = self.locked().pop_lru() {
+        let mut idle = self.locked();
+        let long = idle.peek_lru().is_some_and(|(_, longest)| longest.since.elapsed() >= IDLE_MIN);
+        self.wanted.store(!long, Ordering::Relaxed);
+        if long && let Some((_, longest)) = idle.pop_lru() {
             metrics::counter!("fluffy_http_idle_closed_total").increment(1);
-            leave.notify_one();
+            longest.leave.notify_one();
         }
     }
 
@@ -81,7 +98,7 @@ impl Places {
         let _ = self.free.acquire_many(all).await;
     }
 
-    fn locked(&self) -> MutexGuard<'_, LruCache<u64, Arc<Notify>>> {
+    fn locked(&self) -> MutexGuard<'_, LruCache<u64, Idle>> {
         // Each change is a single call, so poison means nothing here.
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -95,7 +112,18 @@ impl Place {
 
     /// None is, from now on.
     pub fn idle(&self) {
-        self.places.locked().put(self.id, self.leave.clone());
+        self.places.locked().put(self.id, Idle { since: Instant::now(), leave: self.leave.clone() });
+    }
+
+    /// Whether a newcomer waits for a place, and the connection that asks has to give up its own behind the answer
+    /// it is about to send.
+    pub fn is_wanted(&self) -> bool {
+        let wanted = &self.places.wanted;
+        let given = wanted.load(Ordering::Relaxed) && wanted.swap(false, Ordering::Relaxed);
+        if given {
+            metrics::counter!("fluffy_http_turns_ended_total").increment(1);
+        }
+        given
     }
 
     /// Waits until the connection is asked to leave.
@@ -121,6 +149,7 @@ mod tests {
     async fn the_connection_that_is_idle_longest_makes_room() {
         let places = Places::new(3);
         let (first, second, third) = (places.take().await, places.take().await, places.take().await);
+        sleep(IDLE_MIN).await;
         // The first one was used last, and the third one is in use.
         first.busy();
         first.idle();
@@ -133,11 +162,13 @@ mod tests {
         };
         let (newcomer, ()) = futures::join!(places.take(), leaves);
         newcomer.busy();
+        sleep(IDLE_MIN).await;
         // One that was asked and does not go holds nobody up.
         let leaves = async {
             first.asked_to_leave().await;
             sleep(2 * LEAVE_PATIENCE).await;
             third.idle();
+            sleep(IDLE_MIN).await;
             third.asked_to_leave().await;
             drop(third);
         };
@@ -145,5 +176,21 @@ mod tests {
         drop(another);
         drop((first, newcomer));
         places.all_free().await;
+    }
+    #[tokio::test(start_paused = true)]
+    async fn connections_in_use_take_turns() {
+        let places = Places::new(2);
+        let (first, second) = (places.take().await, places.take().await);
+        first.busy();
+        assert!(!first.is_wanted(), "nobody waits");
+        let answers = async {
+            sleep(LEAVE_PATIENCE / 2).await;
+            assert!(second.asked_to_leave().now_or_never().is_none(), "its next request may be on its way");
+            assert!(first.is_wanted());
+            assert!(!second.is_wanted(), "one place is enough");
+            drop(first);
+        };
+        let (newcomer, ()) = futures::join!(places.take(), answers);
+        assert!(!newcomer.is_wanted());
     }
 }

@@ -207,6 +207,7 @@ impl<'a> Cell<'a> {
             refused: counts.refusals.len(),
             refused_p99_ms: counts.refusals.value_at_quantile(0.99) as f64 / 1000.0,
             failures: counts.failures,
+            first_failure: counts.first_failure,
         })
     }
 

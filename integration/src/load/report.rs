@@ -43,6 +43,9 @@ pub struct Row {
     pub refused: u64,
     pub refused_p99_ms: f64,
     pub failures: u64,
+    /// What the first of them died of.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub first_failure: Option<String>,
 }
 
 impl Report {
@@ -91,7 +94,11 @@ impl fmt::Display for Row {
             self.disk_flushes,
             self.resident_mib,
             self.failures + self.refused
-        )
+        )?;
+        match &self.first_failure {
+            None => Ok(()),
+            Some(failure) => write!(f, "\n    the first failure: {failure}"),
+        }
     }
 }
 
