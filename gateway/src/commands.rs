@@ -1,11 +1,11 @@
-//! `fluffy-gateway user …` and `status`: calls to the admin port of a running store, shown to people or as JSON.
+//! `fluffy-gateway user …`, `quota …` and `status`: calls to the admin port of a running store, shown to people or as JSON.
 
 use std::io::{BufRead, Read, Write};
 
 use fabric::Seams;
 use fabric::cluster::Config;
 use gateway::admin::client::{AdminClient, CallError};
-use gateway::config::{ADMIN_DEFAULT, AdminArgs, Command, StoreArgs, UserAction, store_dir};
+use gateway::config::{ADMIN_DEFAULT, AdminArgs, Command, QuotaAction, StoreArgs, UserAction, store_dir};
 use gateway::store_files::{ADMIN_TOKEN, read_token};
 use http::Method;
 use serde_json::{Value, json};
@@ -26,6 +26,7 @@ pub async fn run(seams: Seams, store: &StoreArgs, command: &Command) -> Result<(
             show(*json, &status, status_text)
         }
         Command::User { action } => user(seams, store, action).await,
+        Command::Quota { action } => quota(seams, store, action).await,
     }
 }
 
@@ -54,9 +55,33 @@ async fn user(seams: Seams, store: &StoreArgs, action: &UserAction) -> Result<()
     }
 }
 
+async fn quota(seams: Seams, store: &StoreArgs, action: &QuotaAction) -> Result<(), Failure> {
+    let (of, admin, call) = match action {
+        QuotaAction::Set { of, bytes, objects, admin } => {
+            (of, admin, (Method::PUT, Some(json!({ "bytes": bytes, "objects": objects }))))
+        }
+        QuotaAction::Show { of, admin, .. } => (of, admin, (Method::GET, None)),
+        QuotaAction::Clear { of, admin } => (of, admin, (Method::DELETE, None)),
+    };
+    let path = match (&of.bucket, &of.user) {
+        (Some(bucket), _) => format!("/buckets/{}/quota", bucket_in_path(bucket)?),
+        (None, user) => format!("/users/{}/quota", in_path(user.as_deref().unwrap_or_default())?),
+    };
+    let shown = client(seams, store, admin)?.call(call.0, &path, call.1.as_ref()).await?;
+    show(matches!(action, QuotaAction::Show { json: true, .. }), &shown, quota_text)
+}
+
 /// User names need no escaping in a path, but for what is no user name.
 fn in_path(name: &str) -> Result<&str, Failure> {
     match name.parse::<consensus::meta::names::UserName>() {
+        Ok(_) => Ok(name),
+        Err(error) => Err(Failure::Usage(error.to_string())),
+    }
+}
+
+/// The same of bucket names.
+fn bucket_in_path(name: &str) -> Result<&str, Failure> {
+    match name.parse::<consensus::meta::names::BucketName>() {
         Ok(_) => Ok(name),
         Err(error) => Err(Failure::Usage(error.to_string())),
     }
@@ -114,6 +139,14 @@ fn keys_text(value: &Value) -> String {
         word(value, "access_key"),
         word(value, "secret_key")
     )
+}
+
+fn quota_text(value: &Value) -> String {
+    let line = |what: &str| {
+        let bound = value["quota"][what].as_u64().map_or("no bound".to_string(), |bound| bound.to_string());
+        format!("{what:<8} {} of {bound}\n", number(&value["counted"], what))
+    };
+    line("objects") + &line("bytes")
 }
 
 fn users_text(value: &Value) -> String {

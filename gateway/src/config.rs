@@ -107,6 +107,12 @@ pub enum Command {
         #[command(subcommand)]
         action: UserAction,
     },
+    /// Bound what a bucket, or all buckets of a user together, may hold
+    Quota {
+        /// What to do.
+        #[command(subcommand)]
+        action: QuotaAction,
+    },
     /// Show nodes, leader, copies owed, space and versions
     Status {
         /// Whom to ask.
@@ -127,6 +133,60 @@ pub struct AdminArgs {
     /// Certificate authority (PEM) of the admin port, if it speaks TLS
     #[arg(long, value_name = "FILE", env = "FLUFFY_ADMIN_CA")]
     pub admin_ca: Option<PathBuf>,
+}
+
+/// What to do with quotas.
+#[derive(Debug, Clone, Subcommand)]
+pub enum QuotaAction {
+    /// Set a quota; a bound that is left out does not apply. Uploads in progress count as objects, their parts as bytes
+    #[command(group = clap::ArgGroup::new("bounds").required(true).multiple(true).args(["bytes", "objects"]))]
+    Set {
+        /// Whose.
+        #[command(flatten)]
+        of: QuotaOwner,
+        /// Bytes, written like 512MiB
+        #[arg(long, value_parser = parse_bytes)]
+        bytes: Option<u64>,
+        /// Objects
+        #[arg(long)]
+        objects: Option<u64>,
+        /// Whom to ask.
+        #[command(flatten)]
+        admin: AdminArgs,
+    },
+    /// Show a quota and what counts against it
+    Show {
+        /// Whose.
+        #[command(flatten)]
+        of: QuotaOwner,
+        /// Answer in JSON
+        #[arg(long)]
+        json: bool,
+        /// Whom to ask.
+        #[command(flatten)]
+        admin: AdminArgs,
+    },
+    /// Remove a quota
+    Clear {
+        /// Whose.
+        #[command(flatten)]
+        of: QuotaOwner,
+        /// Whom to ask.
+        #[command(flatten)]
+        admin: AdminArgs,
+    },
+}
+
+/// Whose quota.
+#[derive(Debug, Clone, Args)]
+#[group(required = true, multiple = false)]
+pub struct QuotaOwner {
+    /// A bucket
+    #[arg(long)]
+    pub bucket: Option<String>,
+    /// A user: all its buckets together
+    #[arg(long)]
+    pub user: Option<String>,
 }
 
 /// What to do with users.

@@ -10,7 +10,7 @@ use consensus::raft::log::LogConfig;
 use fabric::Seams;
 use fabric::cluster::{IpTable, Place};
 use fabric::ids::NodeId;
-use fabric::limits::{COPIES, DISK_RESERVE_BYTES, SCRUB_PERIOD_DEFAULT};
+use fabric::limits::{COPIES, DISK_RESERVE_BYTES, SCRUB_PERIOD_DEFAULT, UPLOAD_PERIOD_DEFAULT};
 use fabric::net::LocalNet;
 use fabric::rpc::{Identity, Peer, RpcClient};
 use futures::future::{join_all, try_join_all};
@@ -72,6 +72,7 @@ pub async fn start(
             nodes: ids.clone(),
             copies: COPIES,
             scrub_period: SCRUB_PERIOD_DEFAULT,
+            upload_period: Some(UPLOAD_PERIOD_DEFAULT),
             book: book.clone(),
             tls: None,
             memory_bytes: node_bytes,

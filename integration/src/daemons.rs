@@ -323,7 +323,7 @@ impl Embedded {
     }
 }
 
-/// `fluffy-gateway user …` against a running store.
+/// `fluffy-gateway user …`, `quota …` and `status` against a running store.
 pub struct UserCommands {
     program: PathBuf,
     place: Vec<String>,
@@ -361,6 +361,11 @@ impl UserCommands {
     pub fn status(&self) -> Result<String, String> {
         let said = self.command(&["status", "--json"], &[], "")?;
         if said.code == 0 { Ok(said.output) } else { Err(format!("status: {said:?}")) }
+    }
+
+    /// Runs `quota ARGS`.
+    pub fn quota(&self, args: &[&str]) -> Result<Said, String> {
+        self.command(&[&["quota"], args].concat(), &[], "")
     }
 
     fn command(&self, args: &[&str], variables: &[(&str, &str)], input: &str) -> Result<Said, String> {

@@ -70,6 +70,8 @@ pub struct StorageSettings {
     pub copies: usize,
     /// Every chunk is read within this, to find rot.
     pub scrub_period: Duration,
+    /// A multipart upload that was begun so long ago is aborted; `None`: never.
+    pub upload_period: Option<Duration>,
     /// Where nodes are.
     pub book: Arc<dyn AddressBook>,
     /// Certificates; `None` on a network inside the process, or on loopback with `insecure`.
@@ -423,7 +425,7 @@ impl Birth {
         let (env, meta) = (self.seams.env.clone(), Arc::new(self.meta.clone()));
         let cx = Arc::new(JobContext::new(env, node, meta, Arc::new(chunks), leads));
         let Birth { settings, store, .. } = self;
-        let jobs = jobs::all(store, settings.inline_bytes_max, settings.scrub_period);
+        let jobs = jobs::all(store, settings.inline_bytes_max, settings.scrub_period, settings.upload_period);
         let runner = Runner::start(cx, jobs);
         *self.runner.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(runner);
         tracing::info!(%node, "storage node takes part");
@@ -474,12 +476,15 @@ impl Birth {
 mod tests {
     use bytes::Bytes;
     use consensus::client::{Meta, ask};
+    use consensus::meta::command::{AddUser, Command, CreateBucket, CreateUpload, Done};
+    use consensus::meta::model::{AccessKey, Attributes, ClusterMs, Origin};
+    use consensus::meta::names::UserName;
     use consensus::meta::query::{Answer, Query};
     use fabric::cluster::{IpTable, Place};
     use fabric::disks::MemoryDisks;
     use fabric::env::SystemEnv;
     use fabric::ids::ExtentId;
-    use fabric::limits::{COPIES, GIB, SCRUB_PERIOD_DEFAULT};
+    use fabric::limits::{COPIES, GIB, SCRUB_PERIOD_DEFAULT, UPLOAD_PERIOD_DEFAULT};
     use fabric::net::LocalNet;
 
     use super::*;
@@ -506,6 +511,7 @@ mod tests {
             nodes: ids.clone(),
             copies: COPIES,
             scrub_period: SCRUB_PERIOD_DEFAULT,
+            upload_period: Some(UPLOAD_PERIOD_DEFAULT),
             book: Arc::new(IpTable::new(ids.iter().map(place))),
             tls: None,
             memory_bytes: 256 * MIB,
@@ -553,6 +559,48 @@ mod tests {
                 daemon.shutdown().await;
             }
         }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn an_upload_that_nobody_finishes_is_aborted_in_time() {
+        let settings = StorageSettings { upload_period: Some(Duration::from_secs(2)), ..settings(1, 1) };
+        let daemon = StorageDaemon::start(seams(), settings).await.unwrap();
+        daemon.wait_ready().await.unwrap();
+        let user: UserName = "anna".parse().unwrap();
+        let key = AccessKey {
+            id: "KEY1".parse().unwrap(),
+            user: user.clone(),
+            sealed_secret: Bytes::new(),
+            created: ClusterMs(0),
+        };
+        daemon.meta.propose(Command::AddUser(AddUser { name: user.clone(), key })).await.unwrap();
+        let create = CreateBucket { name: "photos".parse().unwrap(), owner: user };
+        let Done::Bucket(bucket) = daemon.meta.propose(Command::CreateBucket(create)).await.unwrap() else {
+            panic!("no bucket");
+        };
+        let origin = Origin { requester: "anna".to_string(), ..Origin::default() };
+        let create = CreateUpload {
+            bucket: bucket.id,
+            key: "big".parse().unwrap(),
+            attributes: Attributes::default(),
+            checksum: None,
+            origin,
+        };
+        daemon.meta.propose(Command::CreateUpload(create)).await.unwrap();
+        let begun = std::time::Instant::now();
+        let uploads = || async {
+            match ask(&daemon.meta, Query::Usage(bucket.id)).await.unwrap() {
+                Answer::Usage(usage) => usage.uploads,
+                answer => panic!("{answer:?}"),
+            }
+        };
+        assert_eq!(uploads().await, 1);
+        while uploads().await != 0 {
+            assert!(begun.elapsed() < Duration::from_secs(60), "it is still there");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        assert!(Duration::from_secs(2) <= begun.elapsed() + Duration::from_millis(200), "too early");
+        daemon.shutdown().await;
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

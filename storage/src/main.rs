@@ -318,6 +318,7 @@ fn settings_of(config: &Config, node: NodeId, data: Option<PathBuf>) -> Result<S
         nodes: config.nodes.nodes(),
         copies: config.copies,
         scrub_period: config.scrub_period,
+        upload_period: config.upload_period,
         tls: certificates(config, Peer::Node(node))?,
         memory_bytes: config.storage.memory_limit.0,
         reserve_bytes: DISK_RESERVE_BYTES,

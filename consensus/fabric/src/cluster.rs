@@ -18,7 +18,7 @@ use crate::disks::system::read_text;
 use crate::ids::NodeId;
 use crate::limits::{
     COPIES, GIB, INLINE_BYTES_TOTAL_DEFAULT, KIB, MEMORY_LIMIT_DEFAULT, MIB, SCRUB_DAYS_MAX,
-    SCRUB_PERIOD_DEFAULT, TIB, VOTERS_MAX,
+    SCRUB_PERIOD_DEFAULT, TIB, UPLOAD_DAYS_MAX, UPLOAD_PERIOD_DEFAULT, VOTERS_MAX,
 };
 use crate::rpc::AddressBook;
 
@@ -41,6 +41,8 @@ pub struct Config {
     pub inline_bytes_max: u64,
     /// Every chunk is read within this, to find rot.
     pub scrub_period: Duration,
+    /// A multipart upload that was begun so long ago is aborted; `None`: never.
+    pub upload_period: Option<Duration>,
     /// Directory of certificates and keys, see [`crate::tls`].
     pub secrets: PathBuf,
     /// No TLS between processes: all nodes are on this machine.
@@ -114,6 +116,7 @@ struct Written {
     copies: usize,
     inline_bytes_max: ByteSize,
     scrub_days: u32,
+    upload_days: u32,
     secrets: PathBuf,
     insecure: bool,
     storage: StorageConfig,
@@ -129,6 +132,7 @@ impl Default for Written {
             copies: COPIES,
             inline_bytes_max: ByteSize(INLINE_BYTES_TOTAL_DEFAULT),
             scrub_days: (SCRUB_PERIOD_DEFAULT.as_secs() / DAY.as_secs()) as u32,
+            upload_days: (UPLOAD_PERIOD_DEFAULT.as_secs() / DAY.as_secs()) as u32,
             secrets: PathBuf::from("./secrets"),
             insecure: false,
             storage: StorageConfig::default(),
@@ -232,6 +236,10 @@ fn check(
         let days = written.scrub_days;
         return wrong_at("scrub_days", format!("{days} is not between 1 and {SCRUB_DAYS_MAX}"));
     }
+    if UPLOAD_DAYS_MAX < written.upload_days {
+        let days = written.upload_days;
+        return wrong_at("upload_days", format!("{days} is not between 0 and {UPLOAD_DAYS_MAX}"));
+    }
     let voters: Vec<NodeId> = match &written.voters {
         Some(voters) => voters.iter().copied().map(NodeId).collect(),
         None => nodes.nodes().into_iter().take(VOTERS_DEFAULT).collect(),
@@ -268,6 +276,7 @@ fn check(
         copies: written.copies,
         inline_bytes_max: written.inline_bytes_max.0,
         scrub_period: DAY * written.scrub_days,
+        upload_period: (written.upload_days != 0).then(|| DAY * written.upload_days),
         secrets: base.join(written.secrets),
         insecure: written.insecure,
         storage,

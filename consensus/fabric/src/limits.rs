@@ -19,6 +19,10 @@ pub const INLINE_BYTES_MAX: usize = 16 << 10;
 pub const SCRUB_PERIOD_DEFAULT: Duration = Duration::from_secs(14 * 24 * 60 * 60);
 /// The longest `scrub_days`.
 pub const SCRUB_DAYS_MAX: u32 = 366;
+/// Default of `upload_days`: a multipart upload that was begun so long ago is aborted.
+pub const UPLOAD_PERIOD_DEFAULT: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+/// The longest `upload_days`.
+pub const UPLOAD_DAYS_MAX: u32 = 3660;
 /// Default of `inline_bytes_max`: bytes of such bodies in the metadata. Above it small bodies are chunks, too.
 pub const INLINE_BYTES_TOTAL_DEFAULT: u64 = 16 * GIB;
 /// Payloads that one command moves into a packed chunk.

@@ -8,11 +8,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use fabric::ids::{BucketId, ExtentId, NodeId, Stamp};
 use fabric::limits::COPIES;
 
+use super::lookup::usage_of_user;
 use super::model::{Body, ClusterRow, Garbage, Home, Object, Usage, Version};
 use super::store::{Fault, Rows};
 use super::tables::{
-    Bodies, Buckets, Cluster, DebtCounts, Debts, EventOrder, Events, Extents, Garbages, Inline,
-    LeavingCopies, NullVersions, Objects, Parts, Uploads, Usages, Versions, get, owners_of, scan_all,
+    Bodies, BucketQuotas, Buckets, Cluster, DebtCounts, Debts, EventOrder, Events, Extents, Garbages, Inline,
+    LeavingCopies, NullVersions, Objects, Parts, Uploads, Usages, UserQuotas, Versions, get, owners_of,
+    scan_all,
 };
 
 /// A home as it sorts.
@@ -128,6 +130,9 @@ fn count_uploads(rows: &dyn Rows, tally: &mut Tally) -> Result<(), Fault> {
     }
     for row in scan_all::<Parts>(rows)? {
         let ((home, id, number), part) = row?;
+        if let Some(usage) = tally.usages.get_mut(&home.bucket) {
+            usage.part_bytes += part.bytes;
+        }
         let known = get::<Uploads>(rows, (&home, id))?.is_some();
         tally.check(known, || format!("part {number} of {id} has no upload"));
         if let Some(extent) = part.extent {
@@ -207,6 +212,11 @@ fn compare_usage(rows: &dyn Rows, tally: &mut Tally) -> Result<(), Fault> {
     }
     let left = std::mem::take(&mut tally.usages);
     tally.check(left.is_empty(), || format!("buckets without usage: {left:?}"));
+    for row in scan_all::<UserQuotas>(rows)? {
+        let (user, row) = row?;
+        let holds = usage_of_user(rows, &user)?;
+        tally.check(row.usage == holds, || format!("{user} says {:?} and holds {holds:?}", row.usage));
+    }
     Ok(())
 }
 
@@ -258,11 +268,13 @@ fn compare_counters(rows: &dyn Rows, tally: &mut Tally) -> Result<(), Fault> {
         inline += row?.1.len() as u64;
     }
     let events = scan_all::<Events>(rows)?.count() as u64;
+    let quotas = scan_all::<BucketQuotas>(rows)?.count() + scan_all::<UserQuotas>(rows)?.count();
     let counted = [
         ("inline bytes", cluster.inline_bytes, inline),
         ("garbage", cluster.garbage, scan_all::<Garbages>(rows)?.count() as u64),
         ("buckets", cluster.buckets, scan_all::<Buckets>(rows)?.count() as u64),
         ("events", cluster.events, events),
+        ("quotas", cluster.quotas, quotas as u64),
         ("places of events", scan_all::<EventOrder>(rows)?.count() as u64, events),
     ];
     for (what, says, has) in counted {

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::model::{
     AccessKey, Attributes, Bucket, Checksum, ChecksumAlgorithm, ChecksumKind, ClusterMs, Etag, Extent, Home,
-    NodeRow, Object, Origin, SessionKind, Stored,
+    NodeRow, Object, Origin, Quota, QuotaOf, SessionKind, Stored,
 };
 use super::names::{AccessKeyId, BucketName, ObjectKey, UserName};
 
@@ -64,6 +64,8 @@ pub enum Command {
     BeginEpoch(BeginEpoch),
     /// See [`EndHold`].
     EndHold(EndHold),
+    /// See [`SetQuota`].
+    SetQuota(SetQuota),
 }
 
 impl Command {
@@ -99,7 +101,8 @@ impl Command {
             | Command::EndLeaving(_)
             | Command::RemoveNode(_)
             | Command::BeginEpoch(_)
-            | Command::EndHold(_) => false,
+            | Command::EndHold(_)
+            | Command::SetQuota(_) => false,
         }
     }
 }
@@ -559,6 +562,16 @@ pub struct EndHold {
     pub since: u64,
 }
 
+/// Bounds what a bucket, or all buckets of a user, may hold. What is there already stays, whatever the bound. Done:
+/// [`Done::Nothing`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SetQuota {
+    /// Whose.
+    pub of: QuotaOf,
+    /// One without any bound removes it.
+    pub quota: Quota,
+}
+
 /// The outcome of a command. Kept per (session, sequence), so that a repeat gets its first reply.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Reply {
@@ -674,4 +687,11 @@ pub enum Reject {
     NodeInUse,
     /// The node was removed: its number never comes back.
     NodeRemoved,
+    /// The bucket, or all buckets of its owner together, would hold more than they may.
+    QuotaExceeded {
+        /// Whose.
+        of: QuotaOf,
+        /// All of it.
+        quota: Quota,
+    },
 }

@@ -1,9 +1,10 @@
-//! Finding versions of a key: what `apply` and the answers share.
+//! Finding versions of a key, and what a user holds: what `apply` and the answers share.
 
 use super::command::VersionSelector;
-use super::model::{Home, Object, Version};
+use super::model::{Home, Object, Usage, Version};
+use super::names::UserName;
 use super::store::{Fault, Rows};
-use super::tables::{Descending, NullVersions, Objects, Versions, get, scan_under};
+use super::tables::{BucketsByOwner, Descending, NullVersions, Objects, Usages, Versions, get, scan_under};
 
 /// A version and where its row is.
 pub(super) enum Found {
@@ -39,4 +40,13 @@ pub(super) fn find(rows: &dyn Rows, home: &Home, selector: VersionSelector) -> R
 /// The newest of the versions that are not current: a marker, unless there is a current one.
 pub(super) fn newest_other(rows: &dyn Rows, home: &Home) -> Result<Option<Version>, Fault> {
     Ok(scan_under::<Versions>(rows, home)?.next().transpose()?.map(|(_, version)| version))
+}
+
+/// What all buckets of a user hold together.
+pub(super) fn usage_of_user(rows: &dyn Rows, user: &UserName) -> Result<Usage, Fault> {
+    let mut sum = Usage::default();
+    for row in scan_under::<BucketsByOwner>(rows, user)? {
+        sum += get::<Usages>(rows, row?.1)?.unwrap_or_default();
+    }
+    Ok(sum)
 }

@@ -2,6 +2,7 @@
 //! append-only, pinned by golden tests.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use bytes::Bytes;
 use fabric::ids::{BucketId, ExtentId, Incarnation, LayoutVersion, NodeId, RaftId, Stamp};
@@ -75,6 +76,66 @@ pub struct Usage {
     pub bytes: u64,
     /// Uploads in progress.
     pub uploads: u64,
+    /// Bytes of their parts.
+    pub part_bytes: u64,
+}
+
+impl Usage {
+    /// Objects as a quota counts them.
+    pub fn counted_objects(&self) -> u64 {
+        self.objects.saturating_add(self.uploads)
+    }
+
+    /// Bytes as a quota counts them.
+    pub fn counted_bytes(&self) -> u64 {
+        self.bytes.saturating_add(self.part_bytes)
+    }
+}
+
+impl std::ops::AddAssign for Usage {
+    fn add_assign(&mut self, more: Usage) {
+        self.objects += more.objects;
+        self.bytes += more.bytes;
+        self.uploads += more.uploads;
+        self.part_bytes += more.part_bytes;
+    }
+}
+
+impl std::ops::SubAssign for Usage {
+    /// Nothing is less than nothing.
+    fn sub_assign(&mut self, less: Usage) {
+        self.objects = self.objects.saturating_sub(less.objects);
+        self.bytes = self.bytes.saturating_sub(less.bytes);
+        self.uploads = self.uploads.saturating_sub(less.uploads);
+        self.part_bytes = self.part_bytes.saturating_sub(less.part_bytes);
+    }
+}
+
+/// How much may be stored. An upload in progress counts as an object, and its parts count as bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Quota {
+    /// Versions, delete markers not counted; `None` is no bound.
+    pub objects: Option<u64>,
+    /// Their bytes; `None` is no bound.
+    pub bytes: Option<u64>,
+}
+
+/// Whose quota it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum QuotaOf {
+    /// One bucket's.
+    Bucket(BucketId),
+    /// That of all buckets of a user together.
+    User(UserName),
+}
+
+/// The quota of a user, with what its buckets hold together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct UserQuota {
+    /// What it may store.
+    pub quota: Quota,
+    /// What it stores.
+    pub usage: Usage,
 }
 
 /// The entity tag, without quotes.
@@ -580,6 +641,8 @@ pub struct ClusterRow {
     pub events_trimmed: Stamp,
     /// Nothing expires before this time: cluster time has jumped, and people should have time to see it.
     pub expires_after: ClusterMs,
+    /// Rows of quotas; while there are none, no write looks for one.
+    pub quotas: u64,
 }
 
 /// Epoch of a cluster that never recovered, and of a bucket that never moved. Not 0, so that a stamp of zeros is none.
@@ -600,6 +663,12 @@ impl ClusterRow {
             events: 0,
             events_trimmed: Stamp { epoch: 0, index: 0, ordinal: 0 },
             expires_after: ClusterMs(0),
+            quotas: 0,
         }
+    }
+
+    /// Whether what was made at `at` and is kept for a while has expired.
+    pub fn expired(&self, at: ClusterMs, kept: Duration) -> bool {
+        self.expires_after <= self.time && at.0.saturating_add(kept.as_millis() as u64) <= self.time.0
     }
 }

@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::command::{Reject, VersionSelector};
 use super::model::{
-    Absence, AccessKey, Bucket, ClusterMs, ClusterRow, Event, Extent, Garbage, Hold, Home, Leaving, NodeRow,
-    Object, Part, Session, Slice, Upload, Usage, User,
+    Absence, AccessKey, Bucket, ClusterRow, Event, Extent, Garbage, Hold, Home, Leaving, NodeRow, Object,
+    Part, Quota, QuotaOf, Session, Slice, Upload, Usage, User,
 };
 use super::names::{AccessKeyId, BucketName, ObjectKey, UserName};
 
@@ -98,11 +98,13 @@ pub enum Query {
         /// At most so many.
         limit: u32,
     },
-    /// Uploads older than a time, anywhere (for the job that aborts them) → [`Answer::OldUploads`].
+    /// Uploads that were begun so long ago, anywhere, in order of home → [`Answer::OldUploads`].
     OldUploads {
-        /// Begun before.
-        before: ClusterMs,
-        /// At most so many.
+        /// Milliseconds of cluster time.
+        age_ms: u64,
+        /// Only after this upload.
+        after: Option<(Home, Stamp)>,
+        /// At most so many are looked at.
         limit: u32,
     },
     /// Partitions that a node has to verify → [`Answer::Absences`].
@@ -164,6 +166,8 @@ pub enum Query {
     },
     /// Whether garbage is kept → [`Answer::Hold`].
     Hold,
+    /// What a bucket or a user may hold, and what it holds → [`Answer::Quota`].
+    Quota(QuotaOf),
 }
 
 /// Partitions of a [`Query::Placed`].
@@ -267,7 +271,7 @@ pub enum Answer {
     Garbage(Vec<(BucketId, Stamp, Garbage)>),
     Named(Vec<bool>),
     Events(Vec<(Stamp, Event)>),
-    OldUploads(Vec<(BucketId, ObjectKey, Stamp)>),
+    OldUploads { uploads: Vec<(Home, Stamp)>, next: Option<(Home, Stamp)> },
     Absences(Vec<(u16, Absence)>),
     Placed { extents: Vec<(Home, Extent)>, next: Option<(Home, ExtentId)> },
     Inline(InlinePage),
@@ -275,6 +279,7 @@ pub enum Answer {
     Leaving { copies: Vec<(Home, ExtentId, Leaving)>, next: Option<(Home, ExtentId)> },
     LayoutUse { extents: Vec<(fabric::ids::LayoutVersion, u64)>, next: Option<(Home, ExtentId)> },
     Hold(Option<Hold>),
+    Quota { quota: Quota, usage: Usage },
 }
 
 /// Inline payloads, from one snapshot. A page may have none and still not be the last.

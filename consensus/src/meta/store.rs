@@ -107,6 +107,10 @@ tables! {
     REMOVED_NODES = 31, "removed_nodes";
     /// Since when garbage is kept.
     HOLD = 32, "hold";
+    /// What buckets may hold.
+    BUCKET_QUOTAS = 33, "bucket_quotas";
+    /// What users may hold, and do.
+    USER_QUOTAS = 34, "user_quotas";
 }
 
 impl TableId {
@@ -224,7 +228,7 @@ mod tests {
         let golden = "cluster nodes layouts users access_keys keys_by_user buckets bucket_names \
         buckets_by_owner usage objects versions null_versions inline extents bodies uploads \
         parts completed debts debt_counts garbage sessions session_nonces replies events \
-        event_order cursors absences leaving removed_nodes hold";
+        event_order cursors absences leaving removed_nodes hold bucket_quotas user_quotas";
         assert_eq!(names.join(" "), golden, "names are stored");
     }
 

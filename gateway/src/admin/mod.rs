@@ -5,6 +5,7 @@
 //! What always holds: a secret is in an answer exactly once, when it was just made or imported.
 
 pub mod client;
+mod quotas;
 pub mod users;
 
 use std::net::SocketAddr;
@@ -83,6 +84,7 @@ impl From<Reject> for AdminError {
     fn from(reject: Reject) -> AdminError {
         let (status, why) = match &reject {
             Reject::NoSuchUser => (StatusCode::NOT_FOUND, "there is no such user"),
+            Reject::NoSuchBucket => (StatusCode::NOT_FOUND, "there is no such bucket"),
             Reject::NoSuchAccessKey => (StatusCode::NOT_FOUND, "there is no such access key"),
             Reject::UserExists => (
                 StatusCode::CONFLICT,
@@ -143,6 +145,15 @@ impl Admin {
             (Method::POST, ["users"]) => users::add(self, &document(request).await?).await,
             (Method::DELETE, ["users", name]) => users::remove(self, name).await,
             (Method::POST, ["users", name, "rotate"]) => users::rotate(self, name).await,
+            (_, [kind @ ("users" | "buckets"), name, "quota"]) => {
+                let of = quotas::owner(self, kind, name).await?;
+                match *request.method() {
+                    Method::GET => quotas::show(self, of).await,
+                    Method::PUT => quotas::set(self, of, &document(request).await?).await,
+                    Method::DELETE => quotas::clear(self, of).await,
+                    _ => Err(AdminError(StatusCode::METHOD_NOT_ALLOWED, "GET, PUT or DELETE".to_string())),
+                }
+            }
             _ => Err(AdminError(StatusCode::NOT_FOUND, "there is nothing here".to_string())),
         }
     }
@@ -171,7 +182,7 @@ impl Admin {
 
     async fn status(&self) -> Result<Value, AdminError> {
         let Answer::Status(status) = ask(&*self.meta, Query::Status).await? else {
-            return Err(AdminError(StatusCode::INTERNAL_SERVER_ERROR, "unexpected answer".to_string()));
+            return Err(unexpected());
         };
         let report = self.report.clone();
         let report = run_blocking(&*self.seams.env, move || report()).await;
@@ -207,6 +218,11 @@ impl Admin {
             "disks": report.get("disks"),
         }))
     }
+}
+
+/// The metadata answered another question than it was asked.
+fn unexpected() -> AdminError {
+    AdminError(StatusCode::INTERNAL_SERVER_ERROR, "unexpected answer".to_string())
 }
 
 async fn document(request: Request<RequestBody>) -> Result<Value, AdminError> {

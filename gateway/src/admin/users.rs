@@ -10,7 +10,7 @@ use http::{Response, StatusCode};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Admin, AdminError, answer};
+use super::{Admin, AdminError, answer, unexpected};
 use crate::http::ResponseBody;
 use crate::secrets::{ClusterKey, Secret, draw_access_key};
 
@@ -28,7 +28,7 @@ struct NewUser {
 /// `GET /users`.
 pub async fn list(admin: &Admin) -> Result<Response<ResponseBody>, AdminError> {
     let Answer::Users(users) = ask(&*admin.meta, Query::Users).await? else {
-        return Err(AdminError(StatusCode::INTERNAL_SERVER_ERROR, "unexpected answer".to_string()));
+        return Err(unexpected());
     };
     let users: Vec<Value> = users
         .iter()
@@ -81,7 +81,7 @@ pub async fn remove(admin: &Admin, name: &str) -> Result<Response<ResponseBody>,
 pub async fn rotate(admin: &Admin, name: &str) -> Result<Response<ResponseBody>, AdminError> {
     let name = user_name(name)?;
     let Answer::Users(users) = ask(&*admin.meta, Query::Users).await? else {
-        return Err(AdminError(StatusCode::INTERNAL_SERVER_ERROR, "unexpected answer".to_string()));
+        return Err(unexpected());
     };
     let old = users.into_iter().find(|(user, _)| user.name == name).ok_or(Reject::NoSuchUser)?.1;
     let (id, secret) = (draw_access_key(&*admin.seams.env), Secret::draw(&*admin.seams.env));

@@ -8,6 +8,7 @@ use std::fmt;
 
 use consensus::client::MetaError;
 use consensus::meta::command::Reject;
+use consensus::meta::model::{Quota, QuotaOf};
 use consensus::meta::names::NameError;
 use http::{HeaderName, HeaderValue, StatusCode, header};
 
@@ -90,6 +91,7 @@ codes! {
     NotImplemented NOT_IMPLEMENTED "A header or parameter you provided implies functionality that is not implemented.";
     OperationAborted CONFLICT "A conflicting conditional operation is in progress against this resource. Try again.";
     PreconditionFailed PRECONDITION_FAILED "At least one of the pre-conditions you specified did not hold";
+    QuotaExceeded FORBIDDEN "The quota of the bucket or of its owner does not allow more.";
     RequestHeaderSectionTooLarge BAD_REQUEST "Your request header section exceeds the maximum allowed size.";
     RequestTimeTooSkewed FORBIDDEN "The difference between the request time and the current time is too large.";
     RequestTimeout BAD_REQUEST "Your socket connection to the server was not read from or written to within the timeout period.";
@@ -289,11 +291,27 @@ impl From<Reject> for S3Error {
                 .field("MinSizeAllowed", fabric::limits::PART_BYTES_MIN.to_string())
                 .field("PartNumber", number.to_string()),
             Reject::TooLarge => Code::EntityTooLarge.into(),
+            Reject::QuotaExceeded { of, quota } => quota_exceeded(&of, quota),
             Reject::WrongSize => {
                 Code::InvalidRequest.says("x-amz-mp-object-size differs from the sum of the sizes of the parts.")
             }
         }
     }
+}
+
+/// A retry does not help, and so the status is none that SDKs retry.
+fn quota_exceeded(of: &QuotaOf, quota: Quota) -> S3Error {
+    let whose = match of {
+        QuotaOf::Bucket(_) => "This bucket",
+        QuotaOf::User(_) => "All buckets of this bucket's owner together",
+    };
+    let bound = |bound: Option<u64>, what: &str| bound.map(|bound| format!("{bound} {what}"));
+    let bounds: Vec<String> =
+        bound(quota.objects, "objects").into_iter().chain(bound(quota.bytes, "bytes")).collect();
+    Code::QuotaExceeded.says(format!(
+        "{whose} may hold {}, uploads in progress included; delete something, or have the quota raised.",
+        bounds.join(" and ")
+    ))
 }
 
 impl From<MetaError> for S3Error {

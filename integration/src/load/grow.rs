@@ -24,7 +24,9 @@ use fabric::cluster::{IpTable, Place};
 use fabric::disks::SystemDisks;
 use fabric::env::SystemEnv;
 use fabric::ids::{BucketId, NodeId};
-use fabric::limits::{COPIES, DISK_RESERVE_BYTES, GIB, INLINE_BYTES_TOTAL_DEFAULT, SCRUB_PERIOD_DEFAULT};
+use fabric::limits::{
+    COPIES, DISK_RESERVE_BYTES, GIB, INLINE_BYTES_TOTAL_DEFAULT, SCRUB_PERIOD_DEFAULT, UPLOAD_PERIOD_DEFAULT,
+};
 use fabric::net::LocalNet;
 use futures::{StreamExt, TryStreamExt};
 use gateway::store_files::StoreFiles;
@@ -240,6 +242,7 @@ fn settings(files: &StoreFiles, data: PathBuf) -> StorageSettings {
         nodes: vec![NODE],
         copies: COPIES,
         scrub_period: SCRUB_PERIOD_DEFAULT,
+        upload_period: Some(UPLOAD_PERIOD_DEFAULT),
         book: Arc::new(IpTable::new([(NODE, Place { address: ADDRESS.to_string(), zone: None })])),
         tls: None,
         memory_bytes: GIB,

@@ -18,7 +18,7 @@ use fabric::Seams;
 use fabric::cluster::{IpTable, Place};
 use fabric::codec::crc32c;
 use fabric::ids::{ClusterId, NodeId};
-use fabric::limits::{CONNECTIONS_MAX, COPIES, KIB, MIB, SCRUB_PERIOD_DEFAULT};
+use fabric::limits::{CONNECTIONS_MAX, COPIES, KIB, MIB, SCRUB_PERIOD_DEFAULT, UPLOAD_PERIOD_DEFAULT};
 use fabric::rpc::{Identity, Peer, RpcClient};
 use gateway::admin::users::ensure_user;
 use gateway::daemon::{Gateway, GatewayParts};
@@ -73,6 +73,7 @@ async fn node(seams: &Seams, shared: &Shared, number: u16) -> Result<(), Failure
         nodes: nodes(plan).collect(),
         copies: COPIES,
         scrub_period: SCRUB_PERIOD_DEFAULT,
+        upload_period: Some(UPLOAD_PERIOD_DEFAULT),
         book: addresses(shared),
         tls: None,
         memory_bytes: MEMORY_BYTES,

@@ -15,6 +15,7 @@ mod full_disk;
 mod losses;
 mod members;
 mod memory;
+mod quotas;
 mod recovery;
 mod replace;
 mod steps;

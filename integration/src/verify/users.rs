@@ -1,11 +1,11 @@
-//! The stage of users: what scripts rely on in `fluffy-gateway user …` and `status`, against two gateways.
+//! The stage of users: what scripts rely on in `fluffy-gateway user …`, `quota …` and `status`, against two gateways.
 
 use std::process::{Command, Stdio};
 
 use anyhow::Result;
 use serde_json::Value;
 
-use super::{Tally, block_on};
+use super::{Tally, block_on, quotas};
 use crate::bad_input;
 use crate::client::{Client, Credentials, Request, Target};
 use crate::daemons::{Cluster, UserCommands, binary};
@@ -28,6 +28,7 @@ pub(super) fn run(tally: &mut Tally) -> Result<()> {
         tally.check("user add: drawn keys", drawn(&store, &commands).await);
         tally.check("user remove: not while it owns a bucket", owner_stays(&store, &commands).await);
         tally.check("user rotate: one new key", rotated(&store, &commands).await);
+        quotas::run(tally, &store, &commands).await;
         tally.check("status --json", status(&commands));
         tally.check("keys in the environment are checked before anything is made", wrong_root_keys());
         Ok(())

@@ -6,6 +6,7 @@
 mod collect_garbage;
 mod copy;
 mod debts;
+mod expire_uploads;
 mod leave;
 mod orphans;
 mod pack_inline;
@@ -32,6 +33,7 @@ use tokio::sync::Mutex;
 
 pub use collect_garbage::CollectGarbage;
 pub use debts::Debts;
+pub use expire_uploads::ExpireUploads;
 pub use leave::Leave;
 pub use orphans::Orphans;
 pub use pack_inline::PackInline;
@@ -150,7 +152,12 @@ fn wrong_answer(question: &str) -> JobError {
 }
 
 /// The list. A new job is a file beside this one and a line here.
-pub fn all(store: &ChunkStore, inline_bytes_max: u64, scrub_period: Duration) -> Vec<Box<dyn Job>> {
+pub fn all(
+    store: &ChunkStore,
+    inline_bytes_max: u64,
+    scrub_period: Duration,
+    upload_period: Option<Duration>,
+) -> Vec<Box<dyn Job>> {
     vec![
         Box::new(Debts::default()),
         Box::new(Repair::new(store.clone())),
@@ -161,6 +168,7 @@ pub fn all(store: &ChunkStore, inline_bytes_max: u64, scrub_period: Duration) ->
         Box::new(CollectGarbage::default()),
         Box::new(Orphans::default()),
         Box::new(PackInline::new(inline_bytes_max)),
+        Box::new(ExpireUploads::new(upload_period)),
     ]
 }
 

@@ -7,19 +7,21 @@ mod object;
 mod work;
 
 use std::ops::Bound;
+use std::time::Duration;
 
 use fabric::ids::{BucketId, LayoutVersion, Stamp};
 use fabric::limits::{BUCKETS_PER_USER_MAX, LIST_KEYS_MAX};
 
 use super::command::Reject;
-use super::model::{Attributes, Bucket, ClusterRow, Home, Usage};
+use super::lookup::usage_of_user;
+use super::model::{Attributes, Bucket, ClusterRow, Home, Quota, QuotaOf, Usage, UserQuota};
 use super::names::{AccessKeyId, BucketName, ObjectKey, UserName};
 use super::query::{Answer, Answered, PartsPage, Query, Status};
 use super::store::{Fault, Rows};
 use super::tables::{
-    AccessKeys, BucketNames, Buckets, BucketsByOwner, Cluster, DebtCounts, Events, Holds, KeysByUser, Nodes,
-    Parts, Sessions, Uploads, Usages, Users, as_upper, get, get_layout, key_bytes, scan, scan_after,
-    scan_all, scan_under, successor,
+    AccessKeys, BucketNames, BucketQuotas, Buckets, BucketsByOwner, Cluster, DebtCounts, Events, Holds,
+    KeysByUser, Nodes, Parts, Sessions, Uploads, Usages, UserQuotas, Users, as_upper, get, get_layout,
+    key_bytes, scan, scan_after, scan_all, scan_under, successor,
 };
 
 /// Answers `query` from a view whose applied index is `index`.
@@ -90,7 +92,9 @@ fn decide(rows: &dyn Rows, query: &Query) -> Result<Answer, Stop> {
         Query::Garbage { after, limit } => Answer::Garbage(work::garbage(rows, *after, *limit)?),
         Query::Named(extents) => Answer::Named(work::named(rows, extents)?),
         Query::Events { bucket, after, limit } => events(rows, *bucket, *after, *limit)?,
-        Query::OldUploads { before, limit } => Answer::OldUploads(work::old_uploads(rows, *before, *limit)?),
+        Query::OldUploads { age_ms, after, limit } => {
+            work::old_uploads(rows, Duration::from_millis(*age_ms), after.as_ref(), *limit)?
+        }
         Query::Absences(node) => Answer::Absences(work::absences(rows, *node)?),
         Query::Placed { node, of, after, limit } => work::placed(rows, *node, *of, after.as_ref(), *limit)?,
         Query::Inline { above, after, before, bytes } => {
@@ -101,6 +105,7 @@ fn decide(rows: &dyn Rows, query: &Query) -> Result<Answer, Stop> {
         Query::Leaving { node, after, limit } => moves::leaving(rows, *node, after.as_ref(), *limit)?,
         Query::Extents { after, limit } => moves::extents(rows, after.as_ref(), *limit)?,
         Query::Hold => Answer::Hold(get::<Holds>(rows, ())?),
+        Query::Quota(of) => quota(rows, of)?,
         Query::LayoutUse { after } => moves::layout_use(rows, after.as_ref())?,
     })
 }
@@ -112,6 +117,23 @@ fn members(rows: &dyn Rows) -> Result<Answer, Fault> {
 
 fn newest_layout(rows: &dyn Rows) -> Result<LayoutVersion, Fault> {
     Ok(get::<Cluster>(rows, ())?.map_or(LayoutVersion(0), |cluster| cluster.layout))
+}
+
+fn quota(rows: &dyn Rows, of: &QuotaOf) -> Result<Answer, Stop> {
+    let (quota, usage) = match of {
+        QuotaOf::Bucket(bucket) => {
+            let usage = get::<Usages>(rows, *bucket)?.ok_or(Reject::NoSuchBucket)?;
+            (get::<BucketQuotas>(rows, *bucket)?.unwrap_or_default(), usage)
+        }
+        QuotaOf::User(name) => {
+            get::<Users>(rows, name)?.ok_or(Reject::NoSuchUser)?;
+            match get::<UserQuotas>(rows, name)? {
+                Some(UserQuota { quota, usage }) => (quota, usage),
+                None => (Quota::default(), usage_of_user(rows, name)?),
+            }
+        }
+    };
+    Ok(Answer::Quota { quota, usage })
 }
 
 /// A limit of a query as a number of rows that fit a frame.
@@ -195,10 +217,7 @@ fn status(rows: &dyn Rows) -> Result<Status, Fault> {
     let cluster = get::<Cluster>(rows, ())?.unwrap_or_else(ClusterRow::first);
     let mut usage = Usage::default();
     for row in scan_all::<Usages>(rows)? {
-        let (_, of_bucket) = row?;
-        usage.objects += of_bucket.objects;
-        usage.bytes += of_bucket.bytes;
-        usage.uploads += of_bucket.uploads;
+        usage += row?.1;
     }
     Ok(Status {
         nodes: scan_all::<Nodes>(rows)?.map(|row| row.map(|(_, node)| node)).collect::<Result<_, _>>()?,

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
+use std::time::Duration;
 
 use fabric::ids::{BucketId, ExtentId, NodeId, Stamp};
 use fabric::limits::{
@@ -9,8 +10,7 @@ use fabric::limits::{
 };
 
 use super::{bounded, bucket_of};
-use crate::meta::model::{Absence, ClusterMs, Extent, Garbage, Home};
-use crate::meta::names::ObjectKey;
+use crate::meta::model::{Absence, ClusterRow, Extent, Garbage, Home};
 use crate::meta::query::{Answer, InlinePage, PlacedOf};
 use crate::meta::store::{Fault, Rows};
 use crate::meta::tables::{
@@ -174,23 +174,26 @@ pub(super) fn named(rows: &dyn Rows, extents: &[(Home, ExtentId)]) -> Result<Vec
     extents.iter().map(|(home, id)| Ok(get::<Extents>(rows, (home, *id))?.is_some())).collect()
 }
 
-/// Uploads that were begun before a time, anywhere.
+/// Of the next uploads in order of home, those that were begun so long ago. None where nothing expires now.
 pub(super) fn old_uploads(
     rows: &dyn Rows,
-    before: ClusterMs,
+    age: Duration,
+    after: Option<&(Home, Stamp)>,
     limit: u32,
-) -> Result<Vec<(BucketId, ObjectKey, Stamp)>, Fault> {
-    let mut found = Vec::new();
-    for row in scan_all::<Uploads>(rows)? {
-        if found.len() == bounded(limit) {
-            break;
+) -> Result<Answer, Fault> {
+    let cluster = get::<Cluster>(rows, ())?.unwrap_or_else(ClusterRow::first);
+    let after = after.map(|(home, id)| key_bytes(&(home, *id)));
+    let lower = after.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+    let (mut uploads, mut visited, mut last) = (Vec::new(), 0, None);
+    for row in scan::<Uploads>(rows, lower, Bound::Unbounded)?.take(bounded(limit)) {
+        let (place, upload) = row?;
+        visited += 1;
+        if cluster.expired(upload.initiated, age) {
+            uploads.push(place.clone());
         }
-        let ((home, id), upload) = row?;
-        if upload.initiated < before {
-            found.push((home.bucket, home.key, id));
-        }
+        last = Some(place);
     }
-    Ok(found)
+    Ok(Answer::OldUploads { uploads, next: last.filter(|_| visited == bounded(limit)) })
 }
 
 /// Payloads of one bucket that are older than an index, while all of them have more than `above` bytes.

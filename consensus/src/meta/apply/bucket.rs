@@ -3,8 +3,8 @@
 use fabric::ids::BucketId;
 use fabric::limits::BUCKETS_PER_USER_MAX;
 
-use super::Outcome;
 use super::transaction::Transaction;
+use super::{Outcome, quota};
 use crate::meta::command::{CreateBucket, DeleteBucket, Done, Reject};
 use crate::meta::model::{Bucket, Usage, Versioning};
 use crate::meta::tables::{BucketNames, Buckets, BucketsByOwner, Objects, Uploads, Usages, Users, Versions};
@@ -57,5 +57,6 @@ pub(super) fn delete(tx: &mut Transaction<'_>, command: &DeleteBucket) -> Outcom
     tx.delete::<BucketNames>(&bucket.name);
     tx.delete::<BucketsByOwner>((&bucket.owner, &bucket.name));
     tx.delete::<Usages>(bucket.id);
+    quota::remove_of_bucket(tx, bucket.id)?;
     Ok(Done::Nothing)
 }

@@ -12,6 +12,7 @@ mod garbage;
 mod moves;
 mod multipart;
 mod object;
+mod quota;
 mod session;
 mod transaction;
 mod user;
@@ -119,6 +120,7 @@ fn run(tx: &mut Transaction<'_>, entry: &Entry) -> Result<Reply, Fault> {
         Command::RemoveNode(command) => moves::remove_node(tx, command),
         Command::BeginEpoch(command) => cluster::begin_epoch(tx, command),
         Command::EndHold(command) => cluster::end_hold(tx, command),
+        Command::SetQuota(command) => quota::set(tx, command),
     };
     match outcome {
         Ok(done) => Ok(Reply::Done(done)),

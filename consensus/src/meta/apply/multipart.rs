@@ -9,9 +9,11 @@ use md5::{Digest, Md5};
 
 use super::transaction::Transaction;
 use super::version::check_expect;
-use super::{Outcome, Stop, body, extent, malformed, object};
+use super::{Outcome, Stop, body, extent, malformed, object, quota};
 use crate::meta::command::{AbortUpload, CompletePart, CompleteUpload, CreateUpload, Done, PutPart, Reject};
-use crate::meta::model::{Bucket, Completed, Etag, EventKind, Home, Object, Part, Slice, Upload, Versioning};
+use crate::meta::model::{
+    Bucket, Completed, Etag, EventKind, Home, Object, Part, Slice, Upload, Usage, Versioning,
+};
 use crate::meta::store::Fault;
 use crate::meta::tables::{Buckets, Completeds, Cursor, Cursors, Objects, Parts, Uploads, key_bytes, scan};
 
@@ -25,6 +27,7 @@ pub(super) fn create(tx: &mut Transaction<'_>, command: &CreateUpload) -> Outcom
     let Ok(initiator) = command.origin.requester.parse() else {
         return malformed("the initiator is no user name");
     };
+    quota::check(tx, &bucket, Usage { uploads: 1, ..Usage::default() }, Usage::default())?;
     let home = Home { bucket: bucket.id, key: command.key.clone() };
     let upload = Upload {
         id: tx.stamp(&bucket, 0),
@@ -40,29 +43,39 @@ pub(super) fn create(tx: &mut Transaction<'_>, command: &CreateUpload) -> Outcom
 
 /// Stores a part, in place of one of the same number.
 pub(super) fn put_part(tx: &mut Transaction<'_>, command: &PutPart) -> Outcome {
-    let (_, home, _) =
+    let (bucket, home, _) =
         open_upload(tx, Home { bucket: command.bucket, key: command.key.clone() }, command.upload)?;
     if !(1..=PARTS_MAX).contains(&command.number) {
         return malformed("a part number is 1 to 10000");
     }
     let copies = command.extent.as_ref().map(|extent| extent::check_new(tx, &home, extent)).transpose()?;
+    let key = (&home, command.upload, command.number);
+    let replaced = tx.get::<Parts>(key)?;
+    let bytes = command.extent.as_ref().map_or(0, |extent| extent.bytes);
+    let added = Usage { part_bytes: bytes, ..Usage::default() };
+    let freed =
+        Usage { part_bytes: replaced.as_ref().map_or(0, |replaced| replaced.bytes), ..Usage::default() };
+    quota::check(tx, &bucket, added, freed)?;
 
     if let (Some(extent), Some(copies)) = (&command.extent, &copies) {
         extent::name(tx, &home, extent, 1, copies)?;
     }
-    let key = (&home, command.upload, command.number);
-    if let Some(Part { extent: Some(replaced), .. }) = tx.get::<Parts>(key)? {
+    if let Some(Part { extent: Some(replaced), .. }) = replaced {
         extent::release(tx, &home, replaced)?;
     }
     let part = Part {
         number: command.number,
-        bytes: command.extent.as_ref().map_or(0, |extent| extent.bytes),
+        bytes,
         md5: command.md5,
         checksum: command.checksum.clone(),
         modified: tx.now,
         extent: command.extent.as_ref().map(|extent| extent.id),
     };
     tx.put::<Parts>(key, &part);
+    tx.count(bucket.id, |usage| {
+        *usage -= freed;
+        *usage += added;
+    })?;
     Ok(Done::Part(tx.now))
 }
 
@@ -86,9 +99,12 @@ pub(super) fn complete(tx: &mut Transaction<'_>, command: &CompleteUpload) -> Ou
         return Err(Reject::WrongSize.into());
     }
     check_expect(tx, &command.expect, tx.get::<Objects>(&home)?.as_ref())?;
+    let part_bytes = bytes + bytes_of(&stored);
+    let freed = Usage { uploads: 1, part_bytes, ..Usage::default() };
+    quota::check_version(tx, &bucket, &home, bytes, freed)?;
 
     let unused = stored.into_values().filter_map(|part| part.extent).collect();
-    forget(tx, &home, command.upload, unused)?;
+    forget(tx, &home, command.upload, part_bytes, unused)?;
     let stamp = tx.stamp(&bucket, 0);
     let object = Object {
         stamp,
@@ -113,7 +129,9 @@ pub(super) fn abort(tx: &mut Transaction<'_>, command: &AbortUpload) -> Outcome 
     let home = Home { bucket: command.bucket, key: command.key.clone() };
     let (_, home, _) = open_upload(tx, home, command.upload)?;
     let parts = parts_of(tx, &home, command.upload)?;
-    forget(tx, &home, command.upload, parts.into_values().filter_map(|part| part.extent).collect())?;
+    let part_bytes = bytes_of(&parts);
+    let extents = parts.into_values().filter_map(|part| part.extent).collect();
+    forget(tx, &home, command.upload, part_bytes, extents)?;
     Ok(Done::Nothing)
 }
 
@@ -125,6 +143,10 @@ fn open_upload(tx: &Transaction<'_>, home: Home, id: Stamp) -> Result<(Bucket, H
 
 fn parts_of(tx: &Transaction<'_>, home: &Home, upload: Stamp) -> Result<BTreeMap<u16, Part>, Fault> {
     tx.scan_under::<Parts>((home, upload))?.map(|row| row.map(|(_, part)| (part.number, part))).collect()
+}
+
+fn bytes_of(parts: &BTreeMap<u16, Part>) -> u64 {
+    parts.values().map(|part| part.bytes).sum()
 }
 
 /// Takes the named parts out of the stored ones, in order, if they are what the client believes they are.
@@ -171,11 +193,17 @@ fn slice_of(part: Part) -> Slice {
     }
 }
 
-/// Removes the rows of an upload and releases extents of parts that went into no object.
-fn forget(tx: &mut Transaction<'_>, home: &Home, upload: Stamp, unused: Vec<ExtentId>) -> Result<(), Fault> {
+/// Removes the rows of an upload with its so many bytes, and releases extents of parts that went into no object.
+fn forget(
+    tx: &mut Transaction<'_>,
+    home: &Home,
+    upload: Stamp,
+    part_bytes: u64,
+    unused: Vec<ExtentId>,
+) -> Result<(), Fault> {
     tx.delete_under::<Parts>((home, upload))?;
     tx.delete::<Uploads>((home, upload));
-    tx.count(home.bucket, |usage| usage.uploads = usage.uploads.saturating_sub(1))?;
+    tx.count(home.bucket, |usage| *usage -= Usage { uploads: 1, part_bytes, ..Usage::default() })?;
     extent::release_all(tx, home, unused)
 }
 

@@ -4,13 +4,15 @@ use fabric::limits::DELETE_KEYS_PER_COMMAND;
 
 use super::transaction::Transaction;
 use super::version::{self, check_expect};
-use super::{Outcome, Stop, body, malformed};
+use super::{Outcome, Stop, body, malformed, quota};
 use crate::meta::command::{
     CopyObject, DeleteKey, DeleteObjects, DeletedKey, Done, PutObject, ReadConditions, Reject,
     VersionSelector,
 };
 use crate::meta::lookup::{Found, find};
-use crate::meta::model::{Bucket, Event, EventKind, Home, Object, Origin, Stored, Version, Versioning};
+use crate::meta::model::{
+    Bucket, Event, EventKind, Home, Object, Origin, Stored, Usage, Version, Versioning,
+};
 use crate::meta::store::Fault;
 use crate::meta::tables::{Buckets, Objects};
 
@@ -20,6 +22,7 @@ pub(super) fn put(tx: &mut Transaction<'_>, command: &PutObject) -> Outcome {
     let home = Home { bucket: bucket.id, key: command.key.clone() };
     check_expect(tx, &command.expect, tx.get::<Objects>(&home)?.as_ref())?;
     let copies = body::check_new(tx, &home, &command.body)?;
+    quota::check_version(tx, &bucket, &home, command.body.bytes(), Usage::default())?;
 
     let stamp = tx.stamp(&bucket, 0);
     let object = Object {
@@ -50,6 +53,7 @@ pub(super) fn copy(tx: &mut Transaction<'_>, command: &CopyObject) -> Outcome {
     if itself && command.attributes.is_none() {
         return Err(Reject::CopyOntoItself.into());
     }
+    quota::check_version(tx, &bucket, &home, source.bytes, Usage::default())?;
 
     // Shared before the destination's old version is released: a copy onto itself keeps the body.
     let stamp = tx.stamp(&bucket, 0);

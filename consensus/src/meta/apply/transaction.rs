@@ -5,7 +5,7 @@ use std::time::Duration;
 use fabric::ids::{BucketId, Stamp};
 use fabric::limits::EVENTS_MAX;
 
-use super::Planted;
+use super::{Planted, quota};
 use crate::meta::model::{Bucket, ClusterMs, ClusterRow, Event, Garbage, Usage};
 use crate::meta::store::{Fault, Rows, RowsMut};
 use crate::meta::tables::{
@@ -66,7 +66,7 @@ impl<'a> Transaction<'a> {
 
     /// Whether what was made at `at` and is kept for a while has expired.
     pub(super) fn expired(&self, at: ClusterMs, kept: Duration) -> bool {
-        self.cluster.expires_after <= self.now && at.0.saturating_add(kept.as_millis() as u64) <= self.now.0
+        self.cluster.expired(at, kept)
     }
 
     /// The rows, to read only.
@@ -107,10 +107,11 @@ impl<'a> Transaction<'a> {
 
     /// Changes the numbers of a bucket.
     pub(super) fn count(&mut self, bucket: BucketId, change: impl FnOnce(&mut Usage)) -> Result<(), Fault> {
-        let mut usage = self.get::<Usages>(bucket)?.unwrap_or_default();
+        let before = self.get::<Usages>(bucket)?.unwrap_or_default();
+        let mut usage = before;
         change(&mut usage);
         self.put::<Usages>(bucket, &usage);
-        Ok(())
+        if self.cluster.quotas == 0 { Ok(()) } else { quota::note(self, bucket, before, usage) }
     }
 
     /// Adds a row of garbage of what lived under `bucket`, which may be gone.

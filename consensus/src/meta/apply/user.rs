@@ -1,7 +1,7 @@
 //! Users and access keys.
 
 use super::transaction::Transaction;
-use super::{Outcome, malformed};
+use super::{Outcome, malformed, quota};
 use crate::meta::command::{AddAccessKey, AddUser, Done, Reject, RemoveAccessKey, RemoveUser};
 use crate::meta::model::{AccessKey, User};
 use crate::meta::names::{AccessKeyId, UserName};
@@ -35,6 +35,7 @@ pub(super) fn remove(tx: &mut Transaction<'_>, command: &RemoveUser) -> Outcome 
         tx.delete::<AccessKeys>(&id);
         tx.delete::<KeysByUser>((&command.name, &id));
     }
+    quota::remove_of_user(tx, &command.name)?;
     tx.delete::<Users>(&command.name);
     Ok(Done::Nothing)
 }

@@ -67,6 +67,23 @@ pub(super) fn remove(tx: &mut Transaction<'_>, home: &Home, found: &Found) -> Re
     promote(tx, home)
 }
 
+/// The version that goes for good when a new one comes: the null version, where the new one is it.
+pub(super) fn replaced(tx: &Transaction<'_>, bucket: &Bucket, home: &Home) -> Result<Option<Object>, Fault> {
+    if bucket.versioning == Versioning::Enabled {
+        return Ok(None);
+    }
+    if let Some(current) = tx.get::<Objects>(home)?.filter(|current| current.null_version) {
+        return Ok(Some(current));
+    }
+    let Some(stamp) = tx.get::<NullVersions>(home)? else {
+        return Ok(None);
+    };
+    Ok(match tx.get::<Versions>((home, Descending(stamp)))? {
+        Some(Version::Object(object)) => Some(object),
+        Some(Version::DeleteMarker { .. }) | None => None,
+    })
+}
+
 /// The current version gives way to a write: it joins the others, or goes if the write is the null version too.
 fn make_room(tx: &mut Transaction<'_>, bucket: &Bucket, home: &Home) -> Result<(), Fault> {
     if bucket.versioning == Versioning::Suspended

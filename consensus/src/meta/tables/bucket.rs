@@ -3,7 +3,7 @@
 use fabric::ids::BucketId;
 
 use super::table;
-use crate::meta::model::{Bucket, Usage};
+use crate::meta::model::{Bucket, Quota, Usage};
 use crate::meta::names::{BucketName, UserName};
 
 table! {
@@ -24,6 +24,11 @@ table! {
 table! {
     /// Bucket id → objects, bytes and uploads in it. Present as long as the bucket is.
     Usages(USAGE): BucketId | BucketId => Usage
+}
+
+table! {
+    /// Bucket id → what it may hold. Missing: as much as fits.
+    BucketQuotas(BUCKET_QUOTAS): BucketId | BucketId => Quota
 }
 
 #[cfg(test)]
@@ -49,9 +54,11 @@ mod tests {
         golden::<BucketsByOwner>((&owner, &name), BucketId(5), "616e6e610070686f746f7300", "0105");
         golden::<Usages>(
             BucketId(5),
-            Usage { objects: 3, bytes: 300, uploads: 1 },
+            Usage { objects: 3, bytes: 300, uploads: 1, part_bytes: 5 },
             "0000000000000005",
-            "0103ac0201",
+            "0103ac020105",
         );
+        let quota = Quota { objects: None, bytes: Some(300) };
+        golden::<BucketQuotas>(BucketId(5), quota, "0000000000000005", "010001ac02");
     }
 }

@@ -157,8 +157,9 @@ mod tests {
             events: 8,
             events_trimmed: fabric::ids::Stamp { epoch: 1, index: 9, ordinal: 10 },
             expires_after: ClusterMs(11),
+            quotas: 12,
         };
-        golden::<Cluster>((), cluster, "", "0101e8070203040506070801090a0b");
+        golden::<Cluster>((), cluster, "", "0101e8070203040506070801090a0b0c");
         let node = NodeRow {
             id: NodeId(3),
             incarnation: Incarnation(0xABC),

@@ -28,7 +28,7 @@ use super::names::{AccessKeyId, BucketName, ObjectKey, UserName};
 use super::store::{Fault, Rows, RowsMut, TableId};
 
 pub use body::{Bodies, Extents, Inline};
-pub use bucket::{BucketNames, Buckets, BucketsByOwner, Usages};
+pub use bucket::{BucketNames, BucketQuotas, Buckets, BucketsByOwner, Usages};
 pub use cluster::{
     Cluster, Holds, LayoutPart, LayoutRow, Layouts, Nodes, RemovedNodes, get_layout, owners_of, partition_of,
     put_layout,
@@ -38,7 +38,7 @@ pub use garbage::{Absences, DebtCounts, Debts, Garbages, LeavingCopies};
 pub use object::{NullVersions, Objects, Versions};
 pub use session::{Replies, SessionNonces, Sessions};
 pub use upload::{Completeds, Cursor, Cursors, Parts, Uploads};
-pub use user::{AccessKeys, KeysByUser, Users};
+pub use user::{AccessKeys, KeysByUser, UserQuotas, Users};
 
 /// One table. The key comes in two forms so that lookups need not clone what they name.
 pub trait Table {

@@ -1,7 +1,7 @@
 //! Users and their access keys.
 
 use super::table;
-use crate::meta::model::{AccessKey, User};
+use crate::meta::model::{AccessKey, User, UserQuota};
 use crate::meta::names::{AccessKeyId, UserName};
 
 table! {
@@ -19,13 +19,18 @@ table! {
     KeysByUser(KEYS_BY_USER): (&'a UserName, &'a AccessKeyId) | (UserName, AccessKeyId) => ()
 }
 
+table! {
+    /// Name → what the buckets of a user may hold together, and what they hold. Missing: as much as fits.
+    UserQuotas(USER_QUOTAS): &'a UserName | UserName => UserQuota
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::meta::model::ClusterMs;
+    use crate::meta::model::{ClusterMs, Quota, Usage};
     use crate::meta::tables::testing::golden;
 
     #[test]
@@ -45,5 +50,10 @@ mod tests {
         };
         golden::<AccessKeys>(&id, key, "464c554646593100", "0107464c554646593104616e6e61067365616c6564e807");
         golden::<KeysByUser>((&name, &id), (), "616e6e6100464c554646593100", "01");
+        let row = UserQuota {
+            quota: Quota { objects: Some(7), bytes: None },
+            usage: Usage { objects: 3, bytes: 300, uploads: 1, part_bytes: 5 },
+        };
+        golden::<UserQuotas>(&name, row, "616e6e6100", "0101070003ac020105");
     }
 }

@@ -69,6 +69,10 @@ fn bucket_name() -> BucketName {
     "photos".parse().unwrap()
 }
 
+fn quota() -> Quota {
+    Quota { objects: Some(7), bytes: Some(300) }
+}
+
 fn stamp() -> Stamp {
     Stamp { epoch: 1, index: 300, ordinal: 2 }
 }
@@ -266,6 +270,8 @@ fn commands() -> Vec<Command> {
         Command::RemoveNode(RemoveNode { node: NodeId(3) }),
         Command::BeginEpoch(BeginEpoch { epoch: 2, voter: RaftId::new(NodeId(3), Incarnation(0xABC)) }),
         Command::EndHold(EndHold { since: 300 }),
+        Command::SetQuota(SetQuota { of: QuotaOf::Bucket(BucketId(5)), quota: quota() }),
+        Command::SetQuota(SetQuota { of: QuotaOf::User(user()), quota: quota() }),
     ]);
     commands
 }
@@ -369,6 +375,7 @@ fn rejects() -> Vec<Reject> {
         Reject::Malformed("why".to_string()),
         Reject::NodeInUse,
         Reject::NodeRemoved,
+        Reject::QuotaExceeded { of: QuotaOf::User(user()), quota: quota() },
     ]
 }
 
@@ -431,7 +438,7 @@ fn work_queries() -> Vec<Query> {
         Query::Garbage { after: Some((BucketId(5), stamp())), limit: 300 },
         Query::Named(vec![(home(), extent_id())]),
         Query::Events { bucket: BucketId(5), after: Some(stamp()), limit: 300 },
-        Query::OldUploads { before: ClusterMs(1_000), limit: 300 },
+        Query::OldUploads { age_ms: 1_000, after: Some((home(), stamp())), limit: 300 },
         Query::Absences(NodeId(3)),
         Query::Placed {
             node: NodeId(3),
@@ -446,6 +453,7 @@ fn work_queries() -> Vec<Query> {
         Query::LayoutUse { after: Some((home(), extent_id())) },
         Query::Extents { after: Some((home(), extent_id())), limit: 300 },
         Query::Hold,
+        Query::Quota(QuotaOf::User(user())),
     ]
 }
 
@@ -476,7 +484,7 @@ fn answers() -> Vec<Answer> {
     let mut answers = vec![
         Answer::Bucket(Some(bucket())),
         Answer::Buckets { buckets: vec![bucket()], more: true },
-        Answer::Usage(Usage { objects: 1, bytes: 300, uploads: 2 }),
+        Answer::Usage(Usage { objects: 1, bytes: 300, uploads: 2, part_bytes: 5 }),
         Answer::Object(view(BodyView::NotAsked)),
         Answer::Object(view(BodyView::Inline(Bytes::from_static(b"payload")))),
         Answer::Object(view(BodyView::Pieces(vec![Piece { extent: extent(), offset: 1, bytes: 300 }]))),
@@ -505,7 +513,7 @@ fn work_answers() -> Vec<Answer> {
         debts: vec![(NodeId(3), 300)],
         garbage: 1,
         buckets: 2,
-        usage: Usage { objects: 1, bytes: 300, uploads: 2 },
+        usage: Usage { objects: 1, bytes: 300, uploads: 2, part_bytes: 5 },
         sessions: 4,
         absences: vec![(NodeId(3), 1024)],
     };
@@ -532,7 +540,7 @@ fn work_answers() -> Vec<Answer> {
         )]),
         Answer::Named(vec![true, false]),
         Answer::Events(vec![(stamp(), event)]),
-        Answer::OldUploads(vec![(BucketId(5), key("a/b"), stamp())]),
+        Answer::OldUploads { uploads: vec![(home(), stamp())], next: Some((home(), stamp())) },
         Answer::Absences(vec![(258, Absence { since: 0, layout: LayoutVersion(1), index: 300 })]),
         Answer::Placed { extents: vec![(home(), extent())], next: Some((home(), extent_id())) },
         Answer::Inline(InlinePage {
@@ -548,5 +556,6 @@ fn work_answers() -> Vec<Answer> {
         },
         Answer::LayoutUse { extents: vec![(LayoutVersion(1), 300)], next: Some((home(), extent_id())) },
         Answer::Hold(Some(Hold { since: 300, at: ClusterMs(1_000) })),
+        Answer::Quota { quota: quota(), usage: Usage::default() },
     ]
 }

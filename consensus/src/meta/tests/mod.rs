@@ -3,6 +3,7 @@
 mod format;
 mod listing;
 mod moves;
+mod quota;
 mod random;
 mod rules;
 mod world;
