@@ -15,8 +15,11 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::chunks::CHUNKS_PER_CALL_MAX;
+use crate::jobs::Peers;
+use crate::jobs::work::Stolen;
 use crate::wire::{
     self, CheckRequest, DeleteRequest, Failure, GetReply, GetRequest, PutRequest, ScanRequest, StatRequest,
+    StealRequest,
 };
 
 /// Why a chunk call failed. The caller turns to another replica on each of them.
@@ -207,5 +210,12 @@ impl Chunks for ChunkClient {
 
     fn learn(&self, members: BTreeMap<NodeId, String>) {
         self.rpc.book().learn(members);
+    }
+}
+
+#[async_trait]
+impl Peers for ChunkClient {
+    async fn steal(&self, node: NodeId, most: u32) -> Result<Stolen, ChunkError> {
+        Ok(self.call(node, wire::STEAL, &StealRequest { most }, Vec::new()).await?.0)
     }
 }

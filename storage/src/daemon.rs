@@ -33,6 +33,7 @@ use tokio::sync::watch;
 use crate::backup::Reading;
 use crate::chunks::{ChunkSettings, ChunkStore};
 use crate::client::ChunkClient;
+use crate::jobs::work::Work;
 use crate::jobs::{self, JobContext, Runner};
 use crate::node_chunks::NodeChunks;
 use crate::service::{ChunkService, EndedSessions};
@@ -179,7 +180,8 @@ impl StorageDaemon {
         let listener =
             listener.map_err(|error| StartError::Listen(settings.node, settings.listen.clone(), error))?;
         let address = listener.local_address();
-        let server = serve(&seams, names, listener, Arc::new(router(&store, meta_node.as_ref())));
+        let work = Arc::new(Work::default());
+        let server = serve(&seams, names, listener, Arc::new(router(&store, meta_node.as_ref(), &work)));
         let server =
             server.map_err(|error| StartError::Listen(settings.node, settings.listen.clone(), error))?;
 
@@ -196,6 +198,7 @@ impl StorageDaemon {
             meta_node: meta_node.clone(),
             meta: meta.clone(),
             rpc: rpc.clone(),
+            work,
             stage: stage.clone(),
             runner: Arc::clone(&runner),
         };
@@ -338,10 +341,10 @@ fn voter_config(settings: &StorageSettings) -> NodeConfig {
     }
 }
 
-fn router(store: &ChunkStore, meta_node: Option<&Arc<MetaNode>>) -> Router {
+fn router(store: &ChunkStore, meta_node: Option<&Arc<MetaNode>>, work: &Arc<Work>) -> Router {
     let sessions = meta_node.map(|node| Arc::new(LocalView(node.clone())) as Arc<dyn EndedSessions>);
-    let mut router =
-        Router::default().with(wire::GROUP, Arc::new(ChunkService::new(store.clone(), sessions)));
+    let chunks = ChunkService::new(store.clone(), sessions, work.clone());
+    let mut router = Router::default().with(wire::GROUP, Arc::new(chunks));
     if let Some(node) = meta_node {
         for group in [RAFT_GROUP, META_GROUP, ADMIN_GROUP] {
             router = router.with(group, node.clone());
@@ -388,6 +391,7 @@ struct Birth {
     meta_node: Option<Arc<MetaNode>>,
     meta: MetaClient,
     rpc: RpcClient,
+    work: Arc<Work>,
     stage: watch::Sender<Stage>,
     runner: Arc<std::sync::Mutex<Option<Runner>>>,
 }
@@ -419,14 +423,15 @@ impl Birth {
             identity::keep_epoch(&self.seams, &self.settings.data, self.rpc.epoch().get()).await?;
         }
         self.store.wait_ready().await;
-        let chunks = NodeChunks::new(self.store.clone(), ChunkClient::new(self.rpc.clone()));
+        let peers = ChunkClient::new(self.rpc.clone());
+        let chunks = NodeChunks::new(self.store.clone(), peers.clone());
         let meta_node = self.meta_node.clone();
         let leads = Box::new(move || meta_node.as_ref().is_some_and(|node| node.leads()));
         let (env, meta) = (self.seams.env.clone(), Arc::new(self.meta.clone()));
-        let cx = Arc::new(JobContext::new(env, node, meta, Arc::new(chunks), leads));
-        let Birth { settings, store, .. } = self;
+        let Birth { settings, store, work, .. } = self;
+        let cx = JobContext::new(env, node, meta, Arc::new(chunks), leads, work.clone(), Arc::new(peers));
         let jobs = jobs::all(store, settings.inline_bytes_max, settings.scrub_period, settings.upload_period);
-        let runner = Runner::start(cx, jobs);
+        let runner = Runner::start(Arc::new(cx), jobs);
         *self.runner.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(runner);
         tracing::info!(%node, "storage node takes part");
         Ok(())

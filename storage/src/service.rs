@@ -10,8 +10,10 @@ use serde::Serialize;
 
 use crate::chunks::ChunkStore;
 use crate::client::ChunkError;
+use crate::jobs::work::Work;
 use crate::wire::{
     self, CheckRequest, DeleteRequest, Failure, GetReply, GetRequest, PutRequest, ScanRequest, StatRequest,
+    StealRequest,
 };
 
 /// What a node knows of sessions without asking anybody.
@@ -24,12 +26,13 @@ pub trait EndedSessions: Send + Sync + 'static {
 pub struct ChunkService {
     store: ChunkStore,
     sessions: Option<Arc<dyn EndedSessions>>,
+    work: Arc<Work>,
 }
 
 impl ChunkService {
-    /// Serves `store`; with `sessions` it refuses puts of those that ended.
-    pub fn new(store: ChunkStore, sessions: Option<Arc<dyn EndedSessions>>) -> ChunkService {
-        ChunkService { store, sessions }
+    /// Serves `store`; with `sessions` it refuses puts of those that ended. `work` is shared with idle nodes.
+    pub fn new(store: ChunkStore, sessions: Option<Arc<dyn EndedSessions>>, work: Arc<Work>) -> ChunkService {
+        ChunkService { store, sessions, work }
     }
 
     async fn put(&self, from: Peer, request: PutRequest, body: Bytes) -> Result<(), ChunkError> {
@@ -87,6 +90,13 @@ impl Service for ChunkService {
                 let request: ScanRequest = decode_head(&head).map_err(malformed)?;
                 answer(self.store.scan(request.after, request.limit).await)
             }
+            wire::STEAL => {
+                let request: StealRequest = decode_head(&head).map_err(malformed)?;
+                match from {
+                    Peer::Node(_) => answer(Ok(self.work.steal(request.most))),
+                    _ => return Err("only a node may take work".to_string()),
+                }
+            }
             _ => return Err(format!("method {method:#06x} is no chunk call")),
         })
     }
@@ -143,7 +153,7 @@ mod tests {
         let settings = ChunkSettings::new(NODE, "/data/chunks".into(), 32 * MIB);
         let store = ChunkStore::open(&seams, settings).await.unwrap();
         store.wait_ready().await;
-        let service = Arc::new(ChunkService::new(store, Some(Arc::new(Ended))));
+        let service = Arc::new(ChunkService::new(store, Some(Arc::new(Ended)), Arc::default()));
         let identity = |me| Identity::new(ClusterId(1), me, None);
         let listener = net.listen("127.0.0.1:7001").await.unwrap();
         let book = Arc::new(Book("127.0.0.1:7001".to_string()));

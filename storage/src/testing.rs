@@ -11,6 +11,7 @@ use fabric::env::{BoxFuture, Env, LaneWorker, SystemEnv, TaskHandle, Work};
 use fabric::ids::NodeId;
 use fabric::limits::{GIB, MIB};
 use fabric::net::LocalNet;
+use tokio::time::Instant;
 
 use crate::chunks::{ChunkSettings, ChunkStore};
 
@@ -28,10 +29,16 @@ pub(crate) async fn store(node: NodeId) -> ChunkStore {
 }
 
 /// The system with clocks that tests move on.
-#[derive(Default)]
 pub(crate) struct Clock {
     system: SystemEnv,
+    began: Instant,
     ahead: Mutex<Duration>,
+}
+
+impl Default for Clock {
+    fn default() -> Clock {
+        Clock { system: SystemEnv::default(), began: Instant::now(), ahead: Mutex::default() }
+    }
 }
 
 impl Clock {
@@ -46,7 +53,7 @@ impl Env for Clock {
         self.system.wall_ms() + self.ahead.lock().unwrap().as_millis() as u64
     }
     fn monotonic(&self) -> Duration {
-        self.system.monotonic() + *self.ahead.lock().unwrap()
+        self.began.elapsed() + *self.ahead.lock().unwrap()
     }
     fn boottime(&self) -> Duration {
         self.system.boottime()

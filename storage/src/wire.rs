@@ -22,6 +22,9 @@ pub const SCAN: u16 = 0x0305;
 /// Has chunks read: [`CheckRequest`] → `Vec<Verdict>`.
 pub const CHECK: u16 = 0x0306;
 
+/// Takes work from a node: [`StealRequest`] → [`crate::jobs::work::Stolen`]. For nodes only.
+pub const STEAL: u16 = 0x0307;
+
 /// See [`PUT`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PutRequest {
@@ -79,6 +82,13 @@ pub struct ScanRequest {
 pub struct CheckRequest {
     /// Which; at most [`crate::chunks::CHECKS_PER_CALL_MAX`].
     pub chunks: Vec<ChunkId>,
+}
+
+/// See [`STEAL`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StealRequest {
+    /// At most so many units; 0 only asks how many wait.
+    pub most: u32,
 }
 
 /// [`ChunkError`] without the node, which the caller knows.
@@ -139,6 +149,7 @@ mod tests {
         assert_eq!(hex::encode(encode_head(&check)), format!("0101{id}"));
         let verdicts = vec![Verdict::Whole { bytes: 300 }, Verdict::Absent, Verdict::Rotten];
         assert_eq!(hex::encode(encode_head(&verdicts)), "010300ac020102");
+        assert_eq!(hex::encode(encode_head(&StealRequest { most: 7 })), "0107");
         let failure: Result<(), Failure> = Err(Failure::Refused("no".to_string()));
         assert_eq!(hex::encode(encode_head(&failure)), "0101".to_string() + "03026e6f");
     }

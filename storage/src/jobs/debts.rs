@@ -4,16 +4,16 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use consensus::client::ask;
-use consensus::meta::command::{Command, PayDebts};
-use consensus::meta::model::{Extent, Home};
+use consensus::meta::model::Home;
 use consensus::meta::query::{Answer, Query};
 use fabric::ids::ExtentId;
 
-use super::copy::{bring, sources};
-use super::{Job, JobContext, JobError, Next, wrong_answer};
+use super::paying::{Paying, say_paid};
+use super::work::{Task, Unit};
+use super::{Job, JobContext, JobError, Next, STEP_TIME, wrong_answer};
 
-/// Debts of one unit.
-const DEBTS_PER_STEP: u32 = 64;
+/// Debts that wait at once.
+const DEBTS_PER_PAGE: u32 = 128;
 /// Chunks of one unit, looked at or copied.
 const CHUNKS_PER_STEP: u64 = 64;
 /// When nothing is owed, the next look is after this.
@@ -22,10 +22,11 @@ const REST: Duration = Duration::from_secs(2);
 /// See the file's head.
 #[derive(Default)]
 pub struct Debts {
-    /// Behind this one in the present round. Debts that could not be paid wait for the next round.
+    /// Behind this one in the present round. Debts that could not be paid wait for the next round, and so do those that
+    /// were stolen and are not paid.
     after: Option<(Home, ExtentId)>,
-    /// Chunks of the first extent behind it that are here already.
-    done_chunks: u64,
+    /// One that takes several units.
+    current: Option<Paying>,
 }
 
 #[async_trait]
@@ -35,52 +36,44 @@ impl Job for Debts {
     }
 
     async fn step(&mut self, cx: &JobContext) -> Result<Next, JobError> {
-        let question = Query::Debts { node: cx.node, after: self.after.clone(), limit: DEBTS_PER_STEP };
-        let Answer::Debts(owed) = ask(&*cx.meta, question).await? else {
-            return Err(wrong_answer("debts"));
-        };
-        if owed.is_empty() {
-            *self = Debts::default();
+        let idle = self.current.is_none() && cx.work.debts.is_empty();
+        if idle && !self.read_on(cx).await? {
             return Ok(Next::Rest(REST));
         }
         let (mut paid, mut failed) = (Vec::new(), None);
-        let mut left = CHUNKS_PER_STEP;
-        for (home, extent) in owed {
-            match self.pay(cx, &extent, &mut left).await {
-                Ok(true) => paid.push((home.clone(), extent.id)),
-                Ok(false) => break, // This unit is used up; the next one goes on with this extent.
+        let (mut left, until) = (CHUNKS_PER_STEP, cx.env.monotonic() + STEP_TIME);
+        while cx.env.monotonic() < until
+            && let Some(mut paying) = self.next(cx)
+        {
+            match paying.go_on(cx, &mut left).await {
+                Ok(Some(extent)) => paid.push(extent),
+                Ok(None) => {
+                    self.current = Some(paying); // This unit is used up; the next one goes on with this extent.
+                    break;
+                }
                 Err(error) => failed = Some(error),
             }
-            self.after = Some((home, extent.id));
-            self.done_chunks = 0;
         }
-        if !paid.is_empty() {
-            metrics::counter!("fluffy_debts_paid_total").increment(paid.len() as u64);
-            cx.meta.propose(Command::PayDebts(PayDebts { node: cx.node, extents: paid })).await?;
-        }
+        say_paid(cx, cx.node, paid).await?;
         failed.map_or(Ok(Next::Again), Err)
     }
 }
 
 impl Debts {
-    /// Brings an extent here, `left` chunks at most. `true` when all of it is here.
-    async fn pay(&mut self, cx: &JobContext, extent: &Extent, left: &mut u64) -> Result<bool, JobError> {
-        let layout = cx.layout(extent.layout).await?;
-        let from = sources(layout.owners_of(extent.id), extent.confirmed, cx.node);
-        let end = extent.chunks();
-        while self.done_chunks < end {
-            if *left == 0 {
-                return Ok(false);
-            }
-            let until = end.min(self.done_chunks + *left);
-            let some: Vec<_> = (self.done_chunks..until)
-                .map(|ordinal| (extent.id.chunk(ordinal as u32), extent.bytes_of(ordinal)))
-                .collect();
-            bring(cx, cx.node, &some, &from).await?;
-            *left -= some.len() as u64;
-            self.done_chunks = until;
-        }
-        Ok(true)
+    /// Fills the queue with the next debts; `false` where the round is over.
+    async fn read_on(&mut self, cx: &JobContext) -> Result<bool, JobError> {
+        let question = Query::Debts { node: cx.node, after: self.after.clone(), limit: DEBTS_PER_PAGE };
+        let Answer::Debts(owed) = ask(&*cx.meta, question).await? else {
+            return Err(wrong_answer("debts"));
+        };
+        self.after = owed.last().map(|(home, extent)| (home.clone(), extent.id));
+        cx.work.debts.push(owed.into_iter().map(|(home, extent)| Unit { home, extent, task: Task::Pay }));
+        Ok(self.after.is_some())
+    }
+
+    fn next(&mut self, cx: &JobContext) -> Option<Paying> {
+        let from_queue = || cx.work.debts.pop().map(|unit| Paying::new(cx.node, unit.home, unit.extent));
+        self.current.take().or_else(from_queue)
     }
 }
 

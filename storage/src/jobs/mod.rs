@@ -1,21 +1,26 @@
 //! Work that nobody waits for: copies that are owed, losses, rot, garbage, payloads that leave the metadata.
 //!
 //! A job does one bounded unit and says whether there is more. The runner decides when to call again, with what
-//! jitter, and when to stop; jobs never sleep. Every unit may be cut off anywhere and done again.
+//! jitter, and when to stop; jobs never sleep. Every unit may be cut off anywhere and done again. Extents that a node
+//! has to bring somewhere wait in its queues, where idle nodes take from the tail.
 
 mod collect_garbage;
 mod copy;
 mod debts;
 mod expire_uploads;
 mod leave;
+mod moving;
 mod orphans;
 mod pack_inline;
+mod paying;
 mod rebalance;
 mod repair;
 mod restore;
 mod scrub;
+mod steal;
 #[cfg(test)]
 pub(crate) mod testing;
+pub mod work;
 
 use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
@@ -41,7 +46,9 @@ pub use rebalance::Rebalance;
 pub use repair::Repair;
 pub use restore::Restore;
 pub use scrub::Scrub;
+pub use steal::Steal;
 
+use self::work::{Stolen, Work};
 use crate::chunks::ChunkStore;
 use crate::client::{ChunkError, Chunks};
 
@@ -50,6 +57,8 @@ const PAUSE_MIN: Duration = Duration::from_millis(500);
 const PAUSE_MAX: Duration = Duration::from_secs(30);
 /// Between two units when there is more: others want the disk, too.
 const BREATH: Duration = Duration::from_millis(5);
+/// A unit that takes longer goes on with the next step: what it has done is said, and what waits is looked at again.
+const STEP_TIME: Duration = Duration::from_secs(1);
 /// Layouts that are remembered.
 const LAYOUTS_MAX: usize = 16;
 
@@ -85,6 +94,13 @@ pub enum JobError {
     Other(String),
 }
 
+/// Other nodes, as those that have work to share.
+#[async_trait]
+pub trait Peers: Send + Sync + 'static {
+    /// Takes units from a node, `most` at most; with 0 it only hears how many wait.
+    async fn steal(&self, node: NodeId, most: u32) -> Result<Stolen, ChunkError>;
+}
+
 /// What jobs work with.
 pub struct JobContext {
     /// Time and randomness of the runner.
@@ -97,6 +113,10 @@ pub struct JobContext {
     pub chunks: Arc<dyn Chunks>,
     /// Whether this node should do what only one has to. Wrong answers cost work, nothing else.
     pub leads: Box<dyn Fn() -> bool + Send + Sync>,
+    /// What waits on this node.
+    pub work: Arc<Work>,
+    /// What waits on the others.
+    pub peers: Arc<dyn Peers>,
     layouts: Mutex<BTreeMap<LayoutVersion, Arc<Layout>>>,
 }
 
@@ -108,8 +128,10 @@ impl JobContext {
         meta: Arc<dyn Meta>,
         chunks: Arc<dyn Chunks>,
         leads: Box<dyn Fn() -> bool + Send + Sync>,
+        work: Arc<Work>,
+        peers: Arc<dyn Peers>,
     ) -> JobContext {
-        JobContext { env, node, meta, chunks, leads, layouts: Mutex::default() }
+        JobContext { env, node, meta, chunks, leads, work, peers, layouts: Mutex::default() }
     }
 
     /// A layout by version; they never change, so each is asked for once.
@@ -163,6 +185,7 @@ pub fn all(
         Box::new(Repair::new(store.clone())),
         Box::new(Restore::new(store.clone())),
         Box::new(Rebalance::default()),
+        Box::new(Steal::default()),
         Box::new(Leave::default()),
         Box::new(Scrub::new(store.clone(), scrub_period)),
         Box::new(CollectGarbage::default()),

@@ -3,20 +3,18 @@
 //! An extent is brought by the first of its new owners that lacks it, to all that lack it, and then its row changes: old
 //! copies stay until every new owner holds the extent (see `leave`). A new owner that does not answer owes its copy.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use consensus::client::ask;
-use consensus::meta::command::{Command, MoveExtents, MovedExtent};
-use consensus::meta::model::{Extent, Home};
+use consensus::meta::model::Home;
 use consensus::meta::query::{Answer, Query};
-use fabric::ids::{ExtentId, LayoutVersion, NodeId};
-use fabric::limits::{COPIES, COPIES_DURABLE_MIN, MOVES_PER_COMMAND};
-use fabric::placement::Layout;
+use fabric::ids::{ExtentId, LayoutVersion};
+use fabric::limits::MOVES_PER_COMMAND;
 
-use super::copy::{bring, sources};
-use super::{Job, JobContext, JobError, Next, wrong_answer};
+use super::moving::{Moving, say_moved};
+use super::work::{Task, UNITS_LOW, Unit};
+use super::{Job, JobContext, JobError, Next, STEP_TIME, wrong_answer};
 
 /// Chunks of one unit, looked at or brought.
 const CHUNKS_PER_STEP: u64 = 64;
@@ -32,11 +30,12 @@ const WALK_PAUSE_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 pub struct Rebalance {
     /// The layout that extents are brought to; `None`: not asked yet.
     layout: Option<LayoutVersion>,
-    /// Behind this one in the present walk, with the chunks of the next extent that are done.
+    /// Behind this one in the present walk.
     after: Option<(Home, ExtentId)>,
-    done_chunks: u64,
-    /// New owners that were not given one of these.
-    missed: BTreeSet<NodeId>,
+    /// The walk has seen everything.
+    seen_all: bool,
+    /// One that takes several units.
+    current: Option<Moving>,
     /// What could not be brought in the present walk.
     failed: u64,
     look_at: Duration,
@@ -61,17 +60,14 @@ impl Job for Rebalance {
         else {
             return Ok(Next::Rest(REST));
         };
-        let question =
-            Query::Moving { node: cx.node, after: self.after.clone(), limit: MOVES_PER_COMMAND as u32 };
-        let Answer::Placed { extents, next } = ask(&*cx.meta, question).await? else {
-            return Err(wrong_answer("moving"));
-        };
-        if self.bring_some(cx, layout, extents).await? {
-            // Rows that are not this node's to bring were passed over.
-            self.go_behind(next.clone());
-            if next.is_none() {
-                self.end_walk(now);
-            }
+        if !self.seen_all && cx.work.moves.len() < UNITS_LOW {
+            self.read_on(cx, layout).await?;
+        }
+        self.bring_some(cx, layout).await?;
+        if self.seen_all && self.current.is_none() && cx.work.moves.is_empty() {
+            // Whether a thief has done what it took is seen in the next walk, soon.
+            self.failed += cx.work.moves.take_stolen();
+            self.end_walk(now);
         }
         Ok(Next::Again)
     }
@@ -85,8 +81,22 @@ impl Rebalance {
         };
         cx.chunks.learn(nodes.into_iter().map(|row| (row.id, row.address)).collect());
         if self.layout != Some(layout) {
+            cx.work.moves.clear();
             *self = Rebalance { layout: Some(layout), pause: WALK_PAUSE_MIN, ..Rebalance::default() };
         }
+        Ok(())
+    }
+
+    /// Fills the queue with the next extents of the walk.
+    async fn read_on(&mut self, cx: &JobContext, layout: LayoutVersion) -> Result<(), JobError> {
+        let question =
+            Query::Moving { node: cx.node, after: self.after.clone(), limit: MOVES_PER_COMMAND as u32 };
+        let Answer::Placed { extents, next } = ask(&*cx.meta, question).await? else {
+            return Err(wrong_answer("moving"));
+        };
+        let task = || Task::Move(layout);
+        cx.work.moves.push(extents.into_iter().map(|(home, extent)| Unit { home, extent, task: task() }));
+        (self.after, self.seen_all) = (next.clone(), next.is_none());
         Ok(())
     }
 
@@ -97,111 +107,46 @@ impl Rebalance {
         } else {
             (self.walk_at, self.pause) = (now + REST, WALK_PAUSE_MIN);
         }
-        self.failed = 0;
+        (self.failed, self.seen_all, self.after) = (0, false, None);
     }
 
-    fn go_behind(&mut self, place: Option<(Home, ExtentId)>) {
-        (self.after, self.done_chunks) = (place, 0);
-        self.missed.clear();
-    }
-
-    /// Brings extents and changes their rows, as many as a unit takes. `true`: all of them.
-    async fn bring_some(
-        &mut self,
-        cx: &JobContext,
-        layout: LayoutVersion,
-        extents: Vec<(Home, Extent)>,
-    ) -> Result<bool, JobError> {
+    /// Brings extents and changes their rows, as many as a unit takes.
+    async fn bring_some(&mut self, cx: &JobContext, layout: LayoutVersion) -> Result<(), JobError> {
         let mut moves = Vec::new();
-        let mut left = CHUNKS_PER_STEP;
-        let mut whole = true;
-        for (home, extent) in extents {
-            match self.bring_one(cx, layout, &extent, &mut left).await {
+        let (mut left, until) = (CHUNKS_PER_STEP, cx.env.monotonic() + STEP_TIME);
+        while moves.len() < MOVES_PER_COMMAND
+            && cx.env.monotonic() < until
+            && let Some(mut moving) = self.next(cx, layout)
+        {
+            match moving.go_on(cx, &mut left).await {
+                Ok(Some(moved)) => moves.push(moved),
                 Ok(None) => {
-                    whole = false; // The unit is used up; the next one goes on with this extent.
+                    self.current = Some(moving); // The unit is used up; the next one goes on with this extent.
                     break;
                 }
-                Ok(Some(brought)) => {
-                    let (id, from) = (extent.id, extent.layout);
-                    moves.push(MovedExtent { home: home.clone(), id, from, brought });
-                }
                 Err(error) => {
-                    tracing::debug!(%error, extent = %extent.id, "an extent is not brought yet");
+                    tracing::debug!(%error, extent = %moving.id(), "an extent is not brought yet");
                     self.failed += 1;
                 }
             }
-            self.go_behind(Some((home, extent.id)));
         }
-        if !moves.is_empty() {
-            metrics::counter!("fluffy_extents_moved_total").increment(moves.len() as u64);
-            let proposed = cx.meta.propose(Command::MoveExtents(MoveExtents { layout, moves })).await;
-            // What did not happen is due in the next walk, soon.
-            self.failed += u64::from(proposed.is_err());
-            proposed?;
-        }
-        Ok(whole)
+        let said = say_moved(cx, layout, moves).await;
+        // What did not happen is due in the next walk, soon.
+        self.failed += u64::from(said.is_err());
+        Ok(said?)
     }
 
-    /// Brings the chunks of an extent from `done_chunks` on, `left` at most. Returns who was given all of them; `None`
-    /// when there are more.
-    async fn bring_one(
-        &mut self,
-        cx: &JobContext,
-        layout: LayoutVersion,
-        extent: &Extent,
-        left: &mut u64,
-    ) -> Result<Option<Vec<NodeId>>, JobError> {
-        let old = cx.layout(extent.layout).await?;
-        let new = cx.layout(layout).await?;
-        let (mut to, holding) = lacking(extent, &old, &new);
-        if to.is_empty() {
-            return Ok(Some(to));
-        }
-        // None is left out as a source: each may hold what it is not known to hold.
-        let from = sources(old.owners_of(extent.id), extent.confirmed, NodeId(0));
-        let until = extent.chunks().min(self.done_chunks + *left);
-        let chunks: Vec<_> = (self.done_chunks..until)
-            .map(|ordinal| (extent.id.chunk(ordinal as u32), extent.bytes_of(ordinal)))
-            .collect();
-        let mut silent = BTreeSet::new();
-        for node in &to {
-            let from: Vec<NodeId> = from.iter().copied().filter(|source| source != node).collect();
-            if let Err(error) = bring(cx, *node, &chunks, &from).await {
-                tracing::debug!(%error, %node, extent = %extent.id, "a new owner is not given its copy");
-                silent.insert(*node);
-            }
-        }
-        to.retain(|node| !silent.contains(node));
-        if holding + to.len() < COPIES_DURABLE_MIN.min(new.owners_of(extent.id).len()) {
-            return Err(JobError::Other("too few new owners hold it".to_string()));
-        }
-        // Who missed a part of it owes all of it: whoever is given a later part only is not named.
-        self.missed.extend(silent);
-        *left = left.saturating_sub(chunks.len() as u64);
-        self.done_chunks = until;
-        if until < extent.chunks() {
-            return Ok(None);
-        }
-        let missed = std::mem::take(&mut self.missed);
-        to.retain(|node| !missed.contains(node));
-        Ok(Some(to))
+    fn next(&mut self, cx: &JobContext, layout: LayoutVersion) -> Option<Moving> {
+        let from_queue = || cx.work.moves.pop().map(|unit| Moving::new(unit.home, unit.extent, layout));
+        self.current.take().or_else(from_queue)
     }
-}
-
-/// Owners in the new layout that are not confirmed in the old one, and how many are.
-fn lacking(extent: &Extent, old: &Layout, new: &Layout) -> (Vec<NodeId>, usize) {
-    let olds = old.owners_of(extent.id);
-    let holds = |node: &NodeId| {
-        olds.iter().position(|old| old == node).is_some_and(|place| extent.confirmed >> place & 1 == 1)
-    };
-    let news = new.owners_of(extent.id).iter().copied().take(COPIES);
-    let (holding, lacking): (Vec<_>, Vec<_>) = news.partition(|node| holds(node));
-    (lacking, holding.len())
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+
+    use fabric::ids::NodeId;
 
     use super::*;
     use crate::jobs::testing::{World, extent};

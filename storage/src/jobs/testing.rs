@@ -10,16 +10,17 @@ use bytes::Bytes;
 use consensus::client::{Meta, MetaError, ReadGuard, WriteGuard};
 use consensus::meta::command::{Command, Done, MovedExtent, PackInline};
 use consensus::meta::model::{
-    Absence, Bucket, ClusterMs, Extent, Garbage, Home, Leaving, Session, SessionKind, Versioning,
+    Absence, Bucket, ClusterMs, Extent, Garbage, Home, Leaving, NodeRow, Session, SessionKind, Versioning,
 };
 use consensus::meta::names::ObjectKey;
 use consensus::meta::query::{Answer, Answered, InlinePage, PlacedOf, Query};
 use fabric::codec::crc32c;
 use fabric::env::Env;
-use fabric::ids::{BucketId, ChunkId, ExtentId, LayoutVersion, NodeId, SessionId, Stamp};
+use fabric::ids::{BucketId, ChunkId, ExtentId, Incarnation, LayoutVersion, NodeId, SessionId, Stamp};
 use fabric::placement::Layout;
 
-use super::JobContext;
+use super::work::{Stolen, Work};
+use super::{JobContext, Peers};
 use crate::client::{ChunkError, ChunkOrigin, ChunkStat, Chunks, Verdict};
 use crate::testing::Clock;
 
@@ -41,8 +42,22 @@ fn bucket() -> Bucket {
     }
 }
 
-fn home() -> Home {
+pub(super) fn home() -> Home {
     Home { bucket: BucketId(1), key: "key".parse().unwrap() }
+}
+
+fn member(id: NodeId) -> NodeRow {
+    NodeRow {
+        id,
+        incarnation: Incarnation(1),
+        address: format!("node-{id}:1"),
+        zone: String::new(),
+        capacity_bytes: 1,
+        starts: 1,
+        release: String::new(),
+        voter: None,
+        run: 1,
+    }
 }
 
 /// Nodes 1 to n that own everything.
@@ -50,6 +65,24 @@ pub(crate) struct World {
     pub(crate) meta: Arc<FakeMeta>,
     pub(crate) chunks: Arc<FakeChunks>,
     clock: Arc<Clock>,
+    works: Works,
+}
+
+/// What waits on each node.
+#[derive(Clone, Default)]
+pub(super) struct Works(Arc<Mutex<BTreeMap<NodeId, Arc<Work>>>>);
+
+impl Works {
+    pub(super) fn of(&self, node: NodeId) -> Arc<Work> {
+        self.0.lock().unwrap().entry(node).or_default().clone()
+    }
+}
+
+#[async_trait]
+impl Peers for Works {
+    async fn steal(&self, node: NodeId, most: u32) -> Result<Stolen, ChunkError> {
+        Ok(self.of(node).steal(most))
+    }
 }
 
 impl World {
@@ -58,12 +91,17 @@ impl World {
         let layout = Layout { version: LayoutVersion(1), partitions: vec![owners] };
         let state = MetaState { layouts: vec![layout], session: Some((0, u64::MAX)), ..MetaState::default() };
         let meta = Arc::new(FakeMeta { state: Mutex::new(state) });
-        World { meta, chunks: Arc::default(), clock: Arc::default() }
+        World { meta, chunks: Arc::default(), clock: Arc::default(), works: Works::default() }
     }
 
     pub(super) fn context(&self, node: u16) -> JobContext {
-        let (meta, chunks) = (self.meta.clone(), self.chunks.clone());
-        JobContext::new(self.clock.clone(), NodeId(node), meta, chunks, Box::new(|| true))
+        self.context_with(node, self.clock.clone(), self.chunks.clone())
+    }
+
+    /// With another clock, and the network of another.
+    pub(super) fn context_with(&self, node: u16, env: Arc<dyn Env>, chunks: Arc<dyn Chunks>) -> JobContext {
+        let (node, meta, work) = (NodeId(node), self.meta.clone(), self.works.of(NodeId(node)));
+        JobContext::new(env, node, meta, chunks, Box::new(|| true), work, Arc::new(self.works.clone()))
     }
 
     pub(super) fn advance(&self, time: Duration) {
@@ -167,6 +205,10 @@ impl FakeMeta {
         state.layouts.push(Layout { version, partitions: vec![owners] });
     }
 
+    pub(super) fn is_anything_placed(&self) -> bool {
+        !self.state.lock().unwrap().placed.is_empty()
+    }
+
     /// The extents whose rows moved, with the nodes that were given all of them.
     pub(super) fn moved(&self) -> Vec<(ExtentId, Vec<NodeId>)> {
         let state = self.state.lock().unwrap();
@@ -260,19 +302,13 @@ impl Meta for FakeMeta {
             }
             Query::Members => {
                 let layout = state.layouts.last().unwrap().version;
-                Answer::Members { nodes: Vec::new(), layout }
-            }
-            Query::Moving { after, .. } => {
-                let behind = |extent: &&Extent| after.as_ref().is_none_or(|(_, id)| extent.id > *id);
-                let extents = state.placed.iter().filter(behind);
-                Answer::Placed {
-                    extents: extents.map(|extent| (home(), extent.clone())).collect(),
-                    next: None,
-                }
+                let owners = state.layouts.iter().flat_map(|layout| layout.partitions.iter().flatten());
+                let nodes: BTreeSet<NodeId> = owners.copied().collect();
+                Answer::Members { nodes: nodes.into_iter().map(member).collect(), layout }
             }
             Query::Hold => Answer::Hold(None),
             Query::Buckets { .. } => Answer::Buckets { buckets: vec![bucket()], more: false },
-            Query::Extents { after, limit } => {
+            Query::Extents { after, limit } | Query::Moving { after, limit, .. } => {
                 let behind = |extent: &&Extent| after.as_ref().is_none_or(|(_, id)| extent.id > *id);
                 let extents: Vec<_> = state.placed.iter().filter(behind).take(limit as usize + 1).collect();
                 let next = extents.get(limit as usize).map(|_| (home(), extents[limit as usize - 1].id));
