@@ -345,18 +345,21 @@ impl Proof<'_> {
                 break;
             }
             tokio::time::sleep(LOOK_PAUSE).await;
+            let mut rows = Vec::new();
             for (home, id) in std::mem::take(&mut doubtful) {
                 // One that nobody names any more needs no copies.
-                let Some(extent) = self.row(&home, id).await? else { continue };
-                let wrong = self.look(&[(home.clone(), extent)], &mut Wholeness::default()).await?.concat();
-                if wrong.is_empty() {
-                    continue;
+                rows.extend(self.row(&home, id).await?.map(|extent| (home, extent)));
+            }
+            for group in groups(&rows) {
+                let wrong = self.look(group, &mut Wholeness::default()).await?;
+                for ((home, extent), wrong) in group.iter().zip(wrong).filter(|(_, wrong)| !wrong.is_empty())
+                {
+                    if last {
+                        let bucket = self.bucket_name(home.bucket).await?;
+                        found.tell(&bucket, &home.key, extent.id, wrong);
+                    }
+                    doubtful.push((home.clone(), extent.id));
                 }
-                if last {
-                    let bucket = self.bucket_name(home.bucket).await?;
-                    found.tell(&bucket, &home.key, id, wrong);
-                }
-                doubtful.push((home, id));
             }
         }
         Ok(())

@@ -143,6 +143,9 @@ fn choose(names: &[String]) -> Result<Vec<Workload>> {
     names.iter().map(find).collect()
 }
 
+/// A store that was just born costs less: its tables are small. What is compared begins after this.
+const STEADY_AFTER: Duration = Duration::from_secs(60);
+
 /// One workload before, during and after so many times its connections and its rate.
 async fn overload(
     options: &Options,
@@ -154,7 +157,7 @@ async fn overload(
     let mut rows = Vec::new();
     for target in targets {
         let cell = Cell::prepare(options, target, workload).await?;
-        let before = cell.run(warm_up, time).await?;
+        let before = cell.run(warm_up.max(STEADY_AFTER), time).await?;
         let during = cell.run_times(times, warm_up, time).await?;
         let after = cell.run(warm_up, time).await?;
         let part = |row: &Row| 100.0 * row.requests_per_s / before.requests_per_s;

@@ -112,11 +112,17 @@ const STAGES: &[Stage] = &[
     Stage { name: "losses", about: "chunk volumes and disks of a node are lost", run: losses::run },
     Stage { name: "clients", about: "real clients with their defaults", run: clients::run },
     Stage { name: "sim", about: "the simulator on fixed and fresh seeds", run: steps::sim },
+    Stage {
+        name: "crash",
+        about: "50,000 images of power cuts, and canaries that must not go unseen",
+        run: steps::crash,
+    },
 ];
 
 /// Heavier campaigns, run by name only.
 const CAMPAIGNS: &[Stage] = &[
     Stage { name: "figures", about: "start times, failover gap, 5 GiB objects, memory", run: figures::run },
+    Stage { name: "crash-images", about: "1,000,000 images of power cuts", run: steps::crash_images },
     Stage { name: "flips", about: "10,000 bits of chunk volumes flip", run: flips::run },
     Stage {
         name: "memory",

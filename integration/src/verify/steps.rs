@@ -1,4 +1,4 @@
-//! Stages that are other programs: cargo's own checks and the simulator.
+//! Stages that are other programs: cargo's own checks, the simulator and crash images.
 
 use std::fs;
 use std::process::{Command, Stdio};
@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 
 use super::{Tally, say};
 use crate::daemons::repository;
+use crate::sim::crash::Target;
 
 /// What a program said, and whether it succeeded. The output also goes to `.verify/logs/<log>.log`.
 pub(super) fn capture(log: &str, program: &str, args: &[&str]) -> Result<(bool, String)> {
@@ -110,6 +111,34 @@ pub(super) fn sim(tally: &mut Tally) -> Result<()> {
     if !good || passed.is_none() {
         tally.check("sim", Err("see .verify/logs/sim.log".to_string()));
     }
+    Ok(())
+}
+
+/// Images of one run of the verification, and of the campaign: of all targets together.
+const IMAGES: u64 = 50_000;
+const CAMPAIGN_IMAGES: u64 = 1_000_000;
+
+pub(super) fn crash(tally: &mut Tally) -> Result<()> {
+    images(tally, IMAGES)?;
+    cut_power(tally, "crash-canary", "a disk that lies is noticed", &["--canary", "--images", "2000"])?;
+    cut_power(tally, "crash-planted", "planted bugs are caught", &["--planted"])
+}
+
+pub(super) fn crash_images(tally: &mut Tally) -> Result<()> {
+    images(tally, CAMPAIGN_IMAGES)
+}
+
+fn images(tally: &mut Tally, images: u64) -> Result<()> {
+    let each = images.div_ceil(Target::ALL.len() as u64).to_string();
+    let promise = format!("{images} images open with all that was promised");
+    cut_power(tally, "crash", &promise, &["--images", &each])
+}
+
+/// Runs `cargo crash` and tells what it counted.
+fn cut_power(tally: &mut Tally, log: &str, promise: &str, args: &[&str]) -> Result<()> {
+    let (good, text) = capture(log, env!("CARGO"), &[&["crash"], args].concat())?;
+    text.lines().for_each(|line| tally.note(line.to_string()));
+    tally.check(promise, if good { Ok(()) } else { Err(format!("see .verify/logs/{log}.log")) });
     Ok(())
 }
 
