@@ -147,6 +147,11 @@ pub const PLANTED: &[(&str, &str)] = &[
     ("skip_lowest_sequence", "a late command is applied, and may undo a newer write"),
     ("chunk_skip_crc", "chunk reads do not check the bytes"),
     ("rot_as_torn_tail", "rot in the log is taken for the end of it"),
+    ("pay_unseen", "a node says that it holds what it owed, without having looked"),
+    ("move_unseen", "extents are said to be where a newer layout wants them, and nobody brought them"),
+    ("restore_unseen", "a node that lost a volume says that it verified everything, without having looked"),
+    ("collect_open_writes", "chunks are collected while their write is still open"),
+    ("guess_outcome", "a command without an answer is told as never done, without being settled"),
     ("stale_read", "reads skip the round that makes them linearizable"),
 ];
 
@@ -272,6 +277,24 @@ impl Plan {
                 return plan;
             }
             "drop_debts" => &[Kind::KillNode, Kind::Isolate],
+            // What is not written again is still owed at the end.
+            "pay_unseen" => {
+                plan.keys = COLD_KEYS;
+                &[Kind::KillNode, Kind::Isolate]
+            }
+            "move_unseen" => {
+                (plan.keys, plan.nodes) = (COLD_KEYS, 4);
+                &[Kind::Layout]
+            }
+            "restore_unseen" => {
+                plan.keys = COLD_KEYS;
+                &[Kind::LoseVolume]
+            }
+            "collect_open_writes" => {
+                plan.failpoints.insert("eager_collection");
+                &[Kind::SlowDisk, Kind::KillNode]
+            }
+            "guess_outcome" => &[Kind::Isolate, Kind::OneWay, Kind::KillNode],
             "skip_reply_cache" => {
                 plan.failpoints.insert("send_twice");
                 &[Kind::OneWay, Kind::KillNode]

@@ -71,7 +71,7 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "long-transfers",
         about: "a GET and a PUT of an hour go on while a full store gets its space back",
-        catches: None,
+        catches: Some("forget_pins"),
         story: Story::Client(long_transfers::tell),
     },
     Scenario {

@@ -44,7 +44,7 @@ impl Moving {
         let old = cx.layout(extent.layout).await?;
         let new = cx.layout(self.layout).await?;
         let (mut to, holding) = lacking(extent, &old, &new);
-        if to.is_empty() {
+        if to.is_empty() || cx.env.armed("move_unseen") {
             return Ok(Some(self.moved(to)));
         }
         // None is left out as a source: each may hold what it is not known to hold.

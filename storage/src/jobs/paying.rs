@@ -31,6 +31,9 @@ impl Paying {
         left: &mut u64,
     ) -> Result<Option<(Home, ExtentId)>, JobError> {
         let extent = &self.extent;
+        if cx.env.armed("pay_unseen") {
+            return Ok(Some((self.home.clone(), extent.id)));
+        }
         let layout = cx.layout(extent.layout).await?;
         let from = sources(layout.owners_of(extent.id), extent.confirmed, self.node);
         let end = extent.chunks();

@@ -232,6 +232,9 @@ async fn open_writes(cx: &JobContext) -> Result<BTreeSet<ExtentId>, JobError> {
 impl Walk {
     /// Looks at some extents and copies what is missing of them. `false`: that was the end.
     async fn step(&mut self, cx: &JobContext) -> Result<bool, JobError> {
+        if cx.env.armed("restore_unseen") {
+            return Ok(false);
+        }
         let question =
             Query::Placed { node: cx.node, of: self.of, after: self.after.clone(), limit: EXTENTS_PER_STEP };
         let Answer::Placed { extents, next } = ask(&*cx.meta, question).await? else {

@@ -148,7 +148,7 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 /// The command of a step; `None` where it has nothing to work on.
-fn command(world: &mut World, uploads: &mut Vec<(String, Stamp)>, step: &Step) -> Option<Command> {
+fn command(world: &mut World, uploads: &[(String, Stamp)], step: &Step) -> Option<Command> {
     let name = |key: u8| format!("key-{key}");
     let chosen = |upload: u8| uploads.get(usize::from(upload) % uploads.len().max(1)).cloned();
     Some(match *step {
@@ -217,7 +217,7 @@ proptest! {
         let mut uploads = Vec::new();
         for step in &steps {
             let before = [bucket(&world), anna()].map(|whose| of(&world, whose));
-            let Some(command) = command(&mut world, &mut uploads, step) else { continue };
+            let Some(command) = command(&mut world, &uploads, step) else { continue };
             let reply = world.run(command.clone());
             let after = [bucket(&world), anna()].map(|whose| of(&world, whose));
             if let (Command::CreateUpload(create), Reply::Done(Done::Upload(id))) = (&command, &reply) {
