@@ -1,5 +1,5 @@
 //! What tests of several modules share.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::disallowed_methods)] // The clock of a paused runtime is the seam here.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

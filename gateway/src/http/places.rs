@@ -15,6 +15,8 @@ use lru::LruCache;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout};
 
+use super::guard::now;
+
 /// How long a connection that was asked may take to leave before another one is asked, too.
 const LEAVE_PATIENCE: Duration = Duration::from_millis(100);
 /// A connection is asked to leave only after it was idle for so long: a client that sends its requests one after the
@@ -83,7 +85,7 @@ impl Places {
     /// Asks the connection that is idle longest to leave, or else the one that gets the next answer.
     pub fn make_room(&self) {
         let mut idle = self.locked();
-        let long = idle.peek_lru().is_some_and(|(_, longest)| longest.since.elapsed() >= IDLE_MIN);
+        let long = idle.peek_lru().is_some_and(|(_, longest)| IDLE_MIN <= now() - longest.since);
         self.wanted.store(!long, Ordering::Relaxed);
         if long && let Some((_, longest)) = idle.pop_lru() {
             metrics::counter!("fluffy_http_idle_closed_total").increment(1);
@@ -112,7 +114,7 @@ impl Place {
 
     /// None is, from now on.
     pub fn idle(&self) {
-        self.places.locked().put(self.id, Idle { since: Instant::now(), leave: self.leave.clone() });
+        self.places.locked().put(self.id, Idle { since: now(), leave: self.leave.clone() });
     }
 
     /// Whether a newcomer waits for a place, and the connection that asks has to give up its own behind the answer

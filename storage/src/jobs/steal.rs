@@ -161,7 +161,7 @@ impl Steal {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
+#[allow(clippy::unwrap_used, clippy::disallowed_methods)] // The clock of a paused runtime is the seam here.
 mod tests {
     use std::sync::Arc;
 
