@@ -294,7 +294,6 @@ impl Inner {
         outcome: Outcome,
     ) -> Option<Result<Done, MetaError>> {
         let settled = match outcome {
-            Outcome::Unknown(why) if self.env.armed("guess_outcome") => Outcome::Never(why),
             Outcome::Unknown(why) => self.give_up(session, sequence, why).await,
             settled => settled,
         };

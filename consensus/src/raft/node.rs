@@ -539,6 +539,7 @@ impl MetaNode {
             drop_debts: env.armed("drop_debts"),
             skip_lowest_sequence: env.armed("skip_lowest_sequence"),
             accept_ended_session: env.armed("accept_ended_session"),
+            skip_removal: env.armed("skip_removal"),
         };
         let disks = &self.seams.disks;
         let machine = Machine::open(env.clone(), disks.clone(), &self.directory, machine_config).await?;

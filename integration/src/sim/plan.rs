@@ -150,8 +150,7 @@ pub const PLANTED: &[(&str, &str)] = &[
     ("pay_unseen", "a node says that it holds what it owed, without having looked"),
     ("move_unseen", "extents are said to be where a newer layout wants them, and nobody brought them"),
     ("restore_unseen", "a node that lost a volume says that it verified everything, without having looked"),
-    ("collect_open_writes", "chunks are collected while their write is still open"),
-    ("guess_outcome", "a command without an answer is told as never done, without being settled"),
+    ("skip_removal", "a delete is answered and its event is told, but the row stays"),
     ("stale_read", "reads skip the round that makes them linearizable"),
 ];
 
@@ -290,11 +289,6 @@ impl Plan {
                 plan.keys = COLD_KEYS;
                 &[Kind::LoseVolume]
             }
-            "collect_open_writes" => {
-                plan.failpoints.insert("eager_collection");
-                &[Kind::SlowDisk, Kind::KillNode]
-            }
-            "guess_outcome" => &[Kind::Isolate, Kind::OneWay, Kind::KillNode],
             "skip_reply_cache" => {
                 plan.failpoints.insert("send_twice");
                 &[Kind::OneWay, Kind::KillNode]

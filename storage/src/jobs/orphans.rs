@@ -56,10 +56,7 @@ impl Job for Orphans {
 
     async fn step(&mut self, cx: &JobContext) -> Result<Next, JobError> {
         let page = cx.chunks.scan(cx.node, self.after, CHUNKS_PER_STEP).await?;
-        let mut sessions = sessions(cx).await?;
-        if cx.env.armed("collect_open_writes") {
-            sessions.values_mut().for_each(|session| session.oldest_write = u64::MAX);
-        }
+        let sessions = sessions(cx).await?;
         self.remove_condemned(cx, &sessions).await?;
         let Some(last) = page.last().map(|stat| stat.id) else {
             self.end_pass();

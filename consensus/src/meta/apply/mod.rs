@@ -45,6 +45,8 @@ pub struct Planted {
     pub skip_lowest_sequence: bool,
     /// Extents of ended sessions, and below the oldest open write, are named for the first time.
     pub accept_ended_session: bool,
+    /// A delete is answered, and the row stays.
+    pub skip_removal: bool,
 }
 
 /// Why a command stopped early.

@@ -185,7 +185,9 @@ fn delete_current(
         let Some(current) = current else {
             return Ok((DeletedKey::default(), None));
         };
-        version::remove_only(tx, home, &current)?;
+        if !tx.planted.skip_removal {
+            version::remove_only(tx, home, &current)?;
+        }
         return Ok((DeletedKey::default(), Some((EventKind::Delete, current.stamp))));
     }
     let stamp = tx.stamp(bucket, ordinal);
