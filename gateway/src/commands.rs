@@ -1,7 +1,10 @@
-//! `fluffy-gateway user …`, `quota …` and `status`: calls to the admin port of a running store, shown to people or as JSON.
+//! `fluffy-gateway user …`, `quota …` and `status`: calls to the admin port of a running store, shown to people or as
+//! JSON.
 
 use std::io::{BufRead, Read, Write};
+use std::str::FromStr;
 
+use consensus::meta::names::{BucketName, NameError, UserName};
 use fabric::Seams;
 use fabric::cluster::Config;
 use gateway::admin::client::{AdminClient, CallError};
@@ -43,12 +46,12 @@ async fn user(seams: Seams, store: &StoreArgs, action: &UserAction) -> Result<()
             show(*json, &users, users_text)
         }
         UserAction::Remove { name, admin } => {
-            let path = format!("/users/{}", in_path(name)?);
+            let path = format!("/users/{}", in_path::<UserName>(name)?);
             client(seams, store, admin)?.call(Method::DELETE, &path, None).await?;
             Ok(())
         }
         UserAction::Rotate { name, json, admin } => {
-            let path = format!("/users/{}/rotate", in_path(name)?);
+            let path = format!("/users/{}/rotate", in_path::<UserName>(name)?);
             let rotated = client(seams, store, admin)?.call(Method::POST, &path, None).await?;
             show(*json, &rotated, keys_text)
         }
@@ -64,27 +67,16 @@ async fn quota(seams: Seams, store: &StoreArgs, action: &QuotaAction) -> Result<
         QuotaAction::Clear { of, admin } => (of, admin, (Method::DELETE, None)),
     };
     let path = match (&of.bucket, &of.user) {
-        (Some(bucket), _) => format!("/buckets/{}/quota", bucket_in_path(bucket)?),
-        (None, user) => format!("/users/{}/quota", in_path(user.as_deref().unwrap_or_default())?),
+        (Some(bucket), _) => format!("/buckets/{}/quota", in_path::<BucketName>(bucket)?),
+        (None, user) => format!("/users/{}/quota", in_path::<UserName>(user.as_deref().unwrap_or_default())?),
     };
     let shown = client(seams, store, admin)?.call(call.0, &path, call.1.as_ref()).await?;
     show(matches!(action, QuotaAction::Show { json: true, .. }), &shown, quota_text)
 }
 
-/// User names need no escaping in a path, but for what is no user name.
-fn in_path(name: &str) -> Result<&str, Failure> {
-    match name.parse::<consensus::meta::names::UserName>() {
-        Ok(_) => Ok(name),
-        Err(error) => Err(Failure::Usage(error.to_string())),
-    }
-}
-
-/// The same of bucket names.
-fn bucket_in_path(name: &str) -> Result<&str, Failure> {
-    match name.parse::<consensus::meta::names::BucketName>() {
-        Ok(_) => Ok(name),
-        Err(error) => Err(Failure::Usage(error.to_string())),
-    }
+/// Names of users and buckets need no escaping in a path, but for what is no such name.
+fn in_path<T: FromStr<Err = NameError>>(name: &str) -> Result<T, Failure> {
+    name.parse().map_err(|error: NameError| Failure::Usage(error.to_string()))
 }
 
 fn client(seams: Seams, store: &StoreArgs, admin: &AdminArgs) -> Result<AdminClient, Failure> {

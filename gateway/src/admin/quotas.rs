@@ -9,6 +9,7 @@ use http::{Response, StatusCode};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::users::user_name;
 use super::{Admin, AdminError, answer, unexpected};
 use crate::http::ResponseBody;
 
@@ -21,11 +22,11 @@ struct Bounds {
 
 /// Whose quota a path names: `kind` is `buckets` or `users`.
 pub async fn owner(admin: &Admin, kind: &str, name: &str) -> Result<QuotaOf, AdminError> {
-    let bad = |error: NameError| AdminError::bad(error.to_string());
     if kind == "users" {
-        return name.parse().map(QuotaOf::User).map_err(bad);
+        return user_name(name).map(QuotaOf::User);
     }
-    match ask(&*admin.meta, Query::Bucket(name.parse().map_err(bad)?)).await? {
+    let bucket = name.parse().map_err(|error: NameError| AdminError::bad(error.to_string()))?;
+    match ask(&*admin.meta, Query::Bucket(bucket)).await? {
         Answer::Bucket(Some(bucket)) => Ok(QuotaOf::Bucket(bucket.id)),
         Answer::Bucket(None) => Err(Reject::NoSuchBucket.into()),
         _ => Err(unexpected()),

@@ -97,7 +97,7 @@ pub async fn rotate(admin: &Admin, name: &str) -> Result<Response<ResponseBody>,
     Ok(shown(StatusCode::OK, &name, &id, &secret))
 }
 
-fn user_name(text: &str) -> Result<UserName, AdminError> {
+pub(super) fn user_name(text: &str) -> Result<UserName, AdminError> {
     text.parse().map_err(|error: consensus::meta::names::NameError| AdminError::bad(error.to_string()))
 }
 

@@ -1,5 +1,8 @@
 //! Brings chunks of an extent to a node from those that hold them.
 
+use std::ops::Range;
+
+use consensus::meta::model::Extent;
 use fabric::ids::{ChunkId, NodeId};
 use futures::{StreamExt, TryStreamExt};
 
@@ -18,6 +21,11 @@ pub(super) fn sources(owners: &[NodeId], confirmed: u16, me: NodeId) -> Vec<Node
         .filter(|(_, node)| **node != me)
         .partition(|(bit, _)| confirmed & (1 << bit) != 0);
     sure.into_iter().chain(perhaps).map(|(_, node)| *node).collect()
+}
+
+/// Chunks of an extent by their ordinals, with the bytes that each must have.
+pub(super) fn chunks_of(extent: &Extent, ordinals: Range<u64>) -> Vec<(ChunkId, u64)> {
+    ordinals.map(|ordinal| (extent.id.chunk(ordinal as u32), extent.bytes_of(ordinal))).collect()
 }
 
 /// Brings those of `chunks` to a node that are missing there. Returns how many came.

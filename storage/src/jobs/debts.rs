@@ -10,12 +10,10 @@ use fabric::ids::ExtentId;
 
 use super::paying::{Paying, say_paid};
 use super::work::{Task, Unit};
-use super::{Job, JobContext, JobError, Next, STEP_TIME, wrong_answer};
+use super::{CHUNKS_PER_STEP, Job, JobContext, JobError, Next, STEP_TIME, wrong_answer};
 
 /// Debts that wait at once.
 const DEBTS_PER_PAGE: u32 = 128;
-/// Chunks of one unit, looked at or copied.
-const CHUNKS_PER_STEP: u64 = 64;
 /// When nothing is owed, the next look is after this.
 const REST: Duration = Duration::from_secs(2);
 

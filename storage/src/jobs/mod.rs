@@ -57,6 +57,8 @@ const PAUSE_MIN: Duration = Duration::from_millis(500);
 const PAUSE_MAX: Duration = Duration::from_secs(30);
 /// Between two units when there is more: others want the disk, too.
 const BREATH: Duration = Duration::from_millis(5);
+/// Chunks of extents that one unit looks at or brings.
+const CHUNKS_PER_STEP: u64 = 64;
 /// A unit that takes longer goes on with the next step: what it has done is said, and what waits is looked at again.
 const STEP_TIME: Duration = Duration::from_secs(1);
 /// Layouts that are remembered.

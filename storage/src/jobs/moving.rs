@@ -5,18 +5,19 @@ use std::collections::BTreeSet;
 use consensus::client::MetaError;
 use consensus::meta::command::{Command, MoveExtents, MovedExtent};
 use consensus::meta::model::{Extent, Home};
-use fabric::ids::{LayoutVersion, NodeId};
+use fabric::ids::{ExtentId, LayoutVersion, NodeId};
 use fabric::limits::{COPIES, COPIES_DURABLE_MIN};
 use fabric::placement::Layout;
 
-use super::copy::{bring, sources};
+use super::copy::{bring, chunks_of, sources};
 use super::{JobContext, JobError};
 
 /// An extent on its way.
 pub(super) struct Moving {
     home: Home,
     extent: Extent,
-    layout: LayoutVersion,
+    /// To its owners in this one.
+    pub(super) layout: LayoutVersion,
     /// Chunks that are done.
     done_chunks: u64,
     /// New owners that were not given one of these.
@@ -30,7 +31,7 @@ impl Moving {
     }
 
     /// Its name, for the log.
-    pub(super) fn id(&self) -> fabric::ids::ExtentId {
+    pub(super) fn id(&self) -> ExtentId {
         self.extent.id
     }
 
@@ -50,9 +51,7 @@ impl Moving {
         // None is left out as a source: each may hold what it is not known to hold.
         let from = sources(old.owners_of(extent.id), extent.confirmed, NodeId(0));
         let until = extent.chunks().min(self.done_chunks + *left);
-        let chunks: Vec<_> = (self.done_chunks..until)
-            .map(|ordinal| (extent.id.chunk(ordinal as u32), extent.bytes_of(ordinal)))
-            .collect();
+        let chunks = chunks_of(extent, self.done_chunks..until);
         let mut silent = BTreeSet::new();
         for node in &to {
             let from: Vec<NodeId> = from.iter().copied().filter(|source| source != node).collect();

@@ -5,13 +5,13 @@ use consensus::meta::command::{Command, PayDebts};
 use consensus::meta::model::{Extent, Home};
 use fabric::ids::{ExtentId, NodeId};
 
-use super::copy::{bring, sources};
+use super::copy::{bring, chunks_of, sources};
 use super::{JobContext, JobError};
 
 /// A debt that is being paid.
 pub(super) struct Paying {
     /// Who owes it.
-    node: NodeId,
+    pub(super) node: NodeId,
     home: Home,
     extent: Extent,
     /// Chunks that are there.
@@ -42,9 +42,7 @@ impl Paying {
                 return Ok(None);
             }
             let until = end.min(self.done_chunks + *left);
-            let some: Vec<_> = (self.done_chunks..until)
-                .map(|ordinal| (extent.id.chunk(ordinal as u32), extent.bytes_of(ordinal)))
-                .collect();
+            let some = chunks_of(extent, self.done_chunks..until);
             bring(cx, self.node, &some, &from).await?;
             *left -= some.len() as u64;
             self.done_chunks = until;

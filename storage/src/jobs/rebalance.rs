@@ -13,11 +13,11 @@ use fabric::ids::{ExtentId, LayoutVersion};
 use fabric::limits::MOVES_PER_COMMAND;
 
 use super::moving::{Moving, say_moved};
-use super::work::{Task, UNITS_LOW, Unit};
-use super::{Job, JobContext, JobError, Next, STEP_TIME, wrong_answer};
+use super::work::{Task, Unit};
+use super::{CHUNKS_PER_STEP, Job, JobContext, JobError, Next, STEP_TIME, wrong_answer};
 
-/// Chunks of one unit, looked at or brought.
-const CHUNKS_PER_STEP: u64 = 64;
+/// While fewer extents wait, the next page of them is read, so that thieves find some while this node is slow.
+const WAITING_LOW: usize = 64;
 /// While nothing moves, the layout is looked at so often.
 const REST: Duration = Duration::from_secs(2);
 /// After a walk that found all in place, the next one begins after this, doubled each time up to [`WALK_PAUSE_MAX`]:
@@ -60,7 +60,7 @@ impl Job for Rebalance {
         else {
             return Ok(Next::Rest(REST));
         };
-        if !self.seen_all && cx.work.moves.len() < UNITS_LOW {
+        if !self.seen_all && cx.work.moves.len() < WAITING_LOW {
             self.read_on(cx, layout).await?;
         }
         self.bring_some(cx, layout).await?;
@@ -94,9 +94,10 @@ impl Rebalance {
         let Answer::Placed { extents, next } = ask(&*cx.meta, question).await? else {
             return Err(wrong_answer("moving"));
         };
-        let task = || Task::Move(layout);
-        cx.work.moves.push(extents.into_iter().map(|(home, extent)| Unit { home, extent, task: task() }));
-        (self.after, self.seen_all) = (next.clone(), next.is_none());
+        let unit = |(home, extent)| Unit { home, extent, task: Task::Move(layout) };
+        cx.work.moves.push(extents.into_iter().map(unit));
+        self.seen_all = next.is_none();
+        self.after = next;
         Ok(())
     }
 

@@ -13,14 +13,13 @@ use consensus::meta::model::Home;
 use consensus::meta::query::{Answer, Query};
 use fabric::env::random_u64;
 use fabric::ids::{ExtentId, LayoutVersion, NodeId};
+use futures::future::join_all;
 
 use super::moving::{Moving, say_moved};
 use super::paying::{Paying, say_paid};
 use super::work::{Task, UNITS_STOLEN_MAX, Unit};
-use super::{Job, JobContext, JobError, Next, STEP_TIME, wrong_answer};
+use super::{CHUNKS_PER_STEP, Job, JobContext, JobError, Next, STEP_TIME, wrong_answer};
 
-/// Chunks of one unit, looked at or brought.
-const CHUNKS_PER_STEP: u64 = 64;
 /// Nodes that are asked how much they have to do.
 const ASKED: usize = 4;
 /// Fewer units than this are not worth a call.
@@ -40,28 +39,28 @@ pub struct Steal {
 }
 
 enum Theft {
-    Pay(NodeId, Paying),
-    Move(LayoutVersion, Moving),
+    Pay(Paying),
+    Move(Moving),
 }
 
 impl Theft {
     fn of(from: NodeId, unit: Unit) -> Theft {
         match unit.task {
-            Task::Pay => Theft::Pay(from, Paying::new(from, unit.home, unit.extent)),
-            Task::Move(layout) => Theft::Move(layout, Moving::new(unit.home, unit.extent, layout)),
+            Task::Pay => Theft::Pay(Paying::new(from, unit.home, unit.extent)),
+            Task::Move(layout) => Theft::Move(Moving::new(unit.home, unit.extent, layout)),
         }
     }
 
     /// Does a bounded part of it, and tells `done` when nothing is left; `false`: there is more.
     async fn go_on(&mut self, cx: &JobContext, left: &mut u64, done: &mut Done) -> Result<bool, JobError> {
         match self {
-            Theft::Pay(node, paying) => match paying.go_on(cx, left).await? {
+            Theft::Pay(paying) => match paying.go_on(cx, left).await? {
                 None => return Ok(false),
-                Some(paid) => done.paid.entry(*node).or_default().push(paid),
+                Some(paid) => done.paid.entry(paying.node).or_default().push(paid),
             },
-            Theft::Move(layout, moving) => match moving.go_on(cx, left).await? {
+            Theft::Move(moving) => match moving.go_on(cx, left).await? {
                 None => return Ok(false),
-                Some(moved) => done.moved.entry(*layout).or_default().push(moved),
+                Some(moved) => done.moved.entry(moving.layout).or_default().push(moved),
             },
         }
         Ok(true)
@@ -123,16 +122,14 @@ impl Steal {
         if !cx.work.is_empty() {
             return Ok(Next::Rest(REST));
         }
-        let mut busiest = (WAITING_MIN - 1, None);
-        for node in self.some_others(cx).await? {
-            // Who does not answer has nothing to share.
-            if let Ok(looked) = cx.peers.steal(node, 0).await
-                && busiest.0 < looked.left
-            {
-                busiest = (looked.left, Some(node));
-            }
-        }
-        let Some(node) = busiest.1 else {
+        let others = self.some_others(cx).await?;
+        let looks = others.iter().map(|node| cx.peers.steal(*node, 0));
+        // Who does not answer has nothing to share.
+        let waiting = others.iter().zip(join_all(looks).await).filter_map(|(node, looked)| {
+            let left = looked.ok()?.left;
+            (WAITING_MIN <= left).then_some((left, *node))
+        });
+        let Some((_, node)) = waiting.max() else {
             return Ok(Next::Rest(REST));
         };
         let stolen = cx.peers.steal(node, UNITS_STOLEN_MAX as u32).await?;
@@ -165,72 +162,12 @@ impl Steal {
 mod tests {
     use std::sync::Arc;
 
-    use bytes::Bytes;
-    use fabric::ids::ChunkId;
     use tokio::time::{Instant, sleep};
 
-    use super::super::testing::{FakeChunks, World, extent, home};
+    use super::super::testing::{World, extent, home};
     use super::*;
-    use crate::client::{ChunkError, ChunkOrigin, ChunkStat, Chunks, Verdict};
     use crate::jobs::{Debts, Rebalance, Runner};
     use crate::testing::Clock;
-
-    /// Chunks behind a network on which every call of this node takes a while.
-    struct Paced(Arc<FakeChunks>, Duration);
-
-    #[async_trait]
-    impl Chunks for Paced {
-        async fn put(
-            &self,
-            node: NodeId,
-            chunk: ChunkId,
-            bytes: Vec<Bytes>,
-            origin: Option<ChunkOrigin>,
-        ) -> Result<(), ChunkError> {
-            sleep(self.1).await;
-            self.0.put(node, chunk, bytes, origin).await
-        }
-
-        async fn get(
-            &self,
-            node: NodeId,
-            chunk: ChunkId,
-            offset: u32,
-            bytes: u32,
-        ) -> Result<Bytes, ChunkError> {
-            sleep(self.1).await;
-            self.0.get(node, chunk, offset, bytes).await
-        }
-
-        async fn delete(&self, node: NodeId, chunks: Vec<ChunkId>) -> Result<(), ChunkError> {
-            sleep(self.1).await;
-            self.0.delete(node, chunks).await
-        }
-
-        async fn stat(
-            &self,
-            node: NodeId,
-            chunks: Vec<ChunkId>,
-        ) -> Result<Vec<Option<ChunkStat>>, ChunkError> {
-            sleep(self.1).await;
-            self.0.stat(node, chunks).await
-        }
-
-        async fn check(&self, node: NodeId, chunks: Vec<ChunkId>) -> Result<Vec<Verdict>, ChunkError> {
-            sleep(self.1).await;
-            self.0.check(node, chunks).await
-        }
-
-        async fn scan(
-            &self,
-            node: NodeId,
-            after: Option<ChunkId>,
-            limit: u32,
-        ) -> Result<Vec<ChunkStat>, ChunkError> {
-            sleep(self.1).await;
-            self.0.scan(node, after, limit).await
-        }
-    }
 
     const NORMAL: Duration = Duration::from_millis(5);
     const EXTENTS: u64 = 3000;
@@ -247,7 +184,7 @@ mod tests {
         world.meta.set_owners(&[4, 1, 2]);
         let began = Instant::now();
         let start = |(node, pace): &(u16, Duration)| {
-            let chunks = Arc::new(Paced(world.chunks.clone(), *pace));
+            let chunks = Arc::new(world.chunks.paced(*pace));
             let cx = Arc::new(world.context_with(*node, Arc::new(Clock::default()), chunks));
             let mut jobs: Vec<Box<dyn Job>> = vec![Box::new(Steal::default())];
             if *node == 4 {

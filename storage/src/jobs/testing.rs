@@ -392,14 +392,22 @@ impl Meta for FakeMeta {
 /// The chunks of one node.
 type Stored = BTreeMap<ChunkId, (Bytes, Option<ChunkOrigin>)>;
 
-#[derive(Default)]
+/// The chunks of all nodes, behind a network.
+#[derive(Clone, Default)]
 pub(crate) struct FakeChunks {
-    stored: Mutex<BTreeMap<NodeId, Stored>>,
-    silent: Mutex<BTreeSet<NodeId>>,
-    rotten: Mutex<BTreeSet<(NodeId, ChunkId)>>,
+    stored: Arc<Mutex<BTreeMap<NodeId, Stored>>>,
+    silent: Arc<Mutex<BTreeSet<NodeId>>>,
+    rotten: Arc<Mutex<BTreeSet<(NodeId, ChunkId)>>>,
+    /// How long each call takes.
+    pause: Duration,
 }
 
 impl FakeChunks {
+    /// The same chunks behind a slower network.
+    pub(super) fn paced(&self, pause: Duration) -> FakeChunks {
+        FakeChunks { pause, ..self.clone() }
+    }
+
     pub(crate) fn silence(&self, node: NodeId, silent: bool) {
         let mut nodes = self.silent.lock().unwrap();
         if silent {
@@ -421,7 +429,10 @@ impl FakeChunks {
         self.stored.lock().unwrap().get(&node).is_some_and(|chunks| chunks.contains_key(&chunk))
     }
 
-    fn on<T>(&self, node: NodeId, run: impl FnOnce(&mut Stored) -> T) -> Result<T, ChunkError> {
+    async fn on<T>(&self, node: NodeId, run: impl FnOnce(&mut Stored) -> T) -> Result<T, ChunkError> {
+        if !self.pause.is_zero() {
+            tokio::time::sleep(self.pause).await;
+        }
         if self.silent.lock().unwrap().contains(&node) {
             return Err(ChunkError::Unavailable(node, "silent".to_string()));
         }
@@ -442,25 +453,26 @@ impl Chunks for FakeChunks {
         bytes: Vec<Bytes>,
         origin: Option<ChunkOrigin>,
     ) -> Result<(), ChunkError> {
-        self.on(node, |chunks| drop(chunks.insert(chunk, (bytes.concat().into(), origin))))
+        self.on(node, |chunks| drop(chunks.insert(chunk, (bytes.concat().into(), origin)))).await
     }
 
     async fn get(&self, node: NodeId, chunk: ChunkId, offset: u32, bytes: u32) -> Result<Bytes, ChunkError> {
-        let found = self.on(node, |chunks| chunks.get(&chunk).cloned())?;
+        let found = self.on(node, |chunks| chunks.get(&chunk).cloned()).await?;
         let (body, _) = found.ok_or(ChunkError::NotFound(node))?;
         Ok(body.slice(offset as usize..(offset + bytes) as usize))
     }
 
     async fn delete(&self, node: NodeId, chunks: Vec<ChunkId>) -> Result<(), ChunkError> {
-        self.on(node, |stored| chunks.iter().for_each(|chunk| drop(stored.remove(chunk))))
+        self.on(node, |stored| chunks.iter().for_each(|chunk| drop(stored.remove(chunk)))).await
     }
 
     async fn stat(&self, node: NodeId, chunks: Vec<ChunkId>) -> Result<Vec<Option<ChunkStat>>, ChunkError> {
         self.on(node, |stored| chunks.iter().map(|id| stored.get(id).map(|found| stat(*id, found))).collect())
+            .await
     }
 
     async fn check(&self, node: NodeId, chunks: Vec<ChunkId>) -> Result<Vec<Verdict>, ChunkError> {
-        let rotten = self.rotten.lock().unwrap();
+        let rotten = self.rotten.lock().unwrap().clone();
         self.on(node, |stored| {
             let verdict = |id: &ChunkId| match stored.get(id) {
                 Some(_) if rotten.contains(&(node, *id)) => Verdict::Rotten,
@@ -469,6 +481,7 @@ impl Chunks for FakeChunks {
             };
             chunks.iter().map(verdict).collect()
         })
+        .await
     }
 
     async fn scan(
@@ -481,5 +494,6 @@ impl Chunks for FakeChunks {
             let behind = stored.iter().filter(|(id, _)| after.is_none_or(|after| **id > after));
             behind.take(limit as usize).map(|(id, found)| stat(*id, found)).collect()
         })
+        .await
     }
 }

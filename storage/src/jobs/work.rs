@@ -11,8 +11,6 @@ use consensus::meta::model::{Extent, Home};
 use fabric::ids::LayoutVersion;
 use serde::{Deserialize, Serialize};
 
-/// Fewer units than this, and the next page is read.
-pub const UNITS_LOW: usize = 64;
 /// Units that one call steals.
 pub const UNITS_STOLEN_MAX: usize = 16;
 
@@ -45,8 +43,7 @@ pub struct Stolen {
     pub left: u32,
 }
 
-/// Units of one job of a node. A page of them is read while less than [`UNITS_LOW`] wait, so that thieves find some
-/// while their node is slow.
+/// Units of one job of a node, a page or two of what the metadata has.
 #[derive(Default)]
 pub struct Queue {
     waiting: Mutex<Waiting>,
