@@ -8,6 +8,8 @@ pub mod bad_input;
 pub mod client;
 pub mod conformance;
 pub mod daemons;
+pub mod history;
 pub mod load;
 pub mod sim;
 pub mod verify;
+pub mod worker;

@@ -8,11 +8,12 @@ use std::time::Duration;
 use fabric::limits::{CHUNK_BYTES, SESSION_SILENCE};
 use tokio::io::AsyncWriteExt;
 
-use super::body;
 use super::plan::{Machine, Plan};
 use super::workload::{Shared, SimTarget};
 use super::world::{self, Report};
 use crate::client::{Client, Payload, Request, read_response};
+use crate::history::body;
+use crate::worker::Scene;
 
 /// A bucket of its own: the audit knows what has to be in the one of the workload.
 const BUCKET: &str = "late-commit";

@@ -7,11 +7,12 @@ use std::time::Duration;
 use fabric::limits::{HOLD_LONG, MIB};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::body;
 use super::plan::{Plan, Scale};
 use super::workload::{Shared, SimTarget};
 use super::world::{self, Report};
 use crate::client::{Client, Request, read_response};
+use crate::history::body;
+use crate::worker::Scene;
 
 /// A bucket of its own: the audit knows what has to be in the one of the workload.
 const BUCKET: &str = "long-transfers";

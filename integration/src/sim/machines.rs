@@ -32,6 +32,7 @@ use tokio::sync::watch;
 
 use super::plan::{Machine, Plan};
 use super::workload::{S3_PORT, Shared, Shown, other_credentials, root_credentials};
+use crate::worker::Scene;
 
 const CLUSTER: ClusterId = ClusterId(0x51D);
 const NODE_PORT: u16 = 7000;

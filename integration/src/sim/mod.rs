@@ -1,16 +1,14 @@
 //! The simulator: gateways, Raft and storage nodes of one cluster in one thread, from one seed.
 //!
 //! Everything between the three seams is production code, wired as in the daemons. The workload speaks
-//! signed HTTP to the gateways; the oracle knows what clients were promised.
+//! signed HTTP to the gateways; the history judges whether promises were kept.
 
-pub mod body;
 pub mod campaign;
 pub mod crash;
 pub mod disk;
 mod late_commit;
 mod long_transfers;
 mod machines;
-pub mod oracle;
 pub mod plan;
 pub mod random;
 pub mod scenarios;

@@ -1,4 +1,4 @@
-//! What clients do: signed HTTP to the real gateways, on a few hot keys, every answer shown to the oracle.
+//! What happens in the simulated cluster: workers under faults, the audit after them, the conformance suite.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -6,17 +6,16 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use fabric::limits::INLINE_BYTES_MAX;
 use fabric::net::{BoxStream, Net};
 
-use super::body;
-use super::oracle::{Condition, Moment, Oracle, Outcome, Value, Violation, WriteHandle};
 use super::plan::Plan;
 use super::random::SimRandom;
 use super::seams::{EPOCH_MS, SimNet};
 use super::world::Report;
-use crate::client::{Client, Credentials, Request, Response, Target};
+use crate::client::{Credentials, Request, Target};
 use crate::conformance;
+use crate::history::{Moment, Violation};
+use crate::worker::{Added, Book, Scene, Task, Worker, send};
 
 /// The one bucket.
 pub(super) const BUCKET: &str = "bucket";
@@ -88,13 +87,12 @@ pub fn other_credentials() -> Credentials {
 /// What all clients of a world share.
 pub struct Shared {
     plan: Plan,
+    book: Mutex<Book>,
     state: Mutex<State>,
 }
 
 struct State {
-    oracle: Oracle,
     moment: Moment,
-    next_write: u64,
     trace: Vec<String>,
     operations: u64,
     clients_done: usize,
@@ -106,8 +104,6 @@ struct State {
     audits_wanted: BTreeSet<u16>,
     /// Nodes that have still to hold everything that belongs on them, and what they lacked last.
     copies_wanted: BTreeMap<u16, Vec<String>>,
-    /// ETag (with quotes) of each acknowledged write.
-    etags: BTreeMap<u64, String>,
     /// How often all nodes moved to other ports.
     moves: u16,
     /// What each voter showed of itself last.
@@ -131,9 +127,7 @@ impl Shared {
     /// Nothing happened yet.
     pub fn new(plan: &Plan) -> Arc<Shared> {
         let state = State {
-            oracle: Oracle::default(),
             moment: 0,
-            next_write: 1,
             trace: Vec::new(),
             operations: 0,
             clients_done: 0,
@@ -142,16 +136,10 @@ impl Shared {
             behaviours: Vec::new(),
             audits_wanted: BTreeSet::new(),
             copies_wanted: BTreeMap::new(),
-            etags: BTreeMap::new(),
             moves: 0,
             shown: BTreeMap::new(),
         };
-        Arc::new(Shared { plan: plan.clone(), state: Mutex::new(state) })
-    }
-
-    /// Adds a line to the trace, with the simulated time of the client that calls.
-    pub fn note(&self, line: &str) {
-        self.note_at(turmoil::sim_elapsed().unwrap_or_default(), line);
+        Arc::new(Shared { plan: plan.clone(), book: Mutex::default(), state: Mutex::new(state) })
     }
 
     /// Adds a line to the trace.
@@ -216,12 +204,6 @@ impl Shared {
         }
     }
 
-    /// Keeps the first violation.
-    pub fn violate(&self, what: String) {
-        self.note(&format!("VIOLATION {what}"));
-        self.state().violation.get_or_insert(what);
-    }
-
     /// The first violation.
     pub fn violation(&self) -> Option<String> {
         self.state().violation.clone()
@@ -249,7 +231,7 @@ impl Shared {
             violation: state.violation.clone(),
             trace: state.trace.clone(),
             operations: state.operations,
-            unknowns: state.oracle.unknowns,
+            unknowns: self.book().history.unknowns,
         }
     }
 
@@ -258,17 +240,50 @@ impl Shared {
         std::mem::take(&mut self.state().behaviours)
     }
 
+    fn worker<'a>(&'a self, target: &'a SimTarget, random: &'a SimRandom, number: u16) -> Worker<'a> {
+        let task = Task {
+            bucket: BUCKET.to_string(),
+            prefix: "key/".to_string(),
+            keys: self.plan.keys,
+            patience: target.patience,
+        };
+        Worker { scene: self, target, random, task, name: format!("client {number}") }
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().expect("no holder of this lock can panic")
     }
+}
 
+impl Scene for Shared {
+    /// Ascends with every step of any client.
     fn moment(&self) -> Moment {
         let mut state = self.state();
         state.moment += 1;
         state.moment
     }
 
-    fn judge(&self, verdict: Result<(), Violation>) {
+    fn book(&self) -> MutexGuard<'_, Book> {
+        self.book.lock().expect("no holder of this lock can panic")
+    }
+
+    /// With the simulated time of the client that calls.
+    fn note(&self, line: &str) {
+        self.note_at(turmoil::sim_elapsed().unwrap_or_default(), line);
+    }
+
+    /// Keeps the first violation.
+    fn violate(&self, what: String) {
+        self.note(&format!("VIOLATION {what}"));
+        self.state().violation.get_or_insert(what);
+    }
+
+    /// Judges at once, so that the trace ends where the promise was broken.
+    fn added(&self, what: Added<'_>) {
+        let verdict = match what {
+            Added::Key(key) => self.book().history.judge_key(key),
+            Added::Listing => self.book().history.judge_newest_listing(),
+        };
         if let Err(Violation(what)) = verdict {
             self.violate(what);
         }
@@ -277,14 +292,12 @@ impl Shared {
 
 /// Creates the bucket, and waits until every gateway serves small and large bodies.
 pub async fn setup(shared: Arc<Shared>) -> Ended {
-    let target = SimTarget::of(&shared.plan);
+    let (target, random) = (SimTarget::of(&shared.plan), SimRandom::new(shared.plan.seed, "setup"));
+    let worker = shared.worker(&target, &random, 0);
     for gateway in 0..target.gateways {
         let bucket = || Request::bucket("PUT", BUCKET);
         until_answered(&target, gateway, bucket, &[200, 409]).await;
-        // A body in chunks needs the first layout, too.
-        let object = || Request::object("PUT", BUCKET, "ready").body(vec![0; 2 * INLINE_BYTES_MAX]);
-        until_answered(&target, gateway, object, &[200]).await;
-        until_answered(&target, gateway, || Request::object("DELETE", BUCKET, "ready"), &[204]).await;
+        worker.until_served(gateway).await;
     }
     shared.state().set_up = true;
     Ok(())
@@ -292,7 +305,8 @@ pub async fn setup(shared: Arc<Shared>) -> Ended {
 
 /// Repeats a request until its status is a wanted one.
 async fn until_answered(target: &SimTarget, gateway: usize, request: impl Fn() -> Request, wanted: &[u16]) {
-    while !send(target, gateway, request()).await.is_some_and(|response| wanted.contains(&response.status)) {
+    let sent = || send(target, target.patience, gateway, request());
+    while !sent().await.is_some_and(|response| wanted.contains(&response.status)) {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
@@ -301,8 +315,9 @@ async fn until_answered(target: &SimTarget, gateway: usize, request: impl Fn() -
 pub async fn client(shared: Arc<Shared>, number: u16) -> Ended {
     let random = SimRandom::new(shared.plan.seed, &format!("client {number}"));
     let target = SimTarget::of(&shared.plan);
-    let worker = Worker { shared: &shared, target: &target, random: &random, number };
+    let worker = shared.worker(&target, &random, number);
     for _ in 0..shared.plan.operations {
+        shared.state().operations += 1;
         worker.operate().await;
         let pause_us = random.below(150_000);
         tokio::time::sleep(Duration::from_micros(pause_us)).await;
@@ -315,11 +330,11 @@ pub async fn client(shared: Arc<Shared>, number: u16) -> Ended {
 pub async fn audit(shared: Arc<Shared>) -> Ended {
     let random = SimRandom::new(shared.plan.seed, "audit");
     let target = SimTarget::of(&shared.plan);
-    let worker = Worker { shared: &shared, target: &target, random: &random, number: 0 };
+    let worker = shared.worker(&target, &random, 0);
     if shared.plan.failpoints.contains("eager_collection") {
         tokio::time::sleep(COLLECTION).await;
     }
-    let keys = shared.state().oracle.keys();
+    let keys = shared.book().history.keys();
     for gateway in 0..target.gateways {
         if tokio::time::timeout(CONVERGENCE, worker.until_served(gateway)).await.is_err() {
             shared.violate(format!("not live: gateway {} does not serve after the faults", gateway + 1));
@@ -370,232 +385,4 @@ pub async fn suite(shared: Arc<Shared>) -> Ended {
     conformance::run(&target, hear).await;
     shared.client_done();
     Ok(())
-}
-
-/// Sends one request; `None` when there was no whole answer in time.
-async fn send(target: &SimTarget, gateway: usize, request: Request) -> Option<Response> {
-    let client = Client::new(target, gateway);
-    tokio::time::timeout(target.patience, client.send(request)).await.ok()?.ok()
-}
-
-fn outcome_of(response: Option<&Response>) -> Outcome {
-    match response.map(|response| response.status) {
-        Some(200..=299) => Outcome::Acknowledged,
-        Some(408 | 409) | None => Outcome::Unknown,
-        // SlowDown and InsufficientStorage are definite: it did not happen and never will.
-        Some(400..=499 | 503 | 507) => Outcome::Refused,
-        Some(_) => Outcome::Unknown,
-    }
-}
-
-struct Worker<'a> {
-    shared: &'a Shared,
-    target: &'a SimTarget,
-    random: &'a SimRandom,
-    number: u16,
-}
-
-impl Worker<'_> {
-    async fn operate(&self) {
-        self.shared.state().operations += 1;
-        let key = format!("key/{:02}", self.random.below(u64::from(self.shared.plan.keys)));
-        let gateway = self.random.below(self.target.gateways as u64) as usize;
-        match self.random.below(100) {
-            0..30 => self.put(gateway, &key, Condition::None).await,
-            30..40 => self.put(gateway, &key, Condition::Absent).await,
-            40..52 => self.compare_and_swap(gateway, &key).await,
-            52..78 => {
-                self.get(gateway, &key).await;
-            }
-            78..86 => self.delete(gateway, &key).await,
-            86..92 => self.multipart(gateway, &key).await,
-            _ => self.list(gateway).await,
-        }
-    }
-
-    /// Draws a body over the edges of the write path.
-    fn new_body(&self) -> (u64, Vec<u8>) {
-        const EDGES: &[u64] = &[16, 100, 4_095, 4_096, 4_097, 16_383, 16_384, 16_385, 20_000, 70_000];
-        let bytes = match self.random.below(20) {
-            0 => (1 << 20) + self.random.below(3) - 1,
-            1 => (1 << 20) + 70_000,
-            _ => *self.random.pick(EDGES),
-        };
-        let id = {
-            let mut state = self.shared.state();
-            state.next_write += 1;
-            state.next_write
-        };
-        (id, body::make(id, bytes as usize).to_vec())
-    }
-
-    async fn put(&self, gateway: usize, key: &str, condition: Condition) {
-        let (id, body) = self.new_body();
-        let request = Request::object("PUT", BUCKET, key).body(body);
-        let request = match condition {
-            Condition::None => request,
-            Condition::Absent => request.header("if-none-match", "*"),
-            Condition::Holds(seen) => {
-                let Some(etag) = self.shared.state().etags.get(&seen).cloned() else { return };
-                request.header("if-match", etag)
-            }
-        };
-        let write = self.begin(key, Value::Written(id), condition);
-        let response = send(self.target, gateway, request).await;
-        self.end(&write, key, id, response.as_ref());
-    }
-
-    async fn compare_and_swap(&self, gateway: usize, key: &str) {
-        let seen = self.shared.state().oracle.last_acknowledged(key);
-        match seen {
-            Some(seen) => self.put(gateway, key, Condition::Holds(seen)).await,
-            None => self.put(gateway, key, Condition::Absent).await,
-        }
-    }
-
-    async fn delete(&self, gateway: usize, key: &str) {
-        let write = self.begin(key, Value::Absent, Condition::None);
-        let response = send(self.target, gateway, Request::object("DELETE", BUCKET, key)).await;
-        self.end(&write, key, 0, response.as_ref());
-    }
-
-    /// One small part: all the steps of an upload, without its weight.
-    async fn multipart(&self, gateway: usize, key: &str) {
-        let (id, body) = self.new_body();
-        let create = Request::object("POST", BUCKET, key).flag("uploads");
-        let Some(upload) = send(self.target, gateway, create).await.filter(|response| response.status == 200)
-        else {
-            return;
-        };
-        let Ok(upload) = upload.xml().map(|xml| xml.text_of("UploadId").to_string()) else {
-            self.shared.violate("an answer to CreateMultipartUpload is not XML".to_string());
-            return;
-        };
-        let part =
-            Request::object("PUT", BUCKET, key).query("partNumber", 1).query("uploadId", &upload).body(body);
-        let Some(part) = send(self.target, gateway, part).await.filter(|response| response.status == 200)
-        else {
-            return;
-        };
-        let xml = format!(
-            "<CompleteMultipartUpload><Part><PartNumber>1</PartNumber><ETag>{}</ETag></Part></CompleteMultipartUpload>",
-            part.etag().replace('"', "&quot;")
-        );
-        let complete = || Request::object("POST", BUCKET, key).query("uploadId", &upload).body(xml.clone());
-        let write = self.begin(key, Value::Written(id), Condition::None);
-        let mut response = send(self.target, gateway, complete()).await;
-        if outcome_of(response.as_ref()) == Outcome::Unknown {
-            // A repeated Complete is answered as the first one was.
-            let again = (gateway + 1) % self.target.gateways;
-            response = send(self.target, again, complete()).await.filter(|response| response.status == 200);
-        }
-        self.end(&write, key, id, response.as_ref());
-    }
-
-    /// Reads a key; whether there was an answer.
-    async fn get(&self, gateway: usize, key: &str) -> bool {
-        let began = self.shared.moment();
-        let Some(response) = send(self.target, gateway, Request::object("GET", BUCKET, key)).await else {
-            return false;
-        };
-        let value = match response.status {
-            200 => match body::read(&response.body) {
-                Ok(id) => Value::Written(id),
-                Err(flaw) => {
-                    self.shared.violate(format!("{key}: a read returned a flawed body: {flaw:?}"));
-                    return true;
-                }
-            },
-            404 => Value::Absent,
-            _ => return false,
-        };
-        let ended = self.shared.moment();
-        self.note(&format!("get {key} {value:?} {began}..{ended}"));
-        let verdict = self.shared.state().oracle.read(key, value, began, ended);
-        self.shared.judge(verdict);
-        true
-    }
-
-    /// All pages of a listing, small ones.
-    async fn list(&self, gateway: usize) {
-        let began = self.shared.moment();
-        let page_keys = self.random.between(1, 9);
-        let (mut shown, mut token) = (Vec::new(), None::<String>);
-        loop {
-            let mut request =
-                Request::bucket("GET", BUCKET).query("list-type", 2).query("max-keys", page_keys);
-            if let Some(token) = &token {
-                request = request.query("continuation-token", token);
-            }
-            let Some(page) = send(self.target, gateway, request).await.filter(|page| page.status == 200)
-            else {
-                return;
-            };
-            let Ok(xml) = page.xml() else {
-                self.shared.violate("a listing is not XML".to_string());
-                return;
-            };
-            shown.extend(xml.all("Contents").map(|item| item.text_of("Key").to_string()));
-            if xml.text_of("IsTruncated") != "true" {
-                break;
-            }
-            token = Some(xml.text_of("NextContinuationToken").to_string());
-        }
-        let ended = self.shared.moment();
-        self.note(&format!("list {} keys {began}..{ended}", shown.len()));
-        let verdict = self.shared.state().oracle.listed(&shown, began, ended);
-        self.shared.judge(verdict);
-    }
-
-    async fn until_served(&self, gateway: usize) {
-        loop {
-            let request = Request::object("PUT", BUCKET, "audit").body(format!("gateway {gateway}"));
-            let response = send(self.target, gateway, request).await;
-            if outcome_of(response.as_ref()) == Outcome::Acknowledged {
-                let _gone = send(self.target, gateway, Request::object("DELETE", BUCKET, "audit")).await;
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(200)).await;
-        }
-    }
-
-    async fn get_until_answered(&self, gateway: usize, key: &str) -> bool {
-        for _ in 0..20 {
-            if self.get(gateway, key).await {
-                return true;
-            }
-            tokio::time::sleep(Duration::from_millis(500)).await;
-        }
-        false
-    }
-
-    fn begin(&self, key: &str, value: Value, condition: Condition) -> WriteHandle {
-        let now = self.shared.moment();
-        self.note(&format!("begin {key} {value:?} if {condition:?} {now}"));
-        self.shared.state().oracle.begin(key, value, condition, now)
-    }
-
-    fn end(&self, write: &WriteHandle, key: &str, id: u64, response: Option<&Response>) {
-        let outcome = outcome_of(response);
-        let now = self.shared.moment();
-        let status = response.map_or("none".to_string(), |response| response.status.to_string());
-        self.note(&format!("end {key} {outcome:?} {status} {now}"));
-        let mut state = self.shared.state();
-        if outcome == Outcome::Acknowledged
-            && let Some(response) = response
-        {
-            let etag = match response.etag() {
-                "" => response.xml().map(|xml| xml.text_of("ETag").to_string()).unwrap_or_default(),
-                etag => etag.to_string(),
-            };
-            state.etags.insert(id, etag);
-        }
-        let verdict = state.oracle.end(write, outcome, now);
-        drop(state);
-        self.shared.judge(verdict);
-    }
-
-    fn note(&self, line: &str) {
-        self.shared.note(&format!("client {} {line}", self.number));
-    }
 }

@@ -14,6 +14,7 @@ use super::random::SimRandom;
 use super::seams::{SimEnv, SimNet};
 use super::workload::{self, Shared};
 use crate::conformance;
+use crate::worker::Scene;
 
 /// What the paths of chunk volumes contain.
 const CHUNK_VOLUME: &str = "chunks/volume-";

@@ -15,8 +15,8 @@ use storage::chunks::{ChunkSettings, ChunkStore};
 use storage::client::ChunkError;
 
 use super::{Lived, Rot, Subject};
-use crate::sim::body;
-use crate::sim::oracle::Violation;
+use crate::history::Violation;
+use crate::history::body;
 use crate::sim::random::SimRandom;
 
 const DIRECTORY: &str = "/data/chunks";

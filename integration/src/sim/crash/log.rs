@@ -19,8 +19,8 @@ use openraft::type_config::TypeConfigExt;
 use openraft::type_config::alias::OneshotReceiverOf;
 
 use super::{Lived, Rot, Subject};
-use crate::sim::body;
-use crate::sim::oracle::Violation;
+use crate::history::Violation;
+use crate::history::body;
 use crate::sim::random::SimRandom;
 
 const DIRECTORY: &str = "/raft";

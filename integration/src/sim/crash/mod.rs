@@ -19,8 +19,8 @@ use fabric::env::panic_message;
 use fabric::net::LocalNet;
 
 use super::disk::{DiskFaults, SimDisks};
-use super::oracle::Violation;
 use super::random::SimRandom;
+use crate::history::Violation;
 use process::Process;
 
 const DISK_BYTES: u64 = 1 << 40;

@@ -12,7 +12,7 @@ use futures::FutureExt;
 use tokio::runtime::Runtime;
 use tokio::time::Instant;
 
-use crate::sim::oracle::Violation;
+use crate::history::Violation;
 use crate::sim::random::SimRandom;
 use crate::sim::seams::EPOCH_MS;
 

@@ -13,8 +13,8 @@ use fabric::disks::{Disks, LengthFile, Steps};
 use redb::{Database, Durability, ReadableDatabase, ReadableTable, TableDefinition};
 
 use super::{Lived, Rot, Subject};
-use crate::sim::body;
-use crate::sim::oracle::Violation;
+use crate::history::Violation;
+use crate::history::body;
 use crate::sim::random::SimRandom;
 
 const DIRECTORY: &str = "/rows";
