@@ -3,6 +3,7 @@
 //! Owns a session in the log, its sequence numbers, and the knowledge of who leads. A proposal is repeated
 //! until its outcome is known or its deadline passes; a repeat never happens twice.
 
+mod detour;
 mod holds;
 mod remote;
 mod session;

@@ -12,7 +12,11 @@ use fabric::limits::{
     ENTRY_BYTES_MAX, GIVE_UP_DEADLINE, NAMED_PER_QUERY, PROPOSE_DEADLINE, QUERY_DEADLINE, SESSION_RENEWAL,
 };
 use fabric::rpc::{CallOptions, Class, RpcClient, RpcError};
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use serde::{Serialize, de::DeserializeOwned};
 
+use super::detour::Detour;
 use super::holds::{Holds, LongRead};
 use super::session::Session;
 use super::{Meta, MetaError, ReadGuard, WriteGuard};
@@ -33,8 +37,30 @@ const FULL_PATIENCE: Duration = Duration::from_secs(3);
 const LATE_REPEAT_MS_MAX: u64 = 20_000;
 /// And with `send_twice`, each within this.
 const SECOND_SENDING_MS_MAX: u64 = 30;
+/// How long a voter has to answer whether it reaches the leader.
+const PROBE_DEADLINE: Duration = Duration::from_millis(500);
+/// What another voter passes on is answered within this, or the way is no good.
+const DETOUR_DEADLINE: Duration = Duration::from_secs(3);
 /// Pauses between attempts.
 const BACKOFF_MS: std::ops::Range<u64> = 20..200;
+
+/// What another voter knows of a leader that does not answer us.
+enum Way {
+    /// This one leads by now.
+    To(NodeId),
+    /// It still leads, and this voter reaches it.
+    By(NodeId),
+}
+
+/// A call and the same call passed on by another voter.
+#[derive(Clone, Copy)]
+struct Method {
+    direct: u16,
+    passed_on: u16,
+}
+
+const PROPOSE: Method = Method { direct: method::PROPOSE, passed_on: method::PROPOSE_BY };
+const QUERY: Method = Method { direct: method::QUERY, passed_on: method::QUERY_BY };
 
 /// A client of the metadata. Clones share the session.
 #[derive(Clone)]
@@ -51,6 +77,8 @@ struct Inner {
     leader: Mutex<Option<NodeId>>,
     /// Whom to ask next while nobody is known to lead.
     next_voter: AtomicUsize,
+    /// How to reach a leader that does not answer us.
+    detour: Detour,
     session: tokio::sync::Mutex<Option<Arc<Session>>>,
     holds: Arc<Holds>,
     closed: AtomicBool,
@@ -96,6 +124,7 @@ impl MetaClient {
             local,
             leader: Mutex::new(leader),
             next_voter: AtomicUsize::new(0),
+            detour: Detour::default(),
             session: tokio::sync::Mutex::new(None),
             holds: Holds::new(),
             closed: AtomicBool::new(false),
@@ -405,15 +434,14 @@ impl Inner {
     }
 
     async fn attempt(&self, entry: &Entry, deadline: Duration) -> Attempt {
-        let node = self.target();
+        let mut node = self.target();
         let answer = match self.local_at(node) {
             Some(local) => local.propose(entry.clone()).await,
             None => {
                 let body = Bytes::from(encode_entry(entry));
                 self.repeat_now(node, &body);
-                let options = CallOptions { class: Class::Control, deadline };
-                match self.rpc.call_typed(node, method::PROPOSE, &(), body, options).await {
-                    Ok((answer, _)) => answer,
+                match self.call(&mut node, PROPOSE, &(), body, deadline).await {
+                    Ok(answer) => answer,
                     Err(error) => {
                         self.look_elsewhere(node);
                         return match error {
@@ -442,19 +470,16 @@ impl Inner {
     }
 
     async fn ask_once(&self, query: &Query, deadline: Duration) -> Result<Answered, String> {
-        let node = self.target();
+        let mut node = self.target();
         let answer = match self.local_at(node) {
             Some(local) => local.query(query.clone()).await,
-            None => {
-                let options = CallOptions { class: Class::Control, deadline };
-                match self.rpc.call_typed(node, method::QUERY, query, Bytes::new(), options).await {
-                    Ok((answer, _)) => answer,
-                    Err(error) => {
-                        self.look_elsewhere(node);
-                        return Err(error.to_string());
-                    }
+            None => match self.call(&mut node, QUERY, query, Bytes::new(), deadline).await {
+                Ok(answer) => answer,
+                Err(error) => {
+                    self.look_elsewhere(node);
+                    return Err(error.to_string());
                 }
-            }
+            },
         };
         match answer {
             QueryAnswer::Answered(answered) => {
@@ -471,6 +496,97 @@ impl Inner {
                 Err(why)
             }
         }
+    }
+
+    /// Calls a voter; where it does not answer, the one that leads by now, or by another voter. Proposals may arrive
+    /// twice then, and are told apart by their numbers. Afterwards `node` is the one that answered, or did not.
+    async fn call<Q: Serialize + Sync, A: DeserializeOwned>(
+        &self,
+        node: &mut NodeId,
+        method: Method,
+        question: &Q,
+        body: Bytes,
+        deadline: Duration,
+    ) -> Result<A, RpcError> {
+        let end = self.env.monotonic() + deadline;
+        loop {
+            let now = self.env.monotonic();
+            let options = CallOptions { class: Class::Control, deadline: end.saturating_sub(now) };
+            if let Some(other) = self.detour.around(*node, now) {
+                let options = CallOptions { deadline: options.deadline.min(DETOUR_DEADLINE), ..options };
+                let passed = self.rpc.call_typed(other, method.passed_on, question, body, options).await;
+                if passed.is_err() {
+                    self.detour.forget();
+                }
+                return passed.map(|(answer, _)| answer);
+            }
+            let direct = self.rpc.call_typed(*node, method.direct, question, body.clone(), options);
+            tokio::select! {
+                biased;
+                answer = direct => return answer.map(|(answer, _)| answer),
+                leader = self.find_way(*node) => *node = leader,
+            }
+        }
+    }
+
+    /// Ends once there is another way than to wait for `node`: returns who leads by now, or `node` itself where another
+    /// voter is known to reach it.
+    async fn find_way(&self, node: NodeId) -> NodeId {
+        loop {
+            self.detour.pause().await;
+            let leader = self.target();
+            if leader != node || self.detour.around(node, self.env.monotonic()).is_some() {
+                return leader;
+            }
+            let Some(_turn) = self.detour.look() else { continue };
+            match futures::future::join(self.probe(node, method::QUERY), self.ask_for_way(node)).await {
+                // It is only slow with what we wait for.
+                (Some(_), _) | (None, None) => {}
+                (None, Some(Way::To(leader))) => {
+                    self.hinted(node, Some(leader));
+                    self.detour.tell();
+                    return leader;
+                }
+                (None, Some(Way::By(other))) => {
+                    self.detour.found(node, other, self.env.monotonic());
+                    self.detour.tell();
+                    return node;
+                }
+            }
+        }
+    }
+
+    /// The first way to the leader that another voter knows.
+    async fn ask_for_way(&self, node: NodeId) -> Option<Way> {
+        let others = self.voters.iter().filter(|voter| **voter != node);
+        let mut asked: FuturesUnordered<_> = others.map(|voter| self.way_known_to(*voter, node)).collect();
+        while let Some(way) = asked.next().await {
+            if way.is_some() {
+                return way;
+            }
+        }
+        None
+    }
+
+    /// Asks a voter for a way to the leader, while `node` does not answer.
+    async fn way_known_to(&self, voter: NodeId, node: NodeId) -> Option<Way> {
+        match self.probe(voter, method::QUERY).await? {
+            QueryAnswer::Answered(_) => Some(Way::To(voter)),
+            QueryAnswer::NotLeader(Some(leader)) if leader != node => Some(Way::To(leader)),
+            QueryAnswer::NotLeader(Some(_)) => match self.probe(voter, method::QUERY_BY).await? {
+                QueryAnswer::Answered(_) => Some(Way::By(voter)),
+                QueryAnswer::NotLeader(_) | QueryAnswer::Unavailable(_) => None,
+            },
+            QueryAnswer::NotLeader(None) | QueryAnswer::Unavailable(_) => None,
+        }
+    }
+
+    /// A question that costs nothing.
+    async fn probe(&self, voter: NodeId, method: u16) -> Option<QueryAnswer> {
+        let options = CallOptions { class: Class::Control, deadline: PROBE_DEADLINE };
+        let nothing = Query::Named(Vec::new());
+        let asked = self.rpc.call_typed(voter, method, &nothing, Bytes::new(), options).await;
+        asked.ok().map(|(answer, _)| answer)
     }
 
     fn local_at(&self, node: NodeId) -> Option<&Arc<MetaNode>> {

@@ -89,6 +89,7 @@ impl Leadership {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if state.term != term {
             *state = State { term, ..State::default() };
+            metrics::counter!("fluffy_terms_led_total").increment(1);
         }
     }
 

@@ -269,6 +269,7 @@ impl Tables {
             self.view.store(Arc::new(view));
         }
         self.checkpointed.notify_waiters();
+        metrics::counter!("fluffy_snapshots_installed_total").increment(1);
         Ok(())
     }
 

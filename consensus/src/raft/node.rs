@@ -19,7 +19,9 @@ use fabric::Seams;
 use fabric::env::{Env, TaskHandle, random_u64, run_blocking, spawn_critical};
 use fabric::ids::{ClusterId, NodeId, RaftId, SessionId};
 use fabric::limits::{COPIES, ENTRY_BYTES_MAX, VOTERS_MAX};
-use fabric::rpc::{CallOptions, Class, Message, Peer, RpcClient, Service, decode_head, reply_typed};
+use fabric::rpc::{
+    CallOptions, Class, Message, Peer, RpcClient, RpcError, Service, decode_head, reply_typed,
+};
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{ClientWriteError, RaftError};
 use openraft::{ChangeMembers, Config, Raft, ServerState, SnapshotPolicy};
@@ -49,6 +51,8 @@ use crate::meta::tables::{Cluster, get};
 
 /// A proposal that was not applied after this is "perhaps".
 const APPLY_DEADLINE: Duration = Duration::from_secs(10);
+/// What is passed on to the leader waits no longer than the leader does.
+const PASSED_ON: CallOptions = CallOptions { class: Class::Control, deadline: APPLY_DEADLINE };
 /// Peers are asked about their birth this often.
 const BIRTH_INTERVAL: Duration = Duration::from_millis(100);
 /// One question about birth.
@@ -955,7 +959,42 @@ impl MetaNode {
                 let query = decode_head(&request.head).map_err(|error| error.to_string())?;
                 Ok(reply_typed(&self.query(query).await, Bytes::new()))
             }
+            method::PROPOSE_BY => Ok(reply_typed(&self.pass_proposal_on(request.body).await, Bytes::new())),
+            method::QUERY_BY => {
+                let query = decode_head(&request.head).map_err(|error| error.to_string())?;
+                Ok(reply_typed(&self.pass_query_on(query).await, Bytes::new()))
+            }
             _ => Err(format!("method {method:#06x} is not offered here")),
+        }
+    }
+
+    /// Asks the leader in the place of a client that does not reach it; once, and no further than one step.
+    async fn pass_proposal_on(&self, entry: Bytes) -> ProposeAnswer {
+        match self.leader() {
+            None => ProposeAnswer::NotLeader(None),
+            Some(me) if me == self.identity.node => match decode_entry(&entry) {
+                Ok(entry) => self.propose(entry).await,
+                Err(error) => ProposeAnswer::Perhaps(error.to_string()),
+            },
+            Some(leader) => {
+                let asked = self.rpc.call_typed(leader, method::PROPOSE, &(), entry, PASSED_ON).await;
+                match asked {
+                    Ok((answer, _)) => answer,
+                    Err(RpcError::Lost(why)) => ProposeAnswer::Perhaps(why),
+                    Err(RpcError::Unreachable(_) | RpcError::Refused(_)) => ProposeAnswer::NotLeader(None),
+                }
+            }
+        }
+    }
+
+    async fn pass_query_on(&self, query: Query) -> QueryAnswer {
+        match self.leader() {
+            None => QueryAnswer::NotLeader(None),
+            Some(me) if me == self.identity.node => self.query(query).await,
+            Some(leader) => {
+                let asked = self.rpc.call_typed(leader, method::QUERY, &query, Bytes::new(), PASSED_ON).await;
+                asked.map_or_else(|error| QueryAnswer::Unavailable(error.to_string()), |(answer, _)| answer)
+            }
         }
     }
 

@@ -35,6 +35,10 @@ pub mod method {
     pub const PROPOSE: u16 = 0x0201;
     /// Query, linearizable.
     pub const QUERY: u16 = 0x0202;
+    /// [`PROPOSE`], passed on to whoever leads: for clients that do not reach the leader.
+    pub const PROPOSE_BY: u16 = 0x0203;
+    /// [`QUERY`], passed on.
+    pub const QUERY_BY: u16 = 0x0204;
 
     /// Group of birth and administration.
     pub const ADMIN_GROUP: u8 = 0x04;
