@@ -261,6 +261,36 @@ async fn a_silent_replica_costs_a_hedge_and_not_a_deadline() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn one_slow_node_makes_a_write_take_no_more_than_twice_as_long() {
+    for (normal, slow) in [(5, 200), (300, 2_000), (3_000, 9_000)]
+        .map(|pair| (Duration::from_millis(pair.0), Duration::from_millis(pair.1)))
+    {
+        let world = world(3);
+        for (node, delay) in [(1, normal), (2, normal), (3, slow)] {
+            world.chunks.set(node, Mode::Slow(delay));
+        }
+        let began = tokio::time::Instant::now();
+        let extent = extent(&write(&world, &body(CHUNK_BYTES)).await.unwrap());
+        let most = (normal * 2).max(normal + Duration::from_millis(110));
+        assert!(began.elapsed() <= most, "{:?} where it takes {normal:?}", began.elapsed());
+        assert_eq!(extent.confirmed, 0b011, "the slow one owes it");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_was_avoided_is_asked_when_another_is_silent() {
+    let world = world(3);
+    world.chunks.set(1, Mode::Down);
+    write(&world, &body(CHUNK_BYTES)).await.unwrap();
+    world.chunks.set(1, Mode::Works);
+    world.chunks.set(2, Mode::Hangs);
+    let began = tokio::time::Instant::now();
+    let extent = extent(&write(&world, &body(CHUNK_BYTES * 2)).await.unwrap());
+    assert_eq!(extent.confirmed, 0b101);
+    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_extent_that_moved_is_found_by_the_newest_layout() {
     let world = world(3);
     let body = body(CHUNK_BYTES);

@@ -35,8 +35,14 @@ use consensus::meta::model::Extent;
 const WINDOW_CHUNKS: usize = 4;
 /// Chunks that are durable and wait for a slower owner, of one extent.
 const LAGGING_CHUNKS: usize = 4;
-/// How long a slower owner may hold the window up, and the end of the write.
-const LAG_PATIENCE: Duration = Duration::from_secs(1);
+/// A slower owner may hold the window up, and the end of the write, for as long as the write took so far: so one slow
+/// disk or link makes no write take more than twice as long. But for this long at least, since every copy left out is one
+/// to be made up for …
+const LAG_PATIENCE_MIN: Duration = Duration::from_millis(100);
+/// … and no longer than this.
+const LAG_PATIENCE_MAX: Duration = Duration::from_secs(1);
+/// When nobody acknowledges anything for so long, an owner that was left out is taken back.
+const SILENCE_PATIENCE: Duration = Duration::from_millis(500);
 /// Chunks an owner may have missed and still be fed afterwards.
 const FEED_CHUNKS_MAX: usize = 64;
 /// How often an owner that was left out is taken back.
@@ -56,6 +62,8 @@ pub(super) struct Transfer<'a> {
     /// Chunks that some owner has still to acknowledge, by ordinal.
     pending: BTreeMap<u32, Pending>,
     puts: FuturesUnordered<BoxFuture<Put>>,
+    /// When it began (monotonic).
+    began: Duration,
     chunks_sent: u32,
     bytes_sent: u64,
 }
@@ -118,6 +126,7 @@ impl<'a> Transfer<'a> {
             required,
             pending: BTreeMap::new(),
             puts: FuturesUnordered::new(),
+            began: data.env.monotonic(),
             chunks_sent: 0,
             bytes_sent: 0,
         }
@@ -217,10 +226,11 @@ impl<'a> Transfer<'a> {
         self.wait_while(|transfer| !transfer.pending.is_empty()).await
     }
 
-    /// Waits for slower owners while `held_up`, within [`LAG_PATIENCE`]; then leaves them out.
+    /// Waits for slower owners while `held_up`, with patience; then leaves them out.
     async fn wait_while(&mut self, held_up: impl Fn(&Transfer<'_>) -> bool) -> Result<(), WriteError> {
-        let patience = tokio::time::sleep(LAG_PATIENCE);
-        let mut patience = pin!(patience);
+        let taken = self.data.env.monotonic().saturating_sub(self.began);
+        let patience = taken.clamp(LAG_PATIENCE_MIN, LAG_PATIENCE_MAX);
+        let mut end = pin!(tokio::time::sleep(patience));
         while held_up(self) {
             let trusted = |owner: &usize| self.data.nodes.healthy(self.owners[*owner].node);
             if !self.laggards().iter().any(trusted) {
@@ -230,7 +240,11 @@ impl<'a> Transfer<'a> {
             tokio::select! {
                 biased;
                 Some(put) = self.puts.next(), if !self.puts.is_empty() => self.note(put)?,
-                () = &mut patience => {
+                () = &mut end => {
+                    if patience == LAG_PATIENCE_MAX {
+                        // Otherwise only calls given up again and again count against it.
+                        self.laggards().iter().for_each(|owner| self.data.nodes.note_slow(self.owners[*owner].node));
+                    }
                     self.leave_laggards();
                     return Ok(());
                 }
@@ -240,10 +254,15 @@ impl<'a> Transfer<'a> {
     }
 
     async fn next_put(&mut self) -> Result<(), WriteError> {
-        match self.puts.next().await {
-            Some(put) => self.note(put),
+        match tokio::time::timeout(SILENCE_PATIENCE, self.puts.next()).await {
+            Ok(Some(put)) => self.note(put),
             // Every chunk has an open put until it is durable, see `ensure_enough`.
-            None => Err(WriteError::Unavailable("no node is left to answer".to_string())),
+            Ok(None) => Err(WriteError::Unavailable("no node is left to answer".to_string())),
+            Err(_) => {
+                // What was believed of it may be out of date, and those that are needed are silent.
+                self.spare().into_iter().for_each(|owner| self.revive(owner));
+                Ok(())
+            }
         }
     }
 
@@ -257,10 +276,7 @@ impl<'a> Transfer<'a> {
     }
 
     fn leave_laggards(&mut self) {
-        for owner in self.laggards() {
-            self.data.nodes.note_slow(self.owners[owner].node);
-            self.leave(owner);
-        }
+        self.laggards().into_iter().for_each(|owner| self.leave(owner));
     }
 
     /// Sends no more to an owner and gives up what it has not acknowledged, except where that would leave a chunk
@@ -308,19 +324,22 @@ impl<'a> Transfer<'a> {
     /// still become durable.
     fn ensure_enough(&mut self) -> Result<(), WriteError> {
         while self.owners.iter().filter(|owner| owner.active).count() < self.required {
-            let spare = |owner: &Owner| {
-                !owner.active
-                    && !owner.full
-                    && owner.revivals < REVIVALS_MAX
-                    && owner.missed.len() <= FEED_CHUNKS_MAX
-            };
-            let candidates = (0..self.owners.len()).filter(|&index| spare(&self.owners[index]));
-            let Some(owner) = candidates.min_by_key(|&index| self.owners[index].revivals) else {
-                return Err(self.too_few());
-            };
+            let owner = self.spare().ok_or_else(|| self.too_few())?;
             self.revive(owner);
         }
         Ok(())
+    }
+
+    /// An owner that was left out and may be taken back.
+    fn spare(&self) -> Option<usize> {
+        let spare = |owner: &Owner| {
+            !owner.active
+                && !owner.full
+                && owner.revivals < REVIVALS_MAX
+                && owner.missed.len() <= FEED_CHUNKS_MAX
+        };
+        let candidates = (0..self.owners.len()).filter(|&index| spare(&self.owners[index]));
+        candidates.min_by_key(|&index| self.owners[index].revivals)
     }
 
     fn revive(&mut self, owner: usize) {
