@@ -30,9 +30,16 @@ pub struct ChunkService {
 }
 
 impl ChunkService {
-    /// Serves `store`; with `sessions` it refuses puts of those that ended. `work` is shared with idle nodes.
+    /// Serves `store`; with `sessions` it refuses puts of those that ended. `work` is shared with the jobs and with idle nodes.
     pub fn new(store: ChunkStore, sessions: Option<Arc<dyn EndedSessions>>, work: Arc<Work>) -> ChunkService {
         ChunkService { store, sessions, work }
+    }
+
+    /// Jobs make room for clients.
+    fn note_client(&self, from: &Peer) {
+        if let Peer::Gateway = from {
+            self.work.budget.client_calls();
+        }
     }
 
     async fn put(&self, from: Peer, request: PutRequest, body: Bytes) -> Result<(), ChunkError> {
@@ -64,10 +71,12 @@ impl Service for ChunkService {
         let malformed = |error: fabric::codec::DecodeError| error.to_string();
         Ok(match method {
             wire::PUT => {
+                self.note_client(&from);
                 let request: PutRequest = decode_head(&head).map_err(malformed)?;
                 answer(self.put(from, request, body).await)
             }
             wire::GET => {
+                self.note_client(&from);
                 let request: GetRequest = decode_head(&head).map_err(malformed)?;
                 match self.get(request).await {
                     Ok((reply, body)) => reply_typed(&Ok::<_, Failure>(reply), body),

@@ -65,13 +65,16 @@ async fn copy_to(
     from: &[NodeId],
 ) -> Result<(), JobError> {
     let mut failed = JobError::Other(format!("chunk {chunk} has no other owner"));
-    for node in from {
-        match fetch(cx, chunk, bytes, *node).await {
-            Ok((stat, body)) => return Ok(cx.chunks.put(to, chunk, vec![body], stat.origin).await?),
-            Err(error) => failed = error.into(),
+    let copy = async {
+        for node in from {
+            match fetch(cx, chunk, bytes, *node).await {
+                Ok((stat, body)) => return Ok(cx.chunks.put(to, chunk, vec![body], stat.origin).await?),
+                Err(error) => failed = error.into(),
+            }
         }
-    }
-    Err(failed)
+        Err(failed)
+    };
+    cx.work.budget.spend(&*cx.env, copy).await
 }
 
 async fn fetch(

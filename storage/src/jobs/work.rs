@@ -11,6 +11,8 @@ use consensus::meta::model::{Extent, Home};
 use fabric::ids::LayoutVersion;
 use serde::{Deserialize, Serialize};
 
+use super::budget::Budget;
+
 /// Units that one call steals.
 pub const UNITS_STOLEN_MAX: usize = 16;
 
@@ -102,13 +104,15 @@ impl Queue {
     }
 }
 
-/// All queues of a node.
+/// All queues of a node, and what its jobs may take of it.
 #[derive(Default)]
 pub struct Work {
     /// Copies that the node owes.
     pub debts: Queue,
     /// Extents that the node brings to where a newer layout wants them.
     pub moves: Queue,
+    /// What clients leave for jobs.
+    pub budget: Budget,
 }
 
 impl Work {
