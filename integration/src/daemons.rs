@@ -15,6 +15,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result, bail, ensure};
 use async_trait::async_trait;
 use fabric::net::BoxStream;
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use tokio::net::TcpStream;
 
@@ -28,6 +29,8 @@ pub const OTHER: (&str, &str) = ("FLUFFYOTHERACCESSKEY", "conformance-other-secr
 pub const DOMAIN: &str = "s3.fluffy.test";
 /// How long a daemon may take to get ready.
 const READY_DEADLINE: Duration = Duration::from_secs(60);
+/// A daemon that is asked to end does so within this.
+const DRAIN_DEADLINE: Duration = Duration::from_secs(40);
 /// A daemon that refuses to start does so within this.
 const REFUSAL_DEADLINE: Duration = Duration::from_secs(30);
 
@@ -106,13 +109,29 @@ impl Daemon {
         self
     }
 
+    /// Gives it another value for an option that it has.
+    pub fn set_option(&mut self, name: &str, value: &str) {
+        let place = self.args.iter().position(|arg| arg == name).map(|place| place + 1);
+        if let Some(arg) = place.and_then(|place| self.args.get_mut(place)) {
+            *arg = value.to_string();
+        }
+    }
+
     /// Starts it; does not wait until it is ready.
     pub fn start(&self) -> Result<()> {
+        self.start_under(&[])
+    }
+
+    /// Starts it by another program, which becomes it, as `strace -D` does: `wrapper` is that program and its
+    /// arguments.
+    pub fn start_under(&self, wrapper: &[&str]) -> Result<()> {
         let mut child = self.child();
         ensure!(child.is_none(), "{} runs already", self.name);
         let log = File::options().create(true).append(true).open(&self.log).context("open a log")?;
-        let mut command = Command::new(&self.program);
-        command.args(&self.args).current_dir(&self.directory).stdin(Stdio::null());
+        let program = self.program.display().to_string();
+        let mut words = wrapper.iter().copied().chain([program.as_str()]);
+        let mut command = Command::new(words.next().unwrap_or_default());
+        command.args(words).args(&self.args).current_dir(&self.directory).stdin(Stdio::null());
         command.envs(self.variables.iter().map(|(name, value)| (name, value)));
         command.stdout(log.try_clone()?).stderr(log);
         *child = Some(command.spawn().with_context(|| format!("start {}", self.program.display()))?);
@@ -125,6 +144,25 @@ impl Daemon {
             let _ = child.kill(); // Already gone is as good.
             let _ = child.wait();
         }
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        let id = self.process_id().and_then(|id| Pid::from_raw(id as i32));
+        let id = id.with_context(|| format!("{} does not run", self.name))?;
+        kill_process(id, signal).with_context(|| format!("signal {}", self.name))
+    }
+
+    /// Asks it to end (SIGTERM), and waits until it has; an error if it takes longer than [`DRAIN_DEADLINE`].
+    pub async fn terminate(&self) -> Result<Duration> {
+        let begin = Instant::now();
+        self.signal(Signal::TERM)?;
+        while self.exited().is_none() {
+            ensure!(begin.elapsed() < DRAIN_DEADLINE, "{} does not end", self.name);
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        self.kill(); // So that it can be started again.
+        Ok(begin.elapsed())
     }
 
     /// The exit status, if it ended by itself.
@@ -423,10 +461,38 @@ impl Cluster {
         settings: &str,
         change: impl Fn(Daemon) -> Daemon,
     ) -> Result<Cluster> {
+        let cluster = Cluster::prepare(nodes, gateways, settings, change)?;
+        cluster.start_all().await?;
+        Ok(cluster)
+    }
+
+    /// A configured cluster of which nothing runs yet.
+    pub fn prepare(
+        nodes: usize,
+        gateways: usize,
+        settings: &str,
+        change: impl Fn(Daemon) -> Daemon,
+    ) -> Result<Cluster> {
+        Cluster::configured(nodes, gateways, settings, &[], change)
+    }
+
+    /// The same with the secrets of a store in one process, whose data directory is `store`.
+    pub fn prepare_from(store: &Path, nodes: usize, gateways: usize) -> Result<Cluster> {
+        let from = store.display().to_string();
+        Cluster::configured(nodes, gateways, "", &["--from", &from], |daemon| daemon)
+    }
+
+    fn configured(
+        nodes: usize,
+        gateways: usize,
+        settings: &str,
+        init: &[&str],
+        change: impl Fn(Daemon) -> Daemon,
+    ) -> Result<Cluster> {
         let directory = scratch("cluster-")?;
         let mut cluster =
             Cluster { nodes: Vec::new(), node_admins: Vec::new(), gateways: Vec::new(), directory };
-        cluster.configure(nodes, settings)?;
+        cluster.configure(nodes, settings, init)?;
         cluster.nodes = cluster.nodes.into_iter().map(&change).collect();
         for index in 0..gateways {
             let name = format!("gateway-{}", index + 1);
@@ -435,16 +501,26 @@ impl Cluster {
                 Gateway::new(&name, cluster.directory.path(), &["--config", &config])?;
             cluster.gateways.push(Gateway { daemon: change(daemon), listen, admin });
         }
-        for node in &cluster.nodes {
+        Ok(cluster)
+    }
+
+    /// Starts all processes, none of which runs, and waits until all are ready.
+    pub async fn start_all(&self) -> Result<()> {
+        for node in &self.nodes {
             node.start()?;
         }
-        for (node, admin) in cluster.nodes.iter().zip(&cluster.node_admins) {
+        for (node, admin) in self.nodes.iter().zip(&self.node_admins) {
             node.ready(*admin).await?;
         }
-        for gateway in &cluster.gateways {
+        for gateway in &self.gateways {
             gateway.start().await?;
         }
-        Ok(cluster)
+        Ok(())
+    }
+
+    /// All processes.
+    pub fn daemons(&self) -> impl Iterator<Item = &Daemon> {
+        self.nodes.iter().chain(self.gateways.iter().map(|gateway| &gateway.daemon))
     }
 
     /// The `config.yaml` of the cluster.
@@ -505,20 +581,9 @@ impl Cluster {
 
     /// Stops all processes, gives all nodes other ports in the table, and starts everything again.
     pub async fn move_nodes(&mut self) -> Result<()> {
-        for daemon in self.gateways.iter().map(|gateway| &gateway.daemon).chain(&self.nodes) {
-            daemon.kill();
-        }
+        self.daemons().for_each(Daemon::kill);
         self.write_table(self.nodes.len())?;
-        for node in &self.nodes {
-            node.start()?;
-        }
-        for (node, admin) in self.nodes.iter().zip(&self.node_admins) {
-            node.ready(*admin).await?;
-        }
-        for gateway in &self.gateways {
-            gateway.start().await?;
-        }
-        Ok(())
+        self.start_all().await
     }
 
     /// A table with new ports.
@@ -530,10 +595,11 @@ impl Cluster {
         Ok(())
     }
 
-    fn configure(&mut self, nodes: usize, settings: &str) -> Result<()> {
+    fn configure(&mut self, nodes: usize, settings: &str, init: &[&str]) -> Result<()> {
         self.write_table(nodes)?;
         fs::write(self.config(), format!("addresses: iptable.txt\n{settings}"))?;
-        run(&binary("fluffy-storage")?, self.directory(), &["init", "--config", "config.yaml"])?;
+        let init = [&["init", "--config", "config.yaml"], init].concat();
+        run(&binary("fluffy-storage")?, self.directory(), &init)?;
         (1..=nodes).try_for_each(|id| self.describe_node(id))
     }
 

@@ -70,6 +70,10 @@ struct Cli {
 enum Command {
     /// Make the secrets of a new cluster: its authority, its key, and certificates for all nodes and gateways
     Init {
+        /// The data directory of a store in one process (fluffy-gateway without a configuration), which does not run:
+        /// its node 1 becomes node 1 of the cluster
+        #[arg(long, value_name = "DIR")]
+        from: Option<PathBuf>,
         /// The configuration of the cluster
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
@@ -259,7 +263,7 @@ fn start_log(serving: bool) {
 
 async fn run(seams: Seams, cli: Cli) -> Result<(), Failure> {
     match cli.command {
-        Some(Command::Init { config }) => operator::init(&seams, &config),
+        Some(Command::Init { from, config }) => operator::init(&seams, &config, from.as_deref()),
         Some(Command::Issue { config }) => operator::issue_missing(&config),
         Some(Command::Replace { old, new, config }) => {
             operator::replace(seams, &config, Replace { old: old.0, new: new.0 }).await

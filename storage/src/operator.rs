@@ -17,7 +17,7 @@ use fabric::cluster::{Config, Directory};
 use fabric::env::run_blocking;
 use fabric::ids::NodeId;
 use fabric::rpc::{AddressBook, CallOptions, Class, Identity, Peer, RpcClient, RpcError};
-use fabric::tls::{Certificates, issue, make_authority};
+use fabric::tls::{Certificates, ClusterSecrets, issue, make_authority};
 use serde_json::json;
 use storage::backup::{self, Reading};
 use storage::client::{ChunkClient, Chunks};
@@ -38,9 +38,15 @@ const PROGRESS_PAUSE: Duration = Duration::from_millis(500);
 const BAR: u64 = 30;
 
 /// Makes the secrets of a cluster.
-pub fn init(seams: &Seams, config: &Path) -> Result<(), Failure> {
+///
+/// `from`: the directory of a store in one process, which becomes the cluster's first node.
+pub fn init(seams: &Seams, config: &Path, from: Option<&Path>) -> Result<(), Failure> {
     let config = Config::load(config).map_err(usage)?;
-    let made = make_authority(&*seams.env, &config.secrets).map_err(failed)?;
+    let secrets = match from {
+        Some(store) => ClusterSecrets::load(store).map_err(failed)?,
+        None => ClusterSecrets::draw(&*seams.env),
+    };
+    let made = make_authority(secrets, &config.secrets).map_err(failed)?;
     let peers = config.nodes.nodes().into_iter().map(Peer::Node).chain([Peer::Gateway]);
     for peer in peers {
         issue(&config.secrets, peer).map_err(failed)?;

@@ -96,8 +96,9 @@ impl ClusterSecrets {
     }
 }
 
-/// Makes a new cluster: its secrets and its authority. `AlreadyExists` where the directory holds one.
-pub fn make_authority(env: &dyn Env, directory: &Path) -> io::Result<ClusterSecrets> {
+/// Makes a cluster: its authority, for the secrets of a new one or of a store that was none yet. `AlreadyExists` where the
+/// directory holds one.
+pub fn make_authority(secrets: ClusterSecrets, directory: &Path) -> io::Result<ClusterSecrets> {
     SystemDisks.create_dir(directory)?;
     let there = SystemDisks.list(directory)?;
     if let Some(name) = [AUTHORITY, AUTHORITY_KEY, CLUSTER_ID, CLUSTER_KEY]
@@ -107,7 +108,6 @@ pub fn make_authority(env: &dyn Env, directory: &Path) -> io::Result<ClusterSecr
         let why = format!("{} holds a cluster already ({name})", directory.display());
         return Err(io::Error::new(io::ErrorKind::AlreadyExists, why));
     }
-    let secrets = ClusterSecrets::draw(env);
     let key = KeyPair::generate().map_err(io::Error::other)?;
     let mut params = CertificateParams::default();
     params.distinguished_name = common_name(&format!("Fluffy cluster {}", secrets.cluster));
@@ -295,8 +295,9 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let directory = root.path().join("secrets");
         let env = SystemEnv::default();
-        let made = make_authority(&env, &directory).unwrap();
-        assert_eq!(make_authority(&env, &directory).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        let draw = || ClusterSecrets::draw(&env);
+        let made = make_authority(draw(), &directory).unwrap();
+        assert_eq!(make_authority(draw(), &directory).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
         for peer in [NODE, Peer::Gateway] {
             issue(&directory, peer).unwrap();
             assert_eq!(Certificates::load(&directory, peer).unwrap().cluster(), made.cluster);
@@ -325,7 +326,8 @@ mod tests {
     #[tokio::test]
     async fn a_client_without_a_certificate_is_refused() {
         let root = tempfile::tempdir().unwrap();
-        let cluster = make_authority(&SystemEnv::default(), root.path()).unwrap().cluster;
+        let cluster =
+            make_authority(ClusterSecrets::draw(&SystemEnv::default()), root.path()).unwrap().cluster;
         issue(root.path(), NODE).unwrap();
         let server = Certificates::load(root.path(), NODE).unwrap();
         let mut roots = RootCertStore::empty();
@@ -357,7 +359,7 @@ mod tests {
         let env = SystemEnv::default();
         let error = Certificates::load(root.path(), NODE).err().unwrap().to_string();
         assert!(error.starts_with("read ") && error.contains("cluster.id"), "{error}");
-        make_authority(&env, root.path()).unwrap();
+        make_authority(ClusterSecrets::draw(&env), root.path()).unwrap();
         let error = Certificates::load(root.path(), NODE).err().unwrap().to_string();
         assert!(error.contains("node-3.pem"), "{error}");
         issue(root.path(), NODE).unwrap();

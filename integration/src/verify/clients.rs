@@ -57,6 +57,13 @@ pub(super) fn run(tally: &mut Tally) -> Result<()> {
     })
 }
 
+/// Python with the clients of `requirements.txt`, installed if need be.
+pub(crate) fn python() -> Result<PathBuf> {
+    let (venv, requirements) = VENVS[0];
+    prepare(venv, requirements)?;
+    Ok(venv_path(venv).join("bin/python"))
+}
+
 fn venv_path(name: &str) -> PathBuf {
     repository().join(".verify").join(name)
 }

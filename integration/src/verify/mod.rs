@@ -7,11 +7,12 @@
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
 mod campaign;
-mod clients;
+pub(crate) mod clients;
 mod deploy;
 mod figures;
 mod flips;
 mod full_disk;
+mod grow;
 mod losses;
 mod members;
 mod memory;
@@ -108,6 +109,7 @@ const STAGES: &[Stage] = &[
         run: recovery::run,
     },
     Stage { name: "members", about: "nodes added, drained and removed, under load", run: members::run },
+    Stage { name: "grow", about: "a store in one process becomes a cluster of three", run: grow::run },
     Stage { name: "full-disk", about: "a process on a disk without space", run: full_disk::run },
     Stage { name: "losses", about: "chunk volumes and disks of a node are lost", run: losses::run },
     Stage { name: "clients", about: "real clients with their defaults", run: clients::run },

@@ -11,7 +11,7 @@ use crate::Seams;
 use crate::disks::MemoryDisks;
 use crate::env::{SystemEnv, TaskHandle};
 use crate::net::{LocalNet, Net, TcpNet};
-use crate::tls::{Certificates, issue, make_authority};
+use crate::tls::{Certificates, ClusterSecrets, issue, make_authority};
 
 const CLUSTER: ClusterId = ClusterId(7);
 const NODE: NodeId = NodeId(3);
@@ -337,7 +337,8 @@ const OTHER: Peer = Peer::Node(NodeId(5));
 /// Certificates of several processes of one new cluster.
 fn issue_all(peers: &[Peer]) -> (ClusterId, BTreeMap<Peer, Arc<Certificates>>) {
     let directory = tempfile::tempdir().unwrap();
-    let cluster = make_authority(&SystemEnv::default(), directory.path()).unwrap().cluster;
+    let cluster =
+        make_authority(ClusterSecrets::draw(&SystemEnv::default()), directory.path()).unwrap().cluster;
     let load = |peer: &Peer| {
         issue(directory.path(), *peer).unwrap();
         (*peer, Arc::new(Certificates::load(directory.path(), *peer).unwrap()))
