@@ -28,6 +28,13 @@ struct Options {
     /// Tell all named stories (or the one named) to the clusters of the seeds.
     #[arg(long, num_args = 0..=1, default_missing_value = "all", conflicts_with_all = ["seed", "smoke", "planted"])]
     scenario: Option<String>,
+    /// Make the plan of the seed that fails (--seed N), or of the first one that catches a bug (--planted NAME), as
+    /// small as it goes, and keep it in integration/kept.
+    #[arg(long)]
+    minimise: bool,
+    /// Run the plans in integration/kept.
+    #[arg(long)]
+    kept: bool,
     /// Print the whole trace of a failing seed.
     #[arg(long)]
     trace: bool,
@@ -36,11 +43,20 @@ struct Options {
 fn main() -> ExitCode {
     let options = Options::parse();
     let mut campaign = Campaign::new(options.trace);
+    let from = options.seed.or(options.from);
+    if options.minimise {
+        if let Err(error) = campaign.minimise(options.planted.as_deref(), from.unwrap_or(1), options.seeds) {
+            println!("{error:#}");
+            return ExitCode::FAILURE;
+        }
+        return ExitCode::SUCCESS;
+    }
     match (options.seed, options.planted, options.scenario) {
         (Some(seed), ..) => campaign.one(seed),
         (None, Some(bug), _) => campaign.planted(&bug, options.from.unwrap_or(1), options.seeds),
         (None, None, Some(name)) => campaign.stories(&name, options.from.unwrap_or(1), options.seeds),
         (None, None, None) if options.smoke => campaign.smoke(),
+        (None, None, None) if options.kept => campaign.kept(),
         (None, None, None) => {
             campaign.range(options.from.unwrap_or_else(campaign::fresh_seed), options.seeds)
         }

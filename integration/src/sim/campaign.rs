@@ -1,11 +1,20 @@
 //! Runs many plans and says what came of them.
 #![allow(clippy::print_stdout)]
+// The kept plans are files of the repository.
+#![allow(clippy::disallowed_methods)]
 
+use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
 
-use super::plan::{PLANTED, Plan};
+use anyhow::{Context, Result};
+
+use super::coverage::{Coverage, Reached};
+use super::minimise::minimise;
+use super::plan::{DRAWN, PLANTED, Plan};
 use super::scenarios::{self, SCENARIOS, Scenario};
 use super::world::{self, Report};
+use crate::daemons::repository;
 
 /// Seeds that are run at every verification.
 const FIXED_SEEDS: std::ops::RangeInclusive<u64> = 1..=20;
@@ -25,6 +34,7 @@ pub struct Campaign {
     operations: u64,
     seeds: u64,
     seeds_with_unknowns: u64,
+    coverage: Coverage,
 }
 
 /// A seed nobody chose.
@@ -37,7 +47,15 @@ pub fn fresh_seed() -> u64 {
 impl Campaign {
     /// Nothing ran yet. `whole_trace` prints all of a failing seed.
     pub fn new(whole_trace: bool) -> Campaign {
-        Campaign { whole_trace, passed: 0, failed: 0, operations: 0, seeds: 0, seeds_with_unknowns: 0 }
+        Campaign {
+            whole_trace,
+            passed: 0,
+            failed: 0,
+            operations: 0,
+            seeds: 0,
+            seeds_with_unknowns: 0,
+            coverage: Coverage::default(),
+        }
     }
 
     /// Checks that failed.
@@ -45,12 +63,14 @@ impl Campaign {
         self.failed
     }
 
-    /// The last line.
+    /// The last lines: what was reached, and what came of it.
     pub fn summary(&self) -> String {
-        format!(
+        let mut lines = if self.seeds > 1 { self.coverage.lines(DRAWN) } else { Vec::new() };
+        lines.push(format!(
             "{} operations in {} seeds, {} of them with unknown outcomes\n{} passed, {} failed",
             self.operations, self.seeds, self.seeds_with_unknowns, self.passed, self.failed
-        )
+        ));
+        lines.join("\n")
     }
 
     /// One seed twice, with its story.
@@ -82,6 +102,7 @@ impl Campaign {
         self.twice(*FIXED_SEEDS.start());
         // The canary: if a planted bug goes unseen, the other results mean nothing.
         self.planted(CANARY, *FIXED_SEEDS.start(), CANARY_SEEDS);
+        self.kept();
         self.stories("all", *FIXED_SEEDS.start(), 1);
         for scenario in SCENARIOS {
             if let Some(bug) = scenario.catches {
@@ -143,6 +164,48 @@ impl Campaign {
         }
     }
 
+    /// Makes the plan of the first seed that fails small, and keeps it: with `bug`, the first of `seeds` seeds that
+    /// catches it; without, the one seed.
+    pub fn minimise(&mut self, bug: Option<&str>, from: u64, seeds: u64) -> Result<()> {
+        let (name, plan) = match bug {
+            None => (format!("seed-{from}"), Some(Plan::from_seed(from)).filter(fails)),
+            Some(bug) => {
+                let (bug, _) =
+                    PLANTED.iter().find(|(name, _)| bug == *name).context("no such planted bug")?;
+                let plans = (from..from + seeds).map(|seed| Plan::hunting(seed, bug).with_planted(bug));
+                (bug.replace('_', "-"), plans.into_iter().find(fails))
+            }
+        };
+        let plan = plan.with_context(|| format!("{name}: nothing fails"))?;
+        let small = minimise(&plan, fails);
+        let path = kept_directory().join(format!("{name}.json"));
+        fs::write(&path, serde_json::to_string_pretty(&small)? + "\n").context("keep the plan")?;
+        println!(
+            "{name}: {} of {} faults, {} of {} operations: {}",
+            small.faults.len(),
+            plan.faults.len(),
+            u32::from(small.clients) * small.operations,
+            u32::from(plan.clients) * plan.operations,
+            path.display()
+        );
+        self.check(&name, true);
+        Ok(())
+    }
+
+    /// Plans that failed once. Those of planted bugs must fail still, and be clean without; others must be clean.
+    pub fn kept(&mut self) {
+        let plans = kept_plans();
+        if let Err(error) = &plans {
+            println!("{error:#}");
+        }
+        self.check("the kept plans can be read", plans.is_ok());
+        for (name, plan) in plans.unwrap_or_default() {
+            let holds =
+                if plan.planted.is_empty() { run_contained(&plan).violation.is_none() } else { fails(&plan) };
+            self.check(&format!("kept plan {name}"), holds);
+        }
+    }
+
     /// A story that a bug is planted into ends badly.
     fn spoilt(&mut self, scenario: &Scenario, bug: &'static str, seed: u64) {
         let violation = contained(|| scenarios::run(scenario, seed, Some(bug))).violation;
@@ -170,6 +233,7 @@ impl Campaign {
         self.seeds += 1;
         self.operations += report.operations;
         self.seeds_with_unknowns += u64::from(report.unknowns > 0);
+        self.coverage.add(&report.reached);
         self.judge(&report, &format!("seed {}", plan.seed));
         if report.violation.is_some() {
             println!("  again: cargo sim --seed {}", plan.seed);
@@ -200,6 +264,30 @@ impl Campaign {
     }
 }
 
+/// Whether a plan breaks a promise; with a planted bug, only because of that bug.
+fn fails(plan: &Plan) -> bool {
+    let innocent = Plan { planted: Default::default(), ..plan.clone() };
+    run_contained(plan).violation.is_some()
+        && (plan.planted.is_empty() || run_contained(&innocent).violation.is_none())
+}
+
+fn kept_directory() -> PathBuf {
+    repository().join("integration/kept")
+}
+
+fn kept_plans() -> Result<Vec<(String, Plan)>> {
+    let directory = kept_directory();
+    let mut plans = Vec::new();
+    for entry in fs::read_dir(&directory).with_context(|| format!("read {}", directory.display()))? {
+        let path = entry?.path();
+        let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        let plan = serde_json::from_str(&fs::read_to_string(&path)?);
+        plans.push((name, plan.with_context(|| format!("read {}", path.display()))?));
+    }
+    plans.sort_by(|one: &(String, Plan), other| one.0.cmp(&other.0));
+    Ok(plans)
+}
+
 /// A panic of simulated production code is a violation of its plan, not the end of the campaign.
 fn run_contained(plan: &Plan) -> Report {
     contained(|| world::run(plan))
@@ -210,7 +298,7 @@ fn contained(run: impl FnOnce() -> Report) -> Report {
         let words = panic.downcast_ref::<String>().cloned();
         let words = words.or_else(|| panic.downcast_ref::<&str>().map(|words| words.to_string()));
         let violation = Some(format!("panic: {}", words.unwrap_or_default()));
-        Report { violation, trace: Vec::new(), operations: 0, unknowns: 0 }
+        Report { violation, trace: Vec::new(), operations: 0, unknowns: 0, reached: Reached::default() }
     })
 }
 

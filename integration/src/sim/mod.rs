@@ -4,11 +4,13 @@
 //! signed HTTP to the gateways; the history judges whether promises were kept.
 
 pub mod campaign;
+pub mod coverage;
 pub mod crash;
 pub mod disk;
 mod late_commit;
 mod long_transfers;
 mod machines;
+pub mod minimise;
 pub mod plan;
 pub mod random;
 pub mod scenarios;

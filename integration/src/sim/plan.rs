@@ -8,11 +8,13 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use fabric::limits::{GIB, INLINE_BYTES_TOTAL_DEFAULT, KIB, MIB};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::random::SimRandom;
 
 /// One simulation.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Plan {
     /// Where it came from; also seeds everything random inside.
     pub seed: u64,
@@ -33,8 +35,10 @@ pub struct Plan {
     /// Whether every machine loses power once more at the end, so that the audit reads what is on disks.
     pub ends_dark: bool,
     /// Failpoints of the product that no promise depends on, see [`FAILPOINTS`].
+    #[serde(deserialize_with = "known_names")]
     pub failpoints: BTreeSet<&'static str>,
     /// Bugs planted in the product, by the names of its failpoints.
+    #[serde(deserialize_with = "known_names")]
     pub planted: BTreeSet<&'static str>,
     /// A client gives up on a request after this; the outcome is unknown then.
     pub patience_ms: u64,
@@ -43,7 +47,8 @@ pub struct Plan {
 }
 
 /// How large and how fine a world is.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Scale {
     /// Time goes on in steps of so much.
     pub tick_ms: u64,
@@ -64,7 +69,8 @@ impl Default for Scale {
 }
 
 /// A fault and when it comes.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Timed {
     /// Milliseconds after the cluster serves.
     pub at_ms: u64,
@@ -73,7 +79,7 @@ pub struct Timed {
 }
 
 /// A machine by its place: nodes first, then gateways.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Machine {
     /// A storage node, from 1.
     Node(u16),
@@ -91,7 +97,7 @@ impl fmt::Display for Machine {
 }
 
 /// What can happen. Each undoes itself after its time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(missing_docs)]
 pub enum Fault {
     /// kill -9, and a start again.
@@ -154,6 +160,15 @@ pub const PLANTED: &[(&str, &str)] = &[
     ("stale_read", "reads skip the round that makes them linearizable"),
 ];
 
+/// Names of failpoints and planted bugs in a kept plan.
+fn known_names<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeSet<&'static str>, D::Error> {
+    let names = BTreeSet::<String>::deserialize(deserializer)?;
+    let known =
+        |name: &String| FAILPOINTS.iter().chain(PLANTED).map(|(known, _)| *known).find(|known| known == name);
+    let find = |name| known(&name).ok_or_else(|| serde::de::Error::custom(format!("no failpoint {name}")));
+    names.into_iter().map(find).collect()
+}
+
 /// Keys of a plan in which a write is seldom replaced.
 const COLD_KEYS: u16 = 400;
 
@@ -194,6 +209,49 @@ const KINDS: &[Kind] = &[
     Kind::Clock,
 ];
 
+impl Fault {
+    /// What kind of fault it is, for the coverage.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Fault::Kill { machine: Machine::Node(_), .. } => "kill node",
+            Fault::Kill { machine: Machine::Gateway(_), .. } => "kill gateway",
+            Fault::PowerCut { .. } => "power cut",
+            Fault::Blackout { .. } => "blackout",
+            Fault::Partition { .. } => "partition",
+            Fault::Isolate { .. } => "isolate",
+            Fault::OneWay { .. } => "one way",
+            Fault::SlowDisk { .. } => "slow disk",
+            Fault::ReadErrors { .. } => "read errors",
+            Fault::SyncErrors { .. } => "sync errors",
+            Fault::Rot { .. } => "rot",
+            Fault::RotLog { .. } => "rot in the log",
+            Fault::LoseVolume { .. } => "lost volume",
+            Fault::FullDisk { .. } => "full disk",
+            Fault::Clock { .. } => "clock",
+            Fault::Layout { .. } => "layout",
+        }
+    }
+}
+
+/// What a seed can draw, by [`Fault::kind`].
+pub const DRAWN: &[&str] = &[
+    "kill node",
+    "kill gateway",
+    "power cut",
+    "blackout",
+    "partition",
+    "isolate",
+    "one way",
+    "slow disk",
+    "read errors",
+    "rot",
+    "rot in the log",
+    "lost volume",
+    "full disk",
+    "clock",
+    "layout",
+];
+
 impl Plan {
     /// What `seed` draws.
     pub fn from_seed(seed: u64) -> Plan {
@@ -202,9 +260,9 @@ impl Plan {
             seed,
             nodes: 3,
             gateways: 2,
-            clients: random.between(3, 6) as u16,
+            clients: random.between(4, 6) as u16,
             keys: random.between(8, 24) as u16,
-            operations: random.between(30, 60) as u32,
+            operations: random.between(75, 100) as u32,
             inline_bytes_max: INLINE_BYTES_TOTAL_DEFAULT,
             faults: Vec::new(),
             ends_dark: false,

@@ -8,6 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use fabric::net::{BoxStream, Net};
 
+use super::coverage::Reached;
 use super::plan::Plan;
 use super::random::SimRandom;
 use super::seams::{EPOCH_MS, SimNet};
@@ -232,6 +233,7 @@ impl Shared {
             trace: state.trace.clone(),
             operations: state.operations,
             unknowns: self.book().history.unknowns,
+            reached: Reached::default(),
         }
     }
 

@@ -1,12 +1,13 @@
 //! The world of one plan: machines, their disks and links, time, and the faults that come over them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use consensus::raft::wire::Replace;
 use fabric::Seams;
 
+use super::coverage::{Counts, Reached};
 use super::disk::{DiskFaults, SimDisks};
 use super::machines;
 use super::plan::{Fault, Machine, Plan};
@@ -36,6 +37,8 @@ pub struct Report {
     pub operations: u64,
     /// Writes whose outcome their client does not know.
     pub unknowns: u64,
+    /// Faults that came, and rare states of the product.
+    pub reached: Reached,
 }
 
 /// What outlives the processes of a machine.
@@ -62,6 +65,10 @@ pub(super) struct World<'a> {
     /// Processes that stopped themselves and why, where a story waits for that: they are not started again.
     refused: BTreeMap<Machine, Option<String>>,
     operators: usize,
+    /// Kinds of faults that came.
+    faults: BTreeSet<&'static str>,
+    /// What the product counted.
+    counts: Counts,
 }
 
 /// Runs a plan to its end.
@@ -76,7 +83,7 @@ pub(super) fn run_story(plan: &Plan, story: impl FnOnce(&mut World<'_>) -> Resul
     if let Err(violation) = verdict {
         world.shared.violate(violation);
     }
-    world.shared.report()
+    world.report()
 }
 
 /// Runs the conformance suite against the cluster of a plan. An error is no outcome of a behaviour: the cluster did
@@ -107,7 +114,7 @@ pub(super) fn run_client(
     if let Err(violation) = world.tell(story) {
         world.shared.violate(violation);
     }
-    world.shared.report()
+    world.report()
 }
 
 impl<'a> World<'a> {
@@ -141,7 +148,14 @@ impl<'a> World<'a> {
             agenda: Vec::new(),
             refused: BTreeMap::new(),
             operators: 0,
+            faults: BTreeSet::new(),
+            counts: Counts::default(),
         }
+    }
+
+    fn report(&self) -> Report {
+        let reached = Reached { faults: self.faults.clone(), states: self.counts.states() };
+        Report { reached, ..self.shared.report() }
     }
 
     /// Serve; then tell a story; then audit.
@@ -212,7 +226,8 @@ impl<'a> World<'a> {
             if self.sim.elapsed() > deadline {
                 return Err(format!("not live: {otherwise}"));
             }
-            self.sim.step().map_err(|error| format!("a simulated process panicked: {error}"))?;
+            metrics::with_local_recorder(&self.counts, || self.sim.step())
+                .map_err(|error| format!("a simulated process panicked: {error}"))?;
             self.act();
         }
         Ok(())
@@ -243,6 +258,7 @@ impl<'a> World<'a> {
     }
 
     fn begin(&mut self, fault: Fault, now_ms: u64) {
+        self.faults.insert(fault.kind());
         match fault {
             Fault::Kill { machine, down_ms } => {
                 self.kill(machine, false);
