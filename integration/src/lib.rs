@@ -5,9 +5,11 @@
 //! and against the simulated cluster alike.
 
 pub mod bad_input;
+pub mod chaos;
 pub mod client;
 pub mod conformance;
 pub mod daemons;
+pub mod fuzz;
 pub mod history;
 pub mod load;
 pub mod sim;

@@ -1,0 +1,284 @@
+//! The clients of an episode: workers of this process, and one that is the AWS SDK for Python.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use hdrhistogram::Histogram;
+use rustix::time::{ClockId, clock_gettime};
+use serde::Deserialize;
+
+use super::Row;
+use crate::client::Target;
+use crate::daemons::{Cluster, ROOT, repository};
+use crate::history::{Condition, Listing, Moment, Outcome, Value, Violation};
+use crate::sim::random::SimRandom;
+use crate::verify::clients::python;
+use crate::worker::{Added, Book, Operated, Scene, Task, Worker};
+
+/// The bucket of all episodes.
+pub const BUCKET: &str = "chaos";
+/// A request is given up after this.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Hot keys of an episode.
+const KEYS: u16 = 24;
+/// A worker takes new keys after so many operations of all, so that no history grows long.
+const OPERATIONS_PER_PREFIX: u64 = 2_000;
+/// After an episode every gateway has to serve within this.
+const CONVERGENCE: Duration = Duration::from_secs(60);
+
+/// What the workers of an episode share.
+pub struct Crew {
+    name: String,
+    book: Mutex<Book>,
+    stop: AtomicBool,
+    seen: Mutex<Seen>,
+}
+
+/// What workers measured.
+struct Seen {
+    operations: u64,
+    unserved: u64,
+    longest_gap: Duration,
+    slowest: (Duration, &'static str),
+    puts: Histogram<u64>,
+    gets: Histogram<u64>,
+    violations: Vec<String>,
+}
+
+impl Crew {
+    /// A crew for one episode; `name` is in all its keys.
+    pub fn new(name: String) -> Result<Crew> {
+        let histogram = || Histogram::new_with_max(60_000_000, 3).context("a histogram");
+        let seen = Seen {
+            operations: 0,
+            unserved: 0,
+            longest_gap: Duration::ZERO,
+            slowest: (Duration::ZERO, "none"),
+            puts: histogram()?,
+            gets: histogram()?,
+            violations: Vec::new(),
+        };
+        Ok(Crew { name, book: Mutex::default(), stop: AtomicBool::new(false), seen: Mutex::new(seen) })
+    }
+
+    /// Workers work on `store` while `story` happens.
+    pub async fn work_during<T>(
+        &self,
+        store: &Cluster,
+        clients: u16,
+        seed: u64,
+        story: impl Future<Output = T>,
+    ) -> T {
+        let workers = (0..clients).map(|number| self.work(store, number, seed));
+        let story = async {
+            let outcome = story.await;
+            self.stop.store(true, Ordering::Relaxed);
+            outcome
+        };
+        futures::future::join(story, futures::future::join_all(workers)).await.0
+    }
+
+    async fn work(&self, store: &Cluster, number: u16, seed: u64) {
+        let random = SimRandom::new(seed, &format!("{} worker {number}", self.name));
+        let mut served_at = Instant::now();
+        while !self.stop.load(Ordering::Relaxed) {
+            let part = self.seen().operations / OPERATIONS_PER_PREFIX;
+            let worker = self.worker(store, &random, part);
+            let begin = Instant::now();
+            let operated = worker.operate().await;
+            self.note_operated(operated, begin, served_at);
+            if operated.served {
+                served_at = Instant::now();
+            } else {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        }
+    }
+
+    /// `served_before`: when this client was served last.
+    fn note_operated(&self, operated: Operated, begin: Instant, served_before: Instant) {
+        let mut seen = self.seen();
+        seen.operations += 1;
+        seen.longest_gap = seen.longest_gap.max(served_before.elapsed());
+        seen.slowest = seen.slowest.max((begin.elapsed(), operated.operation));
+        let micros = begin.elapsed().as_micros() as u64;
+        match operated {
+            Operated { served: false, .. } => seen.unserved += 1,
+            Operated { operation: "put", .. } => seen.puts.saturating_record(micros),
+            Operated { operation: "get", .. } => seen.gets.saturating_record(micros),
+            _ => {}
+        }
+    }
+
+    fn worker<'a>(&'a self, store: &'a Cluster, random: &'a SimRandom, part: u64) -> Worker<'a> {
+        let prefix = format!("{}/{part}/", self.name);
+        let task = Task { bucket: BUCKET.to_string(), prefix, keys: KEYS, patience: PATIENCE };
+        Worker { scene: self, target: store, random, task, name: String::new() }
+    }
+
+    /// After the episode: every gateway serves and shows everything that was promised.
+    pub async fn audit(&self, store: &Cluster) {
+        let random = SimRandom::new(0, "audit");
+        let keys = self.book().history.keys();
+        let parts = self.seen().operations / OPERATIONS_PER_PREFIX;
+        for gateway in 0..store.gateways() {
+            let worker = self.worker(store, &random, 0);
+            if tokio::time::timeout(CONVERGENCE, worker.until_served(gateway)).await.is_err() {
+                self.violate(format!("not live: gateway {} does not serve afterwards", gateway + 1));
+                return;
+            }
+            for key in &keys {
+                if !worker.get_until_answered(gateway, key).await {
+                    self.violate(format!("not live: {key} cannot be read afterwards"));
+                    return;
+                }
+            }
+            for part in 0..=parts {
+                self.worker(store, &random, part).list(gateway).await;
+            }
+            self.seen().operations += keys.len() as u64 + parts + 1;
+        }
+    }
+
+    /// Judges everything.
+    pub fn row(&self, episode: &'static str) -> Row {
+        let (book, seen) = (self.book(), self.seen());
+        let mut violations = seen.violations.clone();
+        violations.extend(book.history.judge().into_iter().map(|Violation(what)| what));
+        Row {
+            episode,
+            operations: seen.operations,
+            unknown: book.history.unknowns,
+            unserved: seen.unserved,
+            longest_gap: seen.longest_gap,
+            put_p99: Duration::from_micros(seen.puts.value_at_quantile(0.99)),
+            get_p99: Duration::from_micros(seen.gets.value_at_quantile(0.99)),
+            violations,
+            notes: vec![format!("the slowest was a {} of {} ms", seen.slowest.1, seen.slowest.0.as_millis())],
+        }
+    }
+
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Scene for Crew {
+    /// Nanoseconds of the machine's monotonic clock, which all its processes share.
+    fn moment(&self) -> Moment {
+        let now = clock_gettime(ClockId::Monotonic);
+        now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
+    }
+
+    fn book(&self) -> MutexGuard<'_, Book> {
+        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn note(&self, _line: &str) {}
+
+    fn violate(&self, what: String) {
+        self.seen().violations.push(what);
+    }
+
+    /// Judged as a whole at the end: other processes write the history, too.
+    fn added(&self, _what: Added<'_>) {}
+}
+
+/// A process that works through boto3 and records what it did, a JSON line an operation.
+pub struct Boto3 {
+    child: Child,
+    output: PathBuf,
+}
+
+/// A line of its record.
+#[derive(Debug, Deserialize)]
+struct Line {
+    operation: String,
+    #[serde(default)]
+    key: String,
+    /// The body written or read; 0: none.
+    #[serde(default)]
+    id: u64,
+    /// What had to be there: `any`, `none`, or an id.
+    #[serde(default)]
+    condition: String,
+    #[serde(default)]
+    outcome: String,
+    #[serde(default)]
+    shown: Vec<String>,
+    began: Moment,
+    ended: Moment,
+}
+
+impl Boto3 {
+    /// Starts it; it works on keys of its own, through all gateways, until [`Boto3::finish`].
+    pub fn start(store: &Cluster, crew: &Crew, number: u64) -> Result<Boto3> {
+        let output = store.directory().join(format!("boto3-{number}.jsonl"));
+        let endpoints: Vec<String> =
+            (0..store.gateways()).map(|gateway| format!("http://{}", store.host(gateway))).collect();
+        let mut command = Command::new(python()?);
+        command
+            .arg(repository().join("integration/clients/chaos_client.py"))
+            .arg(&output)
+            .args([BUCKET, &format!("{}/boto3/", crew.name)])
+            .args(endpoints)
+            .env("AWS_ACCESS_KEY_ID", ROOT.0)
+            .env("AWS_SECRET_ACCESS_KEY", ROOT.1)
+            .env("AWS_DEFAULT_REGION", "us-east-1")
+            .stdin(Stdio::piped());
+        Ok(Boto3 { child: command.spawn().context("start python")?, output })
+    }
+
+    /// Ends it and adds its record to the crew's history.
+    pub fn finish(mut self, crew: &Crew) -> Result<()> {
+        drop(self.child.stdin.take()); // It works until its input ends.
+        let status = self.child.wait().context("wait for python")?;
+        if !status.success() {
+            crew.violate(format!("boto3 ended with {status}"));
+        }
+        add_record(crew, &self.output)
+    }
+}
+
+fn add_record(crew: &Crew, record: &Path) -> Result<()> {
+    let text = std::fs::read_to_string(record).with_context(|| format!("read {}", record.display()))?;
+    for line in text.lines() {
+        let line: Line = serde_json::from_str(line).with_context(|| format!("parse {line}"))?;
+        let value = if line.id == 0 { Value::Absent } else { Value::Written(line.id) };
+        let mut seen = crew.seen();
+        seen.operations += 1;
+        seen.unserved += u64::from(line.outcome == "unknown");
+        drop(seen);
+        let history = &mut crew.book().history;
+        match line.operation.as_str() {
+            "get" => history.read(&line.key, value, line.began, line.ended),
+            "list" => history.listed(Listing {
+                prefix: line.key,
+                shown: line.shown,
+                began: line.began,
+                ended: line.ended,
+            }),
+            "write" => {
+                let condition = match line.condition.as_str() {
+                    "any" => Condition::None,
+                    "none" => Condition::Absent,
+                    id => Condition::Holds(id.parse().context("a condition")?),
+                };
+                let outcome = match line.outcome.as_str() {
+                    "acknowledged" => Outcome::Acknowledged,
+                    "refused" => Outcome::Refused,
+                    "condition failed" => Outcome::ConditionFailed,
+                    _ => Outcome::Unknown,
+                };
+                let write = history.begin(&line.key, value, condition, line.began);
+                history.end(&write, outcome, line.ended);
+            }
+            other => anyhow::bail!("boto3 recorded {other}"),
+        }
+    }
+    Ok(())
+}
