@@ -9,6 +9,7 @@ use std::io::{self, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -58,10 +59,20 @@ pub fn binary(name: &str) -> Result<PathBuf> {
         .with_context(|| format!("{name} is not built beside {}: run `cargo build --release`", own.display()))
 }
 
-/// A port that was free a moment ago.
+/// A port that nobody listens on. Below those that the system gives to outgoing connections, one of which could take it
+/// before its daemon starts; and no port twice in this process.
 pub fn free_port() -> Result<u16> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("find a free port")?;
-    Ok(listener.local_addr()?.port())
+    const PORTS: std::ops::Range<u16> = 15_000..32_000;
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    for _ in PORTS {
+        // Processes that run at once begin at different places.
+        let place = u32::from(NEXT.fetch_add(1, Ordering::Relaxed)) + std::process::id() * 101;
+        let port = PORTS.start + (place % u32::from(PORTS.end - PORTS.start)) as u16;
+        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+            return Ok(port);
+        }
+    }
+    bail!("no port is free")
 }
 
 /// One process: how to start it, and the running child.

@@ -89,7 +89,8 @@ async fn lose(store: &Cluster, loss: Loss) -> Result<Duration> {
     let (reads, restored) = futures::future::join(read_until(store, &stop), restoring).await;
     let reads = reads?;
     let took = restored?;
-    ensure!(reads >= 10, "only {reads} reads meanwhile");
+    // What is quick may fit into the election that the kill of a leader costs.
+    ensure!(reads >= 10 || took < Duration::from_secs(1), "only {reads} reads in {took:?}");
     // The process is gone: what is on its disk now is what it has.
     node.kill();
     let held = verified_chunks(&data.join("chunks")).await?;
