@@ -32,6 +32,12 @@ fn main() -> ExitCode {
         TARGETS.iter().for_each(|target| println!("{:<12} {}", target.name, target.about));
         return ExitCode::SUCCESS;
     }
+    if let Some(unknown) =
+        options.targets.iter().find(|name| !TARGETS.iter().any(|target| target.name == *name))
+    {
+        println!("no target is called {unknown}; --list shows them");
+        return ExitCode::FAILURE;
+    }
     // A panic is told with its input.
     std::panic::set_hook(Box::new(|_| {}));
     let mut broken = 0;

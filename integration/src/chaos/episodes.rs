@@ -110,14 +110,7 @@ async fn kill_leader(arena: &Arena) -> Result<Vec<String>> {
 async fn kill_all(arena: &Arena) -> Result<Vec<String>> {
     pause(3.0).await;
     arena.store.nodes.iter().for_each(crate::daemons::Daemon::kill);
-    let begin = Instant::now();
-    for node in &arena.store.nodes {
-        node.start()?;
-    }
-    for (node, admin) in arena.store.nodes.iter().zip(&arena.store.node_admins) {
-        node.ready(*admin).await?;
-    }
-    let ready = begin.elapsed();
+    let ready = arena.store.start_nodes().await?;
     pause(5.0).await;
     Ok(vec![format!("all nodes killed, start to ready: {} ms", ready.as_millis())])
 }

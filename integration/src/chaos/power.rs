@@ -3,7 +3,7 @@
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
@@ -108,14 +108,7 @@ async fn cuts(store: &Cluster, islands: &[Island]) -> Result<Vec<String>> {
             island.unmount()?;
             island.mount().context("mount after a power cut")?;
         }
-        let begin = Instant::now();
-        for node in &store.nodes {
-            node.start()?;
-        }
-        for (node, admin) in store.nodes.iter().zip(&store.node_admins) {
-            node.ready(*admin).await?;
-        }
-        longest = longest.max(begin.elapsed());
+        longest = longest.max(store.start_nodes().await?);
     }
     tokio::time::sleep(Duration::from_secs(2)).await;
     Ok(vec![format!("{CUTS} cuts of all nodes, start to ready at most {} ms", longest.as_millis())])

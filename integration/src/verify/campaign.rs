@@ -20,7 +20,7 @@ const MEMORY_LIMIT: u64 = 512 << 20;
 /// Where the writers of rounds write.
 pub(super) const BUCKET: &str = "failover";
 /// Longest time without a success after a kill -9.
-const GAP_MAX: Duration = Duration::from_secs(3);
+pub(super) const GAP_MAX: Duration = Duration::from_secs(3);
 
 pub(super) fn embedded(tally: &mut Tally) -> Result<()> {
     block_on(async {
