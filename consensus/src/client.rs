@@ -3,6 +3,7 @@
 //! Owns a session in the log, its sequence numbers, and the knowledge of who leads. A proposal is repeated
 //! until its outcome is known or its deadline passes; a repeat never happens twice.
 
+mod contacts;
 mod detour;
 mod holds;
 mod remote;
@@ -15,6 +16,7 @@ use crate::meta::command::{Command, Done, Reject};
 use crate::meta::model::Home;
 use crate::meta::query::{Answer, Answered, BodyView, ObjectView, Query};
 
+pub use contacts::Contacts;
 pub use remote::MetaClient;
 
 /// Why a proposal or a query has no result.

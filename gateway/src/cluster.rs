@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use consensus::client::{Meta, MetaClient, MetaError};
+use consensus::client::{Contacts, Meta, MetaClient, MetaError};
 use consensus::meta::model::SessionKind;
 use fabric::Seams;
 use fabric::cluster::{Config, Directory};
 use fabric::env::run_blocking;
-use fabric::rpc::{Identity, Peer, RpcClient};
+use fabric::rpc::{AddressBook, Identity, Peer, RpcClient};
 use fabric::tls::{Certificates, ClusterSecrets};
 use gateway::admin::users::{ensure_root, has_users};
 use gateway::secrets::ClusterKey;
@@ -42,8 +42,8 @@ pub async fn join(system: &Seams, config: &Config) -> Result<Store, Failure> {
     let identity = Identity::new(secrets.cluster, Peer::Gateway, tls);
     let book = Arc::new(Directory::new(config.nodes.clone()));
     let rpc = RpcClient::new(system.clone(), identity, book);
-    let meta =
-        MetaClient::new(system.env.clone(), rpc.clone(), config.voters.clone(), SessionKind::Gateway, None);
+    let contacts = Contacts::new(&config.voters, &config.nodes.nodes());
+    let meta = MetaClient::new(system.env.clone(), rpc.clone(), contacts, SessionKind::Gateway, None);
     let leader = meta.clone();
     Ok(Store {
         home: config.secrets.clone(),

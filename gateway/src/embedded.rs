@@ -4,13 +4,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use consensus::client::MetaClient;
+use consensus::client::{Contacts, MetaClient};
 use consensus::meta::model::SessionKind;
 use consensus::raft::log::LogConfig;
 use fabric::Seams;
 use fabric::cluster::{IpTable, Place};
 use fabric::ids::NodeId;
-use fabric::limits::{COPIES, DISK_RESERVE_BYTES, SCRUB_PERIOD_DEFAULT, UPLOAD_PERIOD_DEFAULT};
+use fabric::limits::{
+    COPIES, DISK_RESERVE_BYTES, SCRUB_PERIOD_DEFAULT, UPLOAD_PERIOD_DEFAULT, VOTER_PATIENCE_DEFAULT,
+};
 use fabric::net::LocalNet;
 use fabric::rpc::{Identity, Peer, RpcClient};
 use futures::future::{join_all, try_join_all};
@@ -69,6 +71,7 @@ pub async fn start(
             listen: address(node),
             zone: String::new(),
             voters: voters.clone(),
+            voter_patience: VOTER_PATIENCE_DEFAULT,
             nodes: ids.clone(),
             copies: COPIES,
             scrub_period: SCRUB_PERIOD_DEFAULT,
@@ -89,8 +92,9 @@ pub async fn start(
 
     let identity = Identity::new(files.cluster, Peer::Gateway, None);
     let rpc = RpcClient::new(seams.clone(), identity, book);
-    let voter = daemons.first().and_then(|daemon| daemon.meta_node().cloned());
-    let meta = MetaClient::new(seams.env.clone(), rpc.clone(), voters, SessionKind::Gateway, voter);
+    let voter = daemons.first().map(|daemon| daemon.meta_node().clone());
+    let contacts = Contacts::new(&voters, &ids);
+    let meta = MetaClient::new(seams.env.clone(), rpc.clone(), contacts, SessionKind::Gateway, voter);
     let (disks, leader) = (seams.disks.clone(), meta.clone());
     let report = move || {
         let disks: Vec<Value> = directories.iter().map(|path| space(&*disks, path)).collect();

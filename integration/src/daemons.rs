@@ -604,6 +604,14 @@ impl Cluster {
         self.start_all().await
     }
 
+    /// Gives the nodes zones, in the order of their ids. Before they start.
+    pub fn name_zones(&self, zones: &[&str]) -> Result<()> {
+        let path = self.directory.path().join("iptable.txt");
+        let table = fs::read_to_string(&path)?;
+        let rows = table.lines().zip(zones).map(|(row, zone)| format!("{row} {zone}\n"));
+        Ok(fs::write(path, rows.collect::<String>())?)
+    }
+
     /// A table with new ports.
     fn write_table(&self, nodes: usize) -> Result<()> {
         let mut table = File::create(self.directory.path().join("iptable.txt"))?;

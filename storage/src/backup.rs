@@ -12,7 +12,7 @@ use std::time::Duration;
 use aes_gcm::aead::{Aead, Payload};
 use aes_gcm::{Aes256Gcm, KeyInit, Nonce};
 use bytes::Bytes;
-use consensus::client::{Meta, MetaError};
+use consensus::client::{Contacts, Meta, MetaError};
 use consensus::meta::query::Query;
 use consensus::raft::wire::{BackupAnswer, BackupPlace, BackupRequest, method};
 use fabric::Seams;
@@ -133,7 +133,7 @@ pub async fn make(
     seams: &Seams,
     meta: &dyn Meta,
     rpc: &RpcClient,
-    voters: &[NodeId],
+    contacts: &Contacts,
     secrets: &ClusterSecrets,
     path: &Path,
     mut told: impl FnMut(u64),
@@ -142,10 +142,10 @@ pub async fn make(
     let at_least = meta.query(Query::Hold).await?.index;
     let mut refusal = String::new();
     let mut begun = None;
-    for voter in voters {
-        match ask_page(rpc, *voter, BackupRequest { token: 0, at_least, place: None }).await {
+    for voter in contacts.all() {
+        match ask_page(rpc, voter, BackupRequest { token: 0, at_least, place: None }).await {
             Ok(page) => {
-                begun = Some((*voter, page));
+                begun = Some((voter, page));
                 break;
             }
             Err(why) => refusal = format!("node {voter}: {why}"),

@@ -10,18 +10,17 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use consensus::client::{MetaClient, MetaError};
+use consensus::client::{Contacts, MetaClient, MetaError};
 use consensus::meta::command::Reject;
 use consensus::meta::model::{NodeRow, SessionKind};
 use consensus::meta::tables::{Sessions, get};
-use consensus::raft::identity::{self, IdentityError, NodeIdentity};
-use consensus::raft::lives::present;
+use consensus::raft::identity::{self, IdentityError};
 use consensus::raft::log::LogConfig;
 use consensus::raft::machine::MachineConfig;
 use consensus::raft::node::{self, MetaNode, NodeConfig};
 use consensus::raft::recovery::{self, Surviving};
+use consensus::raft::wire::Life;
 use consensus::raft::wire::method::{ADMIN_GROUP, META_GROUP, RAFT_GROUP};
-use consensus::raft::wire::{Life, Presence};
 use fabric::Seams;
 use fabric::env::{TaskHandle, run_blocking};
 use fabric::ids::{ClusterId, NodeId, SessionId};
@@ -65,6 +64,8 @@ pub struct StorageSettings {
     pub zone: String,
     /// The voters the cluster is born with.
     pub voters: Vec<NodeId>,
+    /// A voter that is silent for longer is exchanged by a node that stands by.
+    pub voter_patience: Duration,
     /// The nodes that the first layout waits for.
     pub nodes: Vec<NodeId>,
     /// Copies that it makes of each extent, 1 to 3.
@@ -133,7 +134,7 @@ pub struct StorageDaemon {
     node: NodeId,
     address: SocketAddr,
     store: ChunkStore,
-    meta_node: Option<Arc<MetaNode>>,
+    meta_node: Arc<MetaNode>,
     meta: MetaClient,
     rpc: RpcClient,
     stage: watch::Sender<Stage>,
@@ -159,40 +160,33 @@ impl StorageDaemon {
         let store = ChunkStore::open(&seams, chunk_settings)
             .await
             .map_err(|error| StartError::Data { directory: settings.data.clone(), error })?;
-        let votes = settings.voters.contains(&settings.node);
         let me = Peer::Node(settings.node);
         let names = Identity::new(settings.cluster, me, settings.tls.clone());
-        if votes {
-            // Others hold nothing that a later epoch has given up.
-            names.epoch.learn(identity.epoch);
-        }
         let rpc = RpcClient::with_faults(
             seams.clone(),
             names.clone(),
             settings.book.clone(),
             settings.faults.clone(),
         );
-        let meta_node = votes.then(|| {
-            MetaNode::with_identity(&seams, rpc.clone(), &settings.data, voter_config(&settings), identity)
-        });
+        let meta_node =
+            MetaNode::with_identity(&seams, rpc.clone(), &settings.data, voter_config(&settings), identity);
 
         let listener = seams.net.listen(&settings.listen).await;
         let listener =
             listener.map_err(|error| StartError::Listen(settings.node, settings.listen.clone(), error))?;
         let address = listener.local_address();
         let work = Arc::new(Work::default());
-        let server = serve(&seams, names, listener, Arc::new(router(&store, meta_node.as_ref(), &work)));
+        let server = serve(&seams, names, listener, Arc::new(router(&store, &meta_node, &work)));
         let server =
             server.map_err(|error| StartError::Listen(settings.node, settings.listen.clone(), error))?;
 
         let kind = SessionKind::Jobs(settings.node);
-        let meta =
-            MetaClient::new(seams.env.clone(), rpc.clone(), settings.voters.clone(), kind, meta_node.clone());
+        let contacts = Contacts::new(&settings.voters, &settings.nodes);
+        let meta = MetaClient::new(seams.env.clone(), rpc.clone(), contacts, kind, Some(meta_node.clone()));
         let stage = watch::Sender::new(Stage::Starting);
         let runner = Arc::default();
         let birth = Birth {
             seams: seams.clone(),
-            identity,
             settings: settings.clone(),
             store: store.clone(),
             meta_node: meta_node.clone(),
@@ -258,9 +252,9 @@ impl StorageDaemon {
         &self.store
     }
 
-    /// Its voter, if it has one.
-    pub fn meta_node(&self) -> Option<&Arc<MetaNode>> {
-        self.meta_node.as_ref()
+    /// Its part in the metadata, which may be to stand by.
+    pub fn meta_node(&self) -> &Arc<MetaNode> {
+        &self.meta_node
     }
 
     /// Its connections to other nodes.
@@ -276,9 +270,7 @@ impl StorageDaemon {
         }
         // Where no voter leads any more, the session falls silent and ends that way.
         let _ = tokio::time::timeout(GOODBYE_DEADLINE, self.meta.close()).await;
-        if let Some(meta_node) = &self.meta_node {
-            meta_node.shutdown().await;
-        }
+        self.meta_node.shutdown().await;
         self.server.abort();
         self.store.close().await;
         tracing::info!(node = %self.node, "storage node stopped");
@@ -335,22 +327,20 @@ fn voter_config(settings: &StorageSettings) -> NodeConfig {
         NodeConfig::new(settings.cluster, settings.node, settings.voters.clone(), settings.nodes.clone());
     NodeConfig {
         copies: settings.copies,
+        voter_patience: settings.voter_patience,
         log: settings.log.clone(),
         machine: MachineConfig::within(settings.memory_bytes),
         ..config
     }
 }
 
-fn router(store: &ChunkStore, meta_node: Option<&Arc<MetaNode>>, work: &Arc<Work>) -> Router {
-    let sessions = meta_node.map(|node| Arc::new(LocalView(node.clone())) as Arc<dyn EndedSessions>);
-    let chunks = ChunkService::new(store.clone(), sessions, work.clone());
-    let mut router = Router::default().with(wire::GROUP, Arc::new(chunks));
-    if let Some(node) = meta_node {
-        for group in [RAFT_GROUP, META_GROUP, ADMIN_GROUP] {
-            router = router.with(group, node.clone());
-        }
-    }
-    router
+fn router(store: &ChunkStore, meta_node: &Arc<MetaNode>, work: &Arc<Work>) -> Router {
+    let sessions: Arc<dyn EndedSessions> = Arc::new(LocalView(meta_node.clone()));
+    let chunks = ChunkService::new(store.clone(), Some(sessions), work.clone());
+    let router = Router::default().with(wire::GROUP, Arc::new(chunks));
+    [RAFT_GROUP, META_GROUP, ADMIN_GROUP]
+        .into_iter()
+        .fold(router, |router, group| router.with(group, meta_node.clone()))
 }
 
 async fn node_row(seams: &Seams, settings: &StorageSettings, life: Life) -> NodeRow {
@@ -385,10 +375,9 @@ impl EndedSessions for LocalView {
 /// The slow part of a start.
 struct Birth {
     seams: Seams,
-    identity: NodeIdentity,
     settings: StorageSettings,
     store: ChunkStore,
-    meta_node: Option<Arc<MetaNode>>,
+    meta_node: Arc<MetaNode>,
     meta: MetaClient,
     rpc: RpcClient,
     work: Arc<Work>,
@@ -398,35 +387,44 @@ struct Birth {
 
 impl Birth {
     async fn run(self) {
-        let stage = match self.go().await {
-            Ok(()) => Stage::Ready,
-            Err(error) => Stage::Failed(Arc::new(error)),
+        let mut takes_part = match self.go().await {
+            Ok(takes_part) => takes_part,
+            Err(error) => {
+                self.stage.send_replace(Stage::Failed(Arc::new(error)));
+                return;
+            }
         };
-        self.stage.send_replace(stage);
+        self.stage.send_replace(Stage::Ready);
+        loop {
+            if !takes_part && let Err(error) = self.stand_by().await {
+                return self.seams.env.fail_stop(&format!("the node cannot keep the metadata: {error}"));
+            }
+            self.meta_node.dismissed().await;
+            takes_part = false;
+        }
     }
 
-    async fn go(&self) -> Result<(), StartError> {
+    /// Does what a start takes. Returns whether the node keeps the metadata; else it stands by.
+    async fn go(&self) -> Result<bool, StartError> {
         let node = self.settings.node;
-        let life = match &self.meta_node {
-            Some(meta_node) => {
-                meta_node.start().await?;
-                meta_node.life()
-            }
-            None => self.wait_for_leave().await?,
+        let life = self.meta_node.life();
+        let takes_part = match self.meta_node.start().await {
+            Ok(()) => true,
+            Err(node::StartError::NotAVoter { .. }) => false,
+            Err(error) => return Err(error.into()),
         };
+        if !takes_part {
+            self.wait_for_leave(life).await?;
+        }
         self.register(node_row(&self.seams, &self.settings, life).await).await?;
-        if self.meta_node.is_some() {
-            // It is in the tables as soon as this node has applied its own registration.
-            while self.rpc.epoch().get() == 0 {
-                tokio::time::sleep(EPOCH_PAUSE).await;
-            }
-            identity::keep_epoch(&self.seams, &self.settings.data, self.rpc.epoch().get()).await?;
+        if takes_part {
+            self.keep_epoch().await?;
         }
         self.store.wait_ready().await;
         let peers = ChunkClient::new(self.rpc.clone());
         let chunks = NodeChunks::new(self.store.clone(), peers.clone());
         let meta_node = self.meta_node.clone();
-        let leads = Box::new(move || meta_node.as_ref().is_some_and(|node| node.leads()));
+        let leads = Box::new(move || meta_node.leads());
         let (env, meta) = (self.seams.env.clone(), Arc::new(self.meta.clone()));
         let Birth { settings, store, work, .. } = self;
         let cx = JobContext::new(env, node, meta, Arc::new(chunks), leads, work.clone(), Arc::new(peers));
@@ -434,22 +432,32 @@ impl Birth {
         let runner = Runner::start(Arc::new(cx), jobs);
         *self.runner.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(runner);
         tracing::info!(%node, "storage node takes part");
-        Ok(())
+        Ok(takes_part)
     }
 
     /// What a voter does before it takes part, for a node that is none.
-    async fn wait_for_leave(&self) -> Result<Life, StartError> {
-        let (node, life) = (self.settings.node, self.identity.next_life(&*self.seams.env));
-        let presence = Presence { life, next_index: 0 };
+    async fn wait_for_leave(&self, life: Life) -> Result<(), StartError> {
         tokio::select! {
             biased;
             why = self.rpc.epoch().behind() => return Err(node::StartError::Behind(why).into()),
-            presented = present(&*self.seams.env, &self.rpc, &self.settings.voters, presence) => {
-                presented.map_err(|why| node::StartError::Stale { node, why })?;
-            }
+            presented = self.meta_node.present() => presented?,
         }
-        identity::count_start(&self.seams, &self.settings.data, life).await?;
-        Ok(life)
+        Ok(identity::count_start(&self.seams, &self.settings.data, life).await?)
+    }
+
+    /// Remembers the epoch of the cluster: what is of an earlier one takes part no more.
+    async fn keep_epoch(&self) -> Result<(), StartError> {
+        // It is in the tables as soon as this node has applied its own registration.
+        while self.rpc.epoch().get() == 0 {
+            tokio::time::sleep(EPOCH_PAUSE).await;
+        }
+        Ok(identity::keep_epoch(&self.seams, &self.settings.data, self.rpc.epoch().get()).await?)
+    }
+
+    /// Waits to be called to the voters, and takes part in the metadata from then on.
+    async fn stand_by(&self) -> Result<(), StartError> {
+        self.meta_node.stand_by().await?;
+        self.keep_epoch().await
     }
 
     /// Says that the node is here, until the cluster has heard it.
@@ -489,7 +497,7 @@ mod tests {
     use fabric::disks::MemoryDisks;
     use fabric::env::{Env, SystemEnv};
     use fabric::ids::ExtentId;
-    use fabric::limits::{COPIES, GIB, SCRUB_PERIOD_DEFAULT, UPLOAD_PERIOD_DEFAULT};
+    use fabric::limits::{COPIES, GIB, SCRUB_PERIOD_DEFAULT, UPLOAD_PERIOD_DEFAULT, VOTER_PATIENCE_DEFAULT};
     use fabric::net::LocalNet;
 
     use super::*;
@@ -513,6 +521,7 @@ mod tests {
             listen: format!("127.0.0.1:{}", 7000 + node),
             zone: String::new(),
             voters: ids.clone(),
+            voter_patience: VOTER_PATIENCE_DEFAULT,
             nodes: ids.clone(),
             copies: COPIES,
             scrub_period: SCRUB_PERIOD_DEFAULT,
@@ -563,6 +572,51 @@ mod tests {
             for daemon in daemons {
                 daemon.shutdown().await;
             }
+        }
+    }
+
+    async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+        let clock = SystemEnv::default();
+        let begun = clock.monotonic();
+        while !holds().await {
+            assert!(clock.monotonic() - begun < Duration::from_secs(60), "not within a minute: {what}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_node_that_stands_by_votes_in_the_place_of_a_lost_one_which_stands_by_then() {
+        let seams = seams();
+        let start = async |node| {
+            let voters = [1, 2, 3].map(NodeId).to_vec();
+            let settings =
+                StorageSettings { voters, voter_patience: Duration::from_secs(1), ..settings(node, 4) };
+            StorageDaemon::start(seams.clone(), settings).await.unwrap()
+        };
+        let mut daemons = Vec::new();
+        for node in 1..=4 {
+            daemons.push(start(node).await);
+        }
+        for daemon in &daemons {
+            daemon.wait_ready().await.unwrap();
+        }
+        until("node 4 gets the metadata", async || daemons[3].meta_node().view().is_some()).await;
+        daemons.remove(2).shutdown().await;
+        let meta = daemons[0].meta.clone();
+        let vote = async |expected: [u16; 3]| {
+            let Ok(Answer::Members { nodes, .. }) = ask(&meta, Query::Members).await else { return false };
+            let voters = nodes.into_iter().filter(|row| row.voter.is_some()).map(|row| row.id);
+            voters.eq(expected.map(NodeId))
+        };
+        until("node 4 votes", async || vote([1, 2, 4]).await).await;
+        let third = start(3).await;
+        third.wait_ready().await.unwrap();
+        let index = meta.query(Query::Members).await.unwrap().index;
+        let follows = async || third.meta_node().view().is_some_and(|view| view.index() >= index);
+        until("node 3 follows again", follows).await;
+        assert!(vote([1, 2, 4]).await);
+        for daemon in daemons.into_iter().chain([third]) {
+            daemon.shutdown().await;
         }
     }
 

@@ -319,6 +319,7 @@ fn settings_of(config: &Config, node: NodeId, data: Option<PathBuf>) -> Result<S
         listen,
         zone: config.nodes.zone(node).unwrap_or_default().to_string(),
         voters: config.voters.clone(),
+        voter_patience: config.voter_patience,
         nodes: config.nodes.nodes(),
         copies: config.copies,
         scrub_period: config.scrub_period,

@@ -4,6 +4,7 @@
 //! not. The copies move in the background (see [`crate::jobs`]); each step here is one command, and may be repeated.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use consensus::client::{Meta, MetaError, ask};
 use consensus::meta::command::{Command, Reject, RemoveNode, SetLayout};
@@ -14,6 +15,9 @@ use fabric::placement::{Candidate, Layout, next_layout};
 
 /// Two operators at once: the second one tries again with what the first one left.
 const TRIES: usize = 5;
+/// The leader looks after the voters every few seconds, and a node that begins to vote has to catch up first.
+const VOTE_TRIES: usize = 60;
+const VOTE_PAUSE: Duration = Duration::from_secs(1);
 
 /// Why it was not done. One sentence each.
 #[derive(Debug, thiserror::Error)]
@@ -38,8 +42,10 @@ pub enum MembershipError {
     /// Extents lie on it still.
     #[error("{1} objects or parts are still to be moved from node {0}: wait until it is drained")]
     Moving(NodeId, u64),
-    /// It is a voter.
-    #[error("node {0} is a voter of the metadata: it stays a member, without data")]
+    /// It is a voter, and the cluster has nobody to vote in its place, or has not let it yet.
+    #[error(
+        "node {0} votes on the metadata, and no other node with data does in its place yet: it stays a member"
+    )]
     Voter(NodeId),
     /// There is no layout yet.
     #[error("the cluster is not born yet: all its nodes have to be there once")]
@@ -121,10 +127,7 @@ pub async fn drain(meta: &dyn Meta, node: NodeId, copies: usize) -> Result<(), M
 
 /// Removes a member that holds no data; its number never comes back.
 pub async fn remove(meta: &dyn Meta, node: NodeId) -> Result<(), MembershipError> {
-    let membership = Membership::read(meta).await?;
-    if membership.row(node)?.voter.is_some() {
-        return Err(MembershipError::Voter(node));
-    }
+    let membership = without_a_vote(meta, node).await?;
     if membership.owned().contains_key(&node) {
         return Err(MembershipError::HoldsData(node));
     }
@@ -136,6 +139,23 @@ pub async fn remove(meta: &dyn Meta, node: NodeId) -> Result<(), MembershipError
         Err(MetaError::Rejected(Reject::NodeInUse)) => Err(MembershipError::HoldsData(node)),
         outcome => Ok(outcome.map(drop)?),
     }
+}
+
+/// Waits until a node without data does not vote any more: the leader lets another one vote in its place, if there is one.
+async fn without_a_vote(meta: &dyn Meta, node: NodeId) -> Result<Membership, MembershipError> {
+    for _ in 0..VOTE_TRIES {
+        let membership = Membership::read(meta).await?;
+        let owned = membership.owned();
+        let could_vote = |row: &NodeRow| row.voter.is_none() && owned.contains_key(&row.id);
+        if membership.row(node)?.voter.is_none() || owned.contains_key(&node) {
+            return Ok(membership);
+        }
+        if !membership.nodes.iter().any(could_vote) {
+            break;
+        }
+        tokio::time::sleep(VOTE_PAUSE).await;
+    }
+    Err(MembershipError::Voter(node))
 }
 
 /// Extents that lie in an older layout than the newest.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use consensus::client::{Meta, MetaClient, ask};
+use consensus::client::{Contacts, Meta, MetaClient, ask};
 use consensus::meta::command::{Command as MetaCommand, EndHold};
 use consensus::meta::model::{Hold, SessionKind};
 use consensus::meta::query::{Answer, Query};
@@ -78,18 +78,19 @@ pub async fn replace(seams: Seams, config: &Path, replace: Replace) -> Result<()
     let cluster = secrets_of(&config)?.cluster;
     let (me, tls) = administrator(&config)?;
     let rpc = RpcClient::new(seams, Identity::new(cluster, me, tls), Arc::new(config.nodes.clone()));
+    let contacts = Contacts::new(&config.voters, &config.nodes.nodes());
     let asking = async {
         let mut last = "no voter answers".to_string();
         loop {
-            for voter in &config.voters {
+            for node in contacts.all() {
                 let options = CallOptions { class: Class::Control, deadline: REPLACE_CALL_DEADLINE };
                 let asked: Result<(ReplaceAnswer, Bytes), RpcError> =
-                    rpc.call_typed(*voter, method::REPLACE, &replace, Bytes::new(), options).await;
+                    rpc.call_typed(node, method::REPLACE, &replace, Bytes::new(), options).await;
                 match asked {
                     Ok((ReplaceAnswer::Done, _)) => return Ok(()),
                     Ok((ReplaceAnswer::Failed(why), _)) => return Err(failed(why)),
                     Ok((ReplaceAnswer::NotLeader(_), _)) => last = "no voter leads now".to_string(),
-                    Err(error) => tracing::debug!(%voter, %error, "ask a voter"),
+                    Err(error) => tracing::debug!(%node, %error, "ask a node"),
                 }
             }
             tracing::info!(last, "asking again");
@@ -138,7 +139,8 @@ pub async fn backup(seams: &Seams, config: &Path, to: &Path) -> Result<(), Failu
     let secrets = secrets_of(&config)?;
     let progress = Progress::begin();
     let told = |bytes: u64| progress.tell(&format!("{} MiB", bytes >> 20));
-    let made = backup::make(seams, &meta, &rpc, &config.voters, &secrets, to, told).await;
+    let contacts = Contacts::new(&config.voters, &config.nodes.nodes());
+    let made = backup::make(seams, &meta, &rpc, &contacts, &secrets, to, told).await;
     progress.end();
     meta.close().await;
     let made = made.map_err(failed)?;
@@ -173,9 +175,9 @@ pub async fn restore(
 fn next_steps(node: NodeId, epoch: u16) -> String {
     format!(
         "The cluster goes on from node {node} alone, in epoch {}. Next:\n\
-         1. Start node {node}, restart the gateways and the nodes that are no voters.\n\
-         2. On each other voter, move `identity`, `raft` and `tables.redb` out of the data directory (what lies in \
-         `chunks` may stay), start it, run the `admit` command that it prints, and start it again.\n\
+         1. Start node {node}, restart the gateways and the nodes that have no `raft` directory.\n\
+         2. On each other node, move `identity`, `raft` and `tables.redb` out of the data directory (what lies in \
+         `chunks` may stay) and start it: the cluster makes voters of them again by itself.\n\
          3. fluffy-storage verify --config FILE, then fluffy-storage collect --config FILE: until then no space is \
          freed.",
         epoch + 1
@@ -218,7 +220,8 @@ fn connect(seams: &Seams, config: &Config) -> Result<(MetaClient, RpcClient), Fa
     let book = Arc::new(Directory::new(config.nodes.clone()));
     let rpc = RpcClient::new(seams.clone(), Identity::new(cluster, me, tls), book);
     let kind = SessionKind::Gateway;
-    Ok((MetaClient::new(seams.env.clone(), rpc.clone(), config.voters.clone(), kind, None), rpc))
+    let contacts = Contacts::new(&config.voters, &config.nodes.nodes());
+    Ok((MetaClient::new(seams.env.clone(), rpc.clone(), contacts, kind, None), rpc))
 }
 
 /// Prints the members.

@@ -18,7 +18,8 @@ use crate::disks::system::read_text;
 use crate::ids::NodeId;
 use crate::limits::{
     COPIES, GIB, INLINE_BYTES_TOTAL_DEFAULT, KIB, MEMORY_LIMIT_DEFAULT, MIB, SCRUB_DAYS_MAX,
-    SCRUB_PERIOD_DEFAULT, TIB, UPLOAD_DAYS_MAX, UPLOAD_PERIOD_DEFAULT, VOTERS_MAX,
+    SCRUB_PERIOD_DEFAULT, TIB, UPLOAD_DAYS_MAX, UPLOAD_PERIOD_DEFAULT, VOTER_PATIENCE_DEFAULT,
+    VOTER_SILENCE_SECONDS, VOTERS_MAX,
 };
 use crate::rpc::AddressBook;
 
@@ -35,6 +36,8 @@ pub struct Config {
     pub nodes: IpTable,
     /// The nodes that agree on metadata when the cluster is born, ascending.
     pub voters: Vec<NodeId>,
+    /// A voter that is silent for longer is exchanged by a node that stands by.
+    pub voter_patience: Duration,
     /// Copies of each chunk, 1 to 3; fewer where there are fewer nodes.
     pub copies: usize,
     /// Bytes of small bodies in the metadata; above it they become chunks.
@@ -113,6 +116,7 @@ struct Written {
     region: String,
     addresses: PathBuf,
     voters: Option<Vec<u16>>,
+    voter_silence_seconds: u64,
     copies: usize,
     inline_bytes_max: ByteSize,
     scrub_days: u32,
@@ -129,6 +133,7 @@ impl Default for Written {
             region: "us-east-1".to_string(),
             addresses: PathBuf::from("iptable.txt"),
             voters: None,
+            voter_silence_seconds: VOTER_PATIENCE_DEFAULT.as_secs(),
             copies: COPIES,
             inline_bytes_max: ByteSize(INLINE_BYTES_TOTAL_DEFAULT),
             scrub_days: (SCRUB_PERIOD_DEFAULT.as_secs() / DAY.as_secs()) as u32,
@@ -240,6 +245,11 @@ fn check(
         let days = written.upload_days;
         return wrong_at("upload_days", format!("{days} is not between 0 and {UPLOAD_DAYS_MAX}"));
     }
+    let silence = written.voter_silence_seconds;
+    if !VOTER_SILENCE_SECONDS.contains(&silence) {
+        let (least, most) = VOTER_SILENCE_SECONDS.into_inner();
+        return wrong_at("voter_silence_seconds", format!("{silence} is not between {least} and {most}"));
+    }
     let voters: Vec<NodeId> = match &written.voters {
         Some(voters) => voters.iter().copied().map(NodeId).collect(),
         None => nodes.nodes().into_iter().take(VOTERS_DEFAULT).collect(),
@@ -273,6 +283,7 @@ fn check(
         region: written.region,
         nodes,
         voters: sorted,
+        voter_patience: Duration::from_secs(written.voter_silence_seconds),
         copies: written.copies,
         inline_bytes_max: written.inline_bytes_max.0,
         scrub_period: DAY * written.scrub_days,

@@ -97,6 +97,10 @@ pub const RPC_SERVER_BYTES_MAX: usize = 64 << 20;
 pub const PARTITIONS: usize = 1024;
 /// More voters make each write slower and nothing safer.
 pub const VOTERS_MAX: usize = 9;
+/// A voter that is silent for so long is exchanged by a node that stands by.
+pub const VOTER_PATIENCE_DEFAULT: Duration = Duration::from_secs(600);
+/// Nobody is exchanged for a restart, and a lost voter does not stay for more than a day.
+pub const VOTER_SILENCE_SECONDS: std::ops::RangeInclusive<u64> = 5..=86_400;
 /// Owners a partition may list; masks have as many bits.
 pub const OWNERS_MAX: usize = 16;
 /// Copies of an object in class `STANDARD`.

@@ -16,6 +16,7 @@ use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use serde::{Serialize, de::DeserializeOwned};
 
+use super::contacts::Contacts;
 use super::detour::Detour;
 use super::holds::{Holds, LongRead};
 use super::session::Session;
@@ -71,12 +72,12 @@ pub struct MetaClient {
 struct Inner {
     env: Arc<dyn Env>,
     rpc: RpcClient,
-    voters: Vec<NodeId>,
+    contacts: Contacts,
     kind: SessionKind,
     local: Option<Arc<MetaNode>>,
     leader: Mutex<Option<NodeId>>,
     /// Whom to ask next while nobody is known to lead.
-    next_voter: AtomicUsize,
+    turn: AtomicUsize,
     /// How to reach a leader that does not answer us.
     detour: Detour,
     session: tokio::sync::Mutex<Option<Arc<Session>>>,
@@ -106,24 +107,23 @@ enum Outcome {
 }
 
 impl MetaClient {
-    /// `voters`: whom to ask first. `local`: the voter of this process, asked without the network.
+    /// `contacts`: whom to ask. `local`: the voter of this process, asked without the network.
     pub fn new(
         env: Arc<dyn Env>,
         rpc: RpcClient,
-        voters: Vec<NodeId>,
+        contacts: Contacts,
         kind: SessionKind,
         local: Option<Arc<MetaNode>>,
     ) -> MetaClient {
-        assert!(!voters.is_empty(), "a cluster has voters");
         let leader = local.as_ref().map(|node| node.identity().node);
         let inner = Inner {
             env,
             rpc,
-            voters,
+            contacts,
             kind,
             local,
             leader: Mutex::new(leader),
-            next_voter: AtomicUsize::new(0),
+            turn: AtomicUsize::new(0),
             detour: Detour::default(),
             session: tokio::sync::Mutex::new(None),
             holds: Holds::new(),
@@ -558,8 +558,8 @@ impl Inner {
 
     /// The first way to the leader that another voter knows.
     async fn ask_for_way(&self, node: NodeId) -> Option<Way> {
-        let others = self.voters.iter().filter(|voter| **voter != node);
-        let mut asked: FuturesUnordered<_> = others.map(|voter| self.way_known_to(*voter, node)).collect();
+        let others = self.contacts.all().filter(|other| *other != node);
+        let mut asked: FuturesUnordered<_> = others.map(|other| self.way_known_to(other, node)).collect();
         while let Some(way) = asked.next().await {
             if way.is_some() {
                 return way;
@@ -593,10 +593,10 @@ impl Inner {
         self.local.as_ref().filter(|local| local.identity().node == node)
     }
 
-    /// Who leads, as far as we know; else the next voter in turn.
+    /// Who leads, as far as we know; else the next node in turn.
     fn target(&self) -> NodeId {
         let known = *self.leader.lock().unwrap_or_else(PoisonError::into_inner);
-        known.unwrap_or_else(|| self.voters[self.next_voter.load(Ordering::Relaxed) % self.voters.len()])
+        known.unwrap_or_else(|| self.contacts.at(self.turn.load(Ordering::Relaxed)))
     }
 
     fn look_elsewhere(&self, asked: NodeId) {
@@ -608,7 +608,7 @@ impl Inner {
         let mut leader = self.leader.lock().unwrap_or_else(PoisonError::into_inner);
         if leader.is_none_or(|leader| leader == asked) {
             *leader = hint.filter(|hint| *hint != asked);
-            self.next_voter.fetch_add(1, Ordering::Relaxed);
+            self.turn.fetch_add(1, Ordering::Relaxed);
         }
     }
 

@@ -29,7 +29,7 @@ const CLOCKS_TO_JUDGE: usize = 3;
 pub(super) struct Clocks {
     env: Arc<dyn Env>,
     me: NodeId,
-    voters: Vec<NodeId>,
+    voters: Mutex<Vec<NodeId>>,
     heard: Mutex<BTreeMap<NodeId, Heard>>,
 }
 
@@ -43,7 +43,16 @@ struct Heard {
 
 impl Clocks {
     pub fn new(env: Arc<dyn Env>, me: NodeId, voters: Vec<NodeId>) -> Clocks {
-        Clocks { env, me, voters, heard: Mutex::default() }
+        Clocks { env, me, voters: Mutex::new(voters), heard: Mutex::default() }
+    }
+
+    /// From now on these vote.
+    pub fn voters_are(&self, voters: Vec<NodeId>) {
+        *self.voters.lock().unwrap_or_else(PoisonError::into_inner) = voters;
+    }
+
+    fn voters(&self) -> Vec<NodeId> {
+        self.voters.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Asks for ever.
@@ -51,8 +60,8 @@ impl Clocks {
         let clocks = self.clone();
         let ask_all = async move {
             loop {
-                let others = clocks.voters.iter().filter(|voter| **voter != clocks.me);
-                futures::future::join_all(others.map(|voter| clocks.ask(&rpc, *voter))).await;
+                let others = clocks.voters().into_iter().filter(|voter| *voter != clocks.me);
+                futures::future::join_all(others.map(|voter| clocks.ask(&rpc, voter))).await;
                 tokio::time::sleep(INTERVAL).await;
             }
         };
@@ -80,10 +89,11 @@ impl Clocks {
 
     /// All wall clocks that are known now, ours among them, in order.
     fn all(&self) -> Vec<(i64, NodeId)> {
-        let now = self.env.boottime();
+        let (now, voters) = (self.env.boottime(), self.voters());
         let own = self.env.wall_ms() as i64 - now.as_millis() as i64;
         let heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
         let fresh = heard.iter().filter(|(_, heard)| now.saturating_sub(heard.at) <= FRESH);
+        let fresh = fresh.filter(|(voter, _)| voters.contains(voter));
         let mut all: Vec<_> = fresh.map(|(voter, heard)| (heard.ahead_ms, *voter)).collect();
         all.push((own, self.me));
         all.sort_unstable();
@@ -94,7 +104,7 @@ impl Clocks {
     /// that is behind, since cluster time never goes back. A single voter is its own majority.
     pub fn median_ms(&self) -> Option<u64> {
         let all = self.all();
-        if all.len() <= self.voters.len() / 2 {
+        if all.len() <= self.voters().len() / 2 {
             return None;
         }
         let ahead_ms = all[(all.len() - 1) / 2].0;
@@ -104,7 +114,7 @@ impl Clocks {
     /// The voters with better clocks, if ours is off against the median of at least three.
     pub fn better(&self) -> Vec<NodeId> {
         let all = self.all();
-        if all.len() < CLOCKS_TO_JUDGE || all.len() <= self.voters.len() / 2 {
+        if all.len() < CLOCKS_TO_JUDGE || all.len() <= self.voters().len() / 2 {
             return Vec::new();
         }
         let median = all[(all.len() - 1) / 2].0;

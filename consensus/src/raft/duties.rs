@@ -118,6 +118,7 @@ pub(super) fn start(env: &Arc<dyn Env>, config: NodeConfig, running: Arc<Running
         loop {
             tokio::time::sleep(if has_layout(&running) { INTERVAL } else { FIRST_INTERVAL }).await;
             running.learn_epoch();
+            running.clocks.voters_are(running.voter_nodes());
             let Some(term) = running.leads() else { continue };
             running.leadership.begin_term(term);
             let now = running.env.monotonic();
@@ -145,7 +146,6 @@ pub(super) fn start(env: &Arc<dyn Env>, config: NodeConfig, running: Arc<Running
                 running.hand_over(&[]).await;
                 continue;
             }
-            running.promote().await;
             for command in due(&config, &running) {
                 // What fails is due again at the next look.
                 if let Err(why) = running.propose_own(command).await {

@@ -7,7 +7,7 @@
 //! pass. The leader also knows what a voter has acknowledged, and a log that ends before that is an old one.
 
 use std::num::NonZeroUsize;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -42,8 +42,8 @@ pub(super) const STALE: &str = "an old or copied data directory: ";
 pub(super) struct Lives {
     env: Arc<dyn Env>,
     seen: Mutex<LruCache<RaftId, Seen>>,
-    /// What remembers beyond the end of this process, once it is open.
-    tables: OnceLock<Arc<Tables>>,
+    /// What remembers beyond the end of this process, while it is open.
+    tables: Mutex<Option<Arc<Tables>>>,
 }
 
 #[derive(Clone, Copy)]
@@ -54,12 +54,16 @@ struct Seen {
 
 impl Lives {
     pub fn new(env: Arc<dyn Env>) -> Lives {
-        Lives { env, seen: Mutex::new(LruCache::new(LIVES_MAX)), tables: OnceLock::new() }
+        Lives { env, seen: Mutex::new(LruCache::new(LIVES_MAX)), tables: Mutex::default() }
     }
 
-    /// From now on presences are judged.
-    pub fn remember_in(&self, tables: Arc<Tables>) {
-        assert!(self.tables.set(tables).is_ok(), "a voter opens its tables once");
+    /// From now on presences are judged; with `None` they are not, as before.
+    pub fn remember_in(&self, tables: Option<Arc<Tables>>) {
+        *self.tables.lock().unwrap_or_else(PoisonError::into_inner) = tables;
+    }
+
+    fn tables(&self) -> Option<Arc<Tables>> {
+        self.tables.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn seen(&self) -> MutexGuard<'_, LruCache<RaftId, Seen>> {
@@ -73,7 +77,7 @@ impl Lives {
     }
 
     fn stored(&self, id: RaftId) -> Option<Life> {
-        match get::<Nodes>(&*self.tables.get()?.view(), id.node()) {
+        match get::<Nodes>(&*self.tables()?.view(), id.node()) {
             Ok(row) => {
                 let row = row.filter(|row| row.incarnation == id.incarnation())?;
                 Some(Life { id, starts: row.starts, run: row.run })
@@ -109,7 +113,7 @@ impl Lives {
     /// its incarnation has acknowledged to this node as the leader.
     pub fn judge(&self, presence: &Presence, acknowledged: Option<u64>) -> PresenceAnswer {
         let life = presence.life;
-        if self.tables.get().is_none() {
+        if self.tables().is_none() {
             return PresenceAnswer::NotYet;
         }
         if self.trusts() {

@@ -7,6 +7,7 @@ mod backups;
 mod clocks;
 mod donors;
 mod duties;
+mod electorate;
 pub mod identity;
 pub mod lives;
 pub mod log;

@@ -10,7 +10,7 @@ use std::future::Future;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -18,18 +18,21 @@ use bytes::Bytes;
 use fabric::Seams;
 use fabric::env::{Env, TaskHandle, random_u64, run_blocking, spawn_critical};
 use fabric::ids::{ClusterId, NodeId, RaftId, SessionId};
-use fabric::limits::{COPIES, ENTRY_BYTES_MAX, VOTERS_MAX};
+use fabric::limits::{COPIES, ENTRY_BYTES_MAX, VOTER_PATIENCE_DEFAULT, VOTERS_MAX};
 use fabric::rpc::{
     CallOptions, Class, Message, Peer, RpcClient, RpcError, Service, decode_head, reply_typed,
 };
+use futures::stream::{FuturesUnordered, StreamExt};
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{ClientWriteError, RaftError};
 use openraft::{ChangeMembers, Config, Raft, ServerState, SnapshotPolicy};
+use tokio::sync::Notify;
 
 use super::backups::Backups;
 use super::clocks::Clocks;
 use super::donors::{self, OtherVoters};
 use super::duties::{self, Leadership};
+use super::electorate;
 use super::identity::{self, IdentityError, NodeIdentity};
 use super::lives::{self, Lives};
 use super::log::{self, Headroom, Log, LogConfig, LogFault, Shelf};
@@ -45,8 +48,8 @@ use super::wire::{
 use crate::meta::answer::answer;
 use crate::meta::apply::Planted;
 use crate::meta::command::{Command, Entry, Reply};
-use crate::meta::model::{ClusterMs, ClusterRow, FIRST_EPOCH};
-use crate::meta::query::Query;
+use crate::meta::model::{ClusterMs, ClusterRow, FIRST_EPOCH, NodeRow};
+use crate::meta::query::{Answer, Query};
 use crate::meta::tables::{Cluster, get};
 
 /// A proposal that was not applied after this is "perhaps".
@@ -59,14 +62,15 @@ const BIRTH_INTERVAL: Duration = Duration::from_millis(100);
 const BIRTH_DEADLINE: Duration = Duration::from_secs(1);
 /// A voter that has not heard yet that this node was let in says that it is none; it hears of it in this time.
 const REFUSAL_PATIENCE: Duration = Duration::from_secs(2);
+/// A majority of the members that others know of answers in this time, or they are asked again who that is.
+const HEARSAY_PATIENCE: Duration = Duration::from_secs(10);
+/// Others are asked whether this node is a member still, and are believed when they deny it so many times in a row.
+const DISMISSAL_INTERVAL: Duration = Duration::from_secs(5);
+const DISMISSALS: u32 = 2;
 /// A leader that stops waits so long for somebody to take over.
 const TRANSFER_DEADLINE: Duration = Duration::from_secs(2);
 /// A change of members takes no longer, or failed.
 const REPLACE_DEADLINE: Duration = Duration::from_secs(30);
-/// What makes a voter of a member that has caught up takes no longer, or is tried again.
-const PROMOTE_DEADLINE: Duration = Duration::from_secs(5);
-/// Entries that it may still lack then: under load there are always some on their way.
-const PROMOTE_LAG: u64 = 1_000;
 
 /// What a voter has to know.
 #[derive(Debug, Clone)]
@@ -81,6 +85,8 @@ pub struct NodeConfig {
     pub nodes: Vec<NodeId>,
     /// Copies that it makes of each extent, 1 to 3.
     pub copies: usize,
+    /// A voter that is silent for longer is exchanged by a node that stands by.
+    pub voter_patience: Duration,
     /// Sizes of the log.
     pub log: LogConfig,
     /// Sizes of the state machine.
@@ -98,6 +104,7 @@ impl NodeConfig {
             voters,
             nodes,
             copies: COPIES,
+            voter_patience: VOTER_PATIENCE_DEFAULT,
             log: LogConfig::default(),
             machine: MachineConfig::default(),
             snapshot_entries: 50_000,
@@ -155,10 +162,10 @@ pub enum StartError {
     /// The log of the cluster went back, and this node did not.
     #[error("{0}")]
     Behind(String),
-    /// The cluster exists and does not list this node as a voter.
+    /// The cluster exists, or is to be born, without this node as a voter. It may [stand by](MetaNode::stand_by).
     #[error(
-        "the cluster has voters, and {new} is none of them; to make it one more run: admit {new}; to put it in the \
-         place of one: replace OLD {new}"
+        "the cluster has voters, and {new} is none of them; it stands by; to make it one more run: admit {new}; to \
+         put it in the place of one: replace OLD {new}"
     )]
     NotAVoter {
         /// What is here.
@@ -221,10 +228,15 @@ impl Running {
     }
 
     /// Voters and learners, as of the last membership in the log.
-    fn members(&self) -> Vec<RaftId> {
+    pub(super) fn members(&self) -> Vec<RaftId> {
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow_watched();
         metrics.membership_config.membership().nodes().map(|(id, _)| RaftId(*id)).collect()
+    }
+
+    /// The nodes that vote, as of the last membership in the log.
+    pub(super) fn voter_nodes(&self) -> Vec<NodeId> {
+        self.raft.voter_ids().map(|id| RaftId(id).node()).collect()
     }
 
     /// The index behind what a member has acknowledged to this node, if this node leads.
@@ -362,12 +374,25 @@ impl Running {
             answer(&*view, view.index(), &query)
         };
         match answered {
-            Ok(answered) => QueryAnswer::Answered(answered),
+            Ok(mut answered) => {
+                if let Ok(Answer::Members { nodes, .. }) = &mut answered.answer {
+                    self.say_who_votes(nodes);
+                }
+                QueryAnswer::Answered(answered)
+            }
             Err(fault) => {
                 let reason = format!("the metadata cannot be read: {fault}");
                 self.env.fail_stop(&reason);
                 QueryAnswer::Unavailable(reason)
             }
+        }
+    }
+
+    /// A row says what the node was born as; who votes by now is Raft's to say.
+    fn say_who_votes(&self, nodes: &mut [NodeRow]) {
+        let voters: Vec<RaftId> = self.raft.voter_ids().map(RaftId).collect();
+        for row in nodes {
+            row.voter = voters.iter().find(|voter| voter.node() == row.id).copied();
         }
     }
 
@@ -427,37 +452,10 @@ impl Running {
         self.make_voter(new).await
     }
 
-    /// Members that do not vote and have, but for [`PROMOTE_LAG`], what this leader has applied.
-    fn caught_up(&self) -> Vec<RaftId> {
-        let metrics = self.raft.metrics();
-        let metrics = metrics.borrow_watched();
-        let voters: BTreeSet<u64> = metrics.membership_config.voter_ids().collect();
-        let applied = metrics.last_applied.map_or(0, |applied| applied.index);
-        let reached = |id: &u64| metrics.replication.as_ref()?.get(id)?.as_ref().map(|matched| matched.index);
-        let others = metrics.membership_config.membership().nodes().map(|(id, _)| *id);
-        let others = others.filter(|id| !voters.contains(id));
-        others
-            .filter(|id| reached(id).is_some_and(|index| applied <= index + PROMOTE_LAG))
-            .map(RaftId)
-            .collect()
-    }
-
     async fn make_voter(&self, id: RaftId) -> Result<(), String> {
         let more = ChangeMembers::AddVoterIds(BTreeSet::from([id.0]));
         let changed = self.raft.change_membership(more, false).await;
         changed.map(drop).map_err(|error| error.to_string())
-    }
-
-    /// Makes voters of members that have caught up. One that has not could stop the cluster by its vote.
-    pub async fn promote(&self) {
-        for id in self.caught_up() {
-            let name = VoterName(id);
-            match tokio::time::timeout(PROMOTE_DEADLINE, self.scope(self.make_voter(id))).await {
-                Ok(Ok(())) => tracing::info!(voter = %name, "a member has caught up and votes"),
-                Ok(Err(error)) => tracing::info!(voter = %name, error, "a member does not vote yet"),
-                Err(_) => tracing::info!(voter = %name, "a member does not vote yet"),
-            }
-        }
     }
 }
 
@@ -481,7 +479,15 @@ pub struct MetaNode {
     backups: Backups,
     /// Set once the log is found to hold something, or Raft was started.
     alive: AtomicBool,
-    running: OnceLock<Arc<Running>>,
+    call: Call,
+    running: Mutex<Option<Arc<Running>>>,
+}
+
+/// A leader's call to a node that stands by: Raft was asked of it.
+#[derive(Default)]
+struct Call {
+    came: Notify,
+    from: Mutex<Option<NodeId>>,
 }
 
 impl MetaNode {
@@ -517,7 +523,8 @@ impl MetaNode {
             shelf: Shelf::default(),
             backups: Backups::default(),
             alive: AtomicBool::new(true),
-            running: OnceLock::new(),
+            call: Call::default(),
+            running: Mutex::default(),
         })
     }
 
@@ -531,8 +538,12 @@ impl MetaNode {
         self.life
     }
 
-    /// Goes through birth, opens log and tables, and starts Raft. A single voter leads when this returns.
+    /// Goes through birth, opens log and tables, and starts Raft. A single voter leads when this returns. After
+    /// [`StartError::NotAVoter`] nothing is open, and the node may stand by.
     pub async fn start(&self) -> Result<(), StartError> {
+        if self.is_stranger().await? {
+            return Err(StartError::NotAVoter { new: VoterName(self.identity.raft_id()) });
+        }
         let env = &self.seams.env;
         let mut machine_config = self.config.machine.clone();
         let planted = &mut machine_config.context.planted;
@@ -562,9 +573,14 @@ impl MetaNode {
             None if !pristine => self.rpc.epoch().learn(self.identity.epoch.max(FIRST_EPOCH)),
             None => {}
         }
-        self.lives.remember_in(machine.tables());
-        let voters = self.voters(&machine);
+        self.lives.remember_in(Some(machine.tables()));
+        let voters = match self.caller() {
+            Some(_) if pristine => self.voters_heard_of().await,
+            _ => self.voters(&machine),
+        };
         if let Err(error) = self.wait_for_leave(&voters, pristine, next_index).await {
+            // A node that stands by begins anew later.
+            self.lives.remember_in(None);
             machine.tables().close();
             log.close();
             return Err(error);
@@ -575,6 +591,121 @@ impl MetaNode {
         }
         self.lead_if_alone(&running).await;
         Ok(())
+    }
+
+    /// Whether nobody has ever called this node to take part: the cluster is not born with it, and it has no log.
+    async fn is_stranger(&self) -> Result<bool, StartError> {
+        if self.config.voters.contains(&self.config.node) || self.caller().is_some() {
+            return Ok(false);
+        }
+        let (disks, directory) = (self.seams.disks.clone(), log::directory(&self.directory));
+        match run_blocking(&*self.seams.env, move || disks.list(&directory)).await {
+            Ok(names) => Ok(names.is_empty()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Waits for the call of a leader that has made this node a member, and starts then. Does not return before.
+    pub async fn stand_by(&self) -> Result<(), StartError> {
+        tracing::info!(name = %VoterName(self.identity.raft_id()), "this node stands by for the voters");
+        loop {
+            self.call.came.notified().await;
+            match self.start().await {
+                // It was a member of an older membership only.
+                Err(StartError::NotAVoter { .. }) => {}
+                started => return started,
+            }
+        }
+    }
+
+    /// Waits until other nodes say that this one is no member any more, and stops Raft then; what it has of the log and
+    /// the tables stays. The node may stand by.
+    pub async fn dismissed(&self) {
+        let mut said = 0;
+        while said < DISMISSALS {
+            tokio::time::sleep(DISMISSAL_INTERVAL).await;
+            said = if self.is_dismissed().await { said + 1 } else { 0 };
+        }
+        tracing::info!("this node is no member any more");
+        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(running) = running {
+            self.lives.remember_in(None);
+            running.stopping.store(true, Ordering::Release);
+            running.stop().await;
+        }
+    }
+
+    /// Whether all others that know of members do not know this node. They may lag; then a leader calls it again.
+    async fn is_dismissed(&self) -> bool {
+        if self.leads() {
+            return false;
+        }
+        let others = self.known_nodes().into_iter().filter(|node| *node != self.config.node);
+        let answers = futures::future::join_all(others.map(|node| self.ask_birth(node))).await;
+        let mut memberships = answers.into_iter().flatten().filter_map(|answer| match answer.state {
+            BirthState::Member(members) => Some(members),
+            BirthState::Unborn | BirthState::Starting => None,
+        });
+        let lists_me = |members: &Vec<RaftId>| members.contains(&self.life.id);
+        memberships
+            .next()
+            .is_some_and(|first| !lists_me(&first) && !memberships.any(|other| lists_me(&other)))
+    }
+
+    fn running(&self) -> Option<Arc<Running>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Who called last, of those that lead.
+    fn caller(&self) -> Option<NodeId> {
+        *self.call.from.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn called(&self, from: Peer) {
+        if let Peer::Node(from) = from {
+            *self.call.from.lock().unwrap_or_else(PoisonError::into_inner) = Some(from);
+            self.call.came.notify_one();
+        }
+    }
+
+    /// Waits until a majority of those that vote now has nothing against a process that does not vote itself.
+    pub async fn present(&self) -> Result<(), StartError> {
+        let presence = Presence { life: self.life, next_index: 0 };
+        loop {
+            let voters = self.voters_heard_of().await;
+            let presented = lives::present(&*self.seams.env, &self.rpc, &voters, presence);
+            match tokio::time::timeout(HEARSAY_PATIENCE, presented).await {
+                Ok(presented) => {
+                    return presented.map_err(|why| StartError::Stale { node: self.config.node, why });
+                }
+                // Those that vote may be others by now.
+                Err(_) => tracing::info!(?voters, "no majority of the voters answers yet"),
+            }
+        }
+    }
+
+    /// The members that any node knows of; before there are any, those that the cluster is born with.
+    async fn voters_heard_of(&self) -> Vec<NodeId> {
+        let others = self.known_nodes().into_iter().filter(|node| *node != self.config.node);
+        let mut asked: FuturesUnordered<_> = others.map(|node| self.ask_birth(node)).collect();
+        while let Some(answer) = asked.next().await {
+            if let Some(BirthState::Member(members)) = answer.map(|answer| answer.state) {
+                return members.into_iter().map(RaftId::node).collect();
+            }
+        }
+        self.config.voters.clone()
+    }
+
+    /// All nodes that this one has heard of, the voters of the birth first.
+    fn known_nodes(&self) -> Vec<NodeId> {
+        let mut nodes = self.config.voters.clone();
+        for node in self.config.nodes.iter().copied().chain(self.caller()) {
+            if !nodes.contains(&node) {
+                nodes.push(node);
+            }
+        }
+        nodes
     }
 
     /// The nodes that vote, as of the last checkpoint; before there is one, those that the cluster is born with.
@@ -611,7 +742,7 @@ impl MetaNode {
     /// Opens the log; what is rotten of it is fetched from the other voters.
     async fn open_log(&self, floor: u64) -> Result<Log, StartError> {
         let (env, disks) = (self.seams.env.clone(), self.seams.disks.clone());
-        let others = self.config.voters.iter().copied().filter(|voter| *voter != self.config.node).collect();
+        let others = self.known_nodes().into_iter().filter(|node| *node != self.config.node).collect();
         let donors = OtherVoters::new(env.clone(), self.rpc.clone(), others);
         let (directory, config) = (log::directory(&self.directory), self.config.log.clone());
         let opened = Log::open(env, disks, &directory, config, floor, &donors, &self.shelf).await;
@@ -668,12 +799,11 @@ impl MetaNode {
             tasks: Mutex::default(),
         });
         self.alive.store(true, Ordering::Release);
-        if self.running.set(running.clone()).is_err() {
-            return Err(StartError::Raft("it was started before".to_string()));
-        }
+        *self.running.lock().unwrap_or_else(PoisonError::into_inner) = Some(running.clone());
         running.keep(clocks.start(self.rpc.clone()));
         running.keep(Rounds::start(&env, running.clone()));
         running.keep(duties::start(&env, self.config.clone(), running.clone()));
+        running.keep(electorate::start(&env, self.rpc.clone(), self.config.clone(), running.clone()));
         running.keep(watch(&env, running.clone()));
         Ok(running)
     }
@@ -684,14 +814,15 @@ impl MetaNode {
         let mut refused_since: Option<Duration> = None;
         loop {
             let (mut unborn, mut refusal) = (0, None);
-            let others = self.config.voters.iter().filter(|voter| **voter != self.config.node);
-            for voter in others {
-                match self.ask_birth(*voter).await.map(|answer| answer.state) {
+            let others = self.known_nodes().into_iter().filter(|node| *node != self.config.node);
+            let answers = others.map(async |node| (node, self.ask_birth(node).await));
+            for (node, answer) in futures::future::join_all(answers).await {
+                match answer.map(|answer| answer.state) {
                     Some(BirthState::Member(members)) => match self.check_member(&members) {
                         Ok(()) => return Ok(()),
                         Err(error) => refusal = Some(error),
                     },
-                    Some(BirthState::Unborn) => unborn += 1,
+                    Some(BirthState::Unborn) => unborn += usize::from(self.config.voters.contains(&node)),
                     Some(BirthState::Starting) | None => {}
                 }
             }
@@ -803,27 +934,27 @@ impl MetaNode {
 
     /// The view of the tables on this node, not linearizable; `None` before the start.
     pub fn view(&self) -> Option<Arc<super::overlay::View>> {
-        Some(self.running.get()?.tables.view())
+        Some(self.running()?.tables.view())
     }
 
     /// Who leads, as far as this node knows.
     pub fn leader(&self) -> Option<NodeId> {
-        self.running.get()?.leader()
+        self.running()?.leader()
     }
 
     /// What the disk of this node has left; `None` before the start.
     pub fn headroom(&self) -> Option<Headroom> {
-        Some(self.running.get()?.headroom())
+        Some(self.running()?.headroom())
     }
 
     /// Whether this node leads.
     pub fn leads(&self) -> bool {
-        self.running.get().is_some_and(|running| running.leads().is_some())
+        self.running().is_some_and(|running| running.leads().is_some())
     }
 
     /// Proposes an entry here.
     pub async fn propose(&self, entry: Entry) -> ProposeAnswer {
-        match self.running.get().filter(|running| !running.stopping.load(Ordering::Acquire)) {
+        match self.running().filter(|running| !running.stopping.load(Ordering::Acquire)) {
             Some(running) => running.propose(entry).await,
             None => ProposeAnswer::NotLeader(None),
         }
@@ -831,7 +962,7 @@ impl MetaNode {
 
     /// Asks here.
     pub async fn query(&self, query: Query) -> QueryAnswer {
-        match self.running.get() {
+        match self.running() {
             Some(running) => running.query(query).await,
             None => QueryAnswer::NotLeader(None),
         }
@@ -839,7 +970,7 @@ impl MetaNode {
 
     /// Puts a new incarnation in the place of a lost voter. To be asked of the leader.
     pub async fn replace(&self, replace: Replace) -> ReplaceAnswer {
-        match self.running.get() {
+        match self.running() {
             Some(running) => running.replace(replace).await,
             None => ReplaceAnswer::NotLeader(None),
         }
@@ -847,7 +978,7 @@ impl MetaNode {
 
     /// Hands over leadership, writes what is applied, and stops Raft.
     pub async fn shutdown(&self) {
-        let Some(running) = self.running.get() else { return };
+        let Some(running) = self.running() else { return };
         running.stopping.store(true, Ordering::Release);
         if running.leads().is_some() {
             running.hand_over(&[]).await;
@@ -861,23 +992,23 @@ impl MetaNode {
     /// The index behind what a member has acknowledged to this node, if this node leads.
     #[cfg(test)]
     pub(crate) fn acknowledged_by(&self, id: RaftId) -> Option<u64> {
-        self.running.get()?.acknowledged_by(id)
+        self.running()?.acknowledged_by(id)
     }
 
     /// Stops as a crash would, but for what is on its way to the disk.
     #[cfg(test)]
     pub(crate) async fn kill(&self) {
-        if let Some(running) = self.running.get() {
+        if let Some(running) = self.running() {
             running.stop().await;
         }
     }
 
     fn birth(&self) -> BirthAnswer {
         let id = self.identity.raft_id();
-        let members = self.running.get().map(|running| running.members()).unwrap_or_default();
+        let members = self.running().map(|running| running.members()).unwrap_or_default();
         let state = if !members.is_empty() {
             BirthState::Member(members)
-        } else if self.running.get().is_some() || !self.alive.load(Ordering::Acquire) {
+        } else if self.running().is_some() || !self.alive.load(Ordering::Acquire) {
             BirthState::Unborn
         } else {
             BirthState::Starting
@@ -938,8 +1069,11 @@ impl Service for MetaNode {
         }
         match (method >> 8) as u8 {
             method::RAFT_GROUP => {
-                let running = self.running.get().ok_or("Raft does not run yet")?;
-                self.peers.call(running, from, method, request).await
+                let Some(running) = self.running() else {
+                    self.called(from);
+                    return Err("Raft does not run yet".to_string());
+                };
+                self.peers.call(&running, from, method, request).await
             }
             method::META_GROUP => self.serve_client(method, request).await,
             method::ADMIN_GROUP => self.serve_admin(from, method, request).await,
@@ -1007,13 +1141,13 @@ impl MetaNode {
                 if from != Peer::Node(presence.life.id.node()) {
                     return Err(format!("{from} speaks for {}", VoterName(presence.life.id)));
                 }
-                let running = self.running.get();
+                let running = self.running();
                 let acknowledged = running.and_then(|running| running.acknowledged_by(presence.life.id));
                 Ok(reply_typed(&self.lives.judge(&presence, acknowledged), Bytes::new()))
             }
             method::BACKUP => {
                 let request = decode_head(&request.head).map_err(|error| error.to_string())?;
-                let running = self.running.get().ok_or("Raft does not run yet")?;
+                let running = self.running().ok_or("Raft does not run yet")?;
                 self.backups.serve(&self.seams.env, &running.tables, request).await
             }
             method::REPLACE => {

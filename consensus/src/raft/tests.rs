@@ -19,7 +19,7 @@ use super::node::{MetaNode, NodeConfig, StartError};
 use super::recovery::recover;
 use super::testing::TestDisks;
 use super::wire::{ProposeAnswer, Replace, VoterName};
-use crate::client::{Meta, MetaClient, MetaError, ask};
+use crate::client::{Contacts, Meta, MetaClient, MetaError, ask};
 use crate::meta::command::{
     AddUser, Command, CreateBucket, DeleteBucket, DeleteKey, DeleteObjects, Done, Entry, Expect, Reject,
     Reply,
@@ -143,7 +143,7 @@ impl World {
     fn client(&self) -> MetaClient {
         let seams = self.seams(self.voters[0]);
         let rpc = self.rpc(&seams, Identity::new(CLUSTER, Peer::Gateway, None));
-        MetaClient::new(seams.env, rpc, self.voters.clone(), SessionKind::Gateway, None)
+        MetaClient::new(seams.env, rpc, Contacts::new(&self.voters, &[]), SessionKind::Gateway, None)
     }
 
     /// Waits until every running node has applied what the leader had, and the leader knows.
@@ -341,7 +341,8 @@ async fn nodes_register_and_the_first_layout_follows() {
             let env: Arc<dyn Env> = Arc::new(SystemEnv::default());
             let kind = SessionKind::Jobs(*id);
             let local = Some(host.node.clone());
-            let client = MetaClient::new(env, host.rpc.clone(), world.voters.clone(), kind, local);
+            let contacts = Contacts::new(&world.voters, &[]);
+            let client = MetaClient::new(env, host.rpc.clone(), contacts, kind, local);
             let identity = host.node.identity();
             let row = NodeRow {
                 id: *id,

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
-use consensus::client::{Meta, MetaClient, ask};
+use consensus::client::{Contacts, Meta, MetaClient, ask};
 use consensus::meta::command::{Command, Expect, NewBody, PutObject};
 use consensus::meta::model::{Attributes, Etag, Origin, SessionKind};
 use consensus::meta::query::{Answer, Query};
@@ -26,6 +26,7 @@ use fabric::env::SystemEnv;
 use fabric::ids::{BucketId, NodeId};
 use fabric::limits::{
     COPIES, DISK_RESERVE_BYTES, GIB, INLINE_BYTES_TOTAL_DEFAULT, SCRUB_PERIOD_DEFAULT, UPLOAD_PERIOD_DEFAULT,
+    VOTER_PATIENCE_DEFAULT,
 };
 use fabric::net::LocalNet;
 use futures::{StreamExt, TryStreamExt};
@@ -202,8 +203,9 @@ async fn load(data: &Path, from: u64, to: u64) -> Result<()> {
     let files = StoreFiles::open(&seams, data, 1)?;
     let daemon = StorageDaemon::start(seams.clone(), settings(&files, data.join("node-1"))).await?;
     daemon.wait_ready().await?;
-    let (voters, voter) = (vec![NODE], daemon.meta_node().cloned());
-    let meta = MetaClient::new(seams.env.clone(), daemon.rpc().clone(), voters, SessionKind::Gateway, voter);
+    let (contacts, voter) = (Contacts::new(&[NODE], &[]), Some(daemon.meta_node().clone()));
+    let meta =
+        MetaClient::new(seams.env.clone(), daemon.rpc().clone(), contacts, SessionKind::Gateway, voter);
     let Answer::Bucket(Some(bucket)) = ask(&meta, Query::Bucket(BUCKET.parse()?)).await? else {
         bail!("the store has lost its bucket");
     };
@@ -239,6 +241,7 @@ fn settings(files: &StoreFiles, data: PathBuf) -> StorageSettings {
         listen: ADDRESS.to_string(),
         zone: String::new(),
         voters: vec![NODE],
+        voter_patience: VOTER_PATIENCE_DEFAULT,
         nodes: vec![NODE],
         copies: COPIES,
         scrub_period: SCRUB_PERIOD_DEFAULT,

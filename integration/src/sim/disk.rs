@@ -101,6 +101,8 @@ struct Contents {
     now: Image,
     durable: Image,
     unsynced: Vec<Write>,
+    /// Where what was synced last begins: rot from here on looks like a write that was torn.
+    last_batch: u64,
 }
 
 /// A copy of the files of a disk.
@@ -301,7 +303,7 @@ impl SimDisks {
         self.wipe();
         let mut state = self.lock_state();
         let file = |image: &Image| {
-            let contents = Contents { now: image.clone(), durable: image.clone(), unsynced: Vec::new() };
+            let contents = Contents { now: image.clone(), durable: image.clone(), ..Contents::default() };
             Arc::new(Mutex::new(contents))
         };
         state.names = image.files.iter().map(|(path, image)| (path.clone(), file(image))).collect();
@@ -319,20 +321,24 @@ impl SimDisks {
         if pages.is_empty() {
             return None;
         }
-        self.flip(path, *self.random.pick(pages))
+        self.flip(path, *self.random.pick(pages), u64::MAX)
     }
 
-    /// The same in all of these files, in the order of their names, but for the last `kept` pages.
-    pub fn rot_before(&self, part: &str, kept: usize) -> Option<(PathBuf, u64)> {
-        let files = self.written_pages(part);
+    /// The same in all of these files, which are written one after the other in the order of their names, but for
+    /// what was synced last.
+    pub fn rot_before_last_batch(&self, part: &str) -> Option<(PathBuf, u64)> {
+        let mut files = self.written_pages(part);
+        files.retain(|(_, pages)| !pages.is_empty());
+        let (last, _) = files.last()?;
+        let end = self.lock_state().names[last].lock().expect("no holder of this lock can panic").last_batch;
+        let last = last.clone();
         let pages = files.iter().flat_map(|(path, pages)| pages.iter().map(move |page| (path, *page)));
-        let mut pages: Vec<_> = pages.collect();
-        pages.truncate(pages.len().saturating_sub(kept));
+        let pages: Vec<_> = pages.filter(|(path, page)| **path != last || page * PAGE_BYTES < end).collect();
         if pages.is_empty() {
             return None;
         }
         let (path, page) = *self.random.pick(&pages);
-        self.flip(path, page)
+        self.flip(path, page, if *path == last { end } else { u64::MAX })
     }
 
     fn written_pages(&self, part: &str) -> Vec<(PathBuf, Vec<u64>)> {
@@ -345,8 +351,10 @@ impl SimDisks {
         files.map(|(path, contents)| (path.clone(), pages(contents))).collect()
     }
 
-    fn flip(&self, path: &Path, page: u64) -> Option<(PathBuf, u64)> {
-        let (byte, bit) = (self.random.below(PAGE_BYTES), self.random.below(8));
+    /// Flips a bit of this page, before `end`.
+    fn flip(&self, path: &Path, page: u64, end: u64) -> Option<(PathBuf, u64)> {
+        let room = PAGE_BYTES.min(end - page * PAGE_BYTES);
+        let (byte, bit) = (self.random.below(room), self.random.below(8));
         let contents = self.lock_state().names.get(path)?.clone();
         let mut contents = contents.lock().expect("no holder of this lock can panic");
         let flip = |image: &mut Image| {
@@ -647,6 +655,11 @@ impl File for SimFile {
         }
         let mut contents = self.contents();
         let contents = &mut *contents;
+        let begins = contents.unsynced.iter().filter_map(|write| match write {
+            Write::Bytes { offset, bytes } if !is_zero(bytes) => Some(*offset),
+            Write::Bytes { .. } | Write::Zeros { .. } | Write::Length(_) => None,
+        });
+        contents.last_batch = begins.min().unwrap_or(contents.last_batch);
         for write in contents.unsynced.drain(..) {
             match write {
                 Write::Length(bytes) => contents.durable.set_len(bytes),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use consensus::client::MetaClient;
+use consensus::client::{Contacts, MetaClient};
 use consensus::meta::audit::audit;
 use consensus::meta::model::SessionKind;
 use consensus::meta::names::{AccessKeyId, UserName};
@@ -38,6 +38,8 @@ const CLUSTER: ClusterId = ClusterId(0x51D);
 const NODE_PORT: u16 = 7000;
 const ADMIN_PORT: u16 = 9001;
 const MEMORY_BYTES: u64 = 256 * MIB;
+/// Short enough for a voter to be exchanged while a plan runs.
+const VOTER_PATIENCE: Duration = Duration::from_secs(3);
 /// Between two looks at whether an audit is wanted.
 const AUDIT_PAUSE: Duration = Duration::from_millis(100);
 /// Between two tries to make a user.
@@ -71,6 +73,7 @@ async fn node(seams: &Seams, shared: &Shared, number: u16) -> Result<(), Failure
         listen: format!("0.0.0.0:{}", node_port(shared, NodeId(number))),
         zone: String::new(),
         voters: nodes(plan).take(3).collect(),
+        voter_patience: VOTER_PATIENCE,
         nodes: nodes(plan).collect(),
         copies: COPIES,
         scrub_period: SCRUB_PERIOD_DEFAULT,
@@ -94,13 +97,13 @@ async fn node(seams: &Seams, shared: &Shared, number: u16) -> Result<(), Failure
     loop {
         tokio::time::sleep(AUDIT_PAUSE).await;
         show(shared, number, daemon.meta_node());
-        if shared.wants_audit_of(number)
-            && let Some(view) = daemon.meta_node().and_then(|meta_node| meta_node.view())
-        {
-            shared.audited(number, audit(&*view).map_err(|fault| format!("{fault:?}"))?);
+        if shared.wants_audit_of(number) {
+            let findings = daemon.meta_node().view().map_or(Ok(Vec::new()), |view| audit(&*view));
+            shared.audited(number, findings.map_err(|fault| format!("{fault:?}"))?);
         }
+        // By the leader's rows: a node may stand by with old ones, or with none.
         if shared.wants_copies_of(number)
-            && let Some(view) = daemon.meta_node().and_then(|meta_node| meta_node.view())
+            && let Some(view) = shared.leaders_rows()
         {
             match missing_copies(&*view, daemon.store()).await {
                 Ok(missing) => shared.counted_copies(number, missing),
@@ -149,8 +152,9 @@ async fn gateway(seams: &Seams, shared: &Shared) -> Result<(), Failure> {
     let plan = shared.plan();
     let identity = Identity::new(CLUSTER, Peer::Gateway, None);
     let rpc = RpcClient::new(seams.clone(), identity, addresses(shared));
-    let voters = nodes(plan).take(3).collect();
-    let meta = Arc::new(MetaClient::new(seams.env.clone(), rpc.clone(), voters, SessionKind::Gateway, None));
+    let contacts = contacts(plan);
+    let meta = MetaClient::new(seams.env.clone(), rpc.clone(), contacts, SessionKind::Gateway, None);
+    let meta = Arc::new(meta);
     // The same on all machines, as if read from the secrets directory.
     let cluster_key = ClusterKey::from_hex(&"5a".repeat(32))?;
     for (name, keys) in [("root", root_credentials()), ("other", other_credentials())] {
@@ -202,8 +206,8 @@ fn node_port(shared: &Shared, node: NodeId) -> u16 {
 }
 
 /// Shows what stories want to know.
-fn show(shared: &Shared, number: u16, voter: Option<&Arc<MetaNode>>) {
-    let Some((voter, view)) = voter.and_then(|voter| Some((voter, voter.view()?))) else { return };
+fn show(shared: &Shared, number: u16, voter: &MetaNode) {
+    let Some(view) = voter.view() else { return };
     let Ok(cluster) = get::<Cluster>(&*view, ()) else { return };
     shared.show(Shown {
         node: number,
@@ -211,14 +215,22 @@ fn show(shared: &Shared, number: u16, voter: Option<&Arc<MetaNode>>) {
         index: view.index(),
         time_ms: cluster.map_or(0, |cluster| cluster.time.0),
     });
+    if voter.leads() {
+        shared.show_leaders_rows(view);
+    }
 }
 
 /// The metadata, as an operator reaches them.
 fn operate(seams: Seams, shared: &Shared) -> MetaClient {
     let identity = Identity::new(CLUSTER, Peer::Gateway, None);
     let rpc = RpcClient::new(seams.clone(), identity, addresses(shared));
-    let voters = nodes(shared.plan()).take(3).collect();
-    MetaClient::new(seams.env, rpc, voters, SessionKind::Gateway, None)
+    MetaClient::new(seams.env, rpc, contacts(shared.plan()), SessionKind::Gateway, None)
+}
+
+/// Whom clients of the metadata ask.
+fn contacts(plan: &Plan) -> Contacts {
+    let nodes: Vec<NodeId> = nodes(plan).collect();
+    Contacts::new(&nodes[..nodes.len().min(3)], &nodes)
 }
 
 /// Drains a node, or gives it data again. Faults may keep the operator from it, or too few nodes be left.

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use consensus::raft::overlay::View;
 use fabric::net::{BoxStream, Net};
 
 use super::coverage::Reached;
@@ -105,6 +106,8 @@ struct State {
     audits_wanted: BTreeSet<u16>,
     /// Nodes that have still to hold everything that belongs on them, and what they lacked last.
     copies_wanted: BTreeMap<u16, Vec<String>>,
+    /// The rows that the node had which led last.
+    leaders_rows: Option<Arc<View>>,
     /// How often all nodes moved to other ports.
     moves: u16,
     /// What each voter showed of itself last.
@@ -137,6 +140,7 @@ impl Shared {
             behaviours: Vec::new(),
             audits_wanted: BTreeSet::new(),
             copies_wanted: BTreeMap::new(),
+            leaders_rows: None,
             moves: 0,
             shown: BTreeMap::new(),
         };
@@ -189,6 +193,16 @@ impl Shared {
         if !findings.is_empty() {
             self.violate(format!("the rows of node {node} disagree: {}", findings.join("; ")));
         }
+    }
+
+    /// The rows of the node that leads, as they were a moment ago.
+    pub fn leaders_rows(&self) -> Option<Arc<View>> {
+        self.state().leaders_rows.clone()
+    }
+
+    /// A leader shows its rows.
+    pub fn show_leaders_rows(&self, rows: Arc<View>) {
+        self.state().leaders_rows = Some(rows);
     }
 
     /// Whether this node has to say which copies it lacks.

@@ -21,8 +21,6 @@ use crate::worker::Scene;
 const CHUNK_VOLUME: &str = "chunks/volume-";
 /// And those of segments of the log.
 const LOG_SEGMENT: &str = "/raft/";
-/// The end of the log, where the last batch is.
-const LOG_TAIL_PAGES: usize = 32;
 /// How long a process that stopped itself stays down.
 const RESTART_MS: u64 = 500;
 
@@ -304,7 +302,7 @@ impl<'a> World<'a> {
             }
             Fault::RotLog { node, down_ms } => {
                 self.kill(Machine::Node(node), false);
-                let place = self.node(node).disks.rot_before(LOG_SEGMENT, LOG_TAIL_PAGES);
+                let place = self.node(node).disks.rot_before_last_batch(LOG_SEGMENT);
                 self.note(&format!("rot at {place:?}"));
                 self.later(now_ms + down_ms, Action::Start(Machine::Node(node)));
             }

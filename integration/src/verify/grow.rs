@@ -6,6 +6,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, ensure};
 
 use super::campaign::put_and_get;
+use super::voters;
 use super::{Tally, block_on};
 use crate::client::{Client, Pattern, PatternCheck, Request, Target};
 use crate::daemons::{Cluster, Embedded};
@@ -26,17 +27,14 @@ pub(super) fn run(tally: &mut Tally) -> Result<()> {
         fs::rename(home.join("node-1"), store.directory().join("node-1")).context("move the node's data")?;
         store.restart_node(0).await.context("start the node of the small store")?;
         for (place, id) in [(1, "2"), (2, "3")] {
-            let said = store.nodes[place].refusal().await.map_err(anyhow::Error::msg)?;
-            let admit = said.rsplit_once("admit ").and_then(|(_, rest)| rest.split(';').next());
-            let name = admit.with_context(|| format!("no `admit` command in: {said}"))?;
-            store.operation(&["admit", name.trim()])()?;
             store.restart_node(place).await?;
             store.operation(&["add", id])()?;
         }
         for gateway in &store.gateways {
             gateway.start().await?;
         }
-        tally.note(format!("from one process to three nodes: {} ms", begin.elapsed().as_millis()));
+        voters::settle(&store, |voters| voters.len() == 3).await?;
+        tally.note(format!("from one process to three nodes and voters: {} ms", begin.elapsed().as_millis()));
 
         tally.check("a grown store has the objects of the small one", is_there(&store).await);
         let whole = store.operation(&["verify"])().map(drop).map_err(|error| format!("{error:#}"));

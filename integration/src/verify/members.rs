@@ -100,7 +100,11 @@ async fn operator(store: &Cluster, args: &[&str]) -> Result<()> {
 
 /// What `fluffy-storage nodes --json` says.
 fn nodes(store: &Cluster) -> Result<Value> {
-    let said = store.operation(&["nodes", "--json"])()?;
+    as_json(&store.operation(&["nodes", "--json"])()?)
+}
+
+/// The line of JSON in what a command said.
+pub(super) fn as_json(said: &str) -> Result<Value> {
     let line = said.lines().find(|line| line.starts_with('{')).context("no JSON")?;
     Ok(serde_json::from_str(line)?)
 }

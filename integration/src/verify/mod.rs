@@ -22,6 +22,7 @@ mod replace;
 mod steps;
 mod syncs;
 mod users;
+mod voters;
 
 use std::io::Write;
 use std::time::{Duration, Instant};
@@ -109,6 +110,11 @@ const STAGES: &[Stage] = &[
         run: recovery::run,
     },
     Stage { name: "members", about: "nodes added, drained and removed, under load", run: members::run },
+    Stage {
+        name: "voters",
+        about: "the cluster chooses who votes: nodes lost, drained, in zones",
+        run: voters::run,
+    },
     Stage { name: "grow", about: "a store in one process becomes a cluster of three", run: grow::run },
     Stage { name: "full-disk", about: "a process on a disk without space", run: full_disk::run },
     Stage { name: "losses", about: "chunk volumes and disks of a node are lost", run: losses::run },

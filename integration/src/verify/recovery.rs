@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 
 use super::campaign::{BUCKET, History, all_there, under_load};
-use super::{Tally, block_on};
+use super::{Tally, block_on, voters};
 use crate::client::{Client, Request};
 use crate::conformance::ok;
 use crate::daemons::Cluster;
@@ -51,7 +51,7 @@ pub(super) fn run(tally: &mut Tally) -> Result<()> {
         let old = old.and_then(|told| said(&told, &["is at epoch 2", "identity"]));
         tally.check("a voter of the old epoch is refused", old);
         forget_epoch(&home.join("node-3"))?;
-        admit(&store, &[1, 2]).await?;
+        vote_again(&store, &[1, 2]).await?;
         store.nodes[0].kill();
         tally.check("the new voters bear the loss of the old one", all_there(&store, &before).await);
         let after = under_load(&store, 1, async { Ok(()) }).await?;
@@ -95,7 +95,7 @@ async fn from_a_backup(store: &Cluster, before: &[History], tally: &mut Tally) -
     tally.check("a restore tells what is lost", said(&told, &["from a backup that was made", "epoch 3"]));
     store.restart_node(0).await?;
     store.gateways[0].start().await?;
-    admit(store, &[1, 2]).await?;
+    vote_again(store, &[1, 2]).await?;
     tally.check("everything up to the backup is there", all_there(store, before).await);
     let found = Client::new(store, 0).send(Request::object("GET", BUCKET, "after-the-backup")).await?;
     let outcome = if found.status == 404 { Ok(()) } else { Err(found.describe()) };
@@ -115,23 +115,12 @@ fn forget_epoch(data: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Starts nodes that are no voters any more, and makes them voters by the commands that they print.
-async fn admit(store: &Cluster, places: &[usize]) -> Result<()> {
+/// Starts nodes that are no voters any more, and waits until the cluster has made voters of them again.
+async fn vote_again(store: &Cluster, places: &[usize]) -> Result<()> {
     for place in places {
-        let told = store.nodes[*place].refusal().await.map_err(anyhow::Error::msg)?;
-        let command = told.rsplit_once("run: admit ").context("no `admit` command")?.1;
-        let name = command.split([';', ' ']).next().unwrap_or_default();
-        store.operation(&["admit", name])()?;
         store.restart_node(*place).await?;
-        // Asked again it tells whether the node votes.
-        let mut tries = 0;
-        while let Err(error) = store.operation(&["admit", name])() {
-            tries += 1;
-            ensure!(tries < PROOFS_MAX, "{error:#}");
-            tokio::time::sleep(PROOF_PAUSE).await;
-        }
     }
-    Ok(())
+    voters::settle(store, |voters| places.iter().all(|place| voters.contains(&(*place as u64 + 1)))).await
 }
 
 /// Waits until `verify` has nothing to say: debts and losses are made up for in the background.
