@@ -104,7 +104,7 @@ async fn lose(store: &Cluster, loss: Loss) -> Result<Duration> {
 
 async fn restored(store: &Cluster, loss: Loss) -> Result<Duration> {
     if matches!(loss, Loss::Disk) {
-        let_in_again(store).await?;
+        let_in_again(store, NODE).await?;
     }
     store.restart_node(NODE).await?;
     let began = Instant::now();
@@ -148,8 +148,8 @@ fn ruin(data: &Path, loss: Loss) -> Result<()> {
 }
 
 /// The node refuses to start on an empty disk and says what to run; runs it.
-async fn let_in_again(store: &Cluster) -> Result<()> {
-    let said = store.nodes[NODE].refusal().await.map_err(anyhow::Error::msg)?;
+pub(super) async fn let_in_again(store: &Cluster, node: usize) -> Result<()> {
+    let said = store.nodes[node].refusal().await.map_err(anyhow::Error::msg)?;
     let (_, names) = said.rsplit_once("run: replace ").context("it names no command")?;
     let command: Vec<&str> = ["replace"].into_iter().chain(names.split_whitespace()).collect();
     store.operation(&command)().map(drop)

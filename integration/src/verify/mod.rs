@@ -18,6 +18,7 @@ mod members;
 mod memory;
 mod quotas;
 mod recovery;
+mod refill;
 mod replace;
 mod steps;
 mod syncs;
@@ -131,6 +132,11 @@ const STAGES: &[Stage] = &[
 const CAMPAIGNS: &[Stage] = &[
     Stage { name: "figures", about: "start times, failover gap, 5 GiB objects, memory", run: figures::run },
     Stage { name: "crash-images", about: "1,000,000 images of power cuts", run: steps::crash_images },
+    Stage {
+        name: "refill",
+        about: "a node with 10 GiB lost its disk: how long until it is back",
+        run: refill::run,
+    },
     Stage { name: "flips", about: "10,000 bits of chunk volumes flip", run: flips::run },
     Stage {
         name: "memory",

@@ -5,8 +5,10 @@
 //! background while the others serve; one that is not there or cannot be opened for good is *lost*: set aside,
 //! and what it held is owed (see [`ChunkStore::untold_loss`]). Nothing is accepted, and nothing is said to be "not
 //! there", before the index of every volume was read once; those that were read serve meanwhile, so that after a crash
-//! the settled ones do not wait for one that redb has to read from end to end.
+//! the settled ones do not wait for one that redb has to read from end to end. A chunk that is moved to another volume
+//! (see [`compact`]) is in that one, synced, before it leaves its own.
 
+mod compact;
 mod locator;
 mod record;
 mod scrub;
@@ -17,7 +19,7 @@ mod writer;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -29,9 +31,10 @@ use fabric::ids::{ChunkId, ExtentId, NodeId};
 use fabric::limits::{
     CHUNK_BYTES, CHUNK_DEADLINE, CHUNK_PUT_DEADLINE, DISK_RESERVE_BYTES, MIB, VOLUME_BYTES_MAX,
 };
-use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
 use crate::client::{ChunkError, ChunkOrigin, ChunkStat, Verdict};
+pub use compact::Compaction;
 use locator::Locator;
 use record::Record;
 pub use scrub::ScrubMark;
@@ -53,6 +56,8 @@ const READS_MAX: usize = 32;
 const REPAIRS_MAX: usize = 4096;
 /// Bytes of an origin, encoded: a key, a few headers, a wrapped key.
 const ORIGIN_BYTES_MAX: usize = 16 << 10;
+/// A look at volumes is repeated so often while chunks are moved between them.
+const STEADY_TRIES: usize = 16;
 /// Extension of the file of a lost volume.
 const LOST_EXTENSION: &str = "lost";
 /// How often a broken volume is looked at.
@@ -151,6 +156,10 @@ struct Shared {
     reads: Semaphore,
     free_bytes: AtomicU64,
     ticks: AtomicU64,
+    /// The volume that the writer puts chunks into; 0: none.
+    active: AtomicU32,
+    /// How often chunks were moved from one volume to another.
+    relocations: AtomicU64,
 }
 
 impl ChunkStore {
@@ -186,6 +195,8 @@ impl ChunkStore {
             reads: Semaphore::new(READS_MAX),
             free_bytes: AtomicU64::new(free_bytes),
             ticks: AtomicU64::new(0),
+            active: AtomicU32::new(0),
+            relocations: AtomicU64::new(0),
             settings,
         });
         let (writes, queued) = mpsc::channel(WRITES_QUEUED_MAX);
@@ -219,11 +230,7 @@ impl ChunkStore {
             return Err(ChunkError::Refused(node, "the origin is too large".to_string()));
         }
         self.check_ready()?;
-        let room = self.shared.queue.clone().acquire_many_owned(bytes.max(1) as u32);
-        let room = tokio::time::timeout(CHUNK_PUT_DEADLINE, room).await;
-        let Ok(Ok(room)) = room else {
-            return Err(ChunkError::Unavailable(node, "too many writes are waiting".to_string()));
-        };
+        let room = self.room(bytes as u64).await?;
         let slices: Vec<&[u8]> = parts.iter().map(Bytes::as_ref).collect();
         let crc32c = codec::crc32c(&slices);
         let new = NewChunk { id: chunk, parts, bytes: bytes as u32, crc32c, origin };
@@ -234,7 +241,7 @@ impl ChunkStore {
     pub async fn get(&self, chunk: ChunkId, offset: u32, bytes: u32) -> Result<Bytes, ChunkError> {
         let node = self.node();
         self.check_open()?;
-        let whole = self.reading(move |shared| shared.get(chunk)).await?;
+        let whole = self.reading(move |shared| shared.steadily(|shared| shared.get(chunk))).await?;
         let (from, to) = (offset as usize, offset as usize + bytes as usize);
         if to > whole.len() {
             let why = format!("bytes {from} to {to} of a chunk of {}", whole.len());
@@ -254,21 +261,22 @@ impl ChunkStore {
     pub async fn stat(&self, chunks: Vec<ChunkId>) -> Result<Vec<Option<ChunkStat>>, ChunkError> {
         self.check_count(chunks.len(), CHUNKS_PER_CALL_MAX)?;
         self.check_open()?;
-        self.reading(move |shared| shared.stat(&chunks)).await
+        self.reading(move |shared| shared.steadily(|shared| shared.stat(&chunks))).await
     }
 
     /// Reads and proves chunks, at most [`CHECKS_PER_CALL_MAX`].
     pub async fn check(&self, chunks: Vec<ChunkId>) -> Result<Vec<Verdict>, ChunkError> {
         self.check_count(chunks.len(), CHECKS_PER_CALL_MAX)?;
         self.check_open()?;
-        self.reading(move |shared| chunks.iter().map(|chunk| shared.check(*chunk)).collect()).await
+        let check = |shared: &Shared, chunk: ChunkId| shared.steadily(|shared| shared.check(chunk));
+        self.reading(move |shared| chunks.iter().map(|chunk| check(shared, *chunk)).collect()).await
     }
 
     /// Chunks in order of id after a position, at most `limit` and [`CHUNKS_PER_CALL_MAX`].
     pub async fn scan(&self, after: Option<ChunkId>, limit: u32) -> Result<Vec<ChunkStat>, ChunkError> {
         self.check_ready()?;
         let limit = (limit as usize).min(CHUNKS_PER_CALL_MAX);
-        self.reading(move |shared| shared.scan(after, limit)).await
+        self.reading(move |shared| shared.steadily(|shared| shared.scan(after, limit))).await
     }
 
     /// The next rotten chunk, taken off the queue.
@@ -364,6 +372,15 @@ impl ChunkStore {
         Err(ChunkError::Refused(self.node(), format!("{chunks} chunks are too many for one call")))
     }
 
+    /// Waits for room in the queue of the writer.
+    async fn room(&self, bytes: u64) -> Result<OwnedSemaphorePermit, ChunkError> {
+        let room = self.shared.queue.clone().acquire_many_owned(bytes.max(1) as u32);
+        match tokio::time::timeout(CHUNK_PUT_DEADLINE, room).await {
+            Ok(Ok(room)) => Ok(room),
+            _ => Err(ChunkError::Unavailable(self.node(), "too many writes are waiting".to_string())),
+        }
+    }
+
     async fn write(
         &self,
         request: impl FnOnce(oneshot::Sender<Result<(), ChunkError>>) -> Request,
@@ -444,6 +461,28 @@ impl Shared {
     fn unavailable(&self, why: impl ToString) -> ChunkError {
         self.broke.notify_one();
         ChunkError::Unavailable(self.settings.node, why.to_string())
+    }
+
+    fn is_active(&self, volume: u32) -> bool {
+        self.active.load(Ordering::Acquire) == volume
+    }
+
+    /// Bytes that a volume which was sealed may still take.
+    fn refill_bytes(&self, volume: &Volume) -> u64 {
+        let most = self.settings.volume_bytes_max - self.settings.volume_bytes_max / 8;
+        most.saturating_sub(volume.disk_bytes())
+    }
+
+    /// Looks again where a chunk may have moved meanwhile, from a volume not looked at yet to one that was.
+    fn steadily<T>(&self, look: impl Fn(&Shared) -> Result<T, ChunkError>) -> Result<T, ChunkError> {
+        for _ in 0..STEADY_TRIES {
+            let before = self.relocations.load(Ordering::Acquire);
+            let found = look(self);
+            if self.relocations.load(Ordering::Acquire) == before {
+                return found;
+            }
+        }
+        Err(ChunkError::Unavailable(self.settings.node, "chunks are being moved".to_string()))
     }
 
     fn get(&self, chunk: ChunkId) -> Result<Bytes, ChunkError> {

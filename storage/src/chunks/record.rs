@@ -101,6 +101,13 @@ impl Record {
         })
     }
 
+    /// The volume holds nothing and takes nothing any more: its absence is no loss. Blocks.
+    pub(super) fn unlist(&self, volume: u32) -> io::Result<()> {
+        self.change(|state| {
+            state.volumes.remove(&volume);
+        })
+    }
+
     /// The volume is lost. One that was never listed held nothing. Blocks.
     pub(super) fn lose(&self, volume: u32) -> io::Result<()> {
         if !self.lists(volume) {

@@ -412,6 +412,16 @@ impl Reading {
         })
     }
 
+    /// The first chunks in order of their writing, so many at most.
+    pub(super) fn first(&self, most: usize) -> Result<Vec<ChunkId>, Fault> {
+        let mut ids = Vec::new();
+        self.each_placed(0..=u128::MAX, |chunk, _| {
+            ids.push(chunk);
+            ids.len() < most
+        })?;
+        Ok(ids)
+    }
+
     /// Calls `each` with the chunks of one extent from `first` to `last`, in order, until it returns `false`.
     pub(super) fn each_between(
         &self,

@@ -614,6 +614,103 @@ async fn origin_comes_back_with_chunk_0() {
     assert_eq!(stats[2], None);
 }
 
+/// A store with full volumes of small chunks, of which but a few were deleted again: those that are left.
+async fn shrunk(world: &mut World) -> (ChunkStore, Vec<ChunkId>) {
+    world.settings.volume_bytes_max = 4 * MIB;
+    let store = world.store().await;
+    let ids: Vec<ChunkId> = (0..200).map(|number| extent(number).chunk(0)).collect();
+    for id in &ids {
+        store.put(*id, vec![pattern(100_000, id.extent().number() as u8)], None).await.unwrap();
+    }
+    assert!(store.status().volumes > 4);
+    let (left, gone): (Vec<ChunkId>, Vec<ChunkId>) =
+        ids.into_iter().partition(|id| id.extent().number() % 20 == 3);
+    store.delete(gone).await.unwrap();
+    (store, left)
+}
+
+async fn compact_all(store: &ChunkStore) -> (usize, usize) {
+    let (mut moved, mut removed) = (0, 0);
+    loop {
+        match store.compact().await.unwrap() {
+            Compaction::Idle => return (moved, removed),
+            Compaction::Moved(chunks) => moved += chunks,
+            Compaction::Removed(bytes) => removed += usize::from(bytes > 0),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_store_that_shrank_gives_its_disk_back_and_keeps_what_is_left() {
+    let mut world = World::new();
+    let (store, left) = shrunk(&mut world).await;
+    let (volumes, names) =
+        (store.status().volumes, || world.disks.inner.list(&world.settings.directory).unwrap());
+    let (moved, removed) = compact_all(&store).await;
+    assert!(
+        0 < moved && moved <= left.len() && volumes - 2 <= removed,
+        "{moved} moved, {removed} of {volumes} removed"
+    );
+    assert_eq!(store.status().volumes, volumes - removed);
+    assert_eq!(names().iter().filter(|name| volume::number_of(name).is_some()).count(), volumes - removed);
+    for _ in 0..2 {
+        assert_eq!(store.scan(None, 1000).await.unwrap().len(), left.len());
+        for id in &left {
+            assert_eq!(
+                store.get(*id, 0, 100_000).await.unwrap(),
+                pattern(100_000, id.extent().number() as u8)
+            );
+        }
+    }
+    store.close().await;
+    let store = world.store().await;
+    assert_eq!(store.untold_loss(), Some(1), "but for the birth of the directory nothing is lost");
+    let stats = store.stat(left.clone()).await.unwrap();
+    assert!(stats.iter().all(Option::is_some));
+    store.delete(left).await.unwrap();
+    assert_eq!(store.status().disk_bytes, 0);
+    assert!(
+        store.scan(None, 1).await.unwrap().is_empty(),
+        "nothing was left behind in the volume it came from"
+    );
+}
+
+#[tokio::test]
+async fn rot_is_not_moved_and_what_is_deleted_meanwhile_does_not_come_back() {
+    let mut world = World::new();
+    let (store, left) = shrunk(&mut world).await;
+    let rotten = left[1];
+    store.close().await;
+    let needle = pattern(100_000, rotten.extent().number() as u8).slice(500..560);
+    assert!((1..20).any(|number| {
+        world.disks.inner.open(&world.volume_path(number), OpenMode::Existing).is_ok()
+            && world.rot(number, &needle) > 0
+    }));
+    let store = world.store().await;
+    let deletes = async {
+        for id in &left[4..] {
+            store.delete(vec![*id]).await.unwrap();
+        }
+    };
+    futures::future::join(compact_all(&store), deletes).await;
+    compact_all(&store).await;
+    assert_eq!(store.take_repair(), Some(rotten));
+    assert!(matches!(store.get(rotten, 0, 9).await, Err(ChunkError::Corrupt(_))));
+    let there = store.scan(None, 1000).await.unwrap();
+    assert_eq!(
+        there.iter().map(|stat| stat.id).collect::<BTreeSet<_>>(),
+        left[..4].iter().copied().collect()
+    );
+    // Repair puts good bytes in its place, and then it moves.
+    store.put(rotten, vec![pattern(100_000, rotten.extent().number() as u8)], None).await.unwrap();
+    compact_all(&store).await;
+    assert_eq!(
+        store.get(rotten, 0, 100_000).await.unwrap(),
+        pattern(100_000, rotten.extent().number() as u8)
+    );
+    assert!(store.status().volumes <= 2);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(12))]
     /// Any order of puts and deletes leaves what a map would hold.

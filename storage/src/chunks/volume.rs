@@ -117,7 +117,7 @@ pub(super) enum Commit {
     Synced,
     /// Two syncs and the allocator's state; after a crash the volume serves at once.
     Settled,
-    /// No sync: the planted bug `chunk_ack_before_sync`.
+    /// No sync: the planted bugs `chunk_ack_before_sync` and `chunk_move_before_sync`.
     Unsynced,
 }
 
@@ -127,6 +127,8 @@ enum State {
     Closed,
     Open(Arc<Database>),
     Broken(Broken),
+    /// It holds nothing and is never opened again: its file goes.
+    Retired,
 }
 
 struct Broken {
@@ -277,9 +279,27 @@ impl Volume {
         self.listed.load(Ordering::Acquire)
     }
 
-    /// It takes chunks from now on.
-    pub(super) fn set_listed(&self) {
-        self.listed.store(true, Ordering::Release);
+    /// It takes chunks from now on, or none any more.
+    pub(super) fn set_listed(&self, listed: bool) {
+        self.listed.store(listed, Ordering::Release);
+    }
+
+    /// Bytes of the file, as of the last look.
+    pub(super) fn file_bytes(&self) -> u64 {
+        self.file_bytes.load(Ordering::Acquire)
+    }
+
+    /// Ends its use for ever, if nobody uses it now.
+    pub(super) fn retire(&self) -> bool {
+        if !self.close() {
+            return false;
+        }
+        let mut state = self.state();
+        let idle = matches!(*state, State::Closed);
+        if idle {
+            *state = State::Retired;
+        }
+        idle
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -412,6 +432,9 @@ impl Volume {
         match &*state {
             State::Open(database) => Ok(database.clone()),
             State::Broken(broken) => Err(self.not_serving(&broken.fault)),
+            State::Retired => {
+                Err(self.not_serving(&Fault::new(FaultKind::Passing, "its chunks were moved to others")))
+            }
             State::Closed => match guarded(|| self.open(false)) {
                 Ok(database) => {
                     let database = Arc::new(database);

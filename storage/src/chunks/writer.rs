@@ -48,6 +48,18 @@ pub(super) enum Request {
         chunks: Vec<ChunkId>,
         reply: Reply,
     },
+    /// Moves chunks to the volume that is written, if they are still where they were read.
+    Relocate {
+        from: u32,
+        chunks: Vec<NewChunk>,
+        reply: Reply,
+        _room: OwnedSemaphorePermit,
+    },
+    /// Removes a volume without chunks.
+    Remove {
+        volume: u32,
+        reply: Reply,
+    },
     Close {
         reply: Reply,
     },
@@ -57,13 +69,22 @@ impl Request {
     fn bytes(&self) -> usize {
         match self {
             Request::Put { new, .. } => new.bytes as usize,
-            Request::Delete { .. } | Request::Close { .. } => 0,
+            Request::Relocate { chunks, .. } => chunks.iter().map(|chunk| chunk.bytes as usize).sum(),
+            Request::Delete { .. } | Request::Remove { .. } | Request::Close { .. } => 0,
         }
+    }
+
+    fn is_put(&self) -> bool {
+        matches!(self, Request::Put { .. })
     }
 
     fn reply(self) -> Reply {
         match self {
-            Request::Put { reply, .. } | Request::Delete { reply, .. } | Request::Close { reply } => reply,
+            Request::Put { reply, .. }
+            | Request::Delete { reply, .. }
+            | Request::Relocate { reply, .. }
+            | Request::Remove { reply, .. }
+            | Request::Close { reply } => reply,
         }
     }
 }
@@ -151,8 +172,8 @@ impl Writer {
     fn commit(mut self, batch: Vec<Request>) -> Writer {
         let mut outcomes: Vec<Result<(), ChunkError>> = batch.iter().map(|_| Ok(())).collect();
         let mut by_volume: BTreeMap<u32, Vec<usize>> = BTreeMap::new();
-        let put_bytes: usize = batch.iter().map(Request::bytes).sum();
-        let puts = batch.iter().any(|request| matches!(request, Request::Put { .. }));
+        let put_bytes: usize = batch.iter().filter(|request| request.is_put()).map(Request::bytes).sum();
+        let puts = batch.iter().any(Request::is_put);
         let active = if puts { Some(self.writable(put_bytes as u64)) } else { None };
         for (position, request) in batch.iter().enumerate() {
             match self.place(request, active.as_ref()) {
@@ -168,6 +189,14 @@ impl Writer {
                 continue;
             };
             self.commit_one(&volume, &batch, &positions, &mut outcomes);
+        }
+        // After the rest of the batch: what that deletes is not moved.
+        for (position, request) in batch.iter().enumerate() {
+            match request {
+                Request::Relocate { from, chunks, .. } => outcomes[position] = self.relocate(*from, chunks),
+                Request::Remove { volume, .. } => outcomes[position] = self.remove(*volume),
+                Request::Put { .. } | Request::Delete { .. } | Request::Close { .. } => {}
+            }
         }
         for (request, outcome) in batch.into_iter().zip(outcomes) {
             let _ = request.reply().send(outcome); // Who no longer waits does not need it.
@@ -203,7 +232,7 @@ impl Writer {
                 volumes.dedup();
                 Ok(volumes)
             }
-            Request::Close { .. } => Ok(Vec::new()),
+            Request::Relocate { .. } | Request::Remove { .. } | Request::Close { .. } => Ok(Vec::new()),
         }
     }
 
@@ -225,7 +254,7 @@ impl Writer {
     /// The volume was lost meanwhile: what was to be deleted from it is gone, what was to be put is not there.
     fn refuse_puts(&self, batch: &[Request], positions: &[usize], outcomes: &mut [Result<(), ChunkError>]) {
         for position in positions {
-            if matches!(batch[*position], Request::Put { .. }) {
+            if batch[*position].is_put() {
                 outcomes[*position] = Err(self.shared.unavailable("the volume was lost"));
             }
         }
@@ -276,33 +305,53 @@ impl Writer {
 
     /// The volume that takes the next puts. Settles the active one when it is full and chooses or makes another.
     fn writable(&mut self, bytes: u64) -> Result<Arc<Volume>, ChunkError> {
+        match self.roomy(bytes, None)? {
+            Some(volume) => Ok(volume),
+            None if self.is_low() => Err(ChunkError::Full(self.shared.settings.node)),
+            None => {
+                let made = self.make(&self.shared.all())?;
+                self.activate(made)
+            }
+        }
+    }
+
+    /// Whether less is free than is kept back.
+    fn is_low(&self) -> bool {
+        self.shared.free_bytes.load(Ordering::Acquire) < self.shared.settings.reserve_bytes
+    }
+
+    /// A volume that takes so many bytes, the active one if it does, else one that was sealed, but not `except`.
+    fn roomy(&mut self, bytes: u64, except: Option<u32>) -> Result<Option<Arc<Volume>>, ChunkError> {
         let shared = self.shared.clone();
         let settings = &shared.settings;
         let space = shared.seams.disks.space(&settings.directory);
         let free_bytes = space.map_err(|error| shared.unavailable(error))?.free_bytes;
         shared.free_bytes.store(free_bytes, Ordering::Release);
-        let low = free_bytes < settings.reserve_bytes;
+        let low = self.is_low();
         let usable = |volume: &Volume| {
             !volume.is_broken() && (!low || volume.reusable_bytes() >= REUSABLE_BYTES_MIN.max(2 * bytes))
         };
         if let Some(active) = &self.active {
             if usable(active) && active.disk_bytes() + bytes <= settings.volume_bytes_max {
-                return Ok(active.clone());
+                return Ok(Some(active.clone()));
             }
             self.seal();
         }
         let volumes = shared.all();
-        let refill_bytes_max = settings.volume_bytes_max - settings.volume_bytes_max / 8;
-        let roomy = |volume: &&Arc<Volume>| usable(volume) && volume.disk_bytes() + bytes <= refill_bytes_max;
-        let chosen = match volumes.iter().filter(roomy).min_by_key(|volume| volume.disk_bytes()) {
-            Some(volume) => volume.clone(),
-            None if low => return Err(ChunkError::Full(settings.node)),
-            None => self.make(&volumes)?,
-        };
+        let allowed = volumes.iter().filter(|volume| Some(volume.number) != except);
+        let roomy = allowed.filter(|volume| usable(volume) && bytes <= shared.refill_bytes(volume));
+        let chosen = roomy.min_by_key(|volume| volume.disk_bytes()).cloned();
+        chosen.map(|volume| self.activate(volume)).transpose()
+    }
+
+    /// Puts go to this volume from now on.
+    fn activate(&mut self, chosen: Arc<Volume>) -> Result<Arc<Volume>, ChunkError> {
+        let settings = &self.shared.settings;
         if chosen.close() {
             chosen.set_cache(settings.writing_cache_bytes());
         }
         self.list(&chosen)?;
+        self.shared.active.store(chosen.number, Ordering::Release);
         self.active = Some(chosen.clone());
         Ok(chosen)
     }
@@ -314,7 +363,7 @@ impl Writer {
         }
         volume.read(|_| Ok(())).map_err(|why| self.refused(why))?;
         self.shared.record.list(volume.number).map_err(|error| self.shared.unavailable(error))?;
-        volume.set_listed();
+        volume.set_listed(true);
         Ok(())
     }
 
@@ -328,11 +377,79 @@ impl Writer {
     /// Lets go of the active volume; a broken one is left to recovery.
     fn seal(&mut self) {
         let Some(active) = self.active.take() else { return };
+        self.shared.active.store(0, Ordering::Release);
         active.set_cache(self.shared.settings.reading_cache_bytes());
         if let Err(why) = active.settle() {
             self.shared.unavailable(why);
         }
         active.close();
+    }
+
+    /// Stores chunks of a sealed volume in the active one, and removes them there. Nobody else changes volumes: what is
+    /// still there now is not deleted meanwhile.
+    fn relocate(&mut self, from: u32, chunks: &[NewChunk]) -> Result<(), ChunkError> {
+        let shared = self.shared.clone();
+        let Some(source) = shared.volume(from).filter(|_| !shared.is_active(from)) else { return Ok(()) };
+        let bytes = chunks.iter().map(|chunk| u64::from(chunk.bytes)).sum();
+        let Some(target) = self.roomy(bytes, Some(from))? else { return Ok(()) };
+        let is_there = |chunk: &&NewChunk| {
+            let stat = source.read(|tables| tables.stat(chunk.id))?;
+            Ok(matches!(stat, Found::Here(stat) if stat.crc32c == chunk.crc32c))
+        };
+        let mut moved = Vec::new();
+        for chunk in chunks {
+            if is_there(&chunk).map_err(|why: NotServing| self.refused(why))? {
+                moved.push(chunk);
+            }
+        }
+        let put = |tables: &mut Writing<'_>| {
+            let mut changes = Changes::default();
+            for (position, new) in moved.iter().enumerate() {
+                changes.put(tables, position, new)?;
+            }
+            Ok(changes)
+        };
+        let unsynced = shared.seams.env.armed("chunk_move_before_sync");
+        let how = if unsynced { Commit::Unsynced } else { Commit::Synced };
+        let came = target.commit(how, put).map_err(|why| self.refused(why))?;
+        if !came.refused.is_empty() {
+            return Err(shared.unavailable("other bytes are stored under the id of a chunk that is moved"));
+        }
+        came.tell(&shared, &target);
+        // From here on a look that saw them nowhere but in the source is repeated.
+        shared.relocations.fetch_add(1, Ordering::AcqRel);
+        let leave = |tables: &mut Writing<'_>| {
+            let mut changes = Changes::default();
+            for chunk in &moved {
+                changes.remove(tables, chunk.id)?;
+            }
+            Ok(changes)
+        };
+        let left = source.commit(Commit::Settled, leave).map_err(|why| self.refused(why))?;
+        left.tell(&shared, &source);
+        Ok(())
+    }
+
+    /// Removes a sealed volume that holds nothing: first from the list, then its file.
+    fn remove(&mut self, number: u32) -> Result<(), ChunkError> {
+        let shared = self.shared.clone();
+        let Some(volume) = shared.volume(number).filter(|_| !shared.is_active(number)) else { return Ok(()) };
+        let mut empty = true;
+        volume.read(|tables| tables.each(|_, _| empty = false)).map_err(|why| self.refused(why))?;
+        if !empty {
+            return Ok(());
+        }
+        shared.record.unlist(number).map_err(|error| shared.unavailable(error))?;
+        volume.set_listed(false);
+        if !volume.retire() {
+            return Err(shared.unavailable("a volume without chunks is still being read"));
+        }
+        shared.volumes.write().unwrap_or_else(std::sync::PoisonError::into_inner).remove(&number);
+        shared.with_locator(|locator| locator.forget(number));
+        let disks = &shared.seams.disks;
+        let removed = disks.remove(volume.path()).and_then(|()| disks.sync_dir(&shared.settings.directory));
+        tracing::info!(volume = number, "a volume without chunks is removed");
+        removed.map_err(|error| shared.unavailable(error))
     }
 
     fn make(&self, volumes: &[Arc<Volume>]) -> Result<Arc<Volume>, ChunkError> {
@@ -384,27 +501,37 @@ struct Changes {
 impl Changes {
     fn run(&mut self, tables: &mut Writing<'_>, position: usize, request: &Request) -> Result<(), Fault> {
         match request {
-            Request::Put { new, .. } => match tables.put(new)? {
-                Put::Stored { bytes, instead_of } => {
-                    *self.came.entry(new.id.extent()).or_default() += 1;
-                    self.added_bytes += bytes;
-                    if let Some(bytes) = instead_of {
-                        *self.left.entry(new.id.extent()).or_default() += 1;
-                        self.removed_bytes += bytes;
-                    }
-                }
-                Put::Same => {}
-                Put::Differs => self.refused.push(position),
-            },
+            Request::Put { new, .. } => self.put(tables, position, new)?,
             Request::Delete { chunks, .. } => {
                 for chunk in chunks {
-                    if let Some(bytes) = tables.remove(*chunk)? {
-                        *self.left.entry(chunk.extent()).or_default() += 1;
-                        self.removed_bytes += bytes;
-                    }
+                    self.remove(tables, *chunk)?;
                 }
             }
-            Request::Close { .. } => {}
+            Request::Relocate { .. } | Request::Remove { .. } | Request::Close { .. } => {}
+        }
+        Ok(())
+    }
+
+    fn put(&mut self, tables: &mut Writing<'_>, position: usize, new: &NewChunk) -> Result<(), Fault> {
+        match tables.put(new)? {
+            Put::Stored { bytes, instead_of } => {
+                *self.came.entry(new.id.extent()).or_default() += 1;
+                self.added_bytes += bytes;
+                if let Some(bytes) = instead_of {
+                    *self.left.entry(new.id.extent()).or_default() += 1;
+                    self.removed_bytes += bytes;
+                }
+            }
+            Put::Same => {}
+            Put::Differs => self.refused.push(position),
+        }
+        Ok(())
+    }
+
+    fn remove(&mut self, tables: &mut Writing<'_>, chunk: ChunkId) -> Result<(), Fault> {
+        if let Some(bytes) = tables.remove(chunk)? {
+            *self.left.entry(chunk.extent()).or_default() += 1;
+            self.removed_bytes += bytes;
         }
         Ok(())
     }

@@ -6,6 +6,7 @@
 
 mod budget;
 mod collect_garbage;
+mod compact;
 mod copy;
 mod debts;
 mod expire_uploads;
@@ -38,6 +39,7 @@ use futures::FutureExt;
 use tokio::sync::Mutex;
 
 pub use collect_garbage::CollectGarbage;
+pub use compact::Compact;
 pub use debts::Debts;
 pub use expire_uploads::ExpireUploads;
 pub use leave::Leave;
@@ -191,6 +193,7 @@ pub fn all(
         Box::new(Steal::default()),
         Box::new(Leave::default()),
         Box::new(Scrub::new(store.clone(), scrub_period)),
+        Box::new(Compact::new(store.clone())),
         Box::new(CollectGarbage::default()),
         Box::new(Orphans::default()),
         Box::new(PackInline::new(inline_bytes_max)),

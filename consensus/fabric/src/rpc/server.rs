@@ -72,8 +72,13 @@ async fn accept_all(server: Arc<Server>, mut listener: Box<dyn Listener>) {
                 biased;
                 _ = closing.changed() => {}
                 ended = server.connection(stream) => {
-                    if let Err(error) = ended {
-                        tracing::info!(%from, %error, "a connection of a peer ended");
+                    match ended {
+                        // A process that ends, as each command of an operator does, says no goodbye.
+                        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                            tracing::debug!(%from, %error, "a peer went away");
+                        }
+                        Err(error) => tracing::info!(%from, %error, "a connection of a peer ended"),
+                        Ok(()) => {}
                     }
                 }
             }

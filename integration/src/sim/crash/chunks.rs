@@ -10,7 +10,7 @@ use std::path::Path;
 use bytes::Bytes;
 use fabric::Seams;
 use fabric::ids::{ChunkId, ExtentId, NodeId, SessionId};
-use futures::future::join_all;
+use futures::future::{join, join_all};
 use storage::chunks::{ChunkSettings, ChunkStore};
 use storage::client::ChunkError;
 
@@ -147,8 +147,10 @@ impl ChunksSubject {
             changes.insert(id, change);
         }
         let calls = changes.iter().map(|(id, change)| self.call(store, *id, change));
-        let answers = join_all(calls).await;
-        let mut failed = None;
+        let compacts = self.random.chance(30);
+        let compact = async { if compacts { store.compact().await.map(drop) } else { Ok(()) } };
+        let (answers, compacted) = join(join_all(calls), compact).await;
+        let mut failed = compacted.err().map(|error| error.to_string());
         for ((id, change), answer) in changes.iter().zip(answers) {
             let chunk = self.chunks.get_mut(id).expect("drawn from the model");
             match (change, answer) {

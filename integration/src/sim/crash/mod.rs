@@ -54,6 +54,7 @@ impl Target {
 pub const PLANTED: &[(&str, &str, Target)] = &[
     ("batch_before_sync", "the log writes a batch before the one before it is synced", Target::Log),
     ("rot_as_torn_tail", "rot in the log is taken for the end of it", Target::Log),
+    ("chunk_move_before_sync", "compaction removes chunks before their new place is synced", Target::Chunks),
 ];
 
 /// What stories came upon.
