@@ -89,8 +89,12 @@ fn start_log(serving: bool) {
     };
     let filter = EnvFilter::try_new(&wanted).unwrap_or_else(|_| EnvFilter::new(LOG_DEFAULT));
     let colours = std::io::stderr().is_terminal();
-    let log =
-        tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(std::io::stderr);
+    // A line that cannot be written, as on a full disk, is lost: to complain of it on standard error would panic.
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(colours)
+        .with_writer(std::io::stderr)
+        .log_internal_errors(false);
     if std::env::var("FLUFFY_LOG_FORMAT").is_ok_and(|format| format == "json") {
         log.json().flatten_event(true).init();
     } else {

@@ -252,7 +252,11 @@ fn start_log(serving: bool) {
     let default = if serving { "info,openraft=error" } else { "error" };
     let wanted = std::env::var("FLUFFY_LOG").unwrap_or_else(|_| default.to_string());
     let filter = EnvFilter::try_new(&wanted).unwrap_or_else(|_| EnvFilter::new("info"));
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // A line that cannot be written, as on a full disk, is lost: to complain of it on standard error would panic.
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .log_internal_errors(false);
     if std::env::var("FLUFFY_LOG_FORMAT").is_ok_and(|format| format == "json") {
         log.json().flatten_event(true).init();
     } else {

@@ -2,6 +2,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser;
 use integration::chaos::{self, EPISODES, Options};
@@ -24,13 +25,15 @@ struct Arguments {
     /// Where random choices come from.
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// Seconds of each overload.
+    #[arg(long, default_value_t = 30)]
+    overload_seconds: u64,
 }
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let Arguments { episodes, list, clients, rounds, seed } = Arguments::parse();
+    let Arguments { episodes, list, clients, rounds, seed, overload_seconds } = Arguments::parse();
     let known: Vec<(&str, &str)> = EPISODES.iter().map(|episode| (episode.name, episode.about)).collect();
-    let known = [&[chaos::POWER_CUT], &known[..]].concat();
     if list {
         known.iter().for_each(|(name, about)| println!("{name:<16} {about}"));
         return ExitCode::SUCCESS;
@@ -39,7 +42,14 @@ async fn main() -> ExitCode {
         eprintln!("no episode is called {unknown}; --list shows them");
         return ExitCode::FAILURE;
     }
-    match chaos::run(&Options { episodes, clients, rounds, seed }).await {
+    let overload = Duration::from_secs(overload_seconds);
+    let options = Options { episodes, clients, rounds, seed, overload };
+    // What was lent is given back, and no process stays, when this is interrupted.
+    let outcome = tokio::select! {
+        outcome = chaos::run(&options) => outcome,
+        _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("interrupted")),
+    };
+    match outcome {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {

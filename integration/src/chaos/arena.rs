@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use super::crew::{BUCKET, Boto3, Crew};
+use super::crew::{BUCKET, Crew, Script};
 use super::episodes::{EPISODES, Episode};
+use super::ground::{Footing, Ground};
 use super::wires::{Wires, node_name};
 use super::{Options, Row, chosen};
 use crate::client::{Client, Request};
@@ -29,31 +30,62 @@ pub struct Arena {
     pub wires: Wires,
     /// Choices of the episodes.
     pub random: SimRandom,
+    /// What it stands on; behind the processes, since they use it to their end.
+    pub footing: Footing,
+    ground: Ground,
 }
 
-/// Runs the chosen episodes on one cluster.
+/// What an episode has at hand.
+#[derive(Clone, Copy)]
+pub struct Stage<'a> {
+    /// Where it happens.
+    pub arena: &'a Arena,
+    /// Who is at work, and what they wrote down.
+    pub crew: &'a Crew,
+    /// How it was asked for.
+    pub options: &'a Options,
+}
+
+/// Runs the chosen episodes, those on the same ground on one cluster.
 pub(super) async fn run(options: &Options, round: u64) -> Result<Vec<Row>> {
-    let episodes: Vec<&Episode> = EPISODES.iter().filter(|episode| chosen(options, episode.name)).collect();
-    if episodes.is_empty() {
-        return Ok(Vec::new());
-    }
-    let arena = Arena::start(options.seed.wrapping_add(round)).await?;
     let mut rows = Vec::new();
-    for episode in episodes {
-        rows.push(arena.play(episode, options, round).await?);
+    for ground in Ground::ALL {
+        let fits = |episode: &&Episode| episode.ground == *ground && chosen(options, episode.name);
+        let episodes: Vec<&Episode> = EPISODES.iter().filter(fits).collect();
+        if episodes.is_empty() {
+            continue;
+        }
+        let names: Vec<&str> = episodes.iter().map(|episode| episode.name).collect();
+        let footing = match Footing::new(*ground, &process_names()) {
+            Ok(footing) => footing,
+            Err(error) => {
+                say(&format!("== {}: left out, since it cannot be done here: {error:#}", names.join(", ")));
+                continue;
+            }
+        };
+        let arena = Arena::start(*ground, footing, options.seed.wrapping_add(round)).await?;
+        for episode in episodes {
+            rows.push(arena.play(episode, options, round).await?);
+        }
+        rows.push(arena.whole().await);
     }
-    rows.push(arena.whole().await);
     Ok(rows)
 }
 
+fn process_names() -> Vec<String> {
+    let gateways = (1..=GATEWAYS).map(|id| format!("gateway-{id}"));
+    (1..=NODES).map(node_name).chain(gateways).collect()
+}
+
 impl Arena {
-    async fn start(seed: u64) -> Result<Arena> {
-        let mut store = Cluster::prepare(usize::from(NODES), GATEWAYS, "", |daemon| daemon)?;
+    async fn start(ground: Ground, footing: Footing, seed: u64) -> Result<Arena> {
+        let (nodes, settings) = (usize::from(NODES), ground.settings());
+        let mut store = Cluster::prepare(nodes, GATEWAYS, settings, |daemon| footing.bind(daemon))?;
         let wires = wire(&mut store).await?;
         store.start_all().await?;
         let created = Client::new(&store, 0).send(Request::bucket("PUT", BUCKET)).await?;
         ensure!(created.status == 200, "create a bucket: {}", created.describe());
-        Ok(Arena { store, wires, random: SimRandom::new(seed, "arena") })
+        Ok(Arena { store, wires, random: SimRandom::new(seed, "arena"), footing, ground })
     }
 
     /// One episode: clients at work, what happens to the store, an audit.
@@ -61,12 +93,15 @@ impl Arena {
         say(&format!("== {}: {}", episode.name, episode.about));
         let begin = Instant::now();
         let crew = Crew::new(format!("{round}/{}", episode.name))?;
-        let boto3 = Boto3::start(&self.store, &crew, round)?;
-        let story = (episode.story)(self);
-        let notes = crew.work_during(&self.store, options.clients, options.seed, story).await;
+        let scripts = if episode.alone { Vec::new() } else { Script::all(&self.store, &crew)? };
+        let clients = if episode.alone { 0 } else { options.clients };
+        let story = (episode.story)(Stage { arena: self, crew: &crew, options });
+        let notes = crew.work_during(&self.store, clients, options.seed, story).await;
         self.wires.heal();
         crew.audit(&self.store).await;
-        boto3.finish(&crew)?;
+        for script in scripts {
+            script.finish(&crew)?;
+        }
         let mut row = crew.row(episode.name);
         match notes {
             Ok(notes) => row.notes.extend(notes),
@@ -117,12 +152,15 @@ impl Arena {
             let said = tokio::task::spawn_blocking(verify).await.context("run verify").flatten();
             match said {
                 Ok(_) => {
-                    row.notes
-                        .push(format!("all copies verified after {:.0} s", begin.elapsed().as_secs_f64()));
+                    row.notes.push(format!(
+                        "{:?}: all copies verified after {:.0} s",
+                        self.ground,
+                        begin.elapsed().as_secs_f64()
+                    ));
                     return row;
                 }
                 Err(error) if begin.elapsed() > WHOLE_WITHIN => {
-                    row.violations.push(format!("not whole: {error:#}"));
+                    row.violations.push(format!("{:?}: not whole: {error:#}", self.ground));
                     return row;
                 }
                 Err(_) => tokio::time::sleep(Duration::from_secs(2)).await,

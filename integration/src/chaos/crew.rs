@@ -1,4 +1,5 @@
-//! The clients of an episode: workers of this process, and one that is the AWS SDK for Python.
+//! The clients of an episode: workers of this process, and others that work through the AWS SDK for Python and the aws
+//! CLI.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -99,8 +100,8 @@ impl Crew {
         }
     }
 
-    /// `served_before`: when this client was served last.
-    fn note_operated(&self, operated: Operated, begin: Instant, served_before: Instant) {
+    /// An operation that began at `begin`; `served_before`: when its client was served last.
+    pub fn note_operated(&self, operated: Operated, begin: Instant, served_before: Instant) {
         let mut seen = self.seen();
         seen.operations += 1;
         seen.longest_gap = seen.longest_gap.max(served_before.elapsed());
@@ -114,7 +115,8 @@ impl Crew {
         }
     }
 
-    fn worker<'a>(&'a self, store: &'a Cluster, random: &'a SimRandom, part: u64) -> Worker<'a> {
+    /// One that works on a part of the keys.
+    pub fn worker<'a>(&'a self, store: &'a Cluster, random: &'a SimRandom, part: u64) -> Worker<'a> {
         let prefix = format!("{}/{part}/", self.name);
         let task = Task { bucket: BUCKET.to_string(), prefix, keys: KEYS, patience: PATIENCE };
         Worker { scene: self, target: store, random, task, name: String::new() }
@@ -188,11 +190,15 @@ impl Scene for Crew {
     fn added(&self, _what: Added<'_>) {}
 }
 
-/// A process that works through boto3 and records what it did, a JSON line an operation.
-pub struct Boto3 {
+/// A process that works through a client that others wrote and records what it did, a JSON line an operation.
+pub struct Script {
+    client: &'static str,
     child: Child,
     output: PathBuf,
 }
+
+/// The clients that `chaos_client.py` works through.
+const SCRIPTS: &[&str] = &["boto3", "aws"];
 
 /// A line of its record.
 #[derive(Debug, Deserialize)]
@@ -214,23 +220,31 @@ struct Line {
     ended: Moment,
 }
 
-impl Boto3 {
-    /// Starts it; it works on keys of its own, through all gateways, until [`Boto3::finish`].
-    pub fn start(store: &Cluster, crew: &Crew, number: u64) -> Result<Boto3> {
-        let output = store.directory().join(format!("boto3-{number}.jsonl"));
+impl Script {
+    /// Starts one for each client; they work on keys of their own, through all gateways, until [`Script::finish`].
+    pub fn all(store: &Cluster, crew: &Crew) -> Result<Vec<Script>> {
+        SCRIPTS.iter().map(|client| Script::start(client, store, crew)).collect()
+    }
+
+    fn start(client: &'static str, store: &Cluster, crew: &Crew) -> Result<Script> {
+        let output = store.directory().join(format!("{}-{client}.jsonl", crew.name.replace('/', "-")));
         let endpoints: Vec<String> =
             (0..store.gateways()).map(|gateway| format!("http://{}", store.host(gateway))).collect();
         let mut command = Command::new(python()?);
         command
             .arg(repository().join("integration/clients/chaos_client.py"))
+            .arg(client)
             .arg(&output)
-            .args([BUCKET, &format!("{}/boto3/", crew.name)])
+            .args([BUCKET, &format!("{}/{client}/", crew.name)])
             .args(endpoints)
+            .env("HOME", store.directory()) // Nobody's own settings.
             .env("AWS_ACCESS_KEY_ID", ROOT.0)
             .env("AWS_SECRET_ACCESS_KEY", ROOT.1)
             .env("AWS_DEFAULT_REGION", "us-east-1")
+            .env("AWS_EC2_METADATA_DISABLED", "true")
+            .env("AWS_PAGER", "")
             .stdin(Stdio::piped());
-        Ok(Boto3 { child: command.spawn().context("start python")?, output })
+        Ok(Script { client, child: command.spawn().context("start python")?, output })
     }
 
     /// Ends it and adds its record to the crew's history.
@@ -238,9 +252,17 @@ impl Boto3 {
         drop(self.child.stdin.take()); // It works until its input ends.
         let status = self.child.wait().context("wait for python")?;
         if !status.success() {
-            crew.violate(format!("boto3 ended with {status}"));
+            crew.violate(format!("{} ended with {status}", self.client));
         }
         add_record(crew, &self.output)
+    }
+}
+
+impl Drop for Script {
+    fn drop(&mut self) {
+        // Where the episode ended early nobody waits for its record.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 
@@ -277,7 +299,7 @@ fn add_record(crew: &Crew, record: &Path) -> Result<()> {
                 let write = history.begin(&line.key, value, condition, line.began);
                 history.end(&write, outcome, line.ended);
             }
-            other => anyhow::bail!("boto3 recorded {other}"),
+            other => anyhow::bail!("a client recorded {other}"),
         }
     }
     Ok(())

@@ -3,11 +3,13 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use futures::future::{BoxFuture, FutureExt};
+use futures::future::{FutureExt, LocalBoxFuture};
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, prlimit};
 
-use super::arena::{Arena, NODES};
+use super::arena::{Arena, NODES, Stage};
+use super::ground::Ground;
 use super::wires::{around, between, node_name};
+use super::{clocks, overload, power, scarce};
 
 /// A story and what it is called.
 pub struct Episode {
@@ -16,66 +18,142 @@ pub struct Episode {
     /// What happens.
     pub about: &'static str,
     /// Tells it; returns remarks.
-    pub(super) story: for<'a> fn(&'a Arena) -> BoxFuture<'a, Result<Vec<String>>>,
+    pub(super) story: for<'a> fn(Stage<'a>) -> Told<'a>,
     /// No client waits longer for its next success.
     pub(super) gap_max: Option<Duration>,
+    /// On what it happens.
+    pub(super) ground: Ground,
+    /// It brings its own clients, and the others rest.
+    pub(super) alone: bool,
 }
 
-type Told<'a> = BoxFuture<'a, Result<Vec<String>>>;
+pub(super) type Told<'a> = LocalBoxFuture<'a, Result<Vec<String>>>;
 
 const fn episode(
     name: &'static str,
     about: &'static str,
-    story: for<'a> fn(&'a Arena) -> Told<'a>,
+    story: for<'a> fn(Stage<'a>) -> Told<'a>,
     gap_max_s: u64,
 ) -> Episode {
     let gap_max = if gap_max_s == 0 { None } else { Some(Duration::from_secs(gap_max_s)) };
-    Episode { name, about, story, gap_max }
+    Episode { name, about, story, gap_max, ground: Ground::Common, alone: false }
 }
 
-/// All episodes on one cluster, in order. A last 0: how long clients wait follows from how long the fault lasts.
+impl Episode {
+    const fn on(self, ground: Ground) -> Episode {
+        Episode { ground, ..self }
+    }
+
+    const fn alone(self) -> Episode {
+        Episode { alone: true, ..self }
+    }
+}
+
+/// All episodes; those on the same ground happen in this order on one cluster. A last 0: how long clients wait follows from how long the fault lasts.
 pub const EPISODES: &[Episode] = &[
-    episode("calm", "nothing happens", |_| calm().boxed(), 1),
-    episode("kill-node", "kill -9 of followers", |arena| kill_node(arena).boxed(), 1),
-    episode("kill-leader", "kill -9 of the leader", |arena| kill_leader(arena).boxed(), 3),
-    episode("kill-all", "kill -9 of all nodes, all started again", |arena| kill_all(arena).boxed(), 15),
-    episode("kill-gateway", "kill -9 of a gateway", |arena| kill_gateway(arena).boxed(), 0),
-    episode("crash-loop", "a node is killed every other second", |arena| crash_loop(arena).boxed(), 5),
-    episode("rolling-restart", "SIGTERM and start, one after the other", |arena| rolling(arena).boxed(), 3),
+    episode(
+        "power-cut",
+        "the filesystems of all nodes lose what was not synced (root only)",
+        |on| power::cuts(on.arena).boxed_local(),
+        0,
+    )
+    .on(Ground::Islands),
+    episode("calm", "nothing happens", |_| calm().boxed_local(), 1),
+    episode("kill-node", "kill -9 of followers", |on| kill_node(on.arena).boxed_local(), 1),
+    episode("kill-leader", "kill -9 of the leader", |on| kill_leader(on.arena).boxed_local(), 3),
+    episode("kill-all", "kill -9 of all nodes, all started again", |on| kill_all(on.arena).boxed_local(), 15),
+    episode("kill-gateway", "kill -9 of a gateway", |on| kill_gateway(on.arena).boxed_local(), 0),
+    episode("crash-loop", "a node is killed every other second", |on| crash_loop(on.arena).boxed_local(), 5),
+    episode(
+        "rolling-restart",
+        "SIGTERM and start, one after the other",
+        |on| rolling(on.arena).boxed_local(),
+        3,
+    ),
     episode(
         "pause-leader",
         "the leader is stopped for 0.2, 2 and 8 s",
-        |arena| pause_leader(arena).boxed(),
+        |on| pause_leader(on.arena).boxed_local(),
         5,
     ),
-    episode("pause-node", "a follower is stopped for 8 s", |arena| pause_node(arena).boxed(), 5),
-    episode("cut-leader", "nobody reaches the leader, nor it anybody", |arena| cut_leader(arena).boxed(), 5),
-    episode("cut-one-way", "each node in turn cannot call each other", |arena| cut_one_way(arena).boxed(), 5),
+    episode("pause-node", "a follower is stopped for 8 s", |on| pause_node(on.arena).boxed_local(), 5),
+    episode(
+        "cut-leader",
+        "nobody reaches the leader, nor it anybody",
+        |on| cut_leader(on.arena).boxed_local(),
+        5,
+    ),
+    episode(
+        "cut-one-way",
+        "each node in turn cannot call each other",
+        |on| cut_one_way(on.arena).boxed_local(),
+        5,
+    ),
     episode(
         "bridge",
         "the leader and a follower reach each other only by the third",
-        |arena| bridge(arena).boxed(),
+        |on| bridge(on.arena).boxed_local(),
         5,
     ),
     episode(
         "split-gateway",
         "one gateway does not reach a node that the other reaches",
-        |arena| split(arena).boxed(),
+        |on| split(on.arena).boxed_local(),
         5,
     ),
-    episode("delay", "50 ms and up to 50 ms more on every way", |arena| delay(arena).boxed(), 0),
-    episode("stalls", "ways stand still for a moment, as under loss", |arena| stalls(arena).boxed(), 5),
-    episode("corrupt", "bits flip on the way", |arena| corrupt(arena).boxed(), 5),
-    episode("resets", "connections are reset", |arena| resets(arena).boxed(), 5),
-    episode("thin-way", "1 Mbit/s to one node", |arena| thin_way(arena).boxed(), 5),
-    episode("slow-way", "1 MB/s to one node", |arena| slow_way(arena).boxed(), 5),
-    episode("slow-sync", "syncs of one node take 200 ms more", |arena| slow_sync(arena).boxed(), 5),
-    episode("sync-errors", "a sync of one node fails", |arena| sync_errors(arena).boxed(), 5),
-    episode("read-errors", "reads of one node fail", |arena| read_errors(arena).boxed(), 5),
-    episode("descriptors", "a gateway runs out of file descriptors", |arena| descriptors(arena).boxed(), 0),
+    episode("delay", "50 ms and up to 50 ms more on every way", |on| delay(on.arena).boxed_local(), 0),
+    episode("stalls", "ways stand still for a moment, as under loss", |on| stalls(on.arena).boxed_local(), 5),
+    episode("corrupt", "bits flip on the way", |on| corrupt(on.arena).boxed_local(), 5),
+    episode("resets", "connections are reset", |on| resets(on.arena).boxed_local(), 5),
+    episode("thin-way", "1 Mbit/s to one node", |on| thin_way(on.arena).boxed_local(), 5),
+    episode("slow-way", "1 MB/s to one node", |on| slow_way(on.arena).boxed_local(), 5),
+    episode("slow-sync", "syncs of one node take 200 ms more", |on| slow_sync(on.arena).boxed_local(), 5),
+    episode("sync-errors", "a sync of one node fails", |on| sync_errors(on.arena).boxed_local(), 5),
+    episode("read-errors", "reads of one node fail", |on| read_errors(on.arena).boxed_local(), 5),
+    episode(
+        "descriptors",
+        "a gateway runs out of file descriptors",
+        |on| descriptors(on.arena).boxed_local(),
+        0,
+    ),
+    episode(
+        "overload",
+        "ten times the connections that keep it busy",
+        |on| overload::tell(on).boxed_local(),
+        0,
+    )
+    .alone(),
+    episode(
+        "disk-full",
+        "the disks of a follower, of the leader, of all nodes are full (root only)",
+        |on| scarce::disk_full(on).boxed_local(),
+        0,
+    )
+    .on(Ground::SmallDisks),
+    episode(
+        "memory-limit",
+        "each process has the least memory_limit, and large bodies come beside small ones (root only)",
+        |on| scarce::memory_limit(on).boxed_local(),
+        0,
+    )
+    .on(Ground::LittleMemory),
+    episode(
+        "out-of-memory",
+        "the system ends a node again and again, which takes too much memory (root only)",
+        |on| scarce::out_of_memory(on).boxed_local(),
+        5,
+    )
+    .on(Ground::LittleMemory),
+    episode(
+        "clock-jump",
+        "wall clocks jump an hour ahead and an hour back: a follower's, the leader's, a gateway's",
+        |on| clocks::jump(on).boxed_local(),
+        0,
+    )
+    .on(Ground::OwnClocks),
 ];
 
-async fn pause(seconds: f64) {
+pub(super) async fn pause(seconds: f64) {
     tokio::time::sleep(Duration::from_secs_f64(seconds)).await;
 }
 

@@ -5,9 +5,13 @@
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
 mod arena;
+mod clocks;
 mod crew;
 mod episodes;
+mod ground;
+mod overload;
 mod power;
+mod scarce;
 mod wires;
 
 use std::time::Duration;
@@ -17,9 +21,6 @@ use anyhow::Result;
 pub use episodes::EPISODES;
 
 use crate::verify::say;
-
-/// The episode that is not on the cluster of the others: its name and what happens.
-pub const POWER_CUT: (&str, &str) = (power::NAME, power::ABOUT);
 
 /// What a run is made of.
 #[derive(Debug, Clone)]
@@ -32,6 +33,8 @@ pub struct Options {
     pub rounds: u64,
     /// What is random comes from this.
     pub seed: u64,
+    /// How long there is overload.
+    pub overload: Duration,
 }
 
 /// What came of one episode.
@@ -61,7 +64,6 @@ pub struct Row {
 pub async fn run(options: &Options) -> Result<bool> {
     let mut rows = Vec::new();
     for round in 0..options.rounds {
-        rows.extend(power::run(options, round).await?);
         rows.extend(arena::run(options, round).await?);
     }
     Ok(table(&rows))

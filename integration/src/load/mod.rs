@@ -16,7 +16,7 @@ mod garage;
 mod grow;
 mod measure;
 mod report;
-mod signer;
+pub(crate) mod signer;
 mod target;
 mod workload;
 

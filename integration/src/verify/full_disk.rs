@@ -2,10 +2,6 @@
 //!
 //! Needs the right to mount; where there is none the stage says so and checks nothing.
 
-use std::fs::{self, File};
-use std::io::{ErrorKind, Write};
-use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
@@ -13,8 +9,9 @@ use anyhow::{Result, ensure};
 use super::{Tally, block_on};
 use crate::client::{Client, Request};
 use crate::daemons::{Embedded, scratch};
+use crate::lent::Mount;
 
-const DISK: &str = "size=512m";
+const DISK_BYTES: u64 = 512 << 20;
 const BUCKET: &str = "full";
 /// A body that rides in the log.
 const BODY_BYTES: usize = 16 << 10;
@@ -23,41 +20,24 @@ const PUTS_MAX: usize = 20_000;
 /// Space that was freed is used again within this.
 const RECOVERY_MAX: Duration = Duration::from_secs(15);
 
-/// A mounted file system, unmounted when dropped.
-struct Mounted(PathBuf);
-
-impl Mounted {
-    fn new(place: &Path) -> Option<Mounted> {
-        fs::create_dir_all(place).ok()?;
-        let mount =
-            Command::new("mount").args(["-t", "tmpfs", "-o", DISK, "tmpfs"]).arg(place).output().ok()?;
-        mount.status.success().then(|| Mounted(place.to_path_buf()))
-    }
-}
-
-impl Drop for Mounted {
-    fn drop(&mut self) {
-        // What is left mounted is empty and small.
-        let _ = Command::new("umount").arg("-l").arg(&self.0).output();
-    }
-}
-
 pub(super) fn run(tally: &mut Tally) -> Result<()> {
     let home = scratch("full-")?;
-    let Some(disk) = Mounted::new(&home.path().join("disk")) else {
-        tally.note("skipped: a file system cannot be mounted here".to_string());
-        return Ok(());
+    let disk = match Mount::memory(&home.path().join("disk"), DISK_BYTES) {
+        Ok(disk) => disk,
+        Err(error) => {
+            tally.note(format!("skipped: a file system cannot be mounted here: {error:#}"));
+            return Ok(());
+        }
     };
-    let data = disk.0.join("data").display().to_string();
+    let data = disk.place().join("data").display().to_string();
     block_on(async {
         let store = Embedded::start(&["--data", &data]).await?;
         let created = Client::new(&store, 0).send(Request::bucket("PUT", BUCKET)).await?;
         ensure!(created.status == 200, "create a bucket: {}", created.describe());
-        let ballast = disk.0.join("ballast");
-        fill(&ballast)?;
+        disk.fill()?;
         let stored = put_until_full(&store, tally).await?;
         goes_on(&store, tally).await?;
-        fs::remove_file(&ballast)?;
+        disk.empty()?;
         recovers(&store, tally).await?;
         store.gateway.daemon.kill();
         store.gateway.start().await?;
@@ -66,22 +46,6 @@ pub(super) fn run(tally: &mut Tally) -> Result<()> {
         tally.check("what was acknowledged last is there after kill -9", held(kept, || last.describe()));
         Ok(())
     })
-}
-
-/// Writes to a file until the disk takes no more.
-fn fill(ballast: &Path) -> Result<()> {
-    let mut file = File::create(ballast)?;
-    for piece in [1 << 20, 4096] {
-        let zeros = vec![0; piece];
-        loop {
-            match file.write_all(&zeros) {
-                Ok(()) => {}
-                Err(error) if error.kind() == ErrorKind::StorageFull => break,
-                Err(error) => return Err(error.into()),
-            }
-        }
-    }
-    Ok(())
 }
 
 /// Returns how many were stored.

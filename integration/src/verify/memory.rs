@@ -5,9 +5,6 @@
 //! a compressing file system mounted at `.verify/tmp` needs little room.
 
 use std::collections::BTreeSet;
-use std::fs;
-use std::io::Write;
-use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -19,6 +16,7 @@ use super::{Tally, block_on};
 use crate::client::{Client, Pattern, PatternCheck, Request, Target};
 use crate::conformance::ok;
 use crate::daemons::{Cluster, Daemon, Embedded, scratch};
+use crate::lent::MemoryGroup;
 
 /// What a process is told that it may use, and what the system lets it have.
 const MEMORY_LIMIT: u64 = 768 << 20;
@@ -44,60 +42,29 @@ const REFUSED_PAUSE: Duration = Duration::from_secs(1);
 
 pub(super) fn run(tally: &mut Tally) -> Result<()> {
     block_on(async {
-        let group = MemoryGroup::new("gateway");
+        let groups = groups_of(&["gateway"]);
         let limit = ["--data", "fluffy-data", "--memory-limit", "768MiB"];
-        let store = Embedded::start_changed(&limit, |daemon| group.bound(daemon)).await?;
+        let store = Embedded::start_changed(&limit, |daemon| bound(&groups, daemon)).await?;
         everything(&store, &[&store.gateway.daemon], 1, tally, "embedded").await?;
         drop(store);
-        let groups = ["storage-1", "storage-2", "storage-3", "gateway-1"].map(MemoryGroup::new);
-        let bound = |daemon: Daemon| match groups.iter().find(|group| group.name == daemon.name()) {
-            Some(group) => group.bound(daemon),
-            None => daemon,
-        };
-        let store = Cluster::start_changed(3, 1, SETTINGS, bound).await?;
+        let groups = groups_of(&["storage-1", "storage-2", "storage-3", "gateway-1"]);
+        let store = Cluster::start_changed(3, 1, SETTINGS, |daemon| bound(&groups, daemon)).await?;
         let gateways = store.gateways.iter().map(|gateway| &gateway.daemon);
         let daemons: Vec<&Daemon> = store.nodes.iter().chain(gateways).collect();
         everything(&store, &daemons, 3, tally, "cluster").await
     })
 }
 
-/// A control group of the system for one process; removed when dropped. Where there are none, the process gets a limit
-/// of its data.
-struct MemoryGroup {
-    name: String,
-    directory: Option<PathBuf>,
-}
-
-impl MemoryGroup {
-    fn new(name: &str) -> MemoryGroup {
-        let own = format!("fluffy-verify-{}-{name}", std::process::id());
-        // The second and the first version of control groups.
-        let places = [("/sys/fs/cgroup", "memory.max"), ("/sys/fs/cgroup/memory", "memory.limit_in_bytes")];
-        let make = |(root, file): (&str, &str)| {
-            let directory = Path::new(root).join(&own);
-            fs::create_dir(&directory).ok()?;
-            let made = MemoryGroup { name: name.to_string(), directory: Some(directory.clone()) };
-            // Where groups are of another version this is any directory, and there is no such file.
-            let mut limit = fs::File::options().write(true).open(directory.join(file)).ok()?;
-            limit.write_all(ENFORCED_BYTES.to_string().as_bytes()).ok()?;
-            Some(made)
-        };
-        places.into_iter().find_map(make).unwrap_or(MemoryGroup { name: name.to_string(), directory: None })
-    }
-
-    fn bound(&self, daemon: Daemon) -> Daemon {
-        match &self.directory {
-            Some(directory) => daemon.after(&format!("echo $$ > '{}/cgroup.procs'", directory.display())),
-            None => daemon.after(&format!("ulimit -d {}", ENFORCED_BYTES >> 10)),
-        }
+/// Lets a process have [`ENFORCED_BYTES`], by its group; where there are no groups, by a limit of its data.
+fn bound(groups: &[MemoryGroup], daemon: Daemon) -> Daemon {
+    match groups.iter().find(|group| group.name() == daemon.name()) {
+        Some(group) => group.bound(daemon),
+        None => daemon.after(&format!("ulimit -d {}", ENFORCED_BYTES >> 10)),
     }
 }
 
-impl Drop for MemoryGroup {
-    fn drop(&mut self) {
-        // It is empty when its process is gone; an empty group that stays costs nothing.
-        let _ = self.directory.as_ref().map(fs::remove_dir);
-    }
+fn groups_of(names: &[&str]) -> Vec<MemoryGroup> {
+    names.iter().filter_map(|name| MemoryGroup::new(name, ENFORCED_BYTES).ok()).collect()
 }
 
 /// What all of it shares.
@@ -121,7 +88,7 @@ async fn everything(
         stop: AtomicBool::new(false),
         refusals: AtomicU64::new(0),
     };
-    let grouped = MemoryGroup::new("probe").directory.is_some();
+    let grouped = MemoryGroup::new("probe", ENFORCED_BYTES).is_ok();
     let how = if grouped { "by a control group" } else { "by a limit of data" };
     tally.note(format!("{place}: 1 GiB a process, enforced {how}"));
     tally.note(format!("{place}: {UPLOADS} uploads of {} MiB, {copies} copies", scene.upload_bytes >> 20));

@@ -1,0 +1,148 @@
+//! What a cluster of an arena stands on: the disks, the memory and the clocks of its processes. All of it is given back
+//! when it is dropped, which has to be after the processes are gone.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use tempfile::TempDir;
+
+use super::arena::NODES;
+use super::power::Island;
+use super::wires::node_name;
+use crate::daemons::{Daemon, scratch};
+use crate::lent::{MemoryGroup, Mount, tool};
+
+/// Kinds of ground.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ground {
+    /// The disk of the machine, all of its memory, its clock.
+    Common,
+    /// The data of each node lie in an ext4 of its own in a file.
+    Islands,
+    /// The data of each node lie on a small file system in memory.
+    SmallDisks,
+    /// The system ends each process that takes more than [`MEMORY_BYTES`].
+    LittleMemory,
+    /// Each process has a wall clock that can be set.
+    OwnClocks,
+}
+
+impl Ground {
+    /// All of them, in the order of the episodes.
+    pub const ALL: &[Ground] =
+        &[Ground::Islands, Ground::Common, Ground::SmallDisks, Ground::LittleMemory, Ground::OwnClocks];
+
+    /// What the configuration says of it.
+    pub fn settings(self) -> &'static str {
+        match self {
+            Ground::LittleMemory => "storage:\n  memory_limit: 128MiB\ngateway:\n  memory_limit: 128MiB\n",
+            _ => "",
+        }
+    }
+}
+
+/// The least `memory_limit` that there is, which the settings of [`Ground::LittleMemory`] name.
+pub const MEMORY_BYTES: u64 = 128 << 20;
+/// Room for the reserves of a node and for what an episode writes.
+const SMALL_DISK_BYTES: u64 = 1 << 30;
+/// Shifts the wall clock of the program that it is loaded into.
+const CLOCK_SOURCE: &str = include_str!("clock.c");
+
+/// Ground of one cluster.
+pub struct Footing {
+    /// Node 1 first; empty unless there are [`Ground::Islands`].
+    pub islands: Vec<Island>,
+    /// Node 1 first; empty unless there are [`Ground::SmallDisks`].
+    pub disks: Vec<Mount>,
+    /// Empty unless there is [`Ground::LittleMemory`].
+    pub groups: Vec<MemoryGroup>,
+    clocks: BTreeMap<String, File>,
+    /// Behind what lies in it.
+    home: TempDir,
+}
+
+impl Footing {
+    /// Takes from the system what a ground is made of, for processes of these names.
+    pub fn new(ground: Ground, processes: &[String]) -> Result<Footing> {
+        let (islands, disks, groups) = (Vec::new(), Vec::new(), Vec::new());
+        let mut footing =
+            Footing { islands, disks, groups, clocks: BTreeMap::new(), home: scratch("ground-")? };
+        let home = footing.home.path().to_path_buf();
+        match ground {
+            Ground::Common => {}
+            Ground::Islands => {
+                for node in 1..=NODES {
+                    footing.islands.push(Island::new(&home, node)?);
+                }
+            }
+            Ground::SmallDisks => {
+                for node in 1..=NODES {
+                    footing.disks.push(Mount::memory(&home.join(node_name(node)), SMALL_DISK_BYTES)?);
+                }
+            }
+            Ground::LittleMemory => {
+                for name in processes {
+                    footing.groups.push(MemoryGroup::new(name, MEMORY_BYTES)?);
+                }
+            }
+            Ground::OwnClocks => footing.make_clocks(processes)?,
+        }
+        Ok(footing)
+    }
+
+    fn make_clocks(&mut self, processes: &[String]) -> Result<()> {
+        let source = self.home.path().join("clock.c");
+        fs::write(&source, CLOCK_SOURCE)?;
+        let (source, library) = (source.display().to_string(), self.library().display().to_string());
+        tool("cc", &["-shared", "-fPIC", "-O2", "-o", &library, &source]).context("compile a clock")?;
+        for name in processes {
+            let file = File::create(self.clock_path(name))?;
+            file.set_len(8)?;
+            self.clocks.insert(name.clone(), file);
+        }
+        Ok(())
+    }
+
+    fn library(&self) -> PathBuf {
+        self.home.path().join("clock.so")
+    }
+
+    fn clock_path(&self, name: &str) -> PathBuf {
+        self.home.path().join(format!("clock-{name}"))
+    }
+
+    /// Puts a process on this ground.
+    pub fn bind(&self, mut daemon: Daemon) -> Daemon {
+        let number = daemon.name().strip_prefix("storage-").and_then(|id| id.parse::<usize>().ok());
+        let islands = self.islands.iter().map(Island::data);
+        let places: Vec<PathBuf> =
+            islands.chain(self.disks.iter().map(|disk| disk.place().join("data"))).collect();
+        if let Some(place) = number.and_then(|number| places.get(number - 1)) {
+            daemon.set_option("--data", &place.display().to_string());
+        }
+        if let Some(group) = self.groups.iter().find(|group| group.name() == daemon.name()) {
+            daemon = group.bound(daemon);
+        }
+        if self.clocks.contains_key(daemon.name()) {
+            let clock = self.clock_path(daemon.name()).display().to_string();
+            daemon = daemon.variable("FLUFFY_CHAOS_CLOCK", &clock);
+            daemon = daemon.variable("LD_PRELOAD", &self.library().display().to_string());
+        }
+        daemon
+    }
+
+    /// From now on the wall clock of a process is ahead of the machine's by so many milliseconds.
+    pub fn set_clock(&self, name: &str, ahead_ms: i64) -> Result<()> {
+        let clock = self.clocks.get(name).with_context(|| format!("{name} has no clock of its own"))?;
+        clock.write_all_at(&ahead_ms.to_le_bytes(), 0).context("set a clock")
+    }
+
+    /// The group of a process.
+    pub fn group(&self, name: &str) -> Result<&MemoryGroup> {
+        let group = self.groups.iter().find(|group| group.name() == name);
+        group.with_context(|| format!("{name} has no group of its own"))
+    }
+}
