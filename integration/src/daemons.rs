@@ -120,6 +120,12 @@ impl Daemon {
         self
     }
 
+    /// Lets it log to this file.
+    pub fn log_to(mut self, log: &Path) -> Daemon {
+        self.log = log.to_path_buf();
+        self
+    }
+
     /// Gives it another value for an option that it has.
     pub fn set_option(&mut self, name: &str, value: &str) {
         let place = self.args.iter().position(|arg| arg == name).map(|place| place + 1);

@@ -100,7 +100,7 @@ impl Arena {
         self.wires.heal();
         crew.audit(&self.store).await;
         for script in scripts {
-            script.finish(&crew)?;
+            script.finish(&crew).await?;
         }
         let mut row = crew.row(episode.name);
         match notes {

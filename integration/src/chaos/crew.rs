@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use hdrhistogram::Histogram;
 use rustix::time::{ClockId, clock_gettime};
 use serde::Deserialize;
@@ -30,6 +30,9 @@ const KEYS: u16 = 24;
 const OPERATIONS_PER_PREFIX: u64 = 2_000;
 /// After an episode every gateway has to serve within this.
 const CONVERGENCE: Duration = Duration::from_secs(60);
+
+/// The clients that others wrote read all their keys once more within this.
+const LAST_LOOK_DEADLINE: Duration = Duration::from_secs(180);
 
 /// What the workers of an episode share.
 pub struct Crew {
@@ -248,9 +251,16 @@ impl Script {
     }
 
     /// Ends it and adds its record to the crew's history.
-    pub fn finish(mut self, crew: &Crew) -> Result<()> {
+    pub async fn finish(mut self, crew: &Crew) -> Result<()> {
         drop(self.child.stdin.take()); // It works until its input ends.
-        let status = self.child.wait().context("wait for python")?;
+        let begin = Instant::now();
+        let status = loop {
+            if let Some(status) = self.child.try_wait().context("wait for python")? {
+                break status;
+            }
+            ensure!(begin.elapsed() < LAST_LOOK_DEADLINE, "{} does not end", self.client);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        };
         if !status.success() {
             crew.violate(format!("{} ended with {status}", self.client));
         }

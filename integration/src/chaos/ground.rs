@@ -22,7 +22,7 @@ pub enum Ground {
     Common,
     /// The data of each node lie in an ext4 of its own in a file.
     Islands,
-    /// The data of each node lie on a small file system in memory.
+    /// The data of each node lie on a small file system in memory, and its log beside them.
     SmallDisks,
     /// The system ends each process that takes more than [`MEMORY_BYTES`].
     LittleMemory,
@@ -122,6 +122,9 @@ impl Footing {
             islands.chain(self.disks.iter().map(|disk| disk.place().join("data"))).collect();
         if let Some(place) = number.and_then(|number| places.get(number - 1)) {
             daemon.set_option("--data", &place.display().to_string());
+        }
+        if let Some(disk) = number.and_then(|number| self.disks.get(number - 1)) {
+            daemon = daemon.log_to(&disk.place().join("log"));
         }
         if let Some(group) = self.groups.iter().find(|group| group.name() == daemon.name()) {
             daemon = group.bound(daemon);

@@ -13,7 +13,7 @@ use super::wires::node_name;
 use crate::client::{Client, Pattern, PatternCheck, Request, Response, Target};
 use crate::daemons::Daemon;
 
-/// A refusal comes within this: where the disk of the leader is full another one has to lead first, or none can.
+/// A refusal comes within this: a gateway asks for three seconds whether another voter has space.
 const REFUSED_WITHIN: Duration = Duration::from_secs(5);
 /// Space that was freed is used again within this.
 const TAKEN_AGAIN_WITHIN: Duration = Duration::from_secs(15);
@@ -148,34 +148,35 @@ async fn all_full(arena: &Arena) -> Result<String> {
     let writers = try_join_all((0..WRITERS).map(|writer| write_until_refused(arena, writer))).await?;
     let taken: usize = writers.iter().map(|(count, _)| count).sum();
     let longest = writers.iter().map(|(_, took)| *took).max().unwrap_or_default();
-    let mut slowest = Duration::ZERO;
-    let mut small_taken = 0;
-    for number in 0..OBJECTS {
-        let (name, body) = stored(number);
-        let gateway = number % arena.store.gateways();
-        let (get, took) = send(arena, gateway, object("GET", &name)).await?;
-        slowest = slowest.max(took);
-        ensure!(get.status == 200 && get.body == body, "a read: {} bytes, {}", get.body.len(), get.status);
-        let (put, took) = send(arena, gateway, object("PUT", "more").body(body)).await?;
-        // What deletions freed may take a small one.
-        if put.status == 200 {
-            small_taken += 1;
-        } else {
-            refused(&put, took)?;
-        }
-        let (delete, took) = send(arena, gateway, object("DELETE", &name)).await?;
-        slowest = slowest.max(took);
-        ensure!(delete.status == 204, "a deletion: {}", delete.describe());
-        let (gone, _) = send(arena, gateway, object("GET", &name)).await?;
-        ensure!(gone.status == 404, "what was deleted: {}", gone.describe());
-    }
+    let outcomes = try_join_all((0..OBJECTS).map(|number| read_write_delete(arena, number))).await?;
+    let more = outcomes.iter().filter(|(taken, _)| *taken).count();
+    let slowest = outcomes.iter().map(|(_, took)| *took).max().unwrap_or_default();
     arena.store.daemons().try_for_each(runs)?;
     Ok(format!(
-        "{taken} small bodies taken before the first 507, which took {} ms at most, {small_taken} of {OBJECTS} writes \
+        "{taken} small bodies taken before the first 507, which took {} ms at most, {more} of {OBJECTS} writes \
          after it; {OBJECTS} reads and {OBJECTS} deletions served, the slowest in {} ms",
         longest.as_millis(),
         slowest.as_millis()
     ))
+}
+
+/// Reads and deletes an object while nobody has space. Returns whether another one was taken meanwhile, into what
+/// deletions freed, and what the slowest of the reads and deletions took.
+async fn read_write_delete(arena: &Arena, number: usize) -> Result<(bool, Duration)> {
+    let (name, body) = stored(number);
+    let gateway = number % arena.store.gateways();
+    let (get, read_took) = send(arena, gateway, object("GET", &name)).await?;
+    ensure!(get.status == 200 && get.body == body, "a read: {} bytes, {}", get.body.len(), get.status);
+    let (put, took) = send(arena, gateway, object("PUT", &format!("more-{number}")).body(body)).await?;
+    let taken = put.status == 200;
+    if !taken {
+        refused(&put, took)?;
+    }
+    let (delete, delete_took) = send(arena, gateway, object("DELETE", &name)).await?;
+    ensure!(delete.status == 204, "a deletion: {}", delete.describe());
+    let (gone, _) = send(arena, gateway, object("GET", &name)).await?;
+    ensure!(gone.status == 404, "what was deleted: {}", gone.describe());
+    Ok((taken, read_took.max(delete_took)))
 }
 
 /// Returns how many were taken, and how long the refusal took.
