@@ -25,6 +25,8 @@ pub const STATES: &[(&str, &str, u64)] = &[
     ("a rotten chunk was repaired", "fluffy_chunks_repaired_total", 1),
     ("a chunk volume was lost", "fluffy_chunk_volumes_lost_total", 1),
     ("a chunk volume broke in use", "fluffy_chunk_volumes_broken_total", 1),
+    ("a chunk volume was compacted", "fluffy_chunk_volumes_compacted_total", 1),
+    ("who votes was changed", "fluffy_voter_changes_total", 1),
     ("a lost chunk was restored", "fluffy_chunks_restored_total", 1),
     ("a damaged log entry came from a peer", "fluffy_log_entries_repaired_total", 1),
     ("a snapshot was installed", "fluffy_snapshots_installed_total", 1),

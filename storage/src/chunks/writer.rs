@@ -293,12 +293,11 @@ impl Writer {
             Err(why) => {
                 let failed = self.refused(why);
                 positions.iter().for_each(|position| outcomes[*position] = Err(failed.clone()));
-                // The outcome is unknown: until the volume was counted again it may hold these.
-                for position in positions {
-                    if let Request::Put { new, .. } = &batch[*position] {
-                        self.shared.with_locator(|locator| locator.add(new.id.extent(), volume.number, 1));
-                    }
-                }
+                let puts = positions.iter().filter_map(|position| match &batch[*position] {
+                    Request::Put { new, .. } => Some(new.id),
+                    _ => None,
+                });
+                self.suspect(volume, puts);
             }
         }
     }
@@ -318,6 +317,13 @@ impl Writer {
     /// Whether less is free than is kept back.
     fn is_low(&self) -> bool {
         self.shared.free_bytes.load(Ordering::Acquire) < self.shared.settings.reserve_bytes
+    }
+
+    /// The outcome of a put is unknown: until the volume was counted again it may hold these.
+    fn suspect(&self, volume: &Volume, chunks: impl Iterator<Item = ChunkId>) {
+        self.shared.with_locator(|locator| {
+            chunks.for_each(|chunk| locator.add(chunk.extent(), volume.number, 1));
+        });
     }
 
     /// A volume that takes so many bytes, the active one if it does, else one that was sealed, but not `except`.
@@ -411,7 +417,10 @@ impl Writer {
         };
         let unsynced = shared.seams.env.armed("chunk_move_before_sync");
         let how = if unsynced { Commit::Unsynced } else { Commit::Synced };
-        let came = target.commit(how, put).map_err(|why| self.refused(why))?;
+        let came = target.commit(how, put).map_err(|why| {
+            self.suspect(&target, moved.iter().map(|chunk| chunk.id));
+            self.refused(why)
+        })?;
         if !came.refused.is_empty() {
             return Err(shared.unavailable("other bytes are stored under the id of a chunk that is moved"));
         }
@@ -446,6 +455,8 @@ impl Writer {
         }
         shared.volumes.write().unwrap_or_else(std::sync::PoisonError::into_inner).remove(&number);
         shared.with_locator(|locator| locator.forget(number));
+        // Who was about to look into it looks again.
+        shared.relocations.fetch_add(1, Ordering::AcqRel);
         let disks = &shared.seams.disks;
         let removed = disks.remove(volume.path()).and_then(|()| disks.sync_dir(&shared.settings.directory));
         tracing::info!(volume = number, "a volume without chunks is removed");
