@@ -16,8 +16,11 @@ use crate::http::guard::now;
 
 /// The longest wait for a turn.
 pub const TURN_DEADLINE: Duration = Duration::from_secs(10);
-/// Who would wait longer than this, by the pace of the queue, is refused at once.
-const WAIT_MAX: Duration = Duration::from_secs(9);
+/// Who would wait longer than this, by the pace of the queue, is refused at once. So much shorter than
+/// [`TURN_DEADLINE`] that a queue may slow down by half and nobody waits in vain.
+const WAIT_MAX: Duration = Duration::from_secs(4);
+/// The pace is the mean over at least so long: turns end in bursts, when a sync or a processor served many at once.
+const PACE_WINDOW: Duration = Duration::from_millis(500);
 /// What a client is told to wait.
 pub const RETRY_AFTER_SECONDS: u32 = 1;
 /// A request or response body above this is large.
@@ -81,21 +84,27 @@ struct Queue {
 /// How often a turn ends while others wait for one.
 #[derive(Debug, Default)]
 struct Pace {
-    /// `None` where nobody waited then: the time until the next end says nothing.
-    last_end: Option<Instant>,
-    /// Between two ends, on average over the last few.
+    /// When the window began, and the turns that ended in it. `None` where nobody waited at the last end: the time until
+    /// the next one says nothing.
+    window: Option<(Instant, u32)>,
+    /// Between two ends, on average over the last few windows.
     interval: Duration,
 }
 
 impl Pace {
     fn note(&mut self, waiting: usize) {
         let now = now();
-        if let Some(last) = self.last_end.filter(|_| waiting > 0) {
-            let interval = now - last;
-            self.interval =
-                if self.interval.is_zero() { interval } else { (self.interval * 7 + interval) / 8 };
-        }
-        self.last_end = (waiting > 0).then_some(now);
+        self.window = match self.window {
+            _ if waiting == 0 => None,
+            None => Some((now, 0)),
+            Some((began, ends)) if now - began < PACE_WINDOW => Some((began, ends + 1)),
+            Some((began, ends)) => {
+                let interval = (now - began) / (ends + 1);
+                self.interval =
+                    if self.interval.is_zero() { interval } else { (self.interval + interval) / 2 };
+                Some((now, 0))
+            }
+        };
     }
 
     /// How long one waits behind so many.
@@ -288,18 +297,35 @@ mod tests {
         // The queue learns that it moves once a second …
         let first = futures::future::join_all((0..9).map(|_| work())).await;
         assert!(first.iter().all(|(served, _)| *served));
-        // … and so lets about nine wait.
+        // … and so lets about four wait.
         let then = futures::future::join_all((0..30).map(|_| work())).await;
         let served = then.iter().filter(|(served, _)| *served).count();
-        assert!((8..=12).contains(&served), "{served} of 30 are served");
+        assert!((4..=6).contains(&served), "{served} of 30 are served");
         let refused = then.iter().filter(|(served, _)| !served);
         assert!(refused.map(|(_, known)| *known).all(|known| known < Duration::from_millis(10)));
         // An idle hour is no slow queue.
         tokio::time::sleep(Duration::from_secs(3600)).await;
-        for many in [3, 6] {
+        for many in [2, 4] {
             let burst = futures::future::join_all((0..many).map(|_| work())).await;
             assert!(burst.iter().all(|(served, _)| *served));
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn turns_that_end_together_look_no_faster_than_they_are() {
+        let queue = queue(4, 1000);
+        // Four at a time take a second, and end in one moment.
+        let work = async || {
+            let turn = queue.enter().await;
+            if turn.is_ok() {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+            turn.is_ok()
+        };
+        assert!(futures::future::join_all((0..12).map(|_| work())).await.iter().all(|served| *served));
+        let then = futures::future::join_all((0..100).map(|_| work())).await;
+        let served = then.iter().filter(|served| **served).count();
+        assert!((16..=24).contains(&served), "four are served each second: {served} of 100");
     }
 
     #[tokio::test]
