@@ -58,7 +58,7 @@ struct Load {
 /// Small requests, of which more than can run at once wait. And uploads, of which so many at once are more than may wait.
 const LOADS: [Load; 2] = [
     Load { name: "small", connections: 256, bytes: 4 << 10, puts: 50 },
-    Load { name: "uploads", connections: 200, bytes: (1 << 20) + 16, puts: 100 },
+    Load { name: "uploads", connections: 100, bytes: (1 << 20) + 16, puts: 100 },
 ];
 
 /// Tells the episode.

@@ -270,7 +270,7 @@ async fn stored_at_last(arena: &Arena, gateway: usize, request: Request) -> Resu
 }
 
 /// Limits that are too small for a node: it does not come up, or not for long.
-const TOO_LITTLE_MIB: std::ops::Range<u64> = 12..48;
+const TOO_LITTLE_MIB: std::ops::Range<u64> = 12..80;
 /// How long a node may run within one of them.
 const SHORT_LIFE: Duration = Duration::from_secs(5);
 const STARTS: usize = 12;
