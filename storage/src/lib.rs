@@ -9,6 +9,7 @@ pub mod chunks;
 pub mod client;
 pub mod daemon;
 pub mod jobs;
+pub mod lost;
 pub mod membership;
 mod node_chunks;
 pub mod service;

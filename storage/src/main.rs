@@ -150,6 +150,12 @@ enum Command {
         #[arg(long)]
         accept_loss: bool,
     },
+    /// List what lies on nodes and no row names: after a recovery or a restore, what may be lost
+    Lost {
+        /// The configuration of the cluster
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+    },
     /// Write the metadata of the cluster, as of now, to a file that opens only under the cluster's key
     Backup {
         /// The new file
@@ -286,6 +292,7 @@ async fn run(seams: Seams, cli: Cli) -> Result<(), Failure> {
         Some(Command::Admit { voter, config }) => {
             operator::replace(seams, &config, Replace { old: voter.0, new: voter.0 }).await
         }
+        Some(Command::Lost { config }) => operator::lost(&seams, &config).await,
         Some(Command::Collect { config }) => operator::collect(&seams, &config).await,
         Some(Command::Nodes { config, json }) => operator::nodes(&seams, &config, json).await,
         Some(Command::Verify { config, quick, json }) => operator::verify(&seams, &config, quick, json).await,

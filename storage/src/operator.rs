@@ -10,7 +10,7 @@ use consensus::client::{Contacts, Meta, MetaClient, ask};
 use consensus::meta::command::{Command as MetaCommand, EndHold};
 use consensus::meta::model::{Hold, SessionKind};
 use consensus::meta::query::{Answer, Query};
-use consensus::raft::recovery::Surviving;
+use consensus::raft::recovery::{Surviving, Undecided};
 use consensus::raft::wire::{Replace, ReplaceAnswer, VoterName, method};
 use fabric::Seams;
 use fabric::cluster::{Config, Directory};
@@ -22,6 +22,7 @@ use serde_json::json;
 use storage::backup::{self, Reading};
 use storage::client::{ChunkClient, Chunks};
 use storage::daemon::{self, StorageSettings};
+use storage::lost;
 use storage::membership::{self, Membership};
 use storage::wholeness::{Depth, Wholeness, prove};
 
@@ -107,7 +108,7 @@ pub async fn replace(seams: Seams, config: &Path, replace: Replace) -> Result<()
 
 /// Tells what is left on this machine; with `accept_loss` the cluster goes on from it.
 pub async fn recover(seams: &Seams, settings: &StorageSettings, accept_loss: bool) -> Result<(), Failure> {
-    let Surviving { index, term, time, epoch, others } =
+    let Surviving { index, term, time, epoch, others, undecided } =
         daemon::recover(seams, settings, accept_loss).await.map_err(failed)?;
     let age = Duration::from_millis(seams.env.wall_ms().saturating_sub(time.0));
     let others: Vec<String> = others.into_iter().map(|voter| VoterName(voter).to_string()).collect();
@@ -116,8 +117,10 @@ pub async fn recover(seams: &Seams, settings: &StorageSettings, accept_loss: boo
         "node {node} has the log up to entry {index} (term {term}, epoch {epoch}), written {} seconds ago.\n\
          LOST is what was acknowledged after that entry and is on none of this node's disks: objects written later are \
          gone, objects deleted later come back, and so does what was overwritten later.\n\
-         GIVEN UP are the voters {}: none of them takes part again with the data it has.\n",
+         {}\n\
+         GIVEN UP are the members {}: none of them takes part again with the data it has.\n",
         age.as_secs(),
+        undecided_told(&undecided),
         others.join(", ")
     );
     text += &match accept_loss {
@@ -130,6 +133,24 @@ pub async fn recover(seams: &Seams, settings: &StorageSettings, accept_loss: boo
     };
     writeln!(std::io::stdout(), "{text}").map_err(failed)?;
     if accept_loss { Ok(()) } else { Err(failed("the loss was not accepted")) }
+}
+
+/// What becomes decided that nobody may ever have heard of.
+fn undecided_told(undecided: &Undecided) -> String {
+    if undecided.entries == 0 {
+        return "UNDECIDED is nothing: all of its log was known to be decided.".to_string();
+    }
+    let mut text = format!(
+        "UNDECIDED are the last {} entries of its log: whether or not their clients were answered, they count as done \
+         now.",
+        undecided.entries
+    );
+    undecided.told.iter().for_each(|(index, what)| text += &format!("\n  entry {index}: {what}"));
+    let more = undecided.entries - undecided.told.len() as u64;
+    if more > 0 {
+        text += &format!("\n  and {more} more");
+    }
+    text
 }
 
 /// Writes the metadata to a new file.
@@ -178,10 +199,33 @@ fn next_steps(node: NodeId, epoch: u16) -> String {
          1. Start node {node}, restart the gateways and the nodes that have no `raft` directory.\n\
          2. On each other node, move `identity`, `raft` and `tables.redb` out of the data directory (what lies in \
          `chunks` may stay) and start it: the cluster makes voters of them again by itself.\n\
-         3. fluffy-storage verify --config FILE, then fluffy-storage collect --config FILE: until then no space is \
+         3. fluffy-storage lost --config FILE lists the bodies that are left of objects whose rows are gone.\n\
+         4. fluffy-storage verify --config FILE, then fluffy-storage collect --config FILE: until then no space is \
          freed.",
         epoch + 1
     )
+}
+
+/// Lists what lies on nodes and no row names.
+pub async fn lost(seams: &Seams, config: &Path) -> Result<(), Failure> {
+    let config = Config::load(config).map_err(usage)?;
+    let (meta, rpc) = connect(seams, &config)?;
+    let progress = Progress::begin();
+    let told = |chunks: u64| progress.tell(&format!("{chunks} chunks"));
+    let found = lost::find(&meta, &ChunkClient::new(rpc), told).await.map_err(failed);
+    progress.end();
+    meta.close().await;
+    let found = found?;
+    let lines = found.extents.values().map(|unnamed| format!("{unnamed}\n"));
+    let text: String = lines.collect();
+    let count = found.extents.len() as u64 + found.more;
+    writeln!(std::io::stdout(), "{text}{count} bodies are named by no row").map_err(failed)?;
+    match found.silent.first() {
+        None => Ok(()),
+        Some((node, why)) => {
+            Err(failed(format!("node {node} could not be asked for all of its chunks: {why}")))
+        }
+    }
 }
 
 /// Ends the keeping of garbage that a recovery began.

@@ -168,6 +168,9 @@ pub enum Query {
     Hold,
     /// What a bucket or a user may hold, and what it holds → [`Answer::Quota`].
     Quota(QuotaOf),
+    /// As [`Query::Named`], which says of all that they are while garbage is kept; for who only looks →
+    /// [`Answer::Named`].
+    NamedNow(Vec<(Home, ExtentId)>),
 }
 
 /// Partitions of a [`Query::Placed`].

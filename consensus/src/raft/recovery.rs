@@ -13,7 +13,7 @@ use std::path::Path;
 use fabric::Seams;
 use fabric::codec;
 use fabric::env::run_blocking;
-use fabric::ids::{RaftId, SessionId};
+use fabric::ids::{BucketId, RaftId, SessionId};
 use openraft::impls::leader_id_adv::LeaderId;
 use openraft::storage::{RaftLogReader, RaftLogStorage, RaftStateMachine};
 use openraft::{EntryPayload, Membership};
@@ -22,11 +22,15 @@ use super::identity::{self, NodeIdentity};
 use super::log::{self, Log, NoDonors, Shelf};
 use super::machine::{Machine, decode_entry, encode_entry};
 use super::node::{NodeConfig, StartError};
+use super::overlay::View;
 use super::types::{LogEntry, LogId, Member, Proposal, SnapshotMeta, Vote};
 use super::wire::PAGE_FORMAT;
 use crate::meta::command::{BeginEpoch, Command, Entry};
 use crate::meta::model::{ClusterMs, FIRST_EPOCH};
-use crate::meta::tables::{Cluster, get};
+use crate::meta::tables::{Buckets, Cluster, get};
+
+/// Undecided entries that are told one by one.
+const UNDECIDED_TOLD_MAX: usize = 1_000;
 
 /// What a node has, and what goes on from it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,8 +43,55 @@ pub struct Surviving {
     pub time: ClusterMs,
     /// The epoch that ends.
     pub epoch: u16,
-    /// The other voters, as far as it knows: they are given up.
+    /// The other members, as far as it knows: they are given up.
     pub others: Vec<RaftId>,
+    /// The end of its log, which it does not know to be decided.
+    pub undecided: Undecided,
+}
+
+/// Entries that this node has and does not know to be decided. A voter hears a moment later what is, so there are some
+/// wherever there were writes.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Undecided {
+    /// How many.
+    pub entries: u64,
+    /// The first [`UNDECIDED_TOLD_MAX`] of those that change something: index, and what it does, in words.
+    pub told: Vec<(u64, String)>,
+}
+
+impl Undecided {
+    fn add(&mut self, index: u64, told: Option<String>) {
+        self.entries += 1;
+        if self.told.len() < UNDECIDED_TOLD_MAX {
+            self.told.extend(told.map(|told| (index, told)));
+        }
+    }
+}
+
+/// What a command of a client does, in words; `None` for those of the cluster itself.
+fn told(view: &View, command: &Command) -> Option<String> {
+    let name = |id: BucketId| match get::<Buckets>(view, id) {
+        Ok(Some(bucket)) => bucket.name.to_string(),
+        // Created by an entry that is not applied yet, or not to be read.
+        _ => format!("bucket {}", id.0),
+    };
+    Some(match command {
+        Command::PutObject(put) => format!("put {}/{}", name(put.bucket), put.key),
+        Command::CopyObject(copy) => format!("copy to {}/{}", name(copy.bucket), copy.key),
+        Command::DeleteObjects(delete) => {
+            let keys: Vec<&str> = delete.keys.iter().map(|delete| delete.key.as_str()).collect();
+            format!("delete from {}: {}", name(delete.bucket), keys.join(", "))
+        }
+        Command::CreateUpload(create) => format!("begin an upload of {}/{}", name(create.bucket), create.key),
+        Command::PutPart(put) => format!("put part {} of {}/{}", put.number, name(put.bucket), put.key),
+        Command::CompleteUpload(end) => format!("complete an upload of {}/{}", name(end.bucket), end.key),
+        Command::AbortUpload(end) => format!("abort an upload of {}/{}", name(end.bucket), end.key),
+        Command::CreateBucket(create) => format!("create bucket {}", create.name),
+        Command::DeleteBucket(delete) => format!("delete bucket {}", name(delete.bucket)),
+        Command::AddUser(add) => format!("add user {}", add.name),
+        Command::RemoveUser(remove) => format!("remove user {}", remove.name),
+        _ => return None,
+    })
 }
 
 /// Looks at what a node has, in its data directory, which nobody else uses; with `go` the cluster goes on from it.
@@ -139,7 +190,10 @@ async fn survey(
     let (epoch, mut time) =
         cluster.map_or((FIRST_EPOCH, ClusterMs(0)), |cluster| (cluster.epoch, cluster.time));
     let mut last = view.applied;
-    let mut voters: Vec<u64> = view.membership.voter_ids().collect();
+    let ids = |membership: &Membership<u64, Member>| membership.nodes().map(|(id, _)| *id).collect();
+    let mut members: Vec<u64> = ids(view.membership.membership());
+    let decided = log.read_committed().await?.max(last).map_or(0, |decided| decided.index);
+    let mut undecided = Undecided::default();
     loop {
         let entries = next_entries(log, &mut from).await?;
         let Some(newest) = entries.last() else { break };
@@ -147,9 +201,13 @@ async fn survey(
         for entry in entries {
             match entry.payload {
                 EntryPayload::Blank => {}
-                EntryPayload::Membership(membership) => voters = membership.voter_ids().collect(),
+                EntryPayload::Membership(membership) => members = ids(&membership),
                 EntryPayload::Normal(proposal) => {
-                    time = time.max(decode_entry(&proposal.0).map_err(io::Error::other)?.at);
+                    let written = decode_entry(&proposal.0).map_err(io::Error::other)?;
+                    time = time.max(written.at);
+                    if entry.log_id.index > decided {
+                        undecided.add(entry.log_id.index, told(&view, &written.command));
+                    }
                 }
             }
         }
@@ -157,8 +215,8 @@ async fn survey(
     let nothing = || io::Error::other("nothing was ever decided here: there is nothing to go on from");
     let last = last.ok_or_else(nothing)?;
     let me = identity.raft_id();
-    let others = voters.into_iter().map(RaftId).filter(|voter| *voter != me).collect();
-    Ok(Surviving { index: last.index, term: last.leader_id.term, time, epoch, others })
+    let others = members.into_iter().map(RaftId).filter(|member| *member != me).collect();
+    Ok(Surviving { index: last.index, term: last.leader_id.term, time, epoch, others, undecided })
 }
 
 /// Lets the cluster go on from what was surveyed.

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 
 use super::campaign::{BUCKET, History, all_there, under_load};
 use super::{Tally, block_on, voters};
-use crate::client::{Client, Request};
+use crate::client::{Client, Pattern, Request};
 use crate::conformance::ok;
 use crate::daemons::Cluster;
 
@@ -18,6 +18,9 @@ const OF_THE_EPOCH: [&str; 3] = ["identity", "raft", "tables.redb"];
 
 /// Copies that are owed arrive in the background: so often, and with this pause, `verify` is asked.
 const PROOFS_MAX: usize = 20;
+/// An object that a majority has which is lost then; too large for the metadata.
+const MISSED: &str = "missed";
+const MISSED_BYTES: u64 = 3 << 20;
 const PROOF_PAUSE: Duration = Duration::from_secs(1);
 
 pub(super) fn run(tally: &mut Tally) -> Result<()> {
@@ -29,6 +32,11 @@ pub(super) fn run(tally: &mut Tally) -> Result<()> {
         let before = under_load(&store, 0, async { Ok(()) }).await?;
         whole(&store).context("before")?;
 
+        // The node that is left does not hear of the last object.
+        store.nodes[0].kill();
+        let missed = Request::object("PUT", BUCKET, MISSED).generated(Pattern::new(1, MISSED_BYTES));
+        ok(&client, missed).await.map_err(anyhow::Error::msg)?;
+
         // One of the lost voters lost everything, the other one its metadata only.
         store.nodes.iter().for_each(|node| node.kill());
         store.gateways.iter().for_each(|gateway| gateway.daemon.kill());
@@ -39,7 +47,7 @@ pub(super) fn run(tally: &mut Tally) -> Result<()> {
         let told = store.operation(&[&recover[..], &["--accept-loss"]].concat())()?;
         tally.check(
             "what is lost is told",
-            said(&told, &["up to entry", "GIVEN UP are the voters 2-", "epoch 2"]),
+            said(&told, &["up to entry", "UNDECIDED", "GIVEN UP are the members 2-", "epoch 2"]),
         );
         let begin = Instant::now();
         store.restart_node(0).await?;
@@ -52,6 +60,9 @@ pub(super) fn run(tally: &mut Tally) -> Result<()> {
         tally.check("a voter of the old epoch is refused", old);
         forget_epoch(&home.join("node-3"))?;
         vote_again(&store, &[1, 2]).await?;
+        let lost = store.operation(&["lost"])()?;
+        let line = format!("{BUCKET}/{MISSED}: {MISSED_BYTES} bytes on node 3");
+        tally.check("what may be lost is listed", said(&lost, &[&line]));
         store.nodes[0].kill();
         tally.check("the new voters bear the loss of the old one", all_there(&store, &before).await);
         let after = under_load(&store, 1, async { Ok(()) }).await?;

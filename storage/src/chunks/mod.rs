@@ -5,8 +5,9 @@
 //! background while the others serve; one that is not there or cannot be opened for good is *lost*: set aside,
 //! and what it held is owed (see [`ChunkStore::untold_loss`]). Nothing is accepted, and nothing is said to be "not
 //! there", before the index of every volume was read once; those that were read serve meanwhile, so that after a crash
-//! the settled ones do not wait for one that redb has to read from end to end. A chunk that is moved to another volume
-//! (see [`compact`]) is in that one, synced, before it leaves its own.
+//! the settled ones do not wait for one that redb has to read from end to end. A chunk that moves from one volume to
+//! another is synced there before it leaves the first, and only the writer moves: a volume takes chunks, or gives them
+//! away, when the locator knows all that it holds; who finds nothing while chunks moved looks again.
 
 mod compact;
 mod locator;
@@ -19,7 +20,7 @@ mod writer;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -31,10 +32,10 @@ use fabric::ids::{ChunkId, ExtentId, NodeId};
 use fabric::limits::{
     CHUNK_BYTES, CHUNK_DEADLINE, CHUNK_PUT_DEADLINE, DISK_RESERVE_BYTES, MIB, VOLUME_BYTES_MAX,
 };
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
 
 use crate::client::{ChunkError, ChunkOrigin, ChunkStat, Verdict};
-pub use compact::Compaction;
+pub use compact::Compacted;
 use locator::Locator;
 use record::Record;
 pub use scrub::ScrubMark;
@@ -56,12 +57,12 @@ const READS_MAX: usize = 32;
 const REPAIRS_MAX: usize = 4096;
 /// Bytes of an origin, encoded: a key, a few headers, a wrapped key.
 const ORIGIN_BYTES_MAX: usize = 16 << 10;
-/// A look at volumes is repeated so often while chunks are moved between them.
-const STEADY_TRIES: usize = 16;
 /// Extension of the file of a lost volume.
 const LOST_EXTENSION: &str = "lost";
 /// How often a broken volume is looked at.
 const RECOVERY_INTERVAL: Duration = Duration::from_millis(100);
+/// How often a call looks again because chunks moved meanwhile: each move takes longer than a look.
+const LOOKS_MAX: usize = 16;
 
 /// What a store needs to know.
 #[derive(Debug, Clone)]
@@ -156,10 +157,8 @@ struct Shared {
     reads: Semaphore,
     free_bytes: AtomicU64,
     ticks: AtomicU64,
-    /// The volume that the writer puts chunks into; 0: none.
-    active: AtomicU32,
-    /// How often chunks were moved from one volume to another.
-    relocations: AtomicU64,
+    /// How often chunks were about to leave a volume for another, or a volume to go.
+    moves: AtomicU64,
 }
 
 impl ChunkStore {
@@ -195,8 +194,7 @@ impl ChunkStore {
             reads: Semaphore::new(READS_MAX),
             free_bytes: AtomicU64::new(free_bytes),
             ticks: AtomicU64::new(0),
-            active: AtomicU32::new(0),
-            relocations: AtomicU64::new(0),
+            moves: AtomicU64::new(0),
             settings,
         });
         let (writes, queued) = mpsc::channel(WRITES_QUEUED_MAX);
@@ -230,7 +228,11 @@ impl ChunkStore {
             return Err(ChunkError::Refused(node, "the origin is too large".to_string()));
         }
         self.check_ready()?;
-        let room = self.room(bytes as u64).await?;
+        let room = self.shared.queue.clone().acquire_many_owned(bytes.max(1) as u32);
+        let room = tokio::time::timeout(CHUNK_PUT_DEADLINE, room).await;
+        let Ok(Ok(room)) = room else {
+            return Err(ChunkError::Unavailable(node, "too many writes are waiting".to_string()));
+        };
         let slices: Vec<&[u8]> = parts.iter().map(Bytes::as_ref).collect();
         let crc32c = codec::crc32c(&slices);
         let new = NewChunk { id: chunk, parts, bytes: bytes as u32, crc32c, origin };
@@ -241,7 +243,7 @@ impl ChunkStore {
     pub async fn get(&self, chunk: ChunkId, offset: u32, bytes: u32) -> Result<Bytes, ChunkError> {
         let node = self.node();
         self.check_open()?;
-        let whole = self.reading(move |shared| shared.steadily(|shared| shared.get(chunk))).await?;
+        let whole = self.reading(move |shared| shared.get(chunk)).await?;
         let (from, to) = (offset as usize, offset as usize + bytes as usize);
         if to > whole.len() {
             let why = format!("bytes {from} to {to} of a chunk of {}", whole.len());
@@ -261,22 +263,27 @@ impl ChunkStore {
     pub async fn stat(&self, chunks: Vec<ChunkId>) -> Result<Vec<Option<ChunkStat>>, ChunkError> {
         self.check_count(chunks.len(), CHUNKS_PER_CALL_MAX)?;
         self.check_open()?;
-        self.reading(move |shared| shared.steadily(|shared| shared.stat(&chunks))).await
+        self.reading(move |shared| shared.stat(&chunks)).await
     }
 
     /// Reads and proves chunks, at most [`CHECKS_PER_CALL_MAX`].
     pub async fn check(&self, chunks: Vec<ChunkId>) -> Result<Vec<Verdict>, ChunkError> {
         self.check_count(chunks.len(), CHECKS_PER_CALL_MAX)?;
         self.check_open()?;
-        let check = |shared: &Shared, chunk: ChunkId| shared.steadily(|shared| shared.check(chunk));
-        self.reading(move |shared| chunks.iter().map(|chunk| check(shared, *chunk)).collect()).await
+        self.reading(move |shared| chunks.iter().map(|chunk| shared.check(*chunk)).collect()).await
     }
 
     /// Chunks in order of id after a position, at most `limit` and [`CHUNKS_PER_CALL_MAX`].
     pub async fn scan(&self, after: Option<ChunkId>, limit: u32) -> Result<Vec<ChunkStat>, ChunkError> {
         self.check_ready()?;
         let limit = (limit as usize).min(CHUNKS_PER_CALL_MAX);
-        self.reading(move |shared| shared.steadily(|shared| shared.scan(after, limit))).await
+        self.reading(move |shared| shared.scan(after, limit)).await
+    }
+
+    /// Does one bounded unit of compaction: see [`Compacted`].
+    pub async fn compact(&self) -> Result<Compacted, ChunkError> {
+        self.check_ready()?;
+        self.write(|reply| Request::Compact { reply }).await
     }
 
     /// The next rotten chunk, taken off the queue.
@@ -372,19 +379,10 @@ impl ChunkStore {
         Err(ChunkError::Refused(self.node(), format!("{chunks} chunks are too many for one call")))
     }
 
-    /// Waits for room in the queue of the writer.
-    async fn room(&self, bytes: u64) -> Result<OwnedSemaphorePermit, ChunkError> {
-        let room = self.shared.queue.clone().acquire_many_owned(bytes.max(1) as u32);
-        match tokio::time::timeout(CHUNK_PUT_DEADLINE, room).await {
-            Ok(Ok(room)) => Ok(room),
-            _ => Err(ChunkError::Unavailable(self.node(), "too many writes are waiting".to_string())),
-        }
-    }
-
-    async fn write(
+    async fn write<T>(
         &self,
-        request: impl FnOnce(oneshot::Sender<Result<(), ChunkError>>) -> Request,
-    ) -> Result<(), ChunkError> {
+        request: impl FnOnce(oneshot::Sender<Result<T, ChunkError>>) -> Request,
+    ) -> Result<T, ChunkError> {
         let gone = || ChunkError::Unavailable(self.node(), "the writer stopped".to_string());
         let (reply, answer) = oneshot::channel();
         self.writes.send(request(reply)).await.map_err(|_| gone())?;
@@ -463,29 +461,28 @@ impl Shared {
         ChunkError::Unavailable(self.settings.node, why.to_string())
     }
 
-    fn is_active(&self, volume: u32) -> bool {
-        self.active.load(Ordering::Acquire) == volume
-    }
-
-    /// Bytes that a volume which was sealed may still take.
-    fn refill_bytes(&self, volume: &Volume) -> u64 {
-        let most = self.settings.volume_bytes_max - self.settings.volume_bytes_max / 8;
-        most.saturating_sub(volume.disk_bytes())
-    }
-
-    /// Looks again where a chunk may have moved meanwhile, from a volume not looked at yet to one that was.
-    fn steadily<T>(&self, look: impl Fn(&Shared) -> Result<T, ChunkError>) -> Result<T, ChunkError> {
-        for _ in 0..STEADY_TRIES {
-            let before = self.relocations.load(Ordering::Acquire);
-            let found = look(self);
-            if self.relocations.load(Ordering::Acquire) == before {
-                return found;
+    /// Looks until no chunk moved meanwhile, or the answer is `sure` all the same: a chunk that left one volume after
+    /// its places were asked for is not "not there".
+    fn unmoved<T>(
+        &self,
+        look: impl Fn() -> Result<T, ChunkError>,
+        sure: impl Fn(&T) -> bool,
+    ) -> Result<T, ChunkError> {
+        for _ in 0..LOOKS_MAX {
+            let before = self.moves.load(Ordering::SeqCst);
+            let outcome = look();
+            if outcome.as_ref().is_ok_and(&sure) || self.moves.load(Ordering::SeqCst) == before {
+                return outcome;
             }
         }
-        Err(ChunkError::Unavailable(self.settings.node, "chunks are being moved".to_string()))
+        Err(self.unavailable("chunks are being moved"))
     }
 
     fn get(&self, chunk: ChunkId) -> Result<Bytes, ChunkError> {
+        self.unmoved(|| self.get_once(chunk), |_| true)
+    }
+
+    fn get_once(&self, chunk: ChunkId) -> Result<Bytes, ChunkError> {
         let armed = self.seams.env.armed("chunk_skip_crc");
         let check = if armed { Check::Nothing } else { Check::Crc };
         let mut failed = ChunkError::NotFound(self.settings.node);
@@ -516,6 +513,10 @@ impl Shared {
     }
 
     fn stat(&self, chunks: &[ChunkId]) -> Result<Vec<Option<ChunkStat>>, ChunkError> {
+        self.unmoved(|| self.stat_once(chunks), |stats| stats.iter().all(Option::is_some))
+    }
+
+    fn stat_once(&self, chunks: &[ChunkId]) -> Result<Vec<Option<ChunkStat>>, ChunkError> {
         let mut stats = Vec::with_capacity(chunks.len());
         for chunk in chunks {
             let mut found = None;
@@ -535,6 +536,10 @@ impl Shared {
     }
 
     fn scan(&self, after: Option<ChunkId>, limit: usize) -> Result<Vec<ChunkStat>, ChunkError> {
+        self.unmoved(|| self.scan_once(after, limit), |_| false)
+    }
+
+    fn scan_once(&self, after: Option<ChunkId>, limit: usize) -> Result<Vec<ChunkStat>, ChunkError> {
         let first = after.map_or(Some(0), |after| after.get().checked_add(1));
         let (mut stats, Some(mut from)) = (Vec::new(), first) else {
             return Ok(Vec::new());
@@ -560,7 +565,7 @@ impl Shared {
             }
             let ids: Vec<ChunkId> = ids.into_iter().take(limit - stats.len()).collect();
             let full = ids.last().copied();
-            stats.extend(self.stat(&ids)?.into_iter().flatten());
+            stats.extend(self.stat_once(&ids)?.into_iter().flatten());
             // A page that was filled ends at its last id, whether that one is rotten or not.
             let behind = if stats.len() >= limit { full.unwrap_or(last) } else { last };
             let Some(following) = behind.get().checked_add(1) else { break };
@@ -594,6 +599,7 @@ impl Shared {
             }
             extents.into_iter().for_each(|(extent, chunks)| locator.add(extent, volume.number, chunks));
         });
+        volume.set_counted();
         Ok(())
     }
 }
@@ -674,13 +680,24 @@ impl Shared {
             }
             _ => {} // Done, or it was not there.
         }
-        self.volumes.write().unwrap_or_else(PoisonError::into_inner).remove(&volume.number);
-        self.with_locator(|locator| locator.forget(volume.number));
+        self.forget(volume.number);
         tracing::error!(
             volume = volume.number,
             "a chunk volume is lost; its chunks are copied from other nodes"
         );
         metrics::counter!("fluffy_chunk_volumes_lost_total").increment(1);
+    }
+
+    /// The volume is there.
+    fn keep(&self, volume: Arc<Volume>) {
+        self.volumes.write().unwrap_or_else(PoisonError::into_inner).insert(volume.number, volume);
+        self.broke.notify_one(); // It may have broken while recovery did not see it.
+    }
+
+    /// There is no such volume any more.
+    fn forget(&self, volume: u32) {
+        self.volumes.write().unwrap_or_else(PoisonError::into_inner).remove(&volume);
+        self.with_locator(|locator| locator.forget(volume));
     }
 
     fn remove_lost(&self) {

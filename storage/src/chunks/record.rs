@@ -101,8 +101,11 @@ impl Record {
         })
     }
 
-    /// The volume holds nothing and takes nothing any more: its absence is no loss. Blocks.
+    /// The volume is empty and takes no more chunks: that it is gone is no loss from now on. Blocks.
     pub(super) fn unlist(&self, volume: u32) -> io::Result<()> {
+        if !self.lists(volume) {
+            return Ok(());
+        }
         self.change(|state| {
             state.volumes.remove(&volume);
         })
@@ -233,6 +236,9 @@ mod tests {
         record.tell(2).unwrap();
         record.lose(9).unwrap();
         assert_eq!(record.untold(), None, "what was never listed held nothing");
+        record.list(2).unwrap();
+        record.unlist(2).unwrap();
+        assert_eq!((open(&seams, &[1]).untold(), record.next()), (None, 3), "an empty one is no loss");
         record.lose(1).unwrap();
         assert_eq!(open(&seams, &[]).untold(), Some(3));
     }

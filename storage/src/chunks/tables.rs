@@ -351,6 +351,14 @@ fn read(
     Ok(Found::Here((row, bytes.freeze())))
 }
 
+/// The first chunks of a volume, see [`Reading::first_chunks`].
+#[derive(Default)]
+pub(super) struct FirstChunks {
+    /// Proved.
+    pub whole: Vec<NewChunk>,
+    pub rotten: Vec<ChunkId>,
+}
+
 /// A read snapshot of the tables. Does nothing but look.
 pub(super) struct Reading {
     node: NodeId,
@@ -377,6 +385,33 @@ impl Reading {
             Found::Absent => Found::Absent,
             Found::Rotten => Found::Rotten,
         })
+    }
+
+    /// Whether there is no chunk.
+    pub(super) fn is_empty(&self) -> Result<bool, Fault> {
+        Ok(self.index.first()?.is_none())
+    }
+
+    /// The first chunks in order of writing, read and proved: at most so many, and no more behind the one that makes
+    /// the bytes reach `bytes_max`.
+    pub(super) fn first_chunks(&self, chunks_max: usize, bytes_max: usize) -> Result<FirstChunks, Fault> {
+        let (mut first, mut bytes) = (FirstChunks::default(), 0);
+        for entry in self.index.iter()?.take(chunks_max) {
+            let id = chunk_at(entry?.0.value());
+            match read(self.node, id, &self.index, &self.chunk, Check::Crc)? {
+                Found::Here((row, body)) => {
+                    bytes += body.len();
+                    let (parts, origin) = (vec![body], self.origin(id)?);
+                    first.whole.push(NewChunk { id, parts, bytes: row.bytes, crc32c: row.crc32c, origin });
+                }
+                Found::Rotten => first.rotten.push(id),
+                Found::Absent => {}
+            }
+            if bytes_max <= bytes {
+                break;
+            }
+        }
+        Ok(first)
     }
 
     /// What the index says about a chunk. The bytes themselves are not read.
@@ -410,16 +445,6 @@ impl Reading {
             each(chunk, bytes);
             true
         })
-    }
-
-    /// The first chunks in order of their writing, so many at most.
-    pub(super) fn first(&self, most: usize) -> Result<Vec<ChunkId>, Fault> {
-        let mut ids = Vec::new();
-        self.each_placed(0..=u128::MAX, |chunk, _| {
-            ids.push(chunk);
-            ids.len() < most
-        })?;
-        Ok(ids)
     }
 
     /// Calls `each` with the chunks of one extent from `first` to `last`, in order, until it returns `false`.

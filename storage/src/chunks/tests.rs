@@ -489,6 +489,174 @@ async fn full_volumes_are_followed_by_others_and_all_are_scanned() {
     assert_eq!(store.status().volumes, volumes, "volumes with room are used before new ones are made");
 }
 
+/// Chunks of [`World::crowded`]: some 60 fill a volume.
+const CROWD_BYTES: usize = 60_000;
+
+impl World {
+    /// A store with several full volumes of 4 MiB, in memory.
+    async fn crowded(chunks: u64) -> (World, ChunkStore) {
+        let mut world = World::new();
+        world.settings.volume_bytes_max = 4 * MIB;
+        let store = world.store().await;
+        store.tell_loss(store.untold_loss().unwrap()).await.unwrap();
+        for number in 0..chunks {
+            store.put(extent(number).chunk(0), vec![pattern(CROWD_BYTES, number as u8)], None).await.unwrap();
+        }
+        (world, store)
+    }
+
+    /// Bytes of all volume files.
+    fn file_bytes(&self) -> u64 {
+        let disks = &self.disks.inner;
+        let names = disks.list(&self.settings.directory).unwrap();
+        let bytes = |name: &String| {
+            disks.open(&self.settings.directory.join(name), OpenMode::Existing).unwrap().len().unwrap()
+        };
+        names.iter().filter(|name| name.ends_with(".redb")).map(bytes).sum()
+    }
+}
+
+async fn read_crowd(store: &ChunkStore, number: u64) -> Result<(), ChunkError> {
+    let bytes = store.get(extent(number).chunk(0), 0, CROWD_BYTES as u32).await?;
+    assert_eq!(bytes, pattern(CROWD_BYTES, number as u8));
+    Ok(())
+}
+
+/// Compacts until there is nothing more to do. Returns the volumes removed.
+async fn compact_all(store: &ChunkStore) -> usize {
+    let mut removed = 0;
+    loop {
+        match store.compact().await.unwrap() {
+            Compacted::Nothing => return removed,
+            Compacted::Moved(_) => {}
+            Compacted::Removed(_) => removed += 1,
+        }
+    }
+}
+
+#[tokio::test]
+async fn nearly_empty_volumes_are_compacted() {
+    const CHUNKS: u64 = 300;
+    let (world, store) = World::crowded(CHUNKS).await;
+    assert_eq!(compact_all(&store).await, 0, "full volumes stay as they are");
+    let stays = |number: &u64| number.is_multiple_of(10);
+    let (live, dead): (Vec<u64>, Vec<u64>) = (0..CHUNKS).partition(stays);
+    store.delete(dead.iter().map(|number| extent(*number).chunk(0)).collect()).await.unwrap();
+    let (volumes, files) = (store.status().volumes, world.file_bytes());
+    assert!(volumes >= 5);
+    assert_eq!(compact_all(&store).await, volumes - 1);
+    assert_eq!(store.status().volumes, 1);
+    assert!(world.file_bytes() < files / 2, "{} of {files}", world.file_bytes());
+    let (mut store, mut gone) = (store, dead);
+    for round in 0..2 {
+        assert_eq!(store.scan(None, 1000).await.unwrap().len(), live.len() - round);
+        for number in &live[round..] {
+            read_crowd(&store, *number).await.unwrap();
+        }
+        for number in &gone {
+            assert!(matches!(read_crowd(&store, *number).await, Err(ChunkError::NotFound(_))));
+        }
+        if round == 0 {
+            store.delete(vec![extent(live[0]).chunk(0)]).await.unwrap();
+            gone.push(live[0]);
+            store.close().await;
+            store = world.store().await;
+            assert_eq!(store.untold_loss(), None, "a volume that was removed is no loss");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn chunks_are_found_and_deleted_while_they_move() {
+    const CHUNKS: u64 = 300;
+    for _ in 0..4 {
+        let (_world, store) = World::crowded(CHUNKS).await;
+        let dead = (0..CHUNKS).filter(|number| number % 10 > 1).map(|number| extent(number).chunk(0));
+        store.delete(dead.collect()).await.unwrap();
+        let done = AtomicBool::new(false);
+        let compact = async {
+            let removed = compact_all(&store).await;
+            done.store(true, Ordering::Release);
+            removed
+        };
+        let read = async {
+            while !done.load(Ordering::Acquire) {
+                for number in (0..CHUNKS).step_by(10) {
+                    read_crowd(&store, number).await.unwrap();
+                }
+                let stats = store.scan(None, 1000).await.unwrap();
+                let kept = stats.iter().filter(|stat| stat.id.extent().hash().is_multiple_of(10)).count();
+                assert_eq!(kept as u64, CHUNKS / 10);
+            }
+        };
+        let delete = async {
+            for number in (1..CHUNKS).step_by(10) {
+                let chunk = extent(number).chunk(0);
+                store.delete(vec![chunk]).await.unwrap();
+                assert_eq!(store.stat(vec![chunk]).await.unwrap(), [None]);
+            }
+        };
+        let (removed, (), ()) = tokio::join!(compact, read, delete);
+        assert!(removed >= 3, "{removed}");
+        assert_eq!(store.scan(None, 1000).await.unwrap().len() as u64, CHUNKS / 10);
+    }
+}
+
+#[tokio::test]
+async fn a_rotten_chunk_does_not_move_before_it_is_healed() {
+    let (mut world, store) = World::crowded(150).await;
+    // Five are left in volume 1, less in the one before the last.
+    let stays = |number: &u64| *number < 5 || *number == 70;
+    store
+        .delete((0..150).filter(|number| !stays(number)).map(|n| extent(n).chunk(0)).collect())
+        .await
+        .unwrap();
+    store.close().await;
+    assert!(world.rot(1, &pattern(CROWD_BYTES, 3)[100..150]) > 0);
+    let clock = Arc::new(crate::testing::Clock::default());
+    world.seams.env = clock.clone();
+    let store = world.store().await;
+    compact_all(&store).await;
+    assert!(store.shared.volume(1).is_some());
+    assert!(matches!(read_crowd(&store, 3).await, Err(ChunkError::Corrupt(_))));
+    assert_eq!((store.status().repairs, store.take_repair()), (1, Some(extent(3).chunk(0))));
+    for number in [0, 1, 2, 4, 70] {
+        read_crowd(&store, number).await.unwrap();
+        assert_ne!(store.shared.volumes_of(extent(number))[0].number, 1, "{number} has moved");
+    }
+    assert_eq!(store.shared.volumes_of(extent(3)).len(), 1, "rot is not copied");
+    store.put(extent(3).chunk(0), vec![pattern(CROWD_BYTES, 3)], None).await.unwrap();
+    assert_eq!(compact_all(&store).await, 0, "it is left alone for a while");
+    clock.advance(Duration::from_secs(2 * 60 * 60));
+    assert_eq!(compact_all(&store).await, 1);
+    read_crowd(&store, 3).await.unwrap();
+    assert_eq!(store.status().volumes, 1);
+}
+
+#[tokio::test]
+async fn below_the_reserve_only_empty_volumes_are_compacted() {
+    let (mut world, store) = World::crowded(200).await;
+    let stays = |number: &u64| *number < 5 || *number == 70;
+    store
+        .delete((0..200).filter(|number| !stays(number)).map(|n| extent(n).chunk(0)).collect())
+        .await
+        .unwrap();
+    store.close().await;
+    world.settings.reserve_bytes = u64::MAX;
+    let store = world.store().await;
+    let volumes = store.status().volumes;
+    assert_eq!(compact_all(&store).await, volumes - 2);
+    for number in [0, 1, 2, 3, 4, 70] {
+        read_crowd(&store, number).await.unwrap();
+    }
+    store.delete(vec![extent(70).chunk(0)]).await.unwrap();
+    assert_eq!(compact_all(&store).await, 1);
+    store.close().await;
+    let store = world.store().await;
+    assert_eq!((store.status().volumes, store.untold_loss()), (1, None));
+    read_crowd(&store, 4).await.unwrap();
+}
+
 #[tokio::test]
 async fn few_volumes_are_open_and_a_settled_one_serves_at_once() {
     let mut world = World::new();
@@ -612,103 +780,6 @@ async fn origin_comes_back_with_chunk_0() {
     let crc32c = codec::crc32c(&[&pattern(10, 1)]);
     assert_eq!(stats[1], Some(ChunkStat { id: extent(1).chunk(0), bytes: 10, crc32c, origin: Some(origin) }));
     assert_eq!(stats[2], None);
-}
-
-/// A store with full volumes of small chunks, of which but a few were deleted again: those that are left.
-async fn shrunk(world: &mut World) -> (ChunkStore, Vec<ChunkId>) {
-    world.settings.volume_bytes_max = 4 * MIB;
-    let store = world.store().await;
-    let ids: Vec<ChunkId> = (0..200).map(|number| extent(number).chunk(0)).collect();
-    for id in &ids {
-        store.put(*id, vec![pattern(100_000, id.extent().number() as u8)], None).await.unwrap();
-    }
-    assert!(store.status().volumes > 4);
-    let (left, gone): (Vec<ChunkId>, Vec<ChunkId>) =
-        ids.into_iter().partition(|id| id.extent().number() % 20 == 3);
-    store.delete(gone).await.unwrap();
-    (store, left)
-}
-
-async fn compact_all(store: &ChunkStore) -> (usize, usize) {
-    let (mut moved, mut removed) = (0, 0);
-    loop {
-        match store.compact().await.unwrap() {
-            Compaction::Idle => return (moved, removed),
-            Compaction::Moved(chunks) => moved += chunks,
-            Compaction::Removed(bytes) => removed += usize::from(bytes > 0),
-        }
-    }
-}
-
-#[tokio::test]
-async fn a_store_that_shrank_gives_its_disk_back_and_keeps_what_is_left() {
-    let mut world = World::new();
-    let (store, left) = shrunk(&mut world).await;
-    let (volumes, names) =
-        (store.status().volumes, || world.disks.inner.list(&world.settings.directory).unwrap());
-    let (moved, removed) = compact_all(&store).await;
-    assert!(
-        0 < moved && moved <= left.len() && volumes - 2 <= removed,
-        "{moved} moved, {removed} of {volumes} removed"
-    );
-    assert_eq!(store.status().volumes, volumes - removed);
-    assert_eq!(names().iter().filter(|name| volume::number_of(name).is_some()).count(), volumes - removed);
-    for _ in 0..2 {
-        assert_eq!(store.scan(None, 1000).await.unwrap().len(), left.len());
-        for id in &left {
-            assert_eq!(
-                store.get(*id, 0, 100_000).await.unwrap(),
-                pattern(100_000, id.extent().number() as u8)
-            );
-        }
-    }
-    store.close().await;
-    let store = world.store().await;
-    assert_eq!(store.untold_loss(), Some(1), "but for the birth of the directory nothing is lost");
-    let stats = store.stat(left.clone()).await.unwrap();
-    assert!(stats.iter().all(Option::is_some));
-    store.delete(left).await.unwrap();
-    assert_eq!(store.status().disk_bytes, 0);
-    assert!(
-        store.scan(None, 1).await.unwrap().is_empty(),
-        "nothing was left behind in the volume it came from"
-    );
-}
-
-#[tokio::test]
-async fn rot_is_not_moved_and_what_is_deleted_meanwhile_does_not_come_back() {
-    let mut world = World::new();
-    let (store, left) = shrunk(&mut world).await;
-    let rotten = left[1];
-    store.close().await;
-    let needle = pattern(100_000, rotten.extent().number() as u8).slice(500..560);
-    assert!((1..20).any(|number| {
-        world.disks.inner.open(&world.volume_path(number), OpenMode::Existing).is_ok()
-            && world.rot(number, &needle) > 0
-    }));
-    let store = world.store().await;
-    let deletes = async {
-        for id in &left[4..] {
-            store.delete(vec![*id]).await.unwrap();
-        }
-    };
-    futures::future::join(compact_all(&store), deletes).await;
-    compact_all(&store).await;
-    assert_eq!(store.take_repair(), Some(rotten));
-    assert!(matches!(store.get(rotten, 0, 9).await, Err(ChunkError::Corrupt(_))));
-    let there = store.scan(None, 1000).await.unwrap();
-    assert_eq!(
-        there.iter().map(|stat| stat.id).collect::<BTreeSet<_>>(),
-        left[..4].iter().copied().collect()
-    );
-    // Repair puts good bytes in its place, and then it moves.
-    store.put(rotten, vec![pattern(100_000, rotten.extent().number() as u8)], None).await.unwrap();
-    compact_all(&store).await;
-    assert_eq!(
-        store.get(rotten, 0, 100_000).await.unwrap(),
-        pattern(100_000, rotten.extent().number() as u8)
-    );
-    assert!(store.status().volumes <= 2);
 }
 
 proptest! {

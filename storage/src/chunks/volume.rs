@@ -127,7 +127,7 @@ enum State {
     Closed,
     Open(Arc<Database>),
     Broken(Broken),
-    /// It holds nothing and is never opened again: its file goes.
+    /// It was empty and its file is removed; nothing opens it any more.
     Retired,
 }
 
@@ -181,6 +181,8 @@ pub(super) struct Volume {
     file: Mutex<Weak<ExtendedFile>>,
     /// Whether there was a commit since the last settled one.
     dirty: AtomicBool,
+    /// Whether the locator knows all that it holds.
+    counted: AtomicBool,
     /// The file of the present handle, until somebody extends it in the background.
     unattended: Mutex<Option<Arc<ExtendedFile>>>,
     /// When it was last used, in ticks of the store.
@@ -210,6 +212,7 @@ impl Volume {
             file_bytes: AtomicU64::new(0),
             file: Mutex::default(),
             dirty: AtomicBool::new(false),
+            counted: AtomicBool::new(false),
             unattended: Mutex::new(None),
             used: AtomicU64::new(0),
         }
@@ -279,27 +282,20 @@ impl Volume {
         self.listed.load(Ordering::Acquire)
     }
 
-    /// It takes chunks from now on, or none any more.
+    /// Whether it takes chunks from now on.
     pub(super) fn set_listed(&self, listed: bool) {
         self.listed.store(listed, Ordering::Release);
     }
 
-    /// Bytes of the file, as of the last look.
-    pub(super) fn file_bytes(&self) -> u64 {
-        self.file_bytes.load(Ordering::Acquire)
+    /// Whether it serves and the locator knows all that it holds: only then may chunks come into it, as counting it
+    /// would forget them.
+    pub(super) fn is_counted(&self) -> bool {
+        self.counted.load(Ordering::Acquire) && !self.is_broken()
     }
 
-    /// Ends its use for ever, if nobody uses it now.
-    pub(super) fn retire(&self) -> bool {
-        if !self.close() {
-            return false;
-        }
-        let mut state = self.state();
-        let idle = matches!(*state, State::Closed);
-        if idle {
-            *state = State::Retired;
-        }
-        idle
+    /// The locator knows all that it holds.
+    pub(super) fn set_counted(&self) {
+        self.counted.store(true, Ordering::Release);
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -363,6 +359,29 @@ impl Volume {
         true
     }
 
+    /// Closes it for good if it serves and nobody looks at it. `true` when nothing will open its file any more.
+    pub(super) fn retire(&self) -> bool {
+        if !self.close() {
+            return false;
+        }
+        let mut state = self.state();
+        let closed = matches!(*state, State::Closed);
+        if closed {
+            *state = State::Retired;
+        }
+        closed
+    }
+
+    /// Removes the file of a retired volume, durably. Returns the bytes it had. Blocks.
+    pub(super) fn remove_file(&self) -> std::io::Result<u64> {
+        assert!(matches!(*self.state(), State::Retired), "a volume that may be opened keeps its file");
+        let disks = &self.seams.disks;
+        let bytes = disks.open(&self.path, OpenMode::Existing)?.len()?;
+        disks.remove(&self.path)?;
+        disks.sync_dir(self.path.parent().expect("a volume lies in the directory of its store"))?;
+        Ok(bytes)
+    }
+
     /// Reopens a broken volume when that is due. `true` if it serves again and must be counted anew. To be called
     /// by one task only; calls are answered "cannot serve" meanwhile, however long it takes.
     pub(super) fn recover(&self) -> bool {
@@ -377,6 +396,7 @@ impl Volume {
         match opened {
             Ok(database) => {
                 tracing::info!(volume = self.number, "volume serves again");
+                self.counted.store(false, Ordering::Release);
                 *state = State::Open(Arc::new(database));
                 true
             }
@@ -433,7 +453,7 @@ impl Volume {
             State::Open(database) => Ok(database.clone()),
             State::Broken(broken) => Err(self.not_serving(&broken.fault)),
             State::Retired => {
-                Err(self.not_serving(&Fault::new(FaultKind::Passing, "its chunks were moved to others")))
+                Err(NotServing { number: self.number, why: "it was removed".to_string(), full: false })
             }
             State::Closed => match guarded(|| self.open(false)) {
                 Ok(database) => {
@@ -510,6 +530,7 @@ impl Volume {
             return answer;
         }
         self.take_unattended();
+        self.counted.store(false, Ordering::Release);
         tracing::error!(volume = self.number, %fault, "volume broke and is reopened");
         metrics::counter!("fluffy_chunk_volumes_broken_total").increment(1);
         let due = self.seams.env.monotonic();

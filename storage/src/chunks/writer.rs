@@ -2,7 +2,8 @@
 //!
 //! It never waits for more to come: while one transaction syncs, the next one gathers. Puts go to the *active*
 //! volume; when that is full it is settled and the next one is chosen. Deletes go to the volumes that hold the
-//! chunks; volumes that are not active are settled by each commit.
+//! chunks; volumes that are not active are settled by each commit. Between two batches it compacts, see
+//! [`super::compact`].
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,12 +16,13 @@ use fabric::limits::MIB;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
 use super::Shared;
+use super::compact::{Compacted, Pauses};
 use super::tables::{Found, NewChunk, Put, Writing};
 use super::volume::{Commit, Fault, NotServing, Volume};
 use crate::client::ChunkError;
 
 /// Requests of one transaction.
-const BATCH_REQUESTS_MAX: usize = 256;
+pub(super) const BATCH_REQUESTS_MAX: usize = 256;
 /// After so much quiet the active volume is settled, so that a crash in a quiet hour costs no recovery.
 const SETTLE_AFTER: Duration = Duration::from_secs(1);
 /// A transaction that takes longer makes the next ones smaller, down to [`BATCH_BYTES_MIN`]; one that takes less
@@ -48,17 +50,8 @@ pub(super) enum Request {
         chunks: Vec<ChunkId>,
         reply: Reply,
     },
-    /// Moves chunks to the volume that is written, if they are still where they were read.
-    Relocate {
-        from: u32,
-        chunks: Vec<NewChunk>,
-        reply: Reply,
-        _room: OwnedSemaphorePermit,
-    },
-    /// Removes a volume without chunks.
-    Remove {
-        volume: u32,
-        reply: Reply,
+    Compact {
+        reply: oneshot::Sender<Result<Compacted, ChunkError>>,
     },
     Close {
         reply: Reply,
@@ -66,49 +59,52 @@ pub(super) enum Request {
 }
 
 impl Request {
+    /// Whether it goes into a transaction with others.
+    fn is_change(&self) -> bool {
+        matches!(self, Request::Put { .. } | Request::Delete { .. })
+    }
+
     fn bytes(&self) -> usize {
         match self {
             Request::Put { new, .. } => new.bytes as usize,
-            Request::Relocate { chunks, .. } => chunks.iter().map(|chunk| chunk.bytes as usize).sum(),
-            Request::Delete { .. } | Request::Remove { .. } | Request::Close { .. } => 0,
+            Request::Delete { .. } | Request::Compact { .. } | Request::Close { .. } => 0,
         }
     }
 
-    fn is_put(&self) -> bool {
-        matches!(self, Request::Put { .. })
-    }
-
-    fn reply(self) -> Reply {
-        match self {
-            Request::Put { reply, .. }
-            | Request::Delete { reply, .. }
-            | Request::Relocate { reply, .. }
-            | Request::Remove { reply, .. }
-            | Request::Close { reply } => reply,
+    /// Answers a change.
+    fn answer(self, outcome: Result<(), ChunkError>) {
+        if let Request::Put { reply, .. } | Request::Delete { reply, .. } = self {
+            let _ = reply.send(outcome); // Who no longer waits does not need it.
         }
     }
 }
 
 /// See the file's head.
 pub(super) struct Writer {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     lane: Lane,
-    active: Option<Arc<Volume>>,
+    pub(super) active: Option<Arc<Volume>>,
     /// Bytes of the next transaction.
-    batch_bytes: usize,
+    pub(super) batch_bytes: usize,
+    /// Volumes that compaction leaves alone for now.
+    pub(super) pauses: Pauses,
+    /// What was taken off the queue and did not go into the batch.
+    next: Option<Request>,
 }
 
 impl Writer {
     pub(super) fn new(shared: Arc<Shared>, lane: Lane) -> Writer {
         let batch_bytes = BATCH_BYTES_FIRST.min(shared.settings.batch_bytes_max());
-        Writer { shared, lane, active: None, batch_bytes }
+        Writer { shared, lane, active: None, batch_bytes, pauses: Pauses::new(), next: None }
     }
 
     /// Serves the queue until it is closed.
     pub(super) async fn run(mut self, mut queue: mpsc::Receiver<Request>) {
         loop {
             let dirty = self.active.as_ref().is_some_and(|volume| volume.is_dirty());
-            let first = if dirty {
+            let first = if let Some(next) = self.next.take() {
+                Ok(Some(next))
+            } else if dirty {
                 tokio::time::timeout(SETTLE_AFTER, queue.recv()).await
             } else {
                 Ok(queue.recv().await)
@@ -121,8 +117,20 @@ impl Writer {
                     let _ = reply.send(Ok(())); // Nobody has to wait for it.
                     return;
                 }
+                Ok(Some(Request::Compact { reply })) => {
+                    let compacted;
+                    (self, compacted) = lane
+                        .run(move || {
+                            let compacted = self.compact();
+                            (self, compacted)
+                        })
+                        .await;
+                    let _ = reply.send(compacted); // Who no longer waits does not need it.
+                    self.attend();
+                }
                 Ok(Some(first)) => {
-                    let batch = gather(first, &mut queue, self.batch_bytes);
+                    let batch;
+                    (batch, self.next) = gather(first, &mut queue, self.batch_bytes);
                     let env = self.shared.seams.env.clone();
                     let began = env.monotonic();
                     self = lane.run(move || self.commit(batch)).await;
@@ -172,8 +180,8 @@ impl Writer {
     fn commit(mut self, batch: Vec<Request>) -> Writer {
         let mut outcomes: Vec<Result<(), ChunkError>> = batch.iter().map(|_| Ok(())).collect();
         let mut by_volume: BTreeMap<u32, Vec<usize>> = BTreeMap::new();
-        let put_bytes: usize = batch.iter().filter(|request| request.is_put()).map(Request::bytes).sum();
-        let puts = batch.iter().any(Request::is_put);
+        let put_bytes: usize = batch.iter().map(Request::bytes).sum();
+        let puts = batch.iter().any(|request| matches!(request, Request::Put { .. }));
         let active = if puts { Some(self.writable(put_bytes as u64)) } else { None };
         for (position, request) in batch.iter().enumerate() {
             match self.place(request, active.as_ref()) {
@@ -190,16 +198,8 @@ impl Writer {
             };
             self.commit_one(&volume, &batch, &positions, &mut outcomes);
         }
-        // After the rest of the batch: what that deletes is not moved.
-        for (position, request) in batch.iter().enumerate() {
-            match request {
-                Request::Relocate { from, chunks, .. } => outcomes[position] = self.relocate(*from, chunks),
-                Request::Remove { volume, .. } => outcomes[position] = self.remove(*volume),
-                Request::Put { .. } | Request::Delete { .. } | Request::Close { .. } => {}
-            }
-        }
         for (request, outcome) in batch.into_iter().zip(outcomes) {
-            let _ = request.reply().send(outcome); // Who no longer waits does not need it.
+            request.answer(outcome);
         }
         self
     }
@@ -232,7 +232,7 @@ impl Writer {
                 volumes.dedup();
                 Ok(volumes)
             }
-            Request::Relocate { .. } | Request::Remove { .. } | Request::Close { .. } => Ok(Vec::new()),
+            Request::Compact { .. } | Request::Close { .. } => Ok(Vec::new()),
         }
     }
 
@@ -254,7 +254,7 @@ impl Writer {
     /// The volume was lost meanwhile: what was to be deleted from it is gone, what was to be put is not there.
     fn refuse_puts(&self, batch: &[Request], positions: &[usize], outcomes: &mut [Result<(), ChunkError>]) {
         for position in positions {
-            if batch[*position].is_put() {
+            if matches!(batch[*position], Request::Put { .. }) {
                 outcomes[*position] = Err(self.shared.unavailable("the volume was lost"));
             }
         }
@@ -302,62 +302,42 @@ impl Writer {
         }
     }
 
-    /// The volume that takes the next puts. Settles the active one when it is full and chooses or makes another.
-    fn writable(&mut self, bytes: u64) -> Result<Arc<Volume>, ChunkError> {
-        match self.roomy(bytes, None)? {
-            Some(volume) => Ok(volume),
-            None if self.is_low() => Err(ChunkError::Full(self.shared.settings.node)),
-            None => {
-                let made = self.make(&self.shared.all())?;
-                self.activate(made)
-            }
-        }
-    }
-
-    /// Whether less is free than is kept back.
-    fn is_low(&self) -> bool {
-        self.shared.free_bytes.load(Ordering::Acquire) < self.shared.settings.reserve_bytes
-    }
-
-    /// The outcome of a put is unknown: until the volume was counted again it may hold these.
-    fn suspect(&self, volume: &Volume, chunks: impl Iterator<Item = ChunkId>) {
+    /// The outcome of a transaction is unknown: until the volume was counted again it may hold these.
+    pub(super) fn suspect(&self, volume: &Volume, chunks: impl Iterator<Item = ChunkId>) {
         self.shared.with_locator(|locator| {
             chunks.for_each(|chunk| locator.add(chunk.extent(), volume.number, 1));
         });
     }
 
-    /// A volume that takes so many bytes, the active one if it does, else one that was sealed, but not `except`.
-    fn roomy(&mut self, bytes: u64, except: Option<u32>) -> Result<Option<Arc<Volume>>, ChunkError> {
+    /// The volume that takes the next puts. Settles the active one when it is full and chooses or makes another.
+    pub(super) fn writable(&mut self, bytes: u64) -> Result<Arc<Volume>, ChunkError> {
         let shared = self.shared.clone();
         let settings = &shared.settings;
         let space = shared.seams.disks.space(&settings.directory);
         let free_bytes = space.map_err(|error| shared.unavailable(error))?.free_bytes;
         shared.free_bytes.store(free_bytes, Ordering::Release);
-        let low = self.is_low();
+        let low = free_bytes < settings.reserve_bytes;
         let usable = |volume: &Volume| {
-            !volume.is_broken() && (!low || volume.reusable_bytes() >= REUSABLE_BYTES_MIN.max(2 * bytes))
+            volume.is_counted() && (!low || volume.reusable_bytes() >= REUSABLE_BYTES_MIN.max(2 * bytes))
         };
         if let Some(active) = &self.active {
             if usable(active) && active.disk_bytes() + bytes <= settings.volume_bytes_max {
-                return Ok(Some(active.clone()));
+                return Ok(active.clone());
             }
             self.seal();
         }
         let volumes = shared.all();
-        let allowed = volumes.iter().filter(|volume| Some(volume.number) != except);
-        let roomy = allowed.filter(|volume| usable(volume) && bytes <= shared.refill_bytes(volume));
-        let chosen = roomy.min_by_key(|volume| volume.disk_bytes()).cloned();
-        chosen.map(|volume| self.activate(volume)).transpose()
-    }
-
-    /// Puts go to this volume from now on.
-    fn activate(&mut self, chosen: Arc<Volume>) -> Result<Arc<Volume>, ChunkError> {
-        let settings = &self.shared.settings;
+        let refill_bytes_max = settings.volume_bytes_max - settings.volume_bytes_max / 8;
+        let roomy = |volume: &&Arc<Volume>| usable(volume) && volume.disk_bytes() + bytes <= refill_bytes_max;
+        let chosen = match volumes.iter().filter(roomy).min_by_key(|volume| volume.disk_bytes()) {
+            Some(volume) => volume.clone(),
+            None if low => return Err(ChunkError::Full(settings.node)),
+            None => self.make(&volumes)?,
+        };
         if chosen.close() {
             chosen.set_cache(settings.writing_cache_bytes());
         }
         self.list(&chosen)?;
-        self.shared.active.store(chosen.number, Ordering::Release);
         self.active = Some(chosen.clone());
         Ok(chosen)
     }
@@ -374,7 +354,7 @@ impl Writer {
     }
 
     /// What a put is answered when a volume fails.
-    fn refused(&self, why: NotServing) -> ChunkError {
+    pub(super) fn refused(&self, why: NotServing) -> ChunkError {
         let full = why.full;
         let unavailable = self.shared.unavailable(why);
         if full { ChunkError::Full(self.shared.settings.node) } else { unavailable }
@@ -383,84 +363,11 @@ impl Writer {
     /// Lets go of the active volume; a broken one is left to recovery.
     fn seal(&mut self) {
         let Some(active) = self.active.take() else { return };
-        self.shared.active.store(0, Ordering::Release);
         active.set_cache(self.shared.settings.reading_cache_bytes());
         if let Err(why) = active.settle() {
             self.shared.unavailable(why);
         }
         active.close();
-    }
-
-    /// Stores chunks of a sealed volume in the active one, and removes them there. Nobody else changes volumes: what is
-    /// still there now is not deleted meanwhile.
-    fn relocate(&mut self, from: u32, chunks: &[NewChunk]) -> Result<(), ChunkError> {
-        let shared = self.shared.clone();
-        let Some(source) = shared.volume(from).filter(|_| !shared.is_active(from)) else { return Ok(()) };
-        let bytes = chunks.iter().map(|chunk| u64::from(chunk.bytes)).sum();
-        let Some(target) = self.roomy(bytes, Some(from))? else { return Ok(()) };
-        let is_there = |chunk: &&NewChunk| {
-            let stat = source.read(|tables| tables.stat(chunk.id))?;
-            Ok(matches!(stat, Found::Here(stat) if stat.crc32c == chunk.crc32c))
-        };
-        let mut moved = Vec::new();
-        for chunk in chunks {
-            if is_there(&chunk).map_err(|why: NotServing| self.refused(why))? {
-                moved.push(chunk);
-            }
-        }
-        let put = |tables: &mut Writing<'_>| {
-            let mut changes = Changes::default();
-            for (position, new) in moved.iter().enumerate() {
-                changes.put(tables, position, new)?;
-            }
-            Ok(changes)
-        };
-        let unsynced = shared.seams.env.armed("chunk_move_before_sync");
-        let how = if unsynced { Commit::Unsynced } else { Commit::Synced };
-        let came = target.commit(how, put).map_err(|why| {
-            self.suspect(&target, moved.iter().map(|chunk| chunk.id));
-            self.refused(why)
-        })?;
-        if !came.refused.is_empty() {
-            return Err(shared.unavailable("other bytes are stored under the id of a chunk that is moved"));
-        }
-        came.tell(&shared, &target);
-        // From here on a look that saw them nowhere but in the source is repeated.
-        shared.relocations.fetch_add(1, Ordering::AcqRel);
-        let leave = |tables: &mut Writing<'_>| {
-            let mut changes = Changes::default();
-            for chunk in &moved {
-                changes.remove(tables, chunk.id)?;
-            }
-            Ok(changes)
-        };
-        let left = source.commit(Commit::Settled, leave).map_err(|why| self.refused(why))?;
-        left.tell(&shared, &source);
-        Ok(())
-    }
-
-    /// Removes a sealed volume that holds nothing: first from the list, then its file.
-    fn remove(&mut self, number: u32) -> Result<(), ChunkError> {
-        let shared = self.shared.clone();
-        let Some(volume) = shared.volume(number).filter(|_| !shared.is_active(number)) else { return Ok(()) };
-        let mut empty = true;
-        volume.read(|tables| tables.each(|_, _| empty = false)).map_err(|why| self.refused(why))?;
-        if !empty {
-            return Ok(());
-        }
-        shared.record.unlist(number).map_err(|error| shared.unavailable(error))?;
-        volume.set_listed(false);
-        if !volume.retire() {
-            return Err(shared.unavailable("a volume without chunks is still being read"));
-        }
-        shared.volumes.write().unwrap_or_else(std::sync::PoisonError::into_inner).remove(&number);
-        shared.with_locator(|locator| locator.forget(number));
-        // Who was about to look into it looks again.
-        shared.relocations.fetch_add(1, Ordering::AcqRel);
-        let disks = &shared.seams.disks;
-        let removed = disks.remove(volume.path()).and_then(|()| disks.sync_dir(&shared.settings.directory));
-        tracing::info!(volume = number, "a volume without chunks is removed");
-        removed.map_err(|error| shared.unavailable(error))
     }
 
     fn make(&self, volumes: &[Arc<Volume>]) -> Result<Arc<Volume>, ChunkError> {
@@ -479,29 +386,35 @@ impl Writer {
             cache_bytes,
             false,
         ));
-        let mut all = self.shared.volumes.write().unwrap_or_else(std::sync::PoisonError::into_inner);
-        all.insert(number, volume.clone());
-        drop(all);
+        volume.set_counted();
+        self.shared.keep(volume.clone());
         tracing::info!(volume = number, "new volume");
         Ok(volume)
     }
 }
 
-/// Takes what else is queued, up to the bounds of a batch.
-fn gather(first: Request, queue: &mut mpsc::Receiver<Request>, bytes_max: usize) -> Vec<Request> {
+/// Takes what else is queued, up to the bounds of a batch, and up to a request that goes alone.
+fn gather(
+    first: Request,
+    queue: &mut mpsc::Receiver<Request>,
+    bytes_max: usize,
+) -> (Vec<Request>, Option<Request>) {
     let mut bytes = first.bytes();
     let mut batch = vec![first];
     while bytes < bytes_max && batch.len() < BATCH_REQUESTS_MAX {
         let Ok(next) = queue.try_recv() else { break };
+        if !next.is_change() {
+            return (batch, Some(next));
+        }
         bytes += next.bytes();
         batch.push(next);
     }
-    batch
+    (batch, None)
 }
 
 /// What a transaction changes, to be told to the locator once it is durable.
 #[derive(Default)]
-struct Changes {
+pub(super) struct Changes {
     refused: Vec<usize>,
     came: BTreeMap<ExtentId, u32>,
     left: BTreeMap<ExtentId, u32>,
@@ -512,18 +425,23 @@ struct Changes {
 impl Changes {
     fn run(&mut self, tables: &mut Writing<'_>, position: usize, request: &Request) -> Result<(), Fault> {
         match request {
-            Request::Put { new, .. } => self.put(tables, position, new)?,
+            Request::Put { new, .. } => {
+                if !self.put(tables, new)? {
+                    self.refused.push(position);
+                }
+            }
             Request::Delete { chunks, .. } => {
                 for chunk in chunks {
                     self.remove(tables, *chunk)?;
                 }
             }
-            Request::Relocate { .. } | Request::Remove { .. } | Request::Close { .. } => {}
+            Request::Compact { .. } | Request::Close { .. } => {}
         }
         Ok(())
     }
 
-    fn put(&mut self, tables: &mut Writing<'_>, position: usize, new: &NewChunk) -> Result<(), Fault> {
+    /// `false`: other bytes are stored under this id.
+    pub(super) fn put(&mut self, tables: &mut Writing<'_>, new: &NewChunk) -> Result<bool, Fault> {
         match tables.put(new)? {
             Put::Stored { bytes, instead_of } => {
                 *self.came.entry(new.id.extent()).or_default() += 1;
@@ -534,12 +452,12 @@ impl Changes {
                 }
             }
             Put::Same => {}
-            Put::Differs => self.refused.push(position),
+            Put::Differs => return Ok(false),
         }
-        Ok(())
+        Ok(true)
     }
 
-    fn remove(&mut self, tables: &mut Writing<'_>, chunk: ChunkId) -> Result<(), Fault> {
+    pub(super) fn remove(&mut self, tables: &mut Writing<'_>, chunk: ChunkId) -> Result<(), Fault> {
         if let Some(bytes) = tables.remove(chunk)? {
             *self.left.entry(chunk.extent()).or_default() += 1;
             self.removed_bytes += bytes;
@@ -547,7 +465,7 @@ impl Changes {
         Ok(())
     }
 
-    fn tell(self, shared: &Shared, volume: &Volume) {
+    pub(super) fn tell(self, shared: &Shared, volume: &Volume) {
         volume.account(self.added_bytes, self.removed_bytes);
         shared.with_locator(|locator| {
             // What came first may have left in the same transaction.

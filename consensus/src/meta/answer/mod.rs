@@ -91,6 +91,7 @@ fn decide(rows: &dyn Rows, query: &Query) -> Result<Answer, Stop> {
         }
         Query::Garbage { after, limit } => Answer::Garbage(work::garbage(rows, *after, *limit)?),
         Query::Named(extents) => Answer::Named(work::named(rows, extents)?),
+        Query::NamedNow(extents) => Answer::Named(work::named_now(rows, extents)?),
         Query::Events { bucket, after, limit } => events(rows, *bucket, *after, *limit)?,
         Query::OldUploads { age_ms, after, limit } => {
             work::old_uploads(rows, Duration::from_millis(*age_ms), after.as_ref(), *limit)?

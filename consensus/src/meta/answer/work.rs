@@ -171,6 +171,11 @@ pub(super) fn named(rows: &dyn Rows, extents: &[(Home, ExtentId)]) -> Result<Vec
     if is_held(rows)? {
         return Ok(vec![true; extents.len()]);
     }
+    named_now(rows, extents)
+}
+
+/// Which of these extents are named by a row.
+pub(super) fn named_now(rows: &dyn Rows, extents: &[(Home, ExtentId)]) -> Result<Vec<bool>, Fault> {
     extents.iter().map(|(home, id)| Ok(get::<Extents>(rows, (home, *id))?.is_some())).collect()
 }
 

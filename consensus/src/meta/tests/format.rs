@@ -454,6 +454,7 @@ fn work_queries() -> Vec<Query> {
         Query::Extents { after: Some((home(), extent_id())), limit: 300 },
         Query::Hold,
         Query::Quota(QuotaOf::User(user())),
+        Query::NamedNow(vec![(home(), extent_id())]),
     ]
 }
 

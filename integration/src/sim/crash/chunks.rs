@@ -1,7 +1,7 @@
 //! The chunk store, with small volumes.
 //!
 //! What always holds: every chunk that was acknowledged is there byte for byte, every one whose deletion was
-//! acknowledged stays away, nothing else comes back. After a flipped bit no wrong byte is given out, and the
+//! acknowledged stays away, nothing else comes back, while nearly empty volumes are compacted, too. After a flipped bit no wrong byte is given out, and the
 //! process goes on storing.
 
 use std::collections::BTreeMap;
@@ -10,8 +10,8 @@ use std::path::Path;
 use bytes::Bytes;
 use fabric::Seams;
 use fabric::ids::{ChunkId, ExtentId, NodeId, SessionId};
-use futures::future::{join, join_all};
-use storage::chunks::{ChunkSettings, ChunkStore};
+use futures::future::join_all;
+use storage::chunks::{ChunkSettings, ChunkStore, Compacted};
 use storage::client::ChunkError;
 
 use super::{Lived, Rot, Subject};
@@ -25,6 +25,8 @@ const MEMORY_BYTES: u64 = 32 << 20;
 const EXTENTS: u64 = 12;
 const CHUNKS_PER_EXTENT: u64 = 4;
 const WAVES_PER_LIFE: u64 = 10;
+/// Units of compaction at once: enough to move what is left of a volume and to remove it.
+const UNITS_MAX: usize = 6;
 
 /// Of a chunk that was ever written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -147,10 +149,8 @@ impl ChunksSubject {
             changes.insert(id, change);
         }
         let calls = changes.iter().map(|(id, change)| self.call(store, *id, change));
-        let compacts = self.random.chance(30);
-        let compact = async { if compacts { store.compact().await.map(drop) } else { Ok(()) } };
-        let (answers, compacted) = join(join_all(calls), compact).await;
-        let mut failed = compacted.err().map(|error| error.to_string());
+        let answers = join_all(calls).await;
+        let mut failed = None;
         for ((id, change), answer) in changes.iter().zip(answers) {
             let chunk = self.chunks.get_mut(id).expect("drawn from the model");
             match (change, answer) {
@@ -186,6 +186,16 @@ impl ChunksSubject {
     }
 }
 
+/// Compacts, beside whatever else the store does.
+async fn compact(store: &ChunkStore) -> Result<(), String> {
+    for _ in 0..UNITS_MAX {
+        if store.compact().await.map_err(|error| error.to_string())? == Compacted::Nothing {
+            break;
+        }
+    }
+    Ok(())
+}
+
 impl Subject for ChunksSubject {
     const SUFFIX: Option<&'static str> = Some(".redb");
     const CHANGES: &'static [u64] = &[10, 300, 600, 1500];
@@ -198,7 +208,12 @@ impl Subject for ChunksSubject {
             self.check(&store).await?;
             lived = Lived::Working;
             for _ in 0..if last { 0 } else { WAVES_PER_LIFE } {
-                self.wave(&store).await?;
+                if self.random.chance(30) {
+                    let (changed, compacted) = tokio::join!(self.wave(&store), compact(&store));
+                    changed.and(compacted)?;
+                } else {
+                    self.wave(&store).await?;
+                }
                 if self.random.chance(10) {
                     self.check(&store).await?;
                 }

@@ -1,0 +1,154 @@
+//! What may be lost: bodies that lie on nodes and that no row names.
+//!
+//! After a recovery or a restore these are, among others, the objects that were written after the entry which the cluster
+//! went on from: their rows are gone, their chunks are kept until somebody ends that (`collect`). In a cluster that lost
+//! nothing they are writes that are open, and what waits to be collected. Small bodies that lie in the metadata leave
+//! nothing behind.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use consensus::client::{Meta, ask};
+use consensus::meta::model::Home;
+use consensus::meta::query::{Answer, Query};
+use fabric::ids::{ExtentId, NodeId};
+
+use crate::client::{ChunkError, Chunks};
+use crate::membership::{Membership, MembershipError, strange};
+
+/// Chunks of one page: the keys of all may have to fit into one question.
+const CHUNKS_PER_PAGE: u32 = 256;
+/// Extents that are told one by one.
+pub const UNNAMED_TOLD_MAX: usize = 100_000;
+
+/// An extent that no row names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unnamed {
+    /// Name of the bucket, as it was when the body was written.
+    pub bucket: String,
+    /// Full key.
+    pub key: String,
+    /// The number of the part, where it was one of a multipart upload.
+    pub part: Option<u16>,
+    /// Bytes of its chunks that were seen.
+    pub bytes: u64,
+    /// Who holds them.
+    pub nodes: Vec<NodeId>,
+}
+
+impl fmt::Display for Unnamed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.bucket, self.key)?;
+        if let Some(part) = self.part {
+            write!(f, " part {part}")?;
+        }
+        let nodes: Vec<String> = self.nodes.iter().map(NodeId::to_string).collect();
+        write!(f, ": {} bytes on node {}", self.bytes, nodes.join(", "))
+    }
+}
+
+/// What was found.
+#[derive(Debug, Clone, Default)]
+pub struct Unnameds {
+    /// The first [`UNNAMED_TOLD_MAX`] of them, by extent.
+    pub extents: BTreeMap<ExtentId, Unnamed>,
+    /// Those beyond.
+    pub more: u64,
+    /// Nodes that did not answer, and why.
+    pub silent: Vec<(NodeId, ChunkError)>,
+}
+
+/// Why nothing could be found out.
+#[derive(Debug, thiserror::Error)]
+pub enum LostError {
+    /// The members are not known.
+    #[error(transparent)]
+    Membership(#[from] MembershipError),
+    /// The metadata did not answer.
+    #[error(transparent)]
+    Meta(#[from] consensus::client::MetaError),
+}
+
+/// Walks over the chunks of all nodes. `told` hears of the chunks seen so far.
+pub async fn find(
+    meta: &dyn Meta,
+    chunks: &dyn Chunks,
+    mut told: impl FnMut(u64),
+) -> Result<Unnameds, LostError> {
+    let members = Membership::read(meta).await?.nodes;
+    chunks.learn(members.iter().map(|row| (row.id, row.address.clone())).collect());
+    let (mut found, mut seen) = (Unnameds::default(), 0);
+    for node in members.into_iter().map(|row| row.id) {
+        let mut after = None;
+        loop {
+            let page = match chunks.scan(node, after, CHUNKS_PER_PAGE).await {
+                Ok(page) => page,
+                Err(error) => {
+                    found.silent.push((node, error));
+                    break;
+                }
+            };
+            let Some(last) = page.last() else { break };
+            after = Some(last.id);
+            seen += page.len() as u64;
+            told(seen);
+            found.add(meta, node, page).await?;
+        }
+    }
+    Ok(found)
+}
+
+impl Unnameds {
+    /// Adds what of a page of a node's chunks no row names.
+    async fn add(
+        &mut self,
+        meta: &dyn Meta,
+        node: NodeId,
+        page: Vec<crate::client::ChunkStat>,
+    ) -> Result<(), LostError> {
+        let mut bytes: BTreeMap<ExtentId, u64> = BTreeMap::new();
+        let mut origins = BTreeMap::new();
+        for stat in page {
+            *bytes.entry(stat.id.extent()).or_default() += u64::from(stat.bytes);
+            if let Some(origin) = stat.origin {
+                origins.insert(stat.id.extent(), origin);
+            }
+        }
+        // The first chunk says where the extent belongs; of one that was asked about before only bytes are new.
+        let homes = origins
+            .iter()
+            .map(|(extent, origin)| (Home { bucket: origin.bucket, key: origin.key.clone() }, *extent));
+        let homes: Vec<(Home, ExtentId)> = homes.collect();
+        let Answer::Named(named) = ask(meta, Query::NamedNow(homes)).await? else {
+            return Err(strange("named").into());
+        };
+        for ((extent, origin), named) in origins.into_iter().zip(named) {
+            if named {
+                continue;
+            }
+            if self.extents.len() == UNNAMED_TOLD_MAX && !self.extents.contains_key(&extent) {
+                self.more += 1;
+                continue;
+            }
+            self.extents.entry(extent).or_insert_with(|| Unnamed {
+                bucket: origin.bucket_name.to_string(),
+                key: origin.key.to_string(),
+                part: origin.part.map(|(_, number)| number),
+                bytes: 0,
+                nodes: Vec::new(),
+            });
+        }
+        for (extent, bytes) in bytes {
+            let Some(unnamed) = self.extents.get_mut(&extent) else { continue };
+            match unnamed.nodes.first() {
+                // All nodes hold the same: those of the first count.
+                Some(first) if *first != node => {}
+                _ => unnamed.bytes += bytes,
+            }
+            if !unnamed.nodes.contains(&node) {
+                unnamed.nodes.push(node);
+            }
+        }
+        Ok(())
+    }
+}
