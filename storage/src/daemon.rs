@@ -335,8 +335,8 @@ fn voter_config(settings: &StorageSettings) -> NodeConfig {
 }
 
 fn router(store: &ChunkStore, meta_node: &Arc<MetaNode>, work: &Arc<Work>) -> Router {
-    let sessions: Arc<dyn EndedSessions> = Arc::new(LocalView(meta_node.clone()));
-    let chunks = ChunkService::new(store.clone(), Some(sessions), work.clone());
+    let sessions = Arc::new(LocalView(meta_node.clone()));
+    let chunks = ChunkService::new(store.clone(), sessions, work.clone());
     let router = Router::default().with(wire::GROUP, Arc::new(chunks));
     [RAFT_GROUP, META_GROUP, ADMIN_GROUP]
         .into_iter()

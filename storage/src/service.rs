@@ -25,13 +25,13 @@ pub trait EndedSessions: Send + Sync + 'static {
 /// See the file's head.
 pub struct ChunkService {
     store: ChunkStore,
-    sessions: Option<Arc<dyn EndedSessions>>,
+    sessions: Arc<dyn EndedSessions>,
     work: Arc<Work>,
 }
 
 impl ChunkService {
-    /// Serves `store`; with `sessions` it refuses puts of those that ended. `work` is shared with the jobs and with idle nodes.
-    pub fn new(store: ChunkStore, sessions: Option<Arc<dyn EndedSessions>>, work: Arc<Work>) -> ChunkService {
+    /// Serves `store`, and refuses puts of `sessions` that ended. `work` is shared with the jobs and with idle nodes.
+    pub fn new(store: ChunkStore, sessions: Arc<dyn EndedSessions>, work: Arc<Work>) -> ChunkService {
         ChunkService { store, sessions, work }
     }
 
@@ -48,7 +48,7 @@ impl ChunkService {
             return self.store.put(request.chunk, vec![body], request.origin).await;
         };
         let session = request.chunk.extent().session();
-        if self.sessions.as_ref().is_some_and(|sessions| sessions.is_ended(session)) {
+        if self.sessions.is_ended(session) {
             return Err(ChunkError::Refused(
                 self.store.node(),
                 "the session of the writer ended".to_string(),
@@ -162,7 +162,7 @@ mod tests {
         let settings = ChunkSettings::new(NODE, "/data/chunks".into(), 32 * MIB);
         let store = ChunkStore::open(&seams, settings).await.unwrap();
         store.wait_ready().await;
-        let service = Arc::new(ChunkService::new(store, Some(Arc::new(Ended)), Arc::default()));
+        let service = Arc::new(ChunkService::new(store, Arc::new(Ended), Arc::default()));
         let identity = |me| Identity::new(ClusterId(1), me, None);
         let listener = net.listen("127.0.0.1:7001").await.unwrap();
         let book = Arc::new(Book("127.0.0.1:7001".to_string()));

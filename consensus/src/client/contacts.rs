@@ -22,13 +22,11 @@ impl Contacts {
 
     /// Whom to ask for the `turn`th time.
     pub(super) fn at(&self, turn: usize) -> NodeId {
-        match turn % ONE_IN {
-            rest if rest + 1 == ONE_IN && !self.others.is_empty() => {
-                self.others[turn / ONE_IN % self.others.len()]
-            }
-            _ => {
-                self.voters[(turn - turn / ONE_IN * usize::from(!self.others.is_empty())) % self.voters.len()]
-            }
+        let round = turn / ONE_IN;
+        match self.others.len() {
+            0 => self.voters[turn % self.voters.len()],
+            others if turn % ONE_IN == ONE_IN - 1 => self.others[round % others],
+            _ => self.voters[(turn - round) % self.voters.len()],
         }
     }
 

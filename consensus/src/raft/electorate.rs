@@ -1,5 +1,5 @@
-//! Who votes: the leader keeps as many voters as the cluster was born for, three or five, where enough nodes hold data,
-//! spread over the zones; up to two further nodes stand by with the metadata, to vote when a voter is lost.
+//! Who votes: the leader keeps three voters, or five if its configuration names more than three, where enough nodes hold
+//! data, spread over the zones; up to two further nodes stand by with the metadata, to vote when a voter is lost.
 //!
 //! A node of the cluster that is no member stands by for the leader's call (see [`super::node::MetaNode::stand_by`]). The
 //! leader looks around, and changes one thing at a time. What it knows of others is only how long they were silent, and
@@ -31,7 +31,7 @@ const ASK_DEADLINE: Duration = Duration::from_secs(1);
 const CHANGE_DEADLINE: Duration = Duration::from_secs(10);
 /// Nodes that stand by with the metadata beside the voters.
 const STANDBYS: usize = 2;
-/// The usual number of voters, and that of a cluster which was born with more.
+/// The usual number of voters, and that of a cluster whose configuration names more.
 const VOTERS: usize = 3;
 const VOTERS_MANY: usize = 5;
 /// Entries that a member may still lack when it begins to vote: under load there are always some on their way.

@@ -269,7 +269,6 @@ impl Tables {
             self.view.store(Arc::new(view));
         }
         self.checkpointed.notify_waiters();
-        metrics::counter!("fluffy_snapshots_installed_total").increment(1);
         Ok(())
     }
 
@@ -358,6 +357,7 @@ impl Tables {
             membership: applied.membership,
         }));
         self.checkpointed.notify_waiters();
+        metrics::counter!("fluffy_snapshots_installed_total").increment(1);
         Ok(())
     }
 

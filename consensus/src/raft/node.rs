@@ -62,8 +62,9 @@ const BIRTH_INTERVAL: Duration = Duration::from_millis(100);
 const BIRTH_DEADLINE: Duration = Duration::from_secs(1);
 /// A voter that has not heard yet that this node was let in says that it is none; it hears of it in this time.
 const REFUSAL_PATIENCE: Duration = Duration::from_secs(2);
-/// A majority of the members that others know of answers in this time, or they are asked again who that is.
-const HEARSAY_PATIENCE: Duration = Duration::from_secs(10);
+/// A majority of the members that others know of answers in this time, or they are asked again who that is. Longer than it
+/// takes to see that another process of this incarnation is at work.
+const HEARSAY_PATIENCE: Duration = Duration::from_secs(30);
 /// Others are asked whether this node is a member still, and are believed when they deny it so many times in a row.
 const DISMISSAL_INTERVAL: Duration = Duration::from_secs(5);
 const DISMISSALS: u32 = 2;

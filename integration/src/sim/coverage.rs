@@ -36,7 +36,7 @@ pub const STATES: &[(&str, &str, u64)] = &[
     ("an orphan was removed", "fluffy_orphans_removed_total", 1),
     ("small bodies left the metadata", "fluffy_inline_packed_total", 1),
     ("a read was hedged", "fluffy_read_hedges_total", 1),
-    ("a write went on without a slow copy", "fluffy_copies_left_total", 1),
+    ("an old copy was removed after a move", "fluffy_copies_left_total", 1),
     ("a request was shed", "fluffy_queue_refusals_total", 1),
     ("a unit of a job failed", "fluffy_job_failures_total", 1),
     ("a round of scrubbing ended", "fluffy_scrub_rounds_total", 1),

@@ -85,9 +85,9 @@ impl Epoch {
         }
         let todo = match me {
             Peer::Node(_) => {
-                "its data is from before a recovery or a restore: a voter needs `identity`, `raft` and `tables.redb` \
-                 moved out of its data directory, and the `replace` or `admit` command that it prints then; any \
-                 other node is started again"
+                "its data is from before a recovery or a restore: a node that has them needs `identity`, `raft` and \
+                 `tables.redb` moved out of its data directory and is started then (it may print a `replace` \
+                 command); any other node is started again"
             }
             Peer::Gateway => "restart it",
         };
