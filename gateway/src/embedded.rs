@@ -11,7 +11,8 @@ use fabric::Seams;
 use fabric::cluster::{IpTable, Place};
 use fabric::ids::NodeId;
 use fabric::limits::{
-    COPIES, DISK_RESERVE_BYTES, SCRUB_PERIOD_DEFAULT, UPLOAD_PERIOD_DEFAULT, VOTER_PATIENCE_DEFAULT,
+    COPIES, DISK_RESERVE_BYTES, SCRUB_PERIOD_DEFAULT, SNAPSHOT_ENTRIES_DEFAULT, UPLOAD_PERIOD_DEFAULT,
+    VOTER_PATIENCE_DEFAULT,
 };
 use fabric::net::LocalNet;
 use fabric::rpc::{Identity, Peer, RpcClient};
@@ -81,6 +82,7 @@ pub async fn start(
             memory_bytes: node_bytes,
             reserve_bytes: DISK_RESERVE_BYTES,
             log: LogConfig::within(node_bytes),
+            snapshot_entries: SNAPSHOT_ENTRIES_DEFAULT,
             inline_bytes_max,
             faults: None,
         };

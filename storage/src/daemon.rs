@@ -84,6 +84,8 @@ pub struct StorageSettings {
     pub reserve_bytes: u64,
     /// Sizes of the log of a voter.
     pub log: LogConfig,
+    /// Entries between snapshots of the metadata; the log is kept until then.
+    pub snapshot_entries: u64,
     /// Bytes of small bodies in the metadata; what is more moves into chunks.
     pub inline_bytes_max: u64,
     /// Drops, repeats and delays calls; for the simulator.
@@ -329,6 +331,7 @@ fn voter_config(settings: &StorageSettings) -> NodeConfig {
         copies: settings.copies,
         voter_patience: settings.voter_patience,
         log: settings.log.clone(),
+        snapshot_entries: settings.snapshot_entries,
         machine: MachineConfig::within(settings.memory_bytes),
         ..config
     }
@@ -497,7 +500,10 @@ mod tests {
     use fabric::disks::MemoryDisks;
     use fabric::env::{Env, SystemEnv};
     use fabric::ids::ExtentId;
-    use fabric::limits::{COPIES, GIB, SCRUB_PERIOD_DEFAULT, UPLOAD_PERIOD_DEFAULT, VOTER_PATIENCE_DEFAULT};
+    use fabric::limits::{
+        COPIES, GIB, SCRUB_PERIOD_DEFAULT, SNAPSHOT_ENTRIES_DEFAULT, UPLOAD_PERIOD_DEFAULT,
+        VOTER_PATIENCE_DEFAULT,
+    };
     use fabric::net::LocalNet;
 
     use super::*;
@@ -531,6 +537,7 @@ mod tests {
             memory_bytes: 256 * MIB,
             reserve_bytes: MIB,
             log: LogConfig::default(),
+            snapshot_entries: SNAPSHOT_ENTRIES_DEFAULT,
             inline_bytes_max: GIB,
             faults: None,
         }

@@ -18,7 +18,7 @@ use fabric::cluster::{Config, Directory};
 use fabric::disks::SystemDisks;
 use fabric::env::system::{SystemEnv, build_runtime, log_panics};
 use fabric::ids::NodeId;
-use fabric::limits::DISK_RESERVE_BYTES;
+use fabric::limits::{DISK_RESERVE_BYTES, SNAPSHOT_ENTRIES_DEFAULT};
 use fabric::net::TcpNet;
 use fabric::rpc::{AddressBook, Peer};
 use fabric::tls::{Certificates, ClusterSecrets};
@@ -339,6 +339,7 @@ fn settings_of(config: &Config, node: NodeId, data: Option<PathBuf>) -> Result<S
         memory_bytes: config.storage.memory_limit.0,
         reserve_bytes: DISK_RESERVE_BYTES,
         log: LogConfig::within(config.storage.memory_limit.0),
+        snapshot_entries: SNAPSHOT_ENTRIES_DEFAULT,
         inline_bytes_max: config.inline_bytes_max,
         faults: None,
         book: Arc::new(Directory::new(config.nodes.clone())),

@@ -99,6 +99,9 @@ pub const PARTITIONS: usize = 1024;
 pub const VOTERS_MAX: usize = 9;
 /// A voter that is silent for so long is exchanged by a node that stands by.
 pub const VOTER_PATIENCE_DEFAULT: Duration = Duration::from_secs(600);
+
+/// Entries of the log between two snapshots. A voter that lacks more than twice as many gets one.
+pub const SNAPSHOT_ENTRIES_DEFAULT: u64 = 50_000;
 /// Nobody is exchanged for a restart, and a lost voter does not stay for more than a day.
 pub const VOTER_SILENCE_SECONDS: std::ops::RangeInclusive<u64> = 5..=86_400;
 /// Owners a partition may list; masks have as many bits.

@@ -29,6 +29,7 @@ mod server;
 
 pub use client::RpcClient;
 pub use epoch::Epoch;
+pub use frame::read_all;
 pub use server::serve;
 
 /// Who is at an end of a connection.

@@ -2,7 +2,8 @@
 //!
 //! An entry is asked for by its whole log id, which names the same bytes wherever it is. So whoever has it may
 //! give it, committed or not, and nothing is decided here. It is given while Raft runs and before: voters that
-//! start together repair each other.
+//! start together repair each other. Who has a decided entry of another id at that index says so instead: then the
+//! one that is asked for was never decided, and may be cut off where it is rotten.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,8 +14,9 @@ use fabric::codec;
 use fabric::env::Env;
 use fabric::ids::NodeId;
 use fabric::rpc::{CallOptions, Class, Message, Peer, RpcClient, decode_head, reply_typed};
+use serde::{Deserialize, Serialize};
 
-use super::log::{Donors, Shelf};
+use super::log::{Donors, Known, Shelf};
 use super::network::FORMAT;
 use super::types::{LogEntry, LogId};
 use super::wire::method;
@@ -25,6 +27,15 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const DEADLINE: Duration = Duration::from_secs(2);
 /// Between two rounds of questions.
 const INTERVAL: Duration = Duration::from_millis(200);
+
+/// The head of an answer. It grew out of a flag: the numbers of the first two are those of `false` and `true`.
+#[derive(Serialize, Deserialize)]
+enum Answer {
+    Unknown,
+    /// The entry is the body.
+    Entry,
+    Superseded,
+}
 
 /// The other voters.
 pub(super) struct OtherVoters {
@@ -41,19 +52,27 @@ impl OtherVoters {
         OtherVoters { env, rpc, others, until }
     }
 
-    async fn ask(&self, log_id: LogId) -> LogEntry {
+    async fn ask(&self, log_id: LogId) -> Known {
         loop {
             for voter in &self.others {
                 let options = CallOptions { class: Class::Control, deadline: DEADLINE };
                 let asked = self.rpc.call_typed(*voter, method::ENTRY, &log_id, Bytes::new(), options).await;
-                let given: Result<(bool, Bytes), _> = asked;
+                let given: Result<(Answer, Bytes), _> = asked;
                 match given {
-                    Ok((true, body)) => match codec::decode::<LogEntry>(FORMAT, "log entry", &body) {
-                        Ok(entry) if entry.log_id == log_id => return entry,
-                        Ok(_) => tracing::warn!(%voter, "a voter gave another entry than was asked for"),
-                        Err(error) => tracing::warn!(%voter, %error, "a voter gave no entry"),
-                    },
-                    Ok((false, _)) => tracing::debug!(%voter, %log_id, "a voter does not have an entry"),
+                    Ok((Answer::Superseded, _)) => {
+                        tracing::info!(%voter, %log_id, "a rotten entry was never decided, a voter says");
+                        return Known::Superseded;
+                    }
+                    Ok((Answer::Entry, body)) => {
+                        match codec::decode::<LogEntry>(FORMAT, "log entry", &body) {
+                            Ok(entry) if entry.log_id == log_id => return Known::Entry(entry),
+                            Ok(_) => tracing::warn!(%voter, "a voter gave another entry than was asked for"),
+                            Err(error) => tracing::warn!(%voter, %error, "a voter gave no entry"),
+                        }
+                    }
+                    Ok((Answer::Unknown, _)) => {
+                        tracing::debug!(%voter, %log_id, "a voter does not have an entry")
+                    }
                     Err(error) => tracing::debug!(%voter, %error, "a voter does not give entries now"),
                 }
             }
@@ -64,7 +83,7 @@ impl OtherVoters {
 
 #[async_trait]
 impl Donors for OtherVoters {
-    async fn entry(&self, log_id: LogId) -> Option<LogEntry> {
+    async fn entry(&self, log_id: LogId) -> Option<Known> {
         if self.others.is_empty() {
             return None;
         }
@@ -85,7 +104,8 @@ pub(super) async fn answer(
     }
     let log_id: LogId = decode_head(&request.head).map_err(|error| error.to_string())?;
     Ok(match shelf.entry(&**env, log_id).await {
-        Some(entry) => reply_typed(&true, Bytes::from(codec::encode(FORMAT, &entry))),
-        None => reply_typed(&false, Bytes::new()),
+        Some(Known::Entry(entry)) => reply_typed(&Answer::Entry, codec::encode(FORMAT, &entry).into()),
+        Some(Known::Superseded) => reply_typed(&Answer::Superseded, Bytes::new()),
+        None => reply_typed(&Answer::Unknown, Bytes::new()),
     })
 }

@@ -141,11 +141,20 @@ pub enum Headroom {
     Spent,
 }
 
+/// What a log knows about an entry.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Known {
+    /// The entry, of exactly the log id that was asked for.
+    Entry(LogEntry),
+    /// Another one is decided at its index: this one never was, and never will be.
+    Superseded,
+}
+
 /// Gives entries that are rotten here.
 #[async_trait]
 pub trait Donors: Send + Sync {
-    /// The entry of exactly this log id, if anybody has it who can be reached within a bounded time.
-    async fn entry(&self, log_id: LogId) -> Option<LogEntry>;
+    /// What is known of the entry of this log id by anybody who can be reached within a bounded time.
+    async fn entry(&self, log_id: LogId) -> Option<Known>;
 }
 
 /// For a log that nobody else has.
@@ -153,7 +162,7 @@ pub struct NoDonors;
 
 #[async_trait]
 impl Donors for NoDonors {
-    async fn entry(&self, _log_id: LogId) -> Option<LogEntry> {
+    async fn entry(&self, _log_id: LogId) -> Option<Known> {
         None
     }
 }
@@ -259,8 +268,8 @@ pub struct Log {
 
 impl Log {
     /// Opens the log in `directory`, or begins one there. Entries below `floor` are in the checkpoint and need
-    /// not be intact; others that are rotten are asked of `donors`. What is readable meanwhile is on the `shelf`,
-    /// and afterwards the log.
+    /// not be intact; others that are rotten are asked of `donors`, and cut off with all that follows them where they
+    /// were never decided. What is readable meanwhile is on the `shelf`, and afterwards the log.
     pub async fn open(
         env: Arc<dyn Env>,
         disks: Arc<dyn Disks>,
@@ -271,19 +280,19 @@ impl Log {
         shelf: &Shelf,
     ) -> Result<Log, LogFault> {
         let lane = Lane::new(&*env, "raft-log");
-        let given = Given { floor, rot_as_torn_tail: env.armed("rot_as_torn_tail") };
+        let mut given = Given { floor, cut: None, rot_as_torn_tail: env.armed("rot_as_torn_tail") };
         let mut rounds = 0;
         let opened = loop {
             let (disks, directory, config) = (disks.clone(), directory.to_path_buf(), config.clone());
             match lane.run(move || recover::open(&*disks, &directory, &config, given)).await? {
                 Outcome::Opened(opened) => break opened,
-                Outcome::Damaged(damage, slots) => {
+                Outcome::Damaged(damage, contents) => {
                     rounds += 1;
                     if rounds > REPAIR_ROUNDS_MAX {
                         return Err(io::Error::other("what is repaired is damaged again at once").into());
                     }
-                    shelf.put_slots(slots);
-                    repair(&lane, damage, donors).await?;
+                    shelf.put_damaged(contents);
+                    given.cut = repair(&lane, damage, donors).await?;
                 }
             }
         };
@@ -395,8 +404,8 @@ impl Log {
     }
 }
 
-/// Makes a log whole, one place after the other.
-async fn repair(lane: &Lane, damage: Damage, donors: &dyn Donors) -> Result<(), LogFault> {
+/// Makes a log whole, one place after the other, up to the first entry that was never decided: returns its index.
+async fn repair(lane: &Lane, damage: Damage, donors: &dyn Donors) -> Result<Option<u64>, LogFault> {
     if let Some(fault) = damage.first_wanted() {
         tracing::warn!(%fault, "the log is repaired before it opens");
     }
@@ -404,27 +413,45 @@ async fn repair(lane: &Lane, damage: Damage, donors: &dyn Donors) -> Result<(), 
     for patch in damage.patches {
         write(lane, patch).await?;
     }
+    let mut cut: Option<u64> = None;
     for lost in damage.lost {
-        let entry = donors.entry(lost.log_id).await;
-        let patch = entry.and_then(|entry| lost.patch(&entry)).ok_or_else(|| lost.fault())?;
-        write(lane, patch).await?;
-        entries += 1;
+        let index = lost.log_id.index;
+        match donors.entry(lost.log_id).await.ok_or_else(|| lost.fault())? {
+            Known::Entry(entry) => {
+                write(lane, lost.patch(&entry).ok_or_else(|| lost.fault())?).await?;
+                entries += 1;
+            }
+            Known::Superseded => cut = Some(cut.map_or(index, |cut| cut.min(index))),
+        }
     }
     for gap in damage.gaps {
-        let patch = fill(&gap, donors).await?;
-        entries += gap.entries.len() as u64;
-        write(lane, patch).await?;
+        match fill(&gap, donors).await? {
+            Filled::Whole(patch) => {
+                write(lane, patch).await?;
+                entries += gap.entries.len() as u64;
+            }
+            Filled::Superseded(index) => cut = Some(cut.map_or(index, |cut| cut.min(index))),
+        }
     }
     metrics::counter!("fluffy_log_entries_repaired_total").increment(entries);
-    tracing::info!(entries, "the log was repaired");
-    Ok(())
+    tracing::info!(entries, ?cut, "the log was repaired");
+    Ok(cut)
 }
 
-async fn fill(gap: &Gap, donors: &dyn Donors) -> Result<Patch, LogFault> {
+enum Filled {
+    Whole(Patch),
+    /// The entry of this index was never decided.
+    Superseded(u64),
+}
+
+async fn fill(gap: &Gap, donors: &dyn Donors) -> Result<Filled, LogFault> {
     let mut entries = Vec::new();
     let mut bytes = 0;
     for log_id in &gap.entries {
-        let entry = donors.entry(*log_id).await.ok_or_else(|| gap.fault(log_id.index))?;
+        let entry = match donors.entry(*log_id).await.ok_or_else(|| gap.fault(log_id.index))? {
+            Known::Entry(entry) => entry,
+            Known::Superseded => return Ok(Filled::Superseded(log_id.index)),
+        };
         let record = Record::entry(&entry);
         bytes += record.bytes();
         if bytes > gap.bytes() {
@@ -433,7 +460,7 @@ async fn fill(gap: &Gap, donors: &dyn Donors) -> Result<Patch, LogFault> {
         entries.push((entry.log_id, record));
     }
     let first = gap.entries.first().map_or(0, |log_id| log_id.index);
-    gap.patch(entries).ok_or_else(|| gap.fault(first))
+    gap.patch(entries).map(Filled::Whole).ok_or_else(|| gap.fault(first))
 }
 
 async fn write(lane: &Lane, patch: Patch) -> io::Result<()> {

@@ -18,7 +18,7 @@ use bytes::Bytes;
 use fabric::Seams;
 use fabric::env::{Env, TaskHandle, random_u64, run_blocking, spawn_critical};
 use fabric::ids::{ClusterId, NodeId, RaftId, SessionId};
-use fabric::limits::{COPIES, ENTRY_BYTES_MAX, VOTER_PATIENCE_DEFAULT, VOTERS_MAX};
+use fabric::limits::{COPIES, ENTRY_BYTES_MAX, SNAPSHOT_ENTRIES_DEFAULT, VOTER_PATIENCE_DEFAULT, VOTERS_MAX};
 use fabric::rpc::{
     CallOptions, Class, Message, Peer, RpcClient, RpcError, Service, decode_head, reply_typed,
 };
@@ -108,7 +108,7 @@ impl NodeConfig {
             voter_patience: VOTER_PATIENCE_DEFAULT,
             log: LogConfig::default(),
             machine: MachineConfig::default(),
-            snapshot_entries: 50_000,
+            snapshot_entries: SNAPSHOT_ENTRIES_DEFAULT,
         }
     }
 }

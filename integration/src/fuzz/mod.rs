@@ -7,6 +7,7 @@
 // The corpus is files of the repository, and a campaign has so much time.
 #![allow(clippy::disallowed_methods)]
 
+mod stored;
 mod targets;
 
 use std::collections::BTreeMap;

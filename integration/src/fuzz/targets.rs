@@ -20,7 +20,7 @@ use http_body_util::{BodyExt as _, Full};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::Target;
+use super::{Target, stored};
 use crate::client::{Auth, Credentials, Request, Signer, Wire};
 
 /// Everything that is fed.
@@ -137,6 +137,27 @@ pub const TARGETS: &[Target] = &[
         seeds: records_seeds,
         words: &[],
         read: records,
+    },
+    Target {
+        name: "rows",
+        about: "keys and values of every stored table",
+        seeds: stored::rows_seeds,
+        words: &[],
+        read: stored::rows,
+    },
+    Target {
+        name: "frames",
+        about: "what a peer sends on a connection between processes",
+        seeds: stored::frames_seeds,
+        words: &[],
+        read: stored::frames,
+    },
+    Target {
+        name: "log-story",
+        about: "choices of a story: appends, votes, cuts, purges, deaths and rot of the log, in any order",
+        seeds: stored::log_seeds,
+        words: &[],
+        read: stored::log_story,
     },
 ];
 
@@ -384,7 +405,7 @@ fn comes_back<T: Serialize + DeserializeOwned>(bytes: &[u8]) -> Result<String, S
 }
 
 /// The beginning, in letters: numbers of an input are no new outcome.
-fn short(text: &str) -> String {
+pub(super) fn short(text: &str) -> String {
     text.chars().filter(|letter| letter.is_ascii_alphabetic()).take(20).collect()
 }
 

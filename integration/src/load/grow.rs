@@ -25,8 +25,8 @@ use fabric::disks::SystemDisks;
 use fabric::env::SystemEnv;
 use fabric::ids::{BucketId, NodeId};
 use fabric::limits::{
-    COPIES, DISK_RESERVE_BYTES, GIB, INLINE_BYTES_TOTAL_DEFAULT, SCRUB_PERIOD_DEFAULT, UPLOAD_PERIOD_DEFAULT,
-    VOTER_PATIENCE_DEFAULT,
+    COPIES, DISK_RESERVE_BYTES, GIB, INLINE_BYTES_TOTAL_DEFAULT, SCRUB_PERIOD_DEFAULT,
+    SNAPSHOT_ENTRIES_DEFAULT, UPLOAD_PERIOD_DEFAULT, VOTER_PATIENCE_DEFAULT,
 };
 use fabric::net::LocalNet;
 use futures::{StreamExt, TryStreamExt};
@@ -251,6 +251,7 @@ fn settings(files: &StoreFiles, data: PathBuf) -> StorageSettings {
         memory_bytes: GIB,
         reserve_bytes: DISK_RESERVE_BYTES,
         log: LogConfig::default(),
+        snapshot_entries: SNAPSHOT_ENTRIES_DEFAULT,
         inline_bytes_max: INLINE_BYTES_TOTAL_DEFAULT,
         faults: None,
     }

@@ -42,6 +42,7 @@ pub(super) fn tell(planted: Option<&'static str>) -> Report {
         segments_max: 8,
         disk_bytes: 384 * MIB,
         reserve_bytes: 128 * MIB,
+        ..Scale::default()
     };
     let mut plan = Plan { nodes: 1, gateways: 1, patience_ms: 60_000, scale, ..Plan::calm(1) };
     plan.failpoints.clear();

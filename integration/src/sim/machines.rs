@@ -18,7 +18,7 @@ use fabric::Seams;
 use fabric::cluster::{IpTable, Place};
 use fabric::codec::crc32c;
 use fabric::ids::{ClusterId, NodeId};
-use fabric::limits::{CONNECTIONS_MAX, COPIES, KIB, MIB, SCRUB_PERIOD_DEFAULT, UPLOAD_PERIOD_DEFAULT};
+use fabric::limits::{CONNECTIONS_MAX, COPIES, KIB, MIB, UPLOAD_PERIOD_DEFAULT};
 use fabric::rpc::{Identity, Peer, RpcClient};
 use gateway::admin::users::ensure_user;
 use gateway::daemon::{Gateway, GatewayParts};
@@ -76,7 +76,7 @@ async fn node(seams: &Seams, shared: &Shared, number: u16) -> Result<(), Failure
         voter_patience: VOTER_PATIENCE,
         nodes: nodes(plan).collect(),
         copies: COPIES,
-        scrub_period: SCRUB_PERIOD_DEFAULT,
+        scrub_period: Duration::from_secs(plan.scale.scrub_seconds),
         upload_period: Some(UPLOAD_PERIOD_DEFAULT),
         book: addresses(shared),
         tls: None,
@@ -88,6 +88,7 @@ async fn node(seams: &Seams, shared: &Shared, number: u16) -> Result<(), Failure
             reserve_bytes: MIB,
             ..LogConfig::default()
         },
+        snapshot_entries: plan.scale.snapshot_entries,
         inline_bytes_max: plan.inline_bytes_max,
         faults: None,
     };

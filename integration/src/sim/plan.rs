@@ -7,7 +7,9 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
-use fabric::limits::{GIB, INLINE_BYTES_TOTAL_DEFAULT, KIB, MIB};
+use fabric::limits::{
+    GIB, INLINE_BYTES_TOTAL_DEFAULT, KIB, MIB, SCRUB_PERIOD_DEFAULT, SNAPSHOT_ENTRIES_DEFAULT,
+};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::random::SimRandom;
@@ -48,7 +50,7 @@ pub struct Plan {
 
 /// How large and how fine a world is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(default, deny_unknown_fields)]
 pub struct Scale {
     /// Time goes on in steps of so much.
     pub tick_ms: u64,
@@ -60,11 +62,23 @@ pub struct Scale {
     pub disk_bytes: u64,
     /// Free bytes below which nodes refuse puts.
     pub reserve_bytes: u64,
+    /// Entries between two snapshots of the metadata: with few of them a node that was away needs one.
+    pub snapshot_entries: u64,
+    /// Every chunk is read within this, to find rot.
+    pub scrub_seconds: u64,
 }
 
 impl Default for Scale {
     fn default() -> Scale {
-        Scale { tick_ms: 1, seconds_max: 300, segments_max: 4096, disk_bytes: 8 * GIB, reserve_bytes: MIB }
+        Scale {
+            tick_ms: 1,
+            seconds_max: 300,
+            segments_max: 4096,
+            disk_bytes: 8 * GIB,
+            reserve_bytes: MIB,
+            snapshot_entries: SNAPSHOT_ENTRIES_DEFAULT,
+            scrub_seconds: SCRUB_PERIOD_DEFAULT.as_secs(),
+        }
     }
 }
 
@@ -287,7 +301,8 @@ impl Plan {
         plan
     }
 
-    /// Some seeds have failpoints, some little room for inline bytes, so that they move under faults.
+    /// Some seeds have failpoints, some little room for inline bytes, so that they move under faults, some a short log, so
+    /// that who was away needs a snapshot, and in some every chunk is read again and again.
     fn draw_limits(&mut self) {
         let random = SimRandom::new(self.seed, "limits");
         self.failpoints = FAILPOINTS.iter().map(|(name, _)| *name).filter(|_| random.chance(40)).collect();
@@ -296,6 +311,12 @@ impl Plan {
         }
         if random.chance(30) {
             self.nodes = 4;
+        }
+        if random.chance(30) {
+            self.scale.snapshot_entries = random.between(20, 100);
+        }
+        if random.chance(20) {
+            self.scale.scrub_seconds = random.between(4, 20);
         }
     }
 

@@ -2,11 +2,18 @@
 //!
 //! Streams are split by name, so that a draw in one place does not move the draws in another.
 
+use std::collections::VecDeque;
 use std::sync::Mutex;
 
 /// A seeded stream of numbers (SplitMix64). Shared by clones of an `Arc`.
 pub struct SimRandom {
-    state: Mutex<u64>,
+    state: Mutex<State>,
+}
+
+struct State {
+    /// What the next numbers are.
+    told: VecDeque<u8>,
+    stream: u64,
 }
 
 impl SimRandom {
@@ -16,14 +23,24 @@ impl SimRandom {
         for byte in name.bytes() {
             state = mix(state.wrapping_add(u64::from(byte)));
         }
-        SimRandom { state: Mutex::new(state) }
+        SimRandom { state: Mutex::new(State { told: VecDeque::new(), stream: state }) }
+    }
+
+    /// Numbers that are told, two bytes each, and then the stream of seed 0: who changes a byte changes one choice.
+    pub fn told(bytes: &[u8], name: &str) -> SimRandom {
+        let random = SimRandom::new(0, name);
+        random.state.lock().expect("no holder of this lock can panic").told = bytes.iter().copied().collect();
+        random
     }
 
     /// The next number.
     pub fn next(&self) -> u64 {
         let mut state = self.state.lock().expect("no holder of this lock can panic");
-        *state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        mix(*state)
+        if let Some(low) = state.told.pop_front() {
+            return u64::from(u16::from_le_bytes([low, state.told.pop_front().unwrap_or(0)]));
+        }
+        state.stream = state.stream.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        mix(state.stream)
     }
 
     /// A number below `bound` (which is above 0).

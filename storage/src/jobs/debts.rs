@@ -8,9 +8,10 @@ use consensus::meta::model::Home;
 use consensus::meta::query::{Answer, Query};
 use fabric::ids::ExtentId;
 
+use super::bringing::bring_some;
 use super::paying::{Paying, say_paid};
 use super::work::{Task, Unit};
-use super::{CHUNKS_PER_STEP, Job, JobContext, JobError, Next, STEP_TIME, wrong_answer};
+use super::{Job, JobContext, JobError, Next, wrong_answer};
 
 /// Debts that wait at once.
 const DEBTS_PER_PAGE: u32 = 128;
@@ -38,22 +39,10 @@ impl Job for Debts {
         if idle && !self.read_on(cx).await? {
             return Ok(Next::Rest(REST));
         }
-        let (mut paid, mut failed) = (Vec::new(), None);
-        let (mut left, until) = (CHUNKS_PER_STEP, cx.env.monotonic() + STEP_TIME);
-        while cx.env.monotonic() < until
-            && let Some(mut paying) = self.next(cx)
-        {
-            match paying.go_on(cx, &mut left).await {
-                Ok(Some(extent)) => paid.push(extent),
-                Ok(None) => {
-                    self.current = Some(paying); // This unit is used up; the next one goes on with this extent.
-                    break;
-                }
-                Err(error) => failed = Some(error),
-            }
-        }
-        say_paid(cx, cx.node, paid).await?;
-        failed.map_or(Ok(Next::Again), Err)
+        let next = || cx.work.debts.pop().map(|unit| Paying::new(cx.node, unit.home, unit.extent));
+        let mut outcome = bring_some(cx, &mut self.current, next, DEBTS_PER_PAGE as usize).await;
+        say_paid(cx, cx.node, outcome.brought).await?;
+        outcome.failed.pop().map_or(Ok(Next::Again), |(_, error)| Err(error))
     }
 }
 
@@ -67,11 +56,6 @@ impl Debts {
         self.after = owed.last().map(|(home, extent)| (home.clone(), extent.id));
         cx.work.debts.push(owed.into_iter().map(|(home, extent)| Unit { home, extent, task: Task::Pay }));
         Ok(self.after.is_some())
-    }
-
-    fn next(&mut self, cx: &JobContext) -> Option<Paying> {
-        let from_queue = || cx.work.debts.pop().map(|unit| Paying::new(cx.node, unit.home, unit.extent));
-        self.current.take().or_else(from_queue)
     }
 }
 

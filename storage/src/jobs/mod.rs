@@ -4,6 +4,7 @@
 //! jitter, and when to stop; jobs never sleep. Every unit may be cut off anywhere and done again. Extents that a node
 //! has to bring somewhere wait in its queues, where idle nodes take from the tail.
 
+mod bringing;
 mod budget;
 mod collect_garbage;
 mod compact;

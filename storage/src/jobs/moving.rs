@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use async_trait::async_trait;
 use consensus::client::MetaError;
 use consensus::meta::command::{Command, MoveExtents, MovedExtent};
 use consensus::meta::model::{Extent, Home};
@@ -9,6 +10,7 @@ use fabric::ids::{ExtentId, LayoutVersion, NodeId};
 use fabric::limits::{COPIES, COPIES_DURABLE_MIN};
 use fabric::placement::Layout;
 
+use super::bringing::Bringing;
 use super::copy::{bring, chunks_of, sources};
 use super::{JobContext, JobError};
 
@@ -35,12 +37,21 @@ impl Moving {
         self.extent.id
     }
 
-    /// Brings more of it, `left` chunks at most. Returns how it moved once all of it is there.
-    pub(super) async fn go_on(
-        &mut self,
-        cx: &JobContext,
-        left: &mut u64,
-    ) -> Result<Option<MovedExtent>, JobError> {
+    fn moved(&self, brought: Vec<NodeId>) -> MovedExtent {
+        let (id, from) = (self.extent.id, self.extent.layout);
+        MovedExtent { home: self.home.clone(), id, from, brought }
+    }
+}
+
+#[async_trait]
+impl Bringing for Moving {
+    type Brought = MovedExtent;
+
+    fn chunks_left(&self) -> u64 {
+        self.extent.chunks() - self.done_chunks
+    }
+
+    async fn go_on(&mut self, cx: &JobContext, most: u64) -> Result<Option<MovedExtent>, JobError> {
         let extent = &self.extent;
         let old = cx.layout(extent.layout).await?;
         let new = cx.layout(self.layout).await?;
@@ -50,7 +61,7 @@ impl Moving {
         }
         // None is left out as a source: each may hold what it is not known to hold.
         let from = sources(old.owners_of(extent.id), extent.confirmed, NodeId(0));
-        let until = extent.chunks().min(self.done_chunks + *left);
+        let until = extent.chunks().min(self.done_chunks + most);
         let chunks = chunks_of(extent, self.done_chunks..until);
         let mut silent = BTreeSet::new();
         for node in &to {
@@ -66,18 +77,12 @@ impl Moving {
         }
         // Who missed a part of it owes all of it: whoever is given a later part only is not named.
         self.missed.extend(silent);
-        *left = left.saturating_sub(chunks.len() as u64);
         self.done_chunks = until;
         if until < self.extent.chunks() {
             return Ok(None);
         }
         to.retain(|node| !self.missed.contains(node));
         Ok(Some(self.moved(to)))
-    }
-
-    fn moved(&self, brought: Vec<NodeId>) -> MovedExtent {
-        let (id, from) = (self.extent.id, self.extent.layout);
-        MovedExtent { home: self.home.clone(), id, from, brought }
     }
 }
 

@@ -1,10 +1,12 @@
 //! Bringing one extent to a node that owes a copy of it, in bounded pieces.
 
+use async_trait::async_trait;
 use consensus::client::MetaError;
 use consensus::meta::command::{Command, PayDebts};
 use consensus::meta::model::{Extent, Home};
 use fabric::ids::{ExtentId, NodeId};
 
+use super::bringing::Bringing;
 use super::copy::{bring, chunks_of, sources};
 use super::{JobContext, JobError};
 
@@ -23,31 +25,27 @@ impl Paying {
     pub(super) fn new(node: NodeId, home: Home, extent: Extent) -> Paying {
         Paying { node, home, extent, done_chunks: 0 }
     }
+}
 
-    /// Brings more of it, `left` chunks at most. Returns what is paid once all of it is there.
-    pub(super) async fn go_on(
-        &mut self,
-        cx: &JobContext,
-        left: &mut u64,
-    ) -> Result<Option<(Home, ExtentId)>, JobError> {
+#[async_trait]
+impl Bringing for Paying {
+    type Brought = (Home, ExtentId);
+
+    fn chunks_left(&self) -> u64 {
+        self.extent.chunks() - self.done_chunks
+    }
+
+    async fn go_on(&mut self, cx: &JobContext, most: u64) -> Result<Option<(Home, ExtentId)>, JobError> {
         let extent = &self.extent;
         if cx.env.armed("pay_unseen") {
             return Ok(Some((self.home.clone(), extent.id)));
         }
         let layout = cx.layout(extent.layout).await?;
         let from = sources(layout.owners_of(extent.id), extent.confirmed, self.node);
-        let end = extent.chunks();
-        while self.done_chunks < end {
-            if *left == 0 {
-                return Ok(None);
-            }
-            let until = end.min(self.done_chunks + *left);
-            let some = chunks_of(extent, self.done_chunks..until);
-            bring(cx, self.node, &some, &from).await?;
-            *left -= some.len() as u64;
-            self.done_chunks = until;
-        }
-        Ok(Some((self.home.clone(), extent.id)))
+        let until = extent.chunks().min(self.done_chunks + most);
+        bring(cx, self.node, &chunks_of(extent, self.done_chunks..until), &from).await?;
+        self.done_chunks = until;
+        Ok((until == extent.chunks()).then(|| (self.home.clone(), extent.id)))
     }
 }
 

@@ -12,9 +12,10 @@ use consensus::meta::query::{Answer, Query};
 use fabric::ids::{ExtentId, LayoutVersion};
 use fabric::limits::MOVES_PER_COMMAND;
 
+use super::bringing::bring_some;
 use super::moving::{Moving, say_moved};
 use super::work::{Task, Unit};
-use super::{CHUNKS_PER_STEP, Job, JobContext, JobError, Next, STEP_TIME, wrong_answer};
+use super::{Job, JobContext, JobError, Next, wrong_answer};
 
 /// While fewer extents wait, the next page of them is read, so that thieves find some while this node is slow.
 const WAITING_LOW: usize = 64;
@@ -113,33 +114,16 @@ impl Rebalance {
 
     /// Brings extents and changes their rows, as many as a unit takes.
     async fn bring_some(&mut self, cx: &JobContext, layout: LayoutVersion) -> Result<(), JobError> {
-        let mut moves = Vec::new();
-        let (mut left, until) = (CHUNKS_PER_STEP, cx.env.monotonic() + STEP_TIME);
-        while moves.len() < MOVES_PER_COMMAND
-            && cx.env.monotonic() < until
-            && let Some(mut moving) = self.next(cx, layout)
-        {
-            match moving.go_on(cx, &mut left).await {
-                Ok(Some(moved)) => moves.push(moved),
-                Ok(None) => {
-                    self.current = Some(moving); // The unit is used up; the next one goes on with this extent.
-                    break;
-                }
-                Err(error) => {
-                    tracing::debug!(%error, extent = %moving.id(), "an extent is not brought yet");
-                    self.failed += 1;
-                }
-            }
+        let next = || cx.work.moves.pop().map(|unit| Moving::new(unit.home, unit.extent, layout));
+        let outcome = bring_some(cx, &mut self.current, next, MOVES_PER_COMMAND).await;
+        for (moving, error) in &outcome.failed {
+            tracing::debug!(%error, extent = %moving.id(), "an extent is not brought yet");
         }
-        let said = say_moved(cx, layout, moves).await;
+        self.failed += outcome.failed.len() as u64;
+        let said = say_moved(cx, layout, outcome.brought).await;
         // What did not happen is due in the next walk, soon.
         self.failed += u64::from(said.is_err());
         Ok(said?)
-    }
-
-    fn next(&mut self, cx: &JobContext, layout: LayoutVersion) -> Option<Moving> {
-        let from_queue = || cx.work.moves.pop().map(|unit| Moving::new(unit.home, unit.extent, layout));
-        self.current.take().or_else(from_queue)
     }
 }
 

@@ -15,10 +15,11 @@ use fabric::env::random_u64;
 use fabric::ids::{ExtentId, LayoutVersion, NodeId};
 use futures::future::join_all;
 
+use super::bringing::{Bringing, bring_some};
 use super::moving::{Moving, say_moved};
 use super::paying::{Paying, say_paid};
 use super::work::{Task, UNITS_STOLEN_MAX, Unit};
-use super::{CHUNKS_PER_STEP, Job, JobContext, JobError, Next, STEP_TIME, wrong_answer};
+use super::{Job, JobContext, JobError, Next, wrong_answer};
 
 /// Nodes that are asked how much they have to do.
 const ASKED: usize = 4;
@@ -34,6 +35,8 @@ const MEMBERS_KEPT: Duration = Duration::from_secs(30);
 pub struct Steal {
     /// All from one node.
     stolen: VecDeque<Theft>,
+    /// One of them that takes several units.
+    current: Option<Theft>,
     members: Vec<NodeId>,
     members_until: Duration,
 }
@@ -50,20 +53,36 @@ impl Theft {
             Task::Move(layout) => Theft::Move(Moving::new(unit.home, unit.extent, layout)),
         }
     }
+}
 
-    /// Does a bounded part of it, and tells `done` when nothing is left; `false`: there is more.
-    async fn go_on(&mut self, cx: &JobContext, left: &mut u64, done: &mut Done) -> Result<bool, JobError> {
+/// A theft that is done.
+enum Spoil {
+    Paid(NodeId, (Home, ExtentId)),
+    Moved(LayoutVersion, MovedExtent),
+}
+
+#[async_trait]
+impl Bringing for Theft {
+    type Brought = Spoil;
+
+    fn chunks_left(&self) -> u64 {
         match self {
-            Theft::Pay(paying) => match paying.go_on(cx, left).await? {
-                None => return Ok(false),
-                Some(paid) => done.paid.entry(paying.node).or_default().push(paid),
-            },
-            Theft::Move(moving) => match moving.go_on(cx, left).await? {
-                None => return Ok(false),
-                Some(moved) => done.moved.entry(moving.layout).or_default().push(moved),
-            },
+            Theft::Pay(paying) => paying.chunks_left(),
+            Theft::Move(moving) => moving.chunks_left(),
         }
-        Ok(true)
+    }
+
+    async fn go_on(&mut self, cx: &JobContext, most: u64) -> Result<Option<Spoil>, JobError> {
+        Ok(match self {
+            Theft::Pay(paying) => {
+                let paid = paying.go_on(cx, most).await?;
+                paid.map(|paid| Spoil::Paid(paying.node, paid))
+            }
+            Theft::Move(moving) => {
+                let moved = moving.go_on(cx, most).await?;
+                moved.map(|moved| Spoil::Moved(moving.layout, moved))
+            }
+        })
     }
 }
 
@@ -75,6 +94,17 @@ struct Done {
 }
 
 impl Done {
+    fn of(spoils: Vec<Spoil>) -> Done {
+        let mut done = Done::default();
+        for spoil in spoils {
+            match spoil {
+                Spoil::Paid(node, paid) => done.paid.entry(node).or_default().push(paid),
+                Spoil::Moved(layout, moved) => done.moved.entry(layout).or_default().push(moved),
+            }
+        }
+        done
+    }
+
     async fn say(self, cx: &JobContext) -> Result<(), JobError> {
         let units = self.paid.values().map(Vec::len).chain(self.moved.values().map(Vec::len)).sum::<usize>();
         for (node, extents) in self.paid {
@@ -95,24 +125,15 @@ impl Job for Steal {
     }
 
     async fn step(&mut self, cx: &JobContext) -> Result<Next, JobError> {
-        if self.stolen.is_empty() {
+        if self.current.is_none() && self.stolen.is_empty() {
             return self.look_around(cx).await;
         }
-        let (mut left, until) = (CHUNKS_PER_STEP, cx.env.monotonic() + STEP_TIME);
-        let mut done = Done::default();
-        while cx.env.monotonic() < until
-            && let Some(mut theft) = self.stolen.pop_front()
-        {
-            match theft.go_on(cx, &mut left, &mut done).await {
-                Ok(true) => {}
-                Ok(false) => {
-                    self.stolen.push_front(theft); // This unit is used up.
-                    break;
-                }
-                Err(error) => tracing::debug!(%error, "a stolen extent is left to its owner"),
-            }
+        let next = || self.stolen.pop_front();
+        let outcome = bring_some(cx, &mut self.current, next, UNITS_STOLEN_MAX).await;
+        for (_, error) in &outcome.failed {
+            tracing::debug!(%error, "a stolen extent is left to its owner");
         }
-        done.say(cx).await?;
+        Done::of(outcome.brought).say(cx).await?;
         Ok(Next::Again)
     }
 }

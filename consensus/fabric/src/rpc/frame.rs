@@ -197,6 +197,17 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
     }
 }
 
+/// Reads everything that a peer sent before it closed, as a connection does: kind, method, and bytes of head and body of
+/// each frame. For whoever wants to know what hostile bytes do.
+pub async fn read_all(bytes: &[u8]) -> io::Result<Vec<(u8, u16, usize, usize)>> {
+    let mut reader = FrameReader::new(bytes, FRAME_BYTES_MAX);
+    let mut frames = Vec::new();
+    while let Some(frame) = reader.next().await? {
+        frames.push((frame.kind as u8, frame.method, frame.head.len(), frame.body.len()));
+    }
+    Ok(frames)
+}
+
 /// Pieces that are written one behind the other, several in one system call.
 struct Pieces(VecDeque<Bytes>);
 

@@ -45,8 +45,8 @@ pub(super) struct Opened {
 /// What came of reading a log.
 pub(super) enum Outcome {
     Opened(Opened),
-    /// Nothing was written. The slots are those of the entries that can be read, among others.
-    Damaged(Damage, VecDeque<Slot>),
+    /// Nothing was written. Some of the entries cannot be read.
+    Damaged(Damage, Contents),
 }
 
 /// What is known before the log is read.
@@ -54,6 +54,8 @@ pub(super) enum Outcome {
 pub(super) struct Given {
     /// Entries below this index are in the checkpoint.
     pub floor: u64,
+    /// The entry of this index, and so all behind it, was never decided: it need not be intact, and is cut off.
+    pub cut: Option<u64>,
     /// A planted bug: whatever cannot be read ends the log.
     pub rot_as_torn_tail: bool,
 }
@@ -80,11 +82,12 @@ pub(super) fn open(
         file.sync_data()?;
         segments.push(Segment { number, file });
     }
-    let mut replay = Replay { floor: given.floor, blind: given.rot_as_torn_tail, ..Replay::default() };
+    let mut replay =
+        Replay { floor: given.floor, cut: given.cut, blind: given.rot_as_torn_tail, ..Replay::default() };
     let end = replay.run(&segments)?;
     replay.settle()?;
     if !replay.damage.is_empty() {
-        return Ok(Outcome::Damaged(replay.damage, replay.contents.slots));
+        return Ok(Outcome::Damaged(replay.damage, replay.contents));
     }
     replay.finish(disks, directory, segments, end).map(Outcome::Opened)
 }
@@ -106,7 +109,7 @@ fn begin(disks: &dyn Disks, directory: &Path, config: &LogConfig) -> Result<Open
     let first = segment::prepare(disks, directory, 1, config.first_segment_bytes, 0)?;
     let mut opened =
         Opened { contents: Contents::default(), segments: vec![(first, 0)], offset: 0, batch: 0, votes: 0 };
-    write_open(&mut opened)?;
+    write_open(&mut opened, None)?;
     Ok(opened)
 }
 
@@ -121,9 +124,12 @@ pub(super) fn head_records(contents: &Contents) -> Vec<Record> {
 }
 
 /// Marks the begin of this process's batches. One record, so that it is there or not there, never in part.
-/// The head records follow in a second batch: those of the segment itself may have been in a torn batch.
-fn write_open(opened: &mut Opened) -> io::Result<()> {
-    for records in [vec![Record::bare(Kind::Open, 0)], head_records(&opened.contents)] {
+/// The head records follow in a second batch: those of the segment itself may have been in a torn batch. What is cut
+/// off goes with them: before that is durable, the next opening finds the same rot, and asks anew.
+fn write_open(opened: &mut Opened, cut: Option<u64>) -> io::Result<()> {
+    let mut heads = head_records(&opened.contents);
+    heads.extend(cut.map(|from| Record::bare(Kind::Truncate, from)));
+    for records in [vec![Record::bare(Kind::Open, 0)], heads] {
         if records.is_empty() {
             continue;
         }
@@ -160,6 +166,7 @@ struct Furthest {
 #[derive(Default)]
 struct Replay {
     floor: u64,
+    cut: Option<u64>,
     blind: bool,
     contents: Contents,
     /// Highest entry of each segment read.
@@ -444,6 +451,11 @@ impl Replay {
             }
             self.damage.gaps.push(gap);
         }
+        let committed = self.contents.committed;
+        self.cut = self.cut.filter(|cut| committed.is_none_or(|committed| committed.index < *cut));
+        if let Some(cut) = self.cut {
+            drop_from(&mut self.contents, cut);
+        }
         let slots = &self.contents.slots;
         let is_there = |log_id: &LogId, at: Option<(u64, u64)>| {
             let slot = slots
@@ -516,7 +528,7 @@ impl Replay {
             batch: batch.max(remains.batch),
             votes: self.votes,
         };
-        write_open(&mut opened)?;
+        write_open(&mut opened, self.cut)?;
         Ok(opened)
     }
 }

@@ -1,13 +1,13 @@
 //! What of the log can be given to other nodes whose copy of it is rotten: also while this log is repaired itself,
 //! and before Raft runs.
 
-use std::collections::VecDeque;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use fabric::env::{Env, run_blocking};
 
-use super::{Log, Slot, Wanted};
+use super::recover::Contents;
+use super::{Known, Log, Wanted};
 use crate::raft::types::{LogEntry, LogId};
 
 /// See the file's head. Clones share it.
@@ -20,35 +20,50 @@ pub struct Shelf {
 enum State {
     #[default]
     Empty,
-    /// The log is not open; some of these cannot be read.
-    Slots(VecDeque<Slot>),
+    /// The log is not open; some of its entries cannot be read.
+    Damaged(Contents),
     Log(Log),
 }
 
 impl Shelf {
-    pub(super) fn put_slots(&self, slots: VecDeque<Slot>) {
-        *self.state.lock().unwrap_or_else(PoisonError::into_inner) = State::Slots(slots);
+    pub(super) fn put_damaged(&self, contents: Contents) {
+        *self.state.lock().unwrap_or_else(PoisonError::into_inner) = State::Damaged(contents);
     }
 
     pub(super) fn put_log(&self, log: Log) {
         *self.state.lock().unwrap_or_else(PoisonError::into_inner) = State::Log(log);
     }
 
-    /// The entry of exactly this log id, if it is here and intact.
-    pub async fn entry(&self, env: &dyn Env, log_id: LogId) -> Option<LogEntry> {
-        let wanted = match &*self.state.lock().unwrap_or_else(PoisonError::into_inner) {
+    /// The entry of exactly this log id, if it is here and intact, or that another one is decided in its place.
+    pub async fn entry(&self, env: &dyn Env, log_id: LogId) -> Option<Known> {
+        let found = match &*self.state.lock().unwrap_or_else(PoisonError::into_inner) {
             State::Empty => None,
-            State::Slots(slots) => find(slots, log_id),
-            State::Log(log) => find(&log.shared.state().contents.slots, log_id),
+            State::Damaged(contents) => find(contents, log_id),
+            State::Log(log) => find(&log.shared.state().contents, log_id),
         };
-        let wanted = wanted?;
+        let wanted = match found? {
+            Found::Wanted(wanted) => wanted,
+            Found::Superseded => return Some(Known::Superseded),
+        };
         let read: io::Result<LogEntry> = run_blocking(env, move || wanted.load()).await;
-        read.inspect_err(|error| tracing::debug!(%error, "an entry for another node cannot be read")).ok()
+        let read =
+            read.inspect_err(|error| tracing::debug!(%error, "an entry for another node cannot be read"));
+        read.ok().map(Known::Entry)
     }
 }
 
-fn find(slots: &VecDeque<Slot>, log_id: LogId) -> Option<Wanted> {
-    let first = slots.front()?.log_id.index;
-    let slot = slots.get(usize::try_from(log_id.index.checked_sub(first)?).ok()?)?;
-    Some(slot).filter(|slot| slot.log_id == log_id).and_then(|slot| Wanted::of(slot).ok())
+enum Found {
+    Wanted(Wanted),
+    Superseded,
+}
+
+fn find(contents: &Contents, log_id: LogId) -> Option<Found> {
+    let first = contents.slots.front()?.log_id.index;
+    let slot = contents.slots.get(usize::try_from(log_id.index.checked_sub(first)?).ok()?)?;
+    if slot.log_id == log_id {
+        return Wanted::of(slot).ok().map(Found::Wanted);
+    }
+    // A rotten one of ours tells as much: log ids of entries stand in their headers.
+    let decided = contents.committed.is_some_and(|committed| committed.index >= log_id.index);
+    decided.then_some(Found::Superseded)
 }

@@ -51,14 +51,19 @@ async fn open_sized(
 #[derive(Default)]
 struct Copies {
     entries: Vec<LogEntry>,
+    /// From this index on it has decided others.
+    superseded: Option<u64>,
     asked: std::sync::Mutex<Vec<LogId>>,
 }
 
 #[async_trait]
 impl Donors for Copies {
-    async fn entry(&self, log_id: LogId) -> Option<LogEntry> {
+    async fn entry(&self, log_id: LogId) -> Option<Known> {
         self.asked.lock().unwrap().push(log_id);
-        self.entries.iter().find(|entry| entry.log_id == log_id).cloned()
+        if self.superseded.is_some_and(|from| log_id.index >= from) {
+            return Some(Known::Superseded);
+        }
+        self.entries.iter().find(|entry| entry.log_id == log_id).cloned().map(Known::Entry)
     }
 }
 
@@ -123,6 +128,14 @@ async fn queue(log: &mut Log, entry: LogEntry) -> impl Future<Output = ()> + use
     let (sender, receiver) = Types::oneshot();
     log.append([entry], IOFlushed::signal(sender)).await.unwrap();
     async move { receiver.await.unwrap().unwrap() }
+}
+
+/// Flips a bit in the payload of an entry that [`entry`] made.
+fn rot_entry(disks: &TestDisks, index: u8) {
+    disks.damage(&disks.names()[0].clone(), |bytes| {
+        let payload = bytes.windows(100).position(|bytes| bytes.iter().all(|byte| *byte == index)).unwrap();
+        bytes[payload + 50] ^= 4;
+    });
 }
 
 async fn append(log: &mut Log, entry: LogEntry) {
@@ -273,6 +286,44 @@ async fn rot_that_nobody_repairs_names_the_entry() {
     assert_eq!(indexes(&mut log).await, [(1, 4), (1, 5), (1, 6), (1, 7)]);
 }
 
+/// The leader that wrote them was alone with us: whoever came after it decided others.
+#[tokio::test]
+async fn rot_in_entries_that_were_never_decided_is_cut_off() {
+    let disks = TestDisks::default();
+    let mut log = open(&disks).await.unwrap();
+    log.save_vote(&Vote::new(1, 1)).await.unwrap();
+    log.save_committed(Some(log_id(1, 2))).await.unwrap();
+    for index in 0..9 {
+        append(&mut log, entry(1, index, 200)).await;
+    }
+    let disks = disks.crash(|_| false);
+    rot_entry(&disks, 5);
+    let fault = open(&disks).await.err().unwrap();
+    assert!(matches!(fault, LogFault::Rot { index: 5, .. }), "{fault}");
+    let peer = Copies { superseded: Some(5), ..Copies::default() };
+    let mut log = open_with(&disks, 0, &peer).await.unwrap();
+    assert_eq!(*peer.asked.lock().unwrap(), [log_id(1, 5)]);
+    assert_eq!(indexes(&mut log).await, [(1, 0), (1, 1), (1, 2), (1, 3), (1, 4)]);
+    append(&mut log, entry(2, 5, 200)).await;
+    let mut log = open(&disks.crash(|_| false)).await.unwrap();
+    assert_eq!(indexes(&mut log).await.last(), Some(&(2, 5)));
+    assert_eq!(log.read_vote().await.unwrap(), Some(Vote::new(1, 1)));
+}
+
+#[tokio::test]
+async fn what_is_known_to_be_decided_is_never_cut_off() {
+    let disks = TestDisks::default();
+    let mut log = open(&disks).await.unwrap();
+    log.save_committed(Some(log_id(1, 3))).await.unwrap();
+    for index in 0..8 {
+        append(&mut log, entry(1, index, 200)).await;
+    }
+    let disks = disks.crash(|_| false);
+    rot_entry(&disks, 3);
+    let peer = Copies { superseded: Some(0), ..Copies::default() };
+    assert!(open_with(&disks, 0, &peer).await.is_err());
+}
+
 #[tokio::test]
 async fn a_rotten_vote_is_never_guessed() {
     let disks = TestDisks::default();
@@ -305,9 +356,26 @@ async fn a_broken_log_gives_what_it_has() {
     let opened =
         Log::open(env.clone(), Arc::new(disks), Path::new("/log"), small(), 0, &NoDonors, &shelf).await;
     assert!(opened.is_err());
-    assert_eq!(shelf.entry(&*env, log_id(1, 2)).await, Some(entry(1, 2, 200)));
+    assert_eq!(shelf.entry(&*env, log_id(1, 2)).await, Some(Known::Entry(entry(1, 2, 200))));
     assert_eq!(shelf.entry(&*env, log_id(1, 3)).await, None);
     assert_eq!(shelf.entry(&*env, log_id(2, 2)).await, None);
+}
+
+/// It says that an entry was never decided only where it knows what was.
+#[tokio::test]
+async fn an_open_log_knows_what_was_superseded() {
+    let disks = Arc::new(TestDisks::default());
+    let (env, shelf) = (Arc::new(SystemEnv::default()), Shelf::default());
+    let opened = Log::open(env.clone(), disks, Path::new("/log"), small(), 0, &NoDonors, &shelf).await;
+    let mut log = opened.unwrap();
+    for index in 0..8 {
+        append(&mut log, entry(2, index, 200)).await;
+    }
+    assert_eq!(shelf.entry(&*env, log_id(1, 4)).await, None);
+    log.save_committed(Some(log_id(2, 4))).await.unwrap();
+    assert_eq!(shelf.entry(&*env, log_id(1, 4)).await, Some(Known::Superseded));
+    assert_eq!(shelf.entry(&*env, log_id(1, 5)).await, None);
+    assert_eq!(shelf.entry(&*env, log_id(2, 4)).await, Some(Known::Entry(entry(2, 4, 200))));
 }
 
 /// The power went after a snapshot was in place, and before the log had cut off what it replaced.

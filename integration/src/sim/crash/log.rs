@@ -9,7 +9,7 @@ use std::path::Path;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use consensus::raft::log::{Donors, Log, LogConfig, LogFault, NoDonors, Shelf};
+use consensus::raft::log::{Donors, Known, Log, LogConfig, LogFault, NoDonors, Shelf};
 use consensus::raft::types::{LogEntry, LogId, Proposal, Types, Vote};
 use fabric::Seams;
 use openraft::EntryPayload;
@@ -197,6 +197,31 @@ impl LogSubject {
         Ok(())
     }
 
+    /// The log is cut off at rot that was never decided, nowhere else, and stays so.
+    async fn live_superseded(&mut self, seams: &Seams, donors: &Copy) -> Result<Rot, Violation> {
+        let intact = &self.now;
+        let opened = self.open_with(seams, 0, donors).await;
+        let mut log = opened.map_err(|fault| Violation(format!("it is not repaired: {fault}")))?;
+        let held = read(&mut log).await?;
+        let end = held.next_index();
+        let cut = end < intact.next_index();
+        let left: BTreeMap<_, _> =
+            intact.entries.range(..end).map(|(index, entry)| (*index, *entry)).collect();
+        let early = cut && donors.superseded.is_none_or(|from| end < from);
+        if early || (held.vote, held.purged, &held.entries) != (intact.vote, intact.purged, &left) {
+            let (held, intact, from) = (held.text(), intact.text(), donors.superseded);
+            return Err(Violation(format!("cut off from {from:?} on it holds {held}, before {intact}")));
+        }
+        log.close();
+        let opened = self.open(seams, 0).await;
+        let mut log = opened.map_err(|fault| Violation(format!("cut off, it does not open: {fault}")))?;
+        let again = read(&mut log).await?;
+        match again == held {
+            true => Ok(Rot::Reported),
+            false => Err(Violation(format!("cut off it held {}, then {}", held.text(), again.text()))),
+        }
+    }
+
     async fn append(&mut self, log: &mut Log) -> Result<Waiting, std::io::Error> {
         let mut entries = Vec::new();
         for _ in 0..self.random.between(1, 3) {
@@ -235,13 +260,21 @@ impl LogSubject {
 }
 
 /// The log as another node has it.
-struct Copy(BTreeMap<u64, (u64, u64, usize)>);
+struct Copy {
+    entries: BTreeMap<u64, (u64, u64, usize)>,
+    /// From this index on it has decided other entries.
+    superseded: Option<u64>,
+}
 
 #[async_trait]
 impl Donors for Copy {
-    async fn entry(&self, wanted: LogId) -> Option<LogEntry> {
-        let (term, id, bytes) = self.0.get(&wanted.index)?;
-        Some(entry(wanted.index, *term, *id, *bytes)).filter(|entry| entry.log_id == wanted)
+    async fn entry(&self, wanted: LogId) -> Option<Known> {
+        if self.superseded.is_some_and(|from| wanted.index >= from) {
+            return Some(Known::Superseded);
+        }
+        let (term, id, bytes) = self.entries.get(&wanted.index)?;
+        let entry = Some(entry(wanted.index, *term, *id, *bytes)).filter(|entry| entry.log_id == wanted);
+        entry.map(Known::Entry)
     }
 }
 
@@ -342,9 +375,14 @@ impl Subject for LogSubject {
             }
             Err(_reported) => {}
         }
-        // With another node's copy all of it is there again, in half of the stories.
+        // With another node's copy all of it is there again, in half of the stories, or all that was ever decided.
         if self.random.chance(50) {
-            let donors = Copy(intact.entries.clone());
+            let mut donors = Copy { entries: intact.entries.clone(), superseded: None };
+            if self.random.chance(40) {
+                let decided = intact.committed.map_or(0, |committed| committed.index + 1);
+                donors.superseded = Some(self.random.between(decided, decided.max(intact.next_index())));
+                return self.live_superseded(seams, &donors).await;
+            }
             let opened = self.open_with(seams, 0, &donors).await;
             let mut log = opened.map_err(|fault| Violation(format!("it is not repaired: {fault}")))?;
             let held = read(&mut log).await?;

@@ -24,6 +24,11 @@ use crate::history::Violation;
 use process::Process;
 
 const DISK_BYTES: u64 = 1 << 40;
+/// Streams of random numbers.
+const PLOT: &str = "plot";
+const DISK: &str = "disk";
+/// Of a told story: lives, deaths and rot.
+const PLOT_BYTES: usize = 64;
 
 /// What is crashed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -128,22 +133,47 @@ pub struct Setting {
 
 /// Runs the story of one seed.
 pub fn story(target: Target, seed: u64, setting: Setting) -> (Tally, Result<(), Violation>) {
+    run(target, |name| SimRandom::new(seed, name), setting)
+}
+
+/// Runs the story whose choices are told: those of the plot by the first bytes, of what happens to the target by the
+/// rest. For whoever varies a story in small steps.
+pub fn told_story(target: Target, choices: &[u8]) -> (Tally, Result<(), Violation>) {
+    let (plot, deeds) = choices.split_at(choices.len().min(PLOT_BYTES));
+    let random = |name: &str| match name {
+        PLOT => SimRandom::told(plot, name),
+        DISK => SimRandom::new(0, name),
+        _ => SimRandom::told(deeds, name),
+    };
+    run(target, random, Setting::default())
+}
+
+fn run(
+    target: Target,
+    random: impl Fn(&str) -> SimRandom,
+    setting: Setting,
+) -> (Tally, Result<(), Violation>) {
     let mut tally = Tally::default();
     let told = catch_unwind(AssertUnwindSafe(|| {
-        let random = SimRandom::new(seed, target.name());
+        let deeds = random(target.name());
+        let chance = (Arc::new(random(PLOT)), Arc::new(random(DISK)));
         match target {
-            Target::Log => tell(log::LogSubject::new(random), seed, setting, &mut tally),
-            Target::Rows => tell(rows::RowsSubject::new(random), seed, setting, &mut tally),
-            Target::Chunks => tell(chunks::ChunksSubject::new(random), seed, setting, &mut tally),
+            Target::Log => tell(log::LogSubject::new(deeds), chance, setting, &mut tally),
+            Target::Rows => tell(rows::RowsSubject::new(deeds), chance, setting, &mut tally),
+            Target::Chunks => tell(chunks::ChunksSubject::new(deeds), chance, setting, &mut tally),
         }
     }));
     let told = told.unwrap_or_else(|panic| Err(Violation(format!("panic: {}", panic_message(&*panic)))));
     (tally, told)
 }
 
-fn tell<S: Subject>(mut subject: S, seed: u64, setting: Setting, tally: &mut Tally) -> Result<(), Violation> {
-    let random = Arc::new(SimRandom::new(seed, "plot"));
-    let disks = Arc::new(SimDisks::new(Arc::new(SimRandom::new(seed, "disk")), DISK_BYTES));
+fn tell<S: Subject>(
+    mut subject: S,
+    (random, disk): (Arc<SimRandom>, Arc<SimRandom>),
+    setting: Setting,
+    tally: &mut Tally,
+) -> Result<(), Violation> {
+    let disks = Arc::new(SimDisks::new(disk, DISK_BYTES));
     for _ in 0..random.between(3, 10) {
         disks.set_faults(setting.faults);
         if random.chance(90) {
