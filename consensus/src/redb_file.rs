@@ -2,23 +2,27 @@
 //!
 //! The file is a [`LengthFile`]: extended ahead of need, so that a commit's sync is quick, with the logical
 //! length that redb's layout must agree with. Locks are taken a data directory, not a file.
+//!
+//! redb does not check what it reads. A database whose rows have no checksums of their own lies over a [`SummedFile`];
+//! then all its durable commits have to be quick-repair ones, and it is never compacted: a repair reads pages that a
+//! crash left.
 
 use std::fmt;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use fabric::disks::{Disks, File, LengthFile, OpenMode, Steps};
+use fabric::disks::{Disks, File, LengthFile, OnRot, OpenMode, Steps, SummedFile};
 use redb::{Database, DatabaseError, StorageBackend};
 
 /// redb's backend over a file.
 pub struct RedbFile {
-    file: Arc<LengthFile>,
+    file: Arc<dyn File>,
 }
 
 impl RedbFile {
     /// For those who build their database themselves; others call [`open_database`].
-    pub fn new(file: Arc<LengthFile>) -> RedbFile {
+    pub fn new(file: Arc<dyn File>) -> RedbFile {
         RedbFile { file }
     }
 }
@@ -88,6 +92,16 @@ pub fn database_at(
 /// read the file.
 pub fn open_database(file: Arc<LengthFile>, cache_bytes: usize) -> Result<Database, DatabaseError> {
     Database::builder().set_cache_size(cache_bytes).create_with_backend(RedbFile::new(file))
+}
+
+/// The same over a file whose pages have checksums: `on_rot` hears of rot once, and nothing can be read any more.
+pub fn open_checked(
+    file: Arc<LengthFile>,
+    cache_bytes: usize,
+    on_rot: OnRot,
+) -> Result<Database, DatabaseError> {
+    let summed = Arc::new(SummedFile::open(file, on_rot)?);
+    Database::builder().set_cache_size(cache_bytes).create_with_backend(RedbFile::new(summed))
 }
 
 #[cfg(test)]

@@ -11,11 +11,13 @@ use std::sync::Arc;
 pub mod extended;
 pub mod length;
 pub mod memory;
+pub mod summed;
 pub mod system;
 
 pub use extended::{ExtendedFile, Steps};
 pub use length::LengthFile;
 pub use memory::MemoryDisks;
+pub use summed::{OnRot, SummedFile};
 pub use system::SystemDisks;
 
 /// How a file is opened.

@@ -115,6 +115,8 @@ pub const COPIES_DURABLE_MIN: usize = 2;
 pub const VOLUME_BYTES_MAX: u64 = 4 * GIB;
 /// Free space kept on a data disk: below it puts are refused, deletes and repair go on.
 pub const DISK_RESERVE_BYTES: u64 = 256 * MIB;
+/// Pages of checksums of a file that are kept in memory, beside those that changed: each covers 4 MiB of the file.
+pub const CHECKSUM_PAGES_MAX: usize = 1024;
 /// Parts between holes that are told apart when a file is opened; what lies behind the last one counts as written.
 pub const DATA_RANGES_MAX: usize = 1024;
 /// Free space that the log leaves to the tables when it makes another segment ready. Chunks stop first, then the

@@ -1,4 +1,4 @@
-//! The rows of a voter as of one entry, handed out page by page to whoever makes a backup.
+//! The rows of a voter as of one entry, handed out page by page to whoever makes a backup, or lost its own.
 //!
 //! One backup at a time: it holds on to a checkpoint, whose pages the file cannot use again meanwhile. One that nobody
 //! asks for any more is forgotten.
@@ -9,15 +9,16 @@ use std::time::Duration;
 use bytes::Bytes;
 use fabric::codec;
 use fabric::env::{Env, random_u64, run_blocking};
-use fabric::rpc::{Message, reply_typed};
 
 use super::machine::{Cursor, SnapshotData, Tables};
-use super::types::LogId;
+use super::types::SnapshotMeta;
 use super::wire::{BackupAnswer, BackupPlace, BackupRequest, PAGE_FORMAT};
 use crate::meta::store::TableId;
 
 /// A backup that nobody asked for during this is forgotten.
 const IDLE: Duration = Duration::from_secs(60);
+
+const NOTHING: &str = "nothing was ever decided here";
 
 /// See the file's head.
 #[derive(Default)]
@@ -26,30 +27,32 @@ pub(super) struct Backups(Arc<Mutex<Option<Backup>>>);
 #[derive(Clone)]
 struct Backup {
     token: u64,
-    log_id: LogId,
+    meta: SnapshotMeta,
     snapshot: SnapshotData,
     asked: Duration,
 }
 
 impl Backups {
-    /// Answers one request.
-    pub async fn serve(
+    /// Answers one request: also with what the rows are as of, and the page.
+    pub async fn page(
         &self,
         env: &Arc<dyn Env>,
         tables: &Arc<Tables>,
         request: BackupRequest,
-    ) -> Result<Message, String> {
+    ) -> Result<(BackupAnswer, SnapshotMeta, Bytes), String> {
+        let refused = |why: String| Ok((BackupAnswer::Refused(why), SnapshotMeta::default(), Bytes::new()));
         let found = match request.place {
             None => self.begin(env, tables).await?,
             Some(_) => self.current().clone().filter(|backup| backup.token == request.token),
         };
-        let Some(Backup { token, log_id, snapshot, .. }) = found else {
-            let why = "another backup was begun, or this one was not asked for during a minute".to_string();
-            return Ok(reply_typed(&BackupAnswer::Refused(why), Bytes::new()));
+        let Some(Backup { token, meta, snapshot, .. }) = found else {
+            return refused(
+                "another one was begun, or this one was not asked for during a minute".to_string(),
+            );
         };
+        let log_id = meta.last_log_id.ok_or(NOTHING)?;
         if log_id.index < request.at_least {
-            let why = format!("entry {} is not applied here yet", request.at_least);
-            return Ok(reply_typed(&BackupAnswer::Refused(why), Bytes::new()));
+            return refused(format!("entry {} is not applied here yet", request.at_least));
         }
         self.touch(token, env.monotonic());
         let cursor = cursor_at(request.place)?;
@@ -60,15 +63,18 @@ impl Backups {
         let next = next.map(|(table, key)| BackupPlace { table: table.number(), key });
         let (index, term) = (log_id.index, log_id.leader_id.term);
         let answer = BackupAnswer::Page { token, index, term, next, last };
-        Ok(reply_typed(&answer, codec::encode(PAGE_FORMAT, &page).into()))
+        Ok((answer, meta, codec::encode(PAGE_FORMAT, &page).into()))
     }
 
     async fn begin(&self, env: &Arc<dyn Env>, tables: &Arc<Tables>) -> Result<Option<Backup>, String> {
         tables.checkpoint().await.map_err(|error| format!("make a checkpoint: {error}"))?;
         let snapshot = tables.snapshot().await;
-        let log_id = snapshot.meta.last_log_id.ok_or("nothing was ever decided here")?;
+        if snapshot.meta.last_log_id.is_none() {
+            return Err(NOTHING.to_string());
+        }
         let token = random_u64(&**env);
-        let backup = Backup { token, log_id, snapshot: snapshot.snapshot, asked: env.monotonic() };
+        let backup =
+            Backup { token, meta: snapshot.meta, snapshot: snapshot.snapshot, asked: env.monotonic() };
         *self.current() = Some(backup.clone());
         let (kept, clock) = (self.0.clone(), env.clone());
         let forget = async move {

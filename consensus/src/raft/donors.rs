@@ -14,12 +14,11 @@ use fabric::codec;
 use fabric::env::Env;
 use fabric::ids::NodeId;
 use fabric::rpc::{CallOptions, Class, Message, Peer, RpcClient, decode_head, reply_typed};
-use serde::{Deserialize, Serialize};
 
 use super::log::{Donors, Known, Shelf};
 use super::network::FORMAT;
 use super::types::{LogEntry, LogId};
-use super::wire::method;
+use super::wire::{EntryAnswer, method};
 
 /// All voters have so long to answer, all questions of a start together: they may start later than we do.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -27,15 +26,6 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const DEADLINE: Duration = Duration::from_secs(2);
 /// Between two rounds of questions.
 const INTERVAL: Duration = Duration::from_millis(200);
-
-/// The head of an answer. It grew out of a flag: the numbers of the first two are those of `false` and `true`.
-#[derive(Serialize, Deserialize)]
-enum Answer {
-    Unknown,
-    /// The entry is the body.
-    Entry,
-    Superseded,
-}
 
 /// The other voters.
 pub(super) struct OtherVoters {
@@ -52,29 +42,34 @@ impl OtherVoters {
         OtherVoters { env, rpc, others, until }
     }
 
-    async fn ask(&self, log_id: LogId) -> Known {
+    async fn ask(&self, log_id: LogId) -> Option<Known> {
         loop {
+            let mut forgotten = false;
             for voter in &self.others {
                 let options = CallOptions { class: Class::Control, deadline: DEADLINE };
                 let asked = self.rpc.call_typed(*voter, method::ENTRY, &log_id, Bytes::new(), options).await;
-                let given: Result<(Answer, Bytes), _> = asked;
+                let given: Result<(EntryAnswer, Bytes), _> = asked;
                 match given {
-                    Ok((Answer::Superseded, _)) => {
+                    Ok((EntryAnswer::Superseded, _)) => {
                         tracing::info!(%voter, %log_id, "a rotten entry was never decided, a voter says");
-                        return Known::Superseded;
+                        return Some(Known::Superseded);
                     }
-                    Ok((Answer::Entry, body)) => {
+                    Ok((EntryAnswer::Forgotten, _)) => forgotten = true,
+                    Ok((EntryAnswer::Entry, body)) => {
                         match codec::decode::<LogEntry>(FORMAT, "log entry", &body) {
-                            Ok(entry) if entry.log_id == log_id => return Known::Entry(entry),
+                            Ok(entry) if entry.log_id == log_id => return Some(Known::Entry(entry)),
                             Ok(_) => tracing::warn!(%voter, "a voter gave another entry than was asked for"),
                             Err(error) => tracing::warn!(%voter, %error, "a voter gave no entry"),
                         }
                     }
-                    Ok((Answer::Unknown, _)) => {
+                    Ok((EntryAnswer::Unknown, _)) => {
                         tracing::debug!(%voter, %log_id, "a voter does not have an entry")
                     }
                     Err(error) => tracing::debug!(%voter, %error, "a voter does not give entries now"),
                 }
+            }
+            if forgotten {
+                return None; // Nobody had it: it is to be had with a checkpoint only.
             }
             tokio::time::sleep(INTERVAL).await;
         }
@@ -88,7 +83,7 @@ impl Donors for OtherVoters {
             return None;
         }
         let left = self.until.saturating_sub(self.env.monotonic());
-        tokio::time::timeout(left, self.ask(log_id)).await.ok()
+        tokio::time::timeout(left, self.ask(log_id)).await.ok().flatten()
     }
 }
 
@@ -104,8 +99,9 @@ pub(super) async fn answer(
     }
     let log_id: LogId = decode_head(&request.head).map_err(|error| error.to_string())?;
     Ok(match shelf.entry(&**env, log_id).await {
-        Some(Known::Entry(entry)) => reply_typed(&Answer::Entry, codec::encode(FORMAT, &entry).into()),
-        Some(Known::Superseded) => reply_typed(&Answer::Superseded, Bytes::new()),
-        None => reply_typed(&Answer::Unknown, Bytes::new()),
+        Some(Known::Entry(entry)) => reply_typed(&EntryAnswer::Entry, codec::encode(FORMAT, &entry).into()),
+        Some(Known::Superseded) => reply_typed(&EntryAnswer::Superseded, Bytes::new()),
+        Some(Known::Forgotten) => reply_typed(&EntryAnswer::Forgotten, Bytes::new()),
+        None => reply_typed(&EntryAnswer::Unknown, Bytes::new()),
     })
 }

@@ -148,6 +148,8 @@ pub enum Known {
     Entry(LogEntry),
     /// Another one is decided at its index: this one never was, and never will be.
     Superseded,
+    /// What is decided at its index is only in the checkpoint any more.
+    Forgotten,
 }
 
 /// Gives entries that are rotten here.
@@ -361,6 +363,11 @@ impl Log {
         state.contents.vote.is_none() && recover::next_index(&state.contents) == 0
     }
 
+    /// The last entry that it has forgotten.
+    pub fn purged(&self) -> Option<u64> {
+        self.shared.state().contents.purged.map(|purged| purged.index)
+    }
+
     /// Cuts off what contradicts `applied`, the last entry in the checkpoint: when a snapshot was installed it was cut
     /// off, and the power may have gone before that was durable here. Raft does not start on such a log.
     pub async fn agree_with(&mut self, applied: LogId) -> io::Result<()> {
@@ -422,6 +429,7 @@ async fn repair(lane: &Lane, damage: Damage, donors: &dyn Donors) -> Result<Opti
                 entries += 1;
             }
             Known::Superseded => cut = Some(cut.map_or(index, |cut| cut.min(index))),
+            Known::Forgotten => return Err(lost.fault()),
         }
     }
     for gap in damage.gaps {
@@ -451,6 +459,7 @@ async fn fill(gap: &Gap, donors: &dyn Donors) -> Result<Filled, LogFault> {
         let entry = match donors.entry(*log_id).await.ok_or_else(|| gap.fault(log_id.index))? {
             Known::Entry(entry) => entry,
             Known::Superseded => return Ok(Filled::Superseded(log_id.index)),
+            Known::Forgotten => return Err(gap.fault(log_id.index)),
         };
         let record = Record::entry(&entry);
         bytes += record.bytes();

@@ -11,6 +11,7 @@
 
 use std::io;
 use std::ops::Bound;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -19,8 +20,8 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use fabric::codec::{self, DecodeError};
-use fabric::disks::{Disks, File, LengthFile, OpenMode, Steps, full, is_full};
-use fabric::env::{Env, Lane, TaskHandle, spawn_critical};
+use fabric::disks::{Disks, File, LengthFile, OnRot, OpenMode, Steps, full, is_full};
+use fabric::env::{Env, Lane, TaskHandle, panic_message, spawn_critical};
 use fabric::limits::{KIB, MIB, TABLES_RESERVE_BYTES};
 use futures::{Stream, StreamExt};
 use openraft::storage::{ApplyResponder, EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
@@ -31,11 +32,12 @@ use tokio::sync::{Mutex, Notify, watch};
 
 use super::log::Headroom;
 use super::overlay::{FileView, Overlay, View, definition};
+use super::rebuild::RotGuard;
 use super::types::{LogEntry, LogId, Snapshot, SnapshotMeta, StoredMembership, Types};
 use crate::meta::apply::{self, Context};
 use crate::meta::command::{Entry, Reply};
 use crate::meta::store::{Fault, TABLES, TableId};
-use crate::redb_file::{database_at, open_database};
+use crate::redb_file::{database_at, open_checked};
 
 /// Version of encoded commands in the log.
 pub const ENTRY_FORMAT: u8 = 1;
@@ -114,7 +116,14 @@ enum Source {
     /// Tables to read from, here.
     Tables(Arc<FileView>),
     /// A file that was received, complete but for its `Applied` row.
-    Received(Arc<Database>, Arc<LengthFile>),
+    Received(Received),
+}
+
+#[derive(Clone)]
+struct Received {
+    database: Arc<Database>,
+    below: Arc<LengthFile>,
+    guard: Arc<RotGuard>,
 }
 
 /// Rows of a snapshot in order, as sent.
@@ -158,21 +167,20 @@ impl SnapshotData {
 
 /// A snapshot on its way in.
 pub struct Receiving {
-    database: Arc<Database>,
-    file: Arc<LengthFile>,
+    received: Received,
     lane: Lane,
 }
 
 impl Receiving {
     /// Adds a page.
     pub async fn add(&self, page: Page) -> io::Result<()> {
-        let database = self.database.clone();
+        let database = self.received.database.clone();
         self.lane.run(move || add_page(&database, &page)).await
     }
 
     /// All pages are there.
     pub fn finish(self) -> SnapshotData {
-        SnapshotData { source: Source::Received(self.database, self.file) }
+        SnapshotData { source: Source::Received(self.received) }
     }
 }
 
@@ -318,22 +326,24 @@ impl Tables {
         let lane = Lane::new(&*self.env, "snapshot");
         let (disks, path) = (self.disks.clone(), self.directory.join(NEW_NAME));
         let config = self.config.clone();
-        let (database, file) = lane
+        let guard = RotGuard::new(&self.env, &self.disks, &self.directory, false);
+        let hook = guard.hook();
+        let (database, below) = lane
             .run(move || -> io::Result<_> {
                 remove_if_there(&*disks, &path)?;
                 let file = LengthFile::open(disks.open(&path, OpenMode::New)?, config.steps)?;
                 let file = Arc::new(file);
-                let database = open_database(file.clone(), config.cache_bytes).map_err(io::Error::other)?;
+                let database = open_checked(file.clone(), config.cache_bytes, hook).map_err(redb_error)?;
                 Ok((Arc::new(database), file))
             })
             .await?;
-        file.extended().extend_in_background(&self.env); // It ends with the file.
-        Ok(Receiving { database, file, lane })
+        below.extended().extend_in_background(&self.env); // It ends with the file.
+        Ok(Receiving { received: Received { database, below, guard }, lane })
     }
 
-    async fn install(&self, meta: &SnapshotMeta, snapshot: SnapshotData) -> io::Result<()> {
-        let (database, below) = match snapshot.source {
-            Source::Received(database, file) => (database, file),
+    pub(super) async fn install(&self, meta: &SnapshotMeta, snapshot: SnapshotData) -> io::Result<()> {
+        let Received { database, below, guard } = match snapshot.source {
+            Source::Received(received) => received,
             Source::Tables(_) => self.copy(&snapshot).await?,
         };
         let applied = Applied { log_id: meta.last_log_id, membership: meta.last_membership.clone() };
@@ -344,6 +354,7 @@ impl Tables {
         let install = move || -> io::Result<FileView> {
             let tables = write_checkpoint(&target, &Overlay::default(), &written)?;
             disks.rename(&directory.join(NEW_NAME), &directory.join(NAME))?;
+            guard.placed();
             disks.sync_dir(&directory)?;
             Ok(tables)
         };
@@ -361,13 +372,13 @@ impl Tables {
         Ok(())
     }
 
-    async fn copy(&self, snapshot: &SnapshotData) -> io::Result<(Arc<Database>, Arc<LengthFile>)> {
+    async fn copy(&self, snapshot: &SnapshotData) -> io::Result<Received> {
         let receiving = self.receive().await?;
         let mut cursor = None;
         loop {
             let (page, next) = snapshot.page(&cursor).map_err(io::Error::other)?;
             if page.rows.is_empty() {
-                return Ok((receiving.database, receiving.file));
+                return Ok(receiving.received);
             }
             receiving.add(page).await?;
             cursor = next;
@@ -403,7 +414,10 @@ impl Tables {
     }
 }
 
-const NAME: &str = "tables.redb";
+/// The file of the tables, in the data directory.
+pub(super) const NAME: &str = "tables.redb";
+/// One in which rot was found, until another takes its place.
+pub(super) const ROTTEN_NAME: &str = "tables.rotten";
 const NEW_NAME: &str = "tables.new";
 
 fn remove_if_there(disks: &dyn Disks, path: &Path) -> io::Result<()> {
@@ -430,8 +444,13 @@ fn check_space(file: &LengthFile, disks: &dyn Disks, directory: &Path, overlay: 
     Ok(())
 }
 
+/// Rot is `InvalidData`.
 fn redb_error(error: impl Into<redb::Error>) -> io::Error {
-    io::Error::other(error.into())
+    match error.into() {
+        redb::Error::Io(error) if error.kind() == io::ErrorKind::InvalidData => error,
+        error @ redb::Error::Corrupted(_) => io::Error::new(io::ErrorKind::InvalidData, error),
+        error => io::Error::other(error),
+    }
 }
 
 /// One durable transaction; the file needs no repair after a crash.
@@ -480,7 +499,35 @@ fn read_applied(database: &Database) -> io::Result<Applied> {
     };
     let found = table.get(STATE_KEY).map_err(redb_error)?;
     let Some(found) = found else { return Ok(Applied::default()) };
-    codec::decode(STATE_FORMAT, "applied state", found.value()).map_err(io::Error::other)
+    let decoded = codec::decode(STATE_FORMAT, "applied state", found.value());
+    decoded.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+}
+
+type OpenedFile = (Arc<Database>, Arc<LengthFile>, Applied, FileView);
+
+fn open_file(
+    disks: &dyn Disks,
+    directory: &Path,
+    config: &MachineConfig,
+    on_rot: OnRot,
+) -> io::Result<OpenedFile> {
+    disks.create_dir(directory)?;
+    remove_if_there(disks, &directory.join(NEW_NAME))?;
+    let path = directory.join(NAME);
+    let open = |file| open_checked(file, config.cache_bytes, on_rot);
+    let (below, database) = database_at(disks, &path, config.steps, open).map_err(redb_error)?;
+    let database = Arc::new(database);
+    let applied = read_applied(&database)?;
+    let file = match FileView::of(&database) {
+        Ok(file) => file,
+        // A new file, or one from before a table was added.
+        Err(redb::Error::TableDoesNotExist(_)) => write_checkpoint(&database, &Overlay::default(), &applied)?,
+        Err(error) => return Err(redb_error(error)),
+    };
+    if applied.log_id.is_some() {
+        remove_if_there(disks, &directory.join(ROTTEN_NAME))?;
+    }
+    Ok((database, below, applied, file))
 }
 
 /// The state machine that Raft drives.
@@ -489,7 +536,8 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// Opens the tables in `directory`, or makes them. Start [`Machine::run`] once the log is open.
+    /// Opens the tables in `directory`, or makes them. Start [`Machine::run`] once the log is open. `InvalidData`: the
+    /// file is rotten.
     pub async fn open(
         env: Arc<dyn Env>,
         disks: Arc<dyn Disks>,
@@ -498,28 +546,17 @@ impl Machine {
     ) -> io::Result<Opened> {
         let lane = Lane::new(&*env, "metadata");
         let (database, below, applied, file) = {
-            let (disks, config) = (disks.clone(), config.clone());
-            let directory = directory.to_path_buf();
-            let open = move || -> io::Result<_> {
-                disks.create_dir(&directory)?;
-                remove_if_there(&*disks, &directory.join(NEW_NAME))?;
-                let path = directory.join(NAME);
-                let open = |file| open_database(file, config.cache_bytes);
-                let (file, database) =
-                    database_at(&*disks, &path, config.steps, open).map_err(io::Error::other)?;
-                let (database, below) = (Arc::new(database), file);
-                let applied = read_applied(&database)?;
-                let file = match FileView::of(&database) {
-                    Ok(file) => file,
-                    // A new file, or one from before a table was added.
-                    Err(redb::Error::TableDoesNotExist(_)) => {
-                        write_checkpoint(&database, &Overlay::default(), &applied)?
-                    }
-                    Err(error) => return Err(redb_error(error)),
-                };
-                Ok((database, below, applied, file))
-            };
-            lane.run(open).await?
+            let guard = RotGuard::new(&env, &disks, directory, true);
+            let (disks, config, directory) = (disks.clone(), config.clone(), directory.to_path_buf());
+            // redb panics on some damage.
+            let open = move || open_file(&*disks, &directory, &config, guard.hook());
+            lane.run(move || {
+                catch_unwind(AssertUnwindSafe(open)).unwrap_or_else(|panic| {
+                    let why = format!("redb does not open it: {}", panic_message(&*panic));
+                    Err(io::Error::new(io::ErrorKind::InvalidData, why))
+                })
+            })
+            .await?
         };
         below.extended().extend_in_background(&env); // It ends with the file.
         let view = View {
@@ -611,6 +648,11 @@ impl Opened {
     /// The first index that is not in the file: what the log has to hold.
     pub async fn floor(&self) -> u64 {
         self.tables.floor().await
+    }
+
+    /// The tables, to be filled.
+    pub(super) fn tables(&self) -> &Tables {
+        &self.tables
     }
 
     /// The last entry that is in the file.

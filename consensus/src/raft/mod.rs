@@ -17,6 +17,7 @@ pub mod node;
 pub mod overlay;
 mod peers;
 mod reads;
+mod rebuild;
 pub mod recovery;
 #[cfg(test)]
 mod testing;

@@ -36,10 +36,11 @@ use super::electorate;
 use super::identity::{self, IdentityError, NodeIdentity};
 use super::lives::{self, Lives};
 use super::log::{self, Headroom, Log, LogConfig, LogFault, Shelf};
-use super::machine::{Machine, MachineConfig, Tables, decode_entry, encode_entry};
+use super::machine::{Machine, MachineConfig, Opened, Tables, decode_entry, encode_entry};
 use super::network::Network;
 use super::peers::Peers;
 use super::reads::{ReadError, Rounds};
+use super::rebuild;
 use super::types::{Member, Proposal, Runtime, Types};
 use super::wire::{
     BirthAnswer, BirthState, Life, Presence, ProposeAnswer, QueryAnswer, Replace, ReplaceAnswer, VoterName,
@@ -65,6 +66,8 @@ const REFUSAL_PATIENCE: Duration = Duration::from_secs(2);
 /// A majority of the members that others know of answers in this time, or they are asked again who that is. Longer than it
 /// takes to see that another process of this incarnation is at work.
 const HEARSAY_PATIENCE: Duration = Duration::from_secs(30);
+/// Each brings the tables further than what the log lacks; more than this many help no more.
+const REBUILDS_MAX: u32 = 3;
 /// Others are asked whether this node is a member still, and are believed when they deny it so many times in a row.
 const DISMISSAL_INTERVAL: Duration = Duration::from_secs(5);
 const DISMISSALS: u32 = 2;
@@ -478,6 +481,8 @@ pub struct MetaNode {
     /// What other voters may read of the log.
     shelf: Shelf,
     backups: Backups,
+    /// For voters that lost their tables.
+    rebuilds: Backups,
     /// Set once the log is found to hold something, or Raft was started.
     alive: AtomicBool,
     call: Call,
@@ -523,6 +528,7 @@ impl MetaNode {
             peers: Peers::default(),
             shelf: Shelf::default(),
             backups: Backups::default(),
+            rebuilds: Backups::default(),
             alive: AtomicBool::new(true),
             call: Call::default(),
             running: Mutex::default(),
@@ -557,10 +563,9 @@ impl MetaNode {
             accept_ended_session: env.armed("accept_ended_session"),
             skip_removal: env.armed("skip_removal"),
         };
-        let disks = &self.seams.disks;
-        let machine = Machine::open(env.clone(), disks.clone(), &self.directory, machine_config).await?;
+        let machine = self.open_machine(machine_config).await?;
+        let mut log = self.open_log(&machine).await?;
         let floor = machine.floor().await;
-        let mut log = self.open_log(floor).await?;
         if let Some(applied) = machine.applied().await {
             log.agree_with(applied).await?;
         }
@@ -740,19 +745,59 @@ impl MetaNode {
         Ok(identity::count_start(&self.seams, &self.directory, self.life).await?)
     }
 
-    /// Opens the log; what is rotten of it is fetched from the other voters.
-    async fn open_log(&self, floor: u64) -> Result<Log, StartError> {
-        let (env, disks) = (self.seams.env.clone(), self.seams.disks.clone());
-        let others = self.known_nodes().into_iter().filter(|node| *node != self.config.node).collect();
-        let donors = OtherVoters::new(env.clone(), self.rpc.clone(), others);
-        let (directory, config) = (log::directory(&self.directory), self.config.log.clone());
-        let opened = Log::open(env, disks, &directory, config, floor, &donors, &self.shelf).await;
-        opened.map_err(|fault| match fault {
-            LogFault::Io(_) | LogFault::Decode(_) => StartError::Log(fault),
-            LogFault::Rot { .. } | LogFault::RottenVote { .. } | LogFault::Gap { .. } => {
-                StartError::LostLog { fault, remedy: self.remedy() }
+    fn other_nodes(&self) -> Vec<NodeId> {
+        self.known_nodes().into_iter().filter(|node| *node != self.config.node).collect()
+    }
+
+    /// Opens the tables. A rotten file is set aside where others can give them anew.
+    async fn open_machine(&self, config: MachineConfig) -> Result<Opened, StartError> {
+        let (env, disks, directory) = (&self.seams.env, &self.seams.disks, &self.directory);
+        let open = || Machine::open(env.clone(), disks.clone(), directory, config.clone());
+        match open().await {
+            Err(error) if error.kind() == io::ErrorKind::InvalidData && !self.other_nodes().is_empty() => {
+                tracing::error!(%error, "the metadata are rotten, and are copied from another voter");
+                let (disks, directory) = (disks.clone(), directory.clone());
+                run_blocking(&**env, move || rebuild::set_aside(&*disks, &directory)).await?;
+                Ok(open().await?)
             }
-        })
+            opened => Ok(opened?),
+        }
+    }
+
+    /// Opens the log; what is rotten of it is fetched from the other voters. Where these have forgotten it, or the log
+    /// has forgotten what the tables lack, the tables are copied from one of them.
+    async fn open_log(&self, machine: &Opened) -> Result<Log, StartError> {
+        let env = &self.seams.env;
+        let others = self.other_nodes();
+        let mut rebuilds = 0;
+        loop {
+            let floor = machine.floor().await;
+            let disks = self.seams.disks.clone();
+            let donors = OtherVoters::new(env.clone(), self.rpc.clone(), others.clone());
+            let (directory, config) = (log::directory(&self.directory), self.config.log.clone());
+            let opened = Log::open(env.clone(), disks, &directory, config, floor, &donors, &self.shelf).await;
+            let (at_least, fault) = match opened {
+                Ok(log) => {
+                    let Some(purged) = log.purged().filter(|purged| floor <= *purged) else { return Ok(log) };
+                    log.close();
+                    (purged, LogFault::Gap { expected: floor, found: purged + 1 })
+                }
+                Err(fault @ (LogFault::Io(_) | LogFault::Decode(_))) => return Err(StartError::Log(fault)),
+                Err(fault @ LogFault::Rot { index, .. }) => (index, fault),
+                Err(fault @ (LogFault::RottenVote { .. } | LogFault::Gap { .. })) => {
+                    return Err(StartError::LostLog { fault, remedy: self.remedy() });
+                }
+            };
+            rebuilds += 1;
+            let rebuilt = match rebuilds <= REBUILDS_MAX {
+                true => rebuild::rebuild(env, &self.rpc, &others, machine, at_least).await,
+                false => Err("it was done before, and did not help".to_string()),
+            };
+            if let Err(why) = rebuilt {
+                tracing::error!(%fault, why, "the metadata cannot be copied from another voter");
+                return Err(StartError::LostLog { fault, remedy: self.remedy() });
+            }
+        }
     }
 
     fn remedy(&self) -> String {
@@ -805,6 +850,7 @@ impl MetaNode {
         running.keep(Rounds::start(&env, running.clone()));
         running.keep(duties::start(&env, self.config.clone(), running.clone()));
         running.keep(electorate::start(&env, self.rpc.clone(), self.config.clone(), running.clone()));
+        running.keep(rebuild::start_readings(&env, running.tables.clone()));
         running.keep(watch(&env, running.clone()));
         Ok(running)
     }
@@ -1068,6 +1114,11 @@ impl Service for MetaNode {
         if method == method::ENTRY {
             return donors::answer(&self.seams.env, &self.shelf, from, &request).await;
         }
+        if method == method::TABLES {
+            let running = self.running().ok_or("Raft does not run yet")?;
+            let env = &self.seams.env;
+            return rebuild::answer(&self.rebuilds, env, &running.tables, from, &request).await;
+        }
         match (method >> 8) as u8 {
             method::RAFT_GROUP => {
                 let Some(running) = self.running() else {
@@ -1149,7 +1200,8 @@ impl MetaNode {
             method::BACKUP => {
                 let request = decode_head(&request.head).map_err(|error| error.to_string())?;
                 let running = self.running().ok_or("Raft does not run yet")?;
-                self.backups.serve(&self.seams.env, &running.tables, request).await
+                let (answer, _, page) = self.backups.page(&self.seams.env, &running.tables, request).await?;
+                Ok(reply_typed(&answer, page))
             }
             method::REPLACE => {
                 let replace = decode_head(&request.head).map_err(|error| error.to_string())?;

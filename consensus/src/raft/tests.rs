@@ -7,7 +7,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use fabric::Seams;
-use fabric::disks::{Disks, MemoryDisks, Steps};
+use fabric::disks::{Disks, MemoryDisks, OpenMode, Steps};
 use fabric::env::{Env, SystemEnv, TaskHandle};
 use fabric::ids::{ClusterId, NodeId};
 use fabric::net::{LocalNet, Net};
@@ -328,6 +328,76 @@ async fn a_voter_that_lagged_gets_a_snapshot() {
         world.start(&[lagging.0]).await;
         create(&client, "after").await.unwrap();
         world.settle().await;
+    })
+    .await;
+}
+
+const TABLES: &str = "/data/tables.redb";
+
+/// Writes garbage over the beginning of the tables, for good: a process that ends may still write there.
+async fn rot_tables(disks: &dyn Disks) {
+    let file = disks.open(Path::new(TABLES), OpenMode::Existing).unwrap();
+    let garbage = [0xA7; 64 << 10];
+    loop {
+        file.write_at(0, &garbage).unwrap();
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        let mut there = [0; 64 << 10];
+        file.read_at(0, &mut there).unwrap();
+        if there == garbage {
+            return;
+        }
+    }
+}
+
+/// The file of the tables is garbage, or gone, and the log has forgotten what was in it.
+#[tokio::test]
+async fn tables_that_are_rotten_or_gone_are_copied_from_another_voter() {
+    within(async {
+        let mut world = World::new(3);
+        world.snapshot_entries = 50;
+        world.start(&[1, 2, 3]).await;
+        let client = world.client();
+        add_user(&client).await;
+        for gone in [false, true] {
+            for number in 0..200 {
+                create(&client, &format!("bucket-{number}-{gone}")).await.unwrap();
+            }
+            world.settle().await;
+            let leader = world.leader().await;
+            let rotten = world.voters.iter().copied().find(|voter| *voter != leader).unwrap();
+            world.kill(rotten).await;
+            let disks = world.disks[&rotten].clone();
+            match gone {
+                true => disks.remove(Path::new(TABLES)).unwrap(),
+                false => rot_tables(&*disks).await,
+            }
+            create(&client, &format!("meanwhile-{gone}")).await.unwrap();
+            world.start(&[rotten.0]).await;
+            world.settle().await;
+            let view = world.hosts[&rotten].node.view().unwrap();
+            for name in [format!("bucket-0-{gone}"), format!("meanwhile-{gone}")] {
+                let query = Query::Bucket(name.parse().unwrap());
+                let found = crate::meta::answer::answer(&*view, 1, &query).unwrap();
+                assert!(matches!(found.answer, Ok(Answer::Bucket(Some(_)))), "{name}");
+            }
+            let names = disks.list(Path::new("/data")).unwrap();
+            assert!(names.contains(&"tables.rotten".to_string()), "kept until the next start");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_single_voter_with_rotten_tables_does_not_start_and_keeps_them() {
+    within(async {
+        let mut world = World::new(1);
+        world.start(&[1]).await;
+        world.kill(NodeId(1)).await;
+        let disks = world.disks[&NodeId(1)].clone();
+        rot_tables(&*disks).await;
+        let node = world.open(NodeId(1)).await;
+        assert!(matches!(node.start().await, Err(StartError::Machine(_))));
+        assert!(disks.list(Path::new("/data")).unwrap().contains(&"tables.redb".to_string()));
     })
     .await;
 }

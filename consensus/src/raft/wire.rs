@@ -26,8 +26,10 @@ pub mod method {
     pub const SNAPSHOT_END: u16 = 0x0105;
     /// Take over leadership.
     pub const TRANSFER: u16 = 0x0106;
-    /// The entry of a log id, for a voter whose copy is rotten; head of the reply: whether it is in the body.
+    /// The entry of a log id, for a voter whose copy is rotten; head of the reply: an [`EntryAnswer`](super::EntryAnswer).
     pub const ENTRY: u16 = 0x0107;
+    /// A page of all rows, for a voter that lost its own: as [`BACKUP`], and what a snapshot says of itself.
+    pub const TABLES: u16 = 0x0108;
 
     /// Group of calls of clients of the metadata.
     pub const META_GROUP: u8 = 0x02;
@@ -205,6 +207,19 @@ pub struct BackupPlace {
     pub key: Bytes,
 }
 
+/// What a voter knows of an entry. It grew out of a flag: the numbers of the first two are those of `false` and `true`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum EntryAnswer {
+    /// Nothing.
+    Unknown,
+    /// It is the body.
+    Entry,
+    /// Another one is decided in its place.
+    Superseded,
+    /// What is decided in its place is only in the checkpoint any more.
+    Forgotten,
+}
+
 /// Asks for a page of all rows as of one entry. The reply is a [`BackupAnswer`] with an encoded
 /// [`Page`](super::machine::Page) as its body.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -313,8 +328,9 @@ mod tests {
             hex(encode_head(&ReplaceAnswer::Done)),
             hex(encode_head(&ReplaceAnswer::NotLeader(Some(NodeId(1))))),
             hex(encode_head(&ReplaceAnswer::Failed(why()))),
-            // Whether an entry is in the body of the answer to `ENTRY`.
-            hex(encode_head(&true)),
+            hex(encode_head(&EntryAnswer::Entry)),
+            hex(encode_head(&EntryAnswer::Superseded)),
+            hex(encode_head(&EntryAnswer::Forgotten)),
             hex(encode_head(&BackupRequest { token: 1, at_least: 2, place: Some(place) })),
             hex(encode_head(&BackupAnswer::Page { token: 1, index: 2, term: 3, next: None, last: true })),
             hex(encode_head(&BackupAnswer::Refused(why()))),
@@ -322,7 +338,7 @@ mod tests {
         assert_eq!(found, GOLDEN);
     }
 
-    const GOLDEN: [&str; 26] = [
+    const GOLDEN: [&str; 28] = [
         "01e5a98f969b9480010304e5a98f969b9480010506",
         "01e5a98f969b9480010304e5a98f969b94800105060809",
         "01e5a98f969b9480010304e5a98f969b948001050609080a0c0d000000000000",
@@ -346,6 +362,8 @@ mod tests {
         "01010101",
         "010203776879",
         "0101",
+        "0102",
+        "0103",
         "0101020103016b",
         "01000102030001",
         "010103776879",

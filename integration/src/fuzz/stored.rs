@@ -107,8 +107,8 @@ pub(super) fn frames(input: &[u8]) -> Result<String, String> {
     if bytes != sent.len() {
         return Err(format!("{bytes} bytes in frames, {} sent", sent.len()));
     }
-    let kinds = read.iter().take(3).map(|(kind, _, head, body)| (*kind, *head > 0, *body > 0));
-    Ok(format!("{:?}", kinds.collect::<Vec<_>>()))
+    let first = read.first().map(|(kind, _, head, body)| (*kind, *head > 0, *body > 0));
+    Ok(format!("{:?} and {} more", first, read.len().clamp(1, 3) - 1))
 }
 
 fn sealed(mut rest: &[u8]) -> Vec<u8> {
@@ -140,8 +140,7 @@ pub(super) fn log_story(input: &[u8]) -> Result<String, String> {
     told.map_err(|violation| violation.0)?;
     let few = |count: u64| count.min(3);
     Ok(format!(
-        "{} deaths, {} in recovery, {} kills, rot {} {} {}",
-        tally.images,
+        "{} in recovery, {} kills, rot {} {} {}",
         few(tally.in_recovery),
         few(tally.kills),
         tally.rots,

@@ -29,6 +29,7 @@ pub const STATES: &[(&str, &str, u64)] = &[
     ("who votes was changed", "fluffy_voter_changes_total", 1),
     ("a lost chunk was restored", "fluffy_chunks_restored_total", 1),
     ("a damaged log entry came from a peer", "fluffy_log_entries_repaired_total", 1),
+    ("rotten metadata were copied from a voter", "fluffy_tables_rebuilt_total", 1),
     ("a snapshot was installed", "fluffy_snapshots_installed_total", 1),
     ("leadership changed hands", "fluffy_terms_led_total", 2),
     ("calls went around a broken link", "fluffy_detours_total", 1),

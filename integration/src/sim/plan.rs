@@ -137,6 +137,8 @@ pub enum Fault {
     /// The process dies, and one bit of its log flips before it starts again: not at the very end, where it would
     /// look like a write that the death cut short.
     RotLog { node: u16, down_ms: u64 },
+    /// The process dies, and bits of its metadata flip before it starts again.
+    RotTables { node: u16, down_ms: u64 },
     /// A chunk volume is gone, or its beginning is garbage, when the node starts again.
     LoseVolume { node: u16, down_ms: u64 },
     /// Files of the node grow no more.
@@ -200,6 +202,7 @@ enum Kind {
     ReadErrors,
     Rot,
     RotLog,
+    RotTables,
     LoseVolume,
     FullDisk,
     Clock,
@@ -218,6 +221,7 @@ const KINDS: &[Kind] = &[
     Kind::ReadErrors,
     Kind::Rot,
     Kind::RotLog,
+    Kind::RotTables,
     Kind::LoseVolume,
     Kind::FullDisk,
     Kind::Clock,
@@ -239,6 +243,7 @@ impl Fault {
             Fault::SyncErrors { .. } => "sync errors",
             Fault::Rot { .. } => "rot",
             Fault::RotLog { .. } => "rot in the log",
+            Fault::RotTables { .. } => "rot in the metadata",
             Fault::LoseVolume { .. } => "lost volume",
             Fault::FullDisk { .. } => "full disk",
             Fault::Clock { .. } => "clock",
@@ -260,6 +265,7 @@ pub const DRAWN: &[&str] = &[
     "read errors",
     "rot",
     "rot in the log",
+    "rot in the metadata",
     "lost volume",
     "full disk",
     "clock",
@@ -467,6 +473,7 @@ impl Plan {
             Kind::ReadErrors => Fault::ReadErrors { node, percent: random.between(1, 10), for_ms },
             Kind::Rot => Fault::Rot { node: self.fragile_node() },
             Kind::RotLog => Fault::RotLog { node: self.fragile_node(), down_ms },
+            Kind::RotTables => Fault::RotTables { node: self.fragile_node(), down_ms },
             Kind::LoseVolume => Fault::LoseVolume { node: self.fragile_node(), down_ms },
             Kind::FullDisk => Fault::FullDisk { node, for_ms },
             Kind::Clock => {

@@ -21,6 +21,10 @@ use crate::worker::Scene;
 const CHUNK_VOLUME: &str = "chunks/volume-";
 /// And those of segments of the log.
 const LOG_SEGMENT: &str = "/raft/";
+/// And the file of the metadata.
+const TABLES: &str = "tables.redb";
+/// Bits that flip in it at once.
+const TABLE_FLIPS: u32 = 6;
 /// How long a process that stopped itself stays down.
 const RESTART_MS: u64 = 500;
 
@@ -306,6 +310,14 @@ impl<'a> World<'a> {
                 self.note(&format!("rot at {place:?}"));
                 self.later(now_ms + down_ms, Action::Start(Machine::Node(node)));
             }
+            Fault::RotTables { node, down_ms } => {
+                self.kill(Machine::Node(node), false);
+                // Most of the file is of no use any more.
+                let places = (0..TABLE_FLIPS).filter_map(|_| self.node(node).disks.rot(TABLES));
+                let places: Vec<_> = places.collect();
+                self.note(&format!("rot at {places:?}"));
+                self.later(now_ms + down_ms, Action::Start(Machine::Node(node)));
+            }
             Fault::LoseVolume { node, down_ms } => {
                 self.kill(Machine::Node(node), false);
                 let lost = self.node(node).disks.lose(CHUNK_VOLUME);
@@ -350,6 +362,7 @@ impl<'a> World<'a> {
             | Fault::Blackout { .. }
             | Fault::Rot { .. }
             | Fault::RotLog { .. }
+            | Fault::RotTables { .. }
             | Fault::LoseVolume { .. }
             | Fault::Layout { .. } => {}
         }

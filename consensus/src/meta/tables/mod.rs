@@ -214,7 +214,20 @@ key_part! {
     LayoutVersion: |value| value.0.to_be_bytes(), |bytes| LayoutVersion(u32::from_be_bytes(bytes));
     Stamp: |value| value.to_bytes(), |bytes| Stamp::from_bytes(bytes);
     Descending: |value| value.0.to_bytes().map(|byte| !byte), |bytes| Descending(Stamp::from_bytes(bytes.map(|byte: u8| !byte)));
-    ExtentId: |value| value.to_bytes(), |bytes| ExtentId::from_bytes(bytes);
+}
+
+impl EncodeKey for ExtentId {
+    fn encode(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.to_bytes());
+    }
+}
+
+impl DecodeKey for ExtentId {
+    fn decode(input: &mut &[u8]) -> Option<ExtentId> {
+        let bytes = take(input)?;
+        // What names a chunk is no extent.
+        Some(ExtentId::from_bytes(bytes)).filter(|id| id.to_bytes() == bytes)
+    }
 }
 
 impl EncodeKey for SessionId {

@@ -43,7 +43,7 @@ impl Shelf {
         };
         let wanted = match found? {
             Found::Wanted(wanted) => wanted,
-            Found::Superseded => return Some(Known::Superseded),
+            Found::Known(known) => return Some(known),
         };
         let read: io::Result<LogEntry> = run_blocking(env, move || wanted.load()).await;
         let read =
@@ -54,10 +54,13 @@ impl Shelf {
 
 enum Found {
     Wanted(Wanted),
-    Superseded,
+    Known(Known),
 }
 
 fn find(contents: &Contents, log_id: LogId) -> Option<Found> {
+    if contents.purged.is_some_and(|purged| purged.index >= log_id.index) {
+        return Some(Found::Known(Known::Forgotten));
+    }
     let first = contents.slots.front()?.log_id.index;
     let slot = contents.slots.get(usize::try_from(log_id.index.checked_sub(first)?).ok()?)?;
     if slot.log_id == log_id {
@@ -65,5 +68,5 @@ fn find(contents: &Contents, log_id: LogId) -> Option<Found> {
     }
     // A rotten one of ours tells as much: log ids of entries stand in their headers.
     let decided = contents.committed.is_some_and(|committed| committed.index >= log_id.index);
-    decided.then_some(Found::Superseded)
+    decided.then_some(Found::Known(Known::Superseded))
 }

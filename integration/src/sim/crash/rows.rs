@@ -1,13 +1,15 @@
 //! A redb database over the length file and the steps that production puts under it.
 //!
 //! What always holds: it opens; what it holds is what some commit left, not older than the last one that was
-//! acknowledged.
+//! acknowledged. Half of the databases have checksums below, as the metadata have: of these a flipped bit is told, or
+//! does no harm; other bytes never come back.
 
 use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 
-use consensus::redb_file::{database_at, open_database};
+use consensus::redb_file::{database_at, open_checked, open_database};
 use fabric::Seams;
 use fabric::disks::{Disks, LengthFile, Steps};
 use redb::{Database, Durability, ReadableDatabase, ReadableTable, TableDefinition};
@@ -34,6 +36,8 @@ type Rows = BTreeMap<u64, (u64, usize)>;
 /// The database and its model.
 pub(super) struct RowsSubject {
     random: SimRandom,
+    /// Over a file whose pages have checksums.
+    checked: bool,
     /// What each commit left, from the last acknowledged one on.
     left: BTreeMap<u64, Rows>,
     acknowledged: u64,
@@ -45,6 +49,7 @@ pub(super) struct RowsSubject {
 impl RowsSubject {
     pub(super) fn new(random: SimRandom) -> RowsSubject {
         RowsSubject {
+            checked: random.chance(50),
             random,
             left: BTreeMap::from([(0, Rows::new())]),
             acknowledged: 0,
@@ -62,9 +67,7 @@ impl RowsSubject {
             return Err(Violation(format!("{why}: {}", self.happened[from..].join(", "))));
         };
         self.happened.push(format!("opened at {commit}"));
-        let same_keys = found.keys().eq(expected.keys());
-        let made = |(id, bytes): &(u64, usize)| body::make(*id, *bytes);
-        if !same_keys || !found.values().zip(expected.values()).all(|(value, row)| *value == made(row)) {
+        if !is_made_of(&found, expected) {
             return Err(Violation(format!("the rows are not those of commit {commit}")));
         }
         self.left.retain(|number, _| *number == commit);
@@ -81,7 +84,7 @@ impl RowsSubject {
         let mut transaction = database.begin_write()?;
         let durable = self.random.chance(85);
         transaction.set_durability(if durable { Durability::Immediate } else { Durability::None })?;
-        transaction.set_quick_repair(durable && self.random.chance(25));
+        transaction.set_quick_repair(durable && (self.checked || self.random.chance(25)));
         transaction.set_two_phase_commit(self.random.chance(10));
         let commit = self.next_commit;
         let mut rows = self.left.last_key_value().map(|(_, rows)| rows.clone()).unwrap_or_default();
@@ -123,10 +126,18 @@ impl RowsSubject {
     }
 }
 
-fn open(disks: &dyn Disks) -> Result<(Arc<LengthFile>, Database), redb::Error> {
+fn open(disks: &dyn Disks, checked: bool) -> Result<(Arc<LengthFile>, Database), redb::Error> {
     disks.create_dir(Path::new(DIRECTORY))?;
-    let opened = database_at(disks, Path::new(FILE), STEPS, |file| open_database(file, CACHE_BYTES))?;
-    Ok(opened)
+    let open = |file| match checked {
+        true => open_checked(file, CACHE_BYTES, Box::new(|_| {})),
+        false => open_database(file, CACHE_BYTES),
+    };
+    Ok(database_at(disks, Path::new(FILE), STEPS, open)?)
+}
+
+fn is_made_of(found: &BTreeMap<u64, Vec<u8>>, rows: &Rows) -> bool {
+    let made = |(id, bytes): &(u64, usize)| body::make(*id, *bytes);
+    found.keys().eq(rows.keys()) && found.values().zip(rows.values()).all(|(value, row)| *value == made(row))
 }
 
 /// The commit and all rows.
@@ -145,12 +156,12 @@ fn read(database: &Database) -> Result<(u64, BTreeMap<u64, Vec<u8>>), redb::Erro
 }
 
 impl Subject for RowsSubject {
-    const SUFFIX: Option<&'static str> = None;
+    const SUFFIX: Option<&'static str> = Some(".redb");
     const CHANGES: &'static [u64] = &[8, 40, 120, 300];
 
     async fn live(&mut self, seams: &Seams, last: bool) -> Result<Lived, Violation> {
         let dead = |disks: &dyn Disks| disks.list(Path::new(DIRECTORY)).is_err();
-        let (file, mut database) = match open(&*seams.disks) {
+        let (file, mut database) = match open(&*seams.disks, self.checked) {
             Ok(opened) => opened,
             Err(_) if dead(&*seams.disks) => return Ok(Lived::Opening),
             Err(error) => return Err(Violation(format!("the database does not open: {error}"))),
@@ -171,7 +182,10 @@ impl Subject for RowsSubject {
         }
         for _ in 0..COMMITS_PER_LIFE {
             let worked = match self.random.below(30) {
-                0 => self.compact(&mut database).map(|_| ()).map_err(|error| error.to_string()),
+                // As in production: see `redb_file`.
+                0 if !self.checked => {
+                    self.compact(&mut database).map(|_| ()).map_err(|error| error.to_string())
+                }
                 _ => self.work(&database).map_err(|error| error.to_string()),
             };
             match worked {
@@ -184,8 +198,22 @@ impl Subject for RowsSubject {
         Ok(Lived::Working)
     }
 
-    /// redb gives out rotten bytes: what lies above it has to check. See the chunks.
-    async fn live_rotten(&mut self, _seams: &Seams) -> Result<Rot, Violation> {
-        Ok(Rot::Harmless)
+    /// redb gives out rotten bytes: what lies above it has to check (see the chunks), or what lies below.
+    async fn live_rotten(&mut self, seams: &Seams) -> Result<Rot, Violation> {
+        if !self.checked {
+            return Ok(Rot::Harmless);
+        }
+        let look = || -> Result<(u64, BTreeMap<u64, Vec<u8>>), redb::Error> {
+            let (_file, database) = open(&*seams.disks, true)?;
+            read(&database)
+        };
+        // redb panics where its first page is damaged.
+        let Ok(Ok((commit, found))) = catch_unwind(AssertUnwindSafe(look)) else { return Ok(Rot::Reported) };
+        match self.left.get(&commit) {
+            // The rotten half of the first page told of the last commit: the one before is there.
+            None if commit < self.acknowledged => Ok(Rot::Missing),
+            Some(rows) if is_made_of(&found, rows) => Ok(Rot::Harmless),
+            _ => Err(Violation(format!("rot is given out as the rows of commit {commit}"))),
+        }
     }
 }
