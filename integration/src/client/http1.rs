@@ -156,7 +156,7 @@ async fn exchange_source(
             }
         }
     }?;
-    Ok(Exchange { response, stream: Box::new(reader.unsplit(writer)), sent_all })
+    Ok(Exchange { response, stream: reader.unsplit(writer), sent_all })
 }
 
 /// Reads one response (and the `100 Continue`s before it) to a request with `method` that was sent.

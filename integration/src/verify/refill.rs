@@ -1,4 +1,5 @@
-//! `cargo verify refill`: a node with 10 GiB lost its disk; how long until all of it is back, idle and under load.
+//! `cargo verify refill`: a node with 10 GiB lost its disk; how long until all of it is back, idle and under load, and
+//! what those who work meanwhile feel of it. Then the same with many small objects.
 
 use std::fs;
 use std::io::Write;
@@ -8,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Error, Result, ensure};
 use futures::{StreamExt, TryStreamExt};
+use hdrhistogram::Histogram;
 
 use super::losses::let_in_again;
 use super::{Tally, block_on};
@@ -16,15 +18,28 @@ use crate::conformance::ok;
 use crate::daemons::{Cluster, metric};
 
 /// What each of the three nodes holds.
-const OBJECTS: u64 = 160;
-const OBJECT_BYTES: u64 = 64 << 20;
-const UPLOADS: usize = 4;
+struct Holding {
+    prefix: &'static str,
+    objects: u64,
+    object_bytes: u64,
+    uploads: usize,
+}
+
+const LARGE: Holding = Holding { prefix: "refill", objects: 160, object_bytes: 64 << 20, uploads: 4 };
+/// A little more than what lies in the metadata.
+const SMALL: Holding = Holding { prefix: "small", objects: 100_000, object_bytes: 20 << 10, uploads: 64 };
 const BUCKET: &str = super::campaign::BUCKET;
 /// The node that loses its disk: its place.
 const LOST: usize = 2;
 /// Clients at work meanwhile, and what each waits between two objects.
 const LOADERS: u64 = 4;
 const LOAD_PAUSE: Duration = Duration::from_millis(100);
+/// They are measured alone for so long.
+const ALONE: Duration = Duration::from_secs(20);
+/// Work that nobody waits for makes the slowest requests of clients take at most so many times as long.
+const P99_TIMES_MAX: f64 = 2.0;
+/// The first chunk is back within this.
+const LISTED_MAX: Duration = Duration::from_secs(10);
 /// A file of this size shows what the disk writes.
 const PROBE_BYTES: usize = 1 << 30;
 const PAUSE: Duration = Duration::from_secs(1);
@@ -33,51 +48,110 @@ const PATIENCE: Duration = Duration::from_secs(900);
 
 pub(super) fn run(tally: &mut Tally) -> Result<()> {
     block_on(async {
-        let store = Cluster::start(3, 1, "").await?;
-        ok(&Client::new(&store, 0), Request::bucket("PUT", BUCKET)).await.map_err(Error::msg)?;
-        let begin = Instant::now();
-        let clients: Vec<Client<'_>> = (0..UPLOADS).map(|_| Client::new(&store, 0)).collect();
-        let puts = futures::stream::iter(0..OBJECTS).map(|number| {
-            let object = Request::object("PUT", BUCKET, &format!("refill/{number}"));
-            let put = object.generated(Pattern::new(number, OBJECT_BYTES));
-            let client = &clients[number as usize % UPLOADS];
-            async move { ok(client, put).await.map(drop).map_err(Error::msg) }
-        });
-        puts.buffer_unordered(UPLOADS).try_collect::<()>().await?;
-        tally.note(format!("written at {}", rate(begin.elapsed())));
+        let store = store_with_bucket().await?;
+        LARGE.write(&store, tally).await?;
         tally.note(format!("the disk writes {:.0} MB/s", disk_speed(store.directory())?));
 
-        let idle = refill(&store, tally, "idle").await?;
+        let idle = refill(&store, tally, "idle", &LARGE).await?;
         check(tally, "idle: all copies are there within 2 minutes", idle, 120);
-        let stop = AtomicBool::new(false);
-        let load = futures::future::try_join_all((0..LOADERS).map(|loader| put_until(&store, loader, &stop)));
-        let refilled = async {
-            let refilled = refill(&store, tally, "under load").await;
-            stop.store(true, Ordering::Relaxed);
-            refilled
+        let pause = async {
+            tokio::time::sleep(ALONE).await;
+            Ok(())
         };
-        let (calls, loaded) = futures::future::join(load, refilled).await;
-        let (calls, loaded) = (calls?, loaded?);
-        tally.note(format!("meanwhile {} objects of 1 MiB were written and read", calls.iter().sum::<u64>()));
+        let ((), alone) = beside(&store, pause).await?;
+        let (loaded, meanwhile) = beside(&store, refill(&store, tally, "under load", &LARGE)).await?;
         check(tally, "under load: all copies are there within 5 minutes", loaded, 300);
-        let proof = tokio::task::spawn_blocking(store.operation(&["verify"])).await?;
-        tally.check("every byte is proved", proof.map(drop).map_err(|error| format!("{error:#}")));
-        Ok(())
+        tally.note(format!("objects of 1 MiB written and read alone: {}", figures(&alone)));
+        tally.note(format!("and meanwhile: {}", figures(&meanwhile)));
+        let times = meanwhile.value_at_quantile(0.99) as f64 / alone.value_at_quantile(0.99) as f64;
+        let felt = if times <= P99_TIMES_MAX { Ok(()) } else { Err(format!("{times:.1} times as long")) };
+        tally.check("under load: the slowest requests take at most twice as long", felt);
+
+        prove(&store, tally).await?;
+        drop(store);
+
+        let store = store_with_bucket().await?;
+        SMALL.write(&store, tally).await?;
+        refill(&store, tally, "with many small objects", &SMALL).await?;
+        prove(&store, tally).await
     })
 }
 
+async fn store_with_bucket() -> Result<Cluster> {
+    let store = Cluster::start(3, 1, "").await?;
+    ok(&Client::new(&store, 0), Request::bucket("PUT", BUCKET)).await.map_err(Error::msg)?;
+    Ok(store)
+}
+
+async fn prove(store: &Cluster, tally: &mut Tally) -> Result<()> {
+    let proof = tokio::task::spawn_blocking(store.operation(&["verify"])).await?;
+    tally.check("every byte is proved", proof.map(drop).map_err(|error| format!("{error:#}")));
+    Ok(())
+}
+
+impl Holding {
+    async fn write(&self, store: &Cluster, tally: &mut Tally) -> Result<()> {
+        let begin = Instant::now();
+        let clients: Vec<Client<'_>> = (0..self.uploads).map(|_| Client::new(store, 0)).collect();
+        let puts = futures::stream::iter(0..self.objects).map(|number| {
+            let object = Request::object("PUT", BUCKET, &format!("{}/{number}", self.prefix));
+            let put = object.generated(Pattern::new(number, self.object_bytes));
+            let client = &clients[number as usize % self.uploads];
+            async move { ok(client, put).await.map(drop).map_err(Error::msg) }
+        });
+        puts.buffer_unordered(self.uploads).try_collect::<()>().await?;
+        let (objects, bytes) = (self.objects, self.object_bytes);
+        tally.note(format!("{objects} objects of {bytes} bytes written at {}", self.rate(begin.elapsed())));
+        Ok(())
+    }
+
+    fn rate(&self, time: Duration) -> String {
+        let (objects, bytes) = (self.objects as f64, (self.objects * self.object_bytes) as f64);
+        format!("{:.0} MB/s, {:.0} objects/s", bytes / 1e6 / time.as_secs_f64(), objects / time.as_secs_f64())
+    }
+}
+
+/// Microseconds that requests took.
+type Latencies = Histogram<u64>;
+
+fn figures(latencies: &Latencies) -> String {
+    let at = |quantile| latencies.value_at_quantile(quantile) as f64 / 1e3;
+    format!("{} requests, p50 {:.1} ms, p99 {:.1} ms", latencies.len(), at(0.5), at(0.99))
+}
+
+/// Clients at work while something else happens, and what their requests took.
+async fn beside<T>(store: &Cluster, work: impl Future<Output = Result<T>>) -> Result<(T, Latencies)> {
+    let stop = AtomicBool::new(false);
+    let loaders = (0..LOADERS).map(|loader| put_until(store, loader, &stop));
+    let work = async {
+        let done = work.await;
+        stop.store(true, Ordering::Relaxed);
+        done
+    };
+    let (loaded, done) = futures::future::join(futures::future::try_join_all(loaders), work).await;
+    let mut all = Latencies::new(3)?;
+    for latencies in loaded? {
+        all.add(latencies)?;
+    }
+    Ok((done?, all))
+}
+
 /// Writes and reads objects until told to stop, with pauses: a load that others can work beside.
-async fn put_until(store: &Cluster, loader: u64, stop: &AtomicBool) -> Result<u64> {
+async fn put_until(store: &Cluster, loader: u64, stop: &AtomicBool) -> Result<Latencies> {
     let client = Client::new(store, 0);
+    let mut latencies = Latencies::new(3)?;
     let mut count = 0;
     while !stop.load(Ordering::Relaxed) {
         let object = |method: &str| Request::object(method, BUCKET, &format!("load/{loader}-{}", count % 50));
-        ok(&client, object("PUT").generated(Pattern::new(count, 1 << 20))).await.map_err(Error::msg)?;
-        ok(&client, object("GET")).await.map_err(Error::msg)?;
+        for request in [object("PUT").generated(Pattern::new(count, 1 << 20)), object("GET")] {
+            let begin = Instant::now();
+            ok(&client, request).await.map_err(Error::msg)?;
+            latencies.record(begin.elapsed().as_micros() as u64)?;
+        }
         count += 1;
         tokio::time::sleep(LOAD_PAUSE).await;
     }
-    Ok(count)
+    Ok(latencies)
 }
 
 fn check(tally: &mut Tally, what: &str, took: Duration, most_seconds: u64) {
@@ -86,7 +160,7 @@ fn check(tally: &mut Tally, what: &str, took: Duration, most_seconds: u64) {
 }
 
 /// Takes the disk of a node, puts it in its own place, and waits until the catalog's copies are there.
-async fn refill(store: &Cluster, tally: &mut Tally, when: &str) -> Result<Duration> {
+async fn refill(store: &Cluster, tally: &mut Tally, when: &str, holding: &Holding) -> Result<Duration> {
     store.nodes[LOST].kill();
     fs::remove_dir_all(store.directory().join(format!("node-{}", LOST + 1)))?;
     let_in_again(store, LOST).await?;
@@ -110,14 +184,11 @@ async fn refill(store: &Cluster, tally: &mut Tally, when: &str) -> Result<Durati
     tally.note(format!(
         "{when}: refilled in {:.1} s at {}, the first chunk after {:.1} s",
         took.as_secs_f64(),
-        rate(took),
+        holding.rate(took),
         first.as_secs_f64()
     ));
+    check(tally, &format!("{when}: the first chunk is back within 10 seconds"), first, LISTED_MAX.as_secs());
     Ok(took)
-}
-
-fn rate(time: Duration) -> String {
-    format!("{:.0} MB/s", (OBJECTS * OBJECT_BYTES) as f64 / 1e6 / time.as_secs_f64())
 }
 
 /// MB/s of one file written from end to end and synced.

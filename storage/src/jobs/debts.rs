@@ -13,8 +13,10 @@ use super::paying::{Paying, say_paid};
 use super::work::{Task, Unit};
 use super::{Job, JobContext, JobError, Next, wrong_answer};
 
-/// Debts that wait at once.
-const DEBTS_PER_PAGE: u32 = 128;
+/// Debts that wait at once: enough for thieves while this node is slow.
+const DEBTS_PER_PAGE: u32 = 512;
+/// Debts that one command pays.
+const DEBTS_PER_COMMAND: usize = 128;
 /// When nothing is owed, the next look is after this.
 const REST: Duration = Duration::from_secs(2);
 
@@ -40,7 +42,7 @@ impl Job for Debts {
             return Ok(Next::Rest(REST));
         }
         let next = || cx.work.debts.pop().map(|unit| Paying::new(cx.node, unit.home, unit.extent));
-        let mut outcome = bring_some(cx, &mut self.current, next, DEBTS_PER_PAGE as usize).await;
+        let mut outcome = bring_some(cx, &mut self.current, next, DEBTS_PER_COMMAND).await;
         say_paid(cx, cx.node, outcome.brought).await?;
         outcome.failed.pop().map_or(Ok(Next::Again), |(_, error)| Err(error))
     }

@@ -3,6 +3,7 @@
 //! An extent is brought by the first of its new owners that lacks it, to all that lack it, and then its row changes: old
 //! copies stay until every new owner holds the extent (see `leave`). A new owner that does not answer owes its copy.
 
+use std::convert::Infallible;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -17,8 +18,10 @@ use super::moving::{Moving, say_moved};
 use super::work::{Task, Unit};
 use super::{Job, JobContext, JobError, Next, wrong_answer};
 
-/// While fewer extents wait, the next page of them is read, so that thieves find some while this node is slow.
-const WAITING_LOW: usize = 64;
+/// While fewer extents wait, the next page of them is read: thieves are to find some while this node is slow.
+const WAITING_LOW: usize = 128;
+/// Between two looks at how many wait.
+const WAITING_LOOK: Duration = Duration::from_millis(20);
 /// While nothing moves, the layout is looked at so often.
 const REST: Duration = Duration::from_secs(2);
 /// After a walk that found all in place, the next one begins after this, doubled each time up to [`WALK_PAUSE_MAX`]:
@@ -31,10 +34,7 @@ const WALK_PAUSE_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 pub struct Rebalance {
     /// The layout that extents are brought to; `None`: not asked yet.
     layout: Option<LayoutVersion>,
-    /// Behind this one in the present walk.
-    after: Option<(Home, ExtentId)>,
-    /// The walk has seen everything.
-    seen_all: bool,
+    walk: Walk,
     /// One that takes several units.
     current: Option<Moving>,
     /// What could not be brought in the present walk.
@@ -42,6 +42,15 @@ pub struct Rebalance {
     look_at: Duration,
     walk_at: Duration,
     pause: Duration,
+}
+
+/// How far a walk over what lies elsewhere has come.
+#[derive(Default)]
+struct Walk {
+    /// Behind this one.
+    after: Option<(Home, ExtentId)>,
+    /// It has seen everything.
+    seen_all: bool,
 }
 
 #[async_trait]
@@ -61,11 +70,11 @@ impl Job for Rebalance {
         else {
             return Ok(Next::Rest(REST));
         };
-        if !self.seen_all && cx.work.moves.len() < WAITING_LOW {
-            self.read_on(cx, layout).await?;
+        if !self.walk.seen_all && cx.work.moves.len() < WAITING_LOW {
+            self.walk.read_on(cx, layout).await?;
         }
         self.bring_some(cx, layout).await?;
-        if self.seen_all && self.current.is_none() && cx.work.moves.is_empty() {
+        if self.walk.seen_all && self.current.is_none() && cx.work.moves.is_empty() {
             // Whether a thief has done what it took is seen in the next walk, soon.
             self.failed += cx.work.moves.take_stolen();
             self.end_walk(now);
@@ -88,7 +97,36 @@ impl Rebalance {
         Ok(())
     }
 
-    /// Fills the queue with the next extents of the walk.
+    fn end_walk(&mut self, now: Duration) {
+        if self.failed == 0 {
+            self.walk_at = now + self.pause;
+            self.pause = (self.pause * 2).min(WALK_PAUSE_MAX);
+        } else {
+            (self.walk_at, self.pause) = (now + REST, WALK_PAUSE_MIN);
+        }
+        (self.failed, self.walk) = (0, Walk::default());
+    }
+
+    /// Brings extents and changes their rows, as many as a unit takes.
+    async fn bring_some(&mut self, cx: &JobContext, layout: LayoutVersion) -> Result<(), JobError> {
+        let next = || cx.work.moves.pop().map(|unit| Moving::new(unit.home, unit.extent, layout));
+        let outcome = tokio::select! {
+            outcome = bring_some(cx, &mut self.current, next, MOVES_PER_COMMAND) => outcome,
+            never = self.walk.keep_filled(cx, layout) => match never {},
+        };
+        for (moving, error) in &outcome.failed {
+            tracing::debug!(%error, extent = %moving.id(), "an extent is not brought yet");
+        }
+        self.failed += outcome.failed.len() as u64;
+        let said = say_moved(cx, layout, outcome.brought).await;
+        // What did not happen is due in the next walk, soon.
+        self.failed += u64::from(said.is_err());
+        Ok(said?)
+    }
+}
+
+impl Walk {
+    /// Fills the queue with the next extents.
     async fn read_on(&mut self, cx: &JobContext, layout: LayoutVersion) -> Result<(), JobError> {
         let question =
             Query::Moving { node: cx.node, after: self.after.clone(), limit: MOVES_PER_COMMAND as u32 };
@@ -102,28 +140,17 @@ impl Rebalance {
         Ok(())
     }
 
-    fn end_walk(&mut self, now: Duration) {
-        if self.failed == 0 {
-            self.walk_at = now + self.pause;
-            self.pause = (self.pause * 2).min(WALK_PAUSE_MAX);
-        } else {
-            (self.walk_at, self.pause) = (now + REST, WALK_PAUSE_MIN);
+    /// Reads on as thieves take what waits, however long this node takes for its own. May be dropped anywhere.
+    async fn keep_filled(&mut self, cx: &JobContext, layout: LayoutVersion) -> Infallible {
+        loop {
+            tokio::time::sleep(WAITING_LOOK).await;
+            if !self.seen_all
+                && cx.work.moves.len() < WAITING_LOW
+                && let Err(error) = self.read_on(cx, layout).await
+            {
+                tracing::debug!(%error, "what is to be moved cannot be read now");
+            }
         }
-        (self.failed, self.seen_all, self.after) = (0, false, None);
-    }
-
-    /// Brings extents and changes their rows, as many as a unit takes.
-    async fn bring_some(&mut self, cx: &JobContext, layout: LayoutVersion) -> Result<(), JobError> {
-        let next = || cx.work.moves.pop().map(|unit| Moving::new(unit.home, unit.extent, layout));
-        let outcome = bring_some(cx, &mut self.current, next, MOVES_PER_COMMAND).await;
-        for (moving, error) in &outcome.failed {
-            tracing::debug!(%error, extent = %moving.id(), "an extent is not brought yet");
-        }
-        self.failed += outcome.failed.len() as u64;
-        let said = say_moved(cx, layout, outcome.brought).await;
-        // What did not happen is due in the next walk, soon.
-        self.failed += u64::from(said.is_err());
-        Ok(said?)
     }
 }
 

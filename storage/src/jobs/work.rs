@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::budget::Budget;
 
 /// Units that one call steals.
-pub const UNITS_STOLEN_MAX: usize = 16;
+pub const UNITS_STOLEN_MAX: usize = 32;
 
 /// What a unit is about. Sent between nodes: append only.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
