@@ -90,7 +90,7 @@ pub fn database_at(
 /// Opens the database in `file`, or makes one where it is empty. `cache_bytes` bounds its memory; give it
 /// four times the largest transaction. Blocks, after a crash without quick-repair for as long as it takes to
 /// read the file.
-pub fn open_database(file: Arc<LengthFile>, cache_bytes: usize) -> Result<Database, DatabaseError> {
+pub fn open_database(file: Arc<dyn File>, cache_bytes: usize) -> Result<Database, DatabaseError> {
     Database::builder().set_cache_size(cache_bytes).create_with_backend(RedbFile::new(file))
 }
 
@@ -100,8 +100,7 @@ pub fn open_checked(
     cache_bytes: usize,
     on_rot: OnRot,
 ) -> Result<Database, DatabaseError> {
-    let summed = Arc::new(SummedFile::open(file, on_rot)?);
-    Database::builder().set_cache_size(cache_bytes).create_with_backend(RedbFile::new(summed))
+    open_database(Arc::new(SummedFile::open(file, on_rot)?), cache_bytes)
 }
 
 #[cfg(test)]

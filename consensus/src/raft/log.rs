@@ -420,15 +420,14 @@ async fn repair(lane: &Lane, damage: Damage, donors: &dyn Donors) -> Result<Opti
     for patch in damage.patches {
         write(lane, patch).await?;
     }
-    let mut cut: Option<u64> = None;
+    let mut superseded = Vec::new();
     for lost in damage.lost {
-        let index = lost.log_id.index;
         match donors.entry(lost.log_id).await.ok_or_else(|| lost.fault())? {
             Known::Entry(entry) => {
                 write(lane, lost.patch(&entry).ok_or_else(|| lost.fault())?).await?;
                 entries += 1;
             }
-            Known::Superseded => cut = Some(cut.map_or(index, |cut| cut.min(index))),
+            Known::Superseded => superseded.push(lost.log_id.index),
             Known::Forgotten => return Err(lost.fault()),
         }
     }
@@ -438,9 +437,10 @@ async fn repair(lane: &Lane, damage: Damage, donors: &dyn Donors) -> Result<Opti
                 write(lane, patch).await?;
                 entries += gap.entries.len() as u64;
             }
-            Filled::Superseded(index) => cut = Some(cut.map_or(index, |cut| cut.min(index))),
+            Filled::Superseded(index) => superseded.push(index),
         }
     }
+    let cut = superseded.into_iter().min();
     metrics::counter!("fluffy_log_entries_repaired_total").increment(entries);
     tracing::info!(entries, ?cut, "the log was repaired");
     Ok(cut)

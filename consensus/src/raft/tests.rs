@@ -146,6 +146,13 @@ impl World {
         MetaClient::new(seams.env, rpc, Contacts::new(&self.voters, &[]), SessionKind::Gateway, None)
     }
 
+    /// Whether the rows of a node have the bucket.
+    fn has_applied(&self, node: NodeId, bucket: &str) -> bool {
+        let view = self.hosts[&node].node.view().unwrap();
+        let found = crate::meta::answer::answer(&*view, 1, &Query::Bucket(bucket.parse().unwrap()));
+        matches!(found.unwrap().answer, Ok(Answer::Bucket(Some(_))))
+    }
+
     /// Waits until every running node has applied what the leader had, and the leader knows.
     async fn settle(&self) {
         let leader = self.leader().await;
@@ -319,11 +326,7 @@ async fn a_voter_that_lagged_gets_a_snapshot() {
         }
         world.start(&[lagging.0]).await;
         world.settle().await;
-        let view = world.hosts[&lagging].node.view().unwrap();
-        let found =
-            crate::meta::answer::answer(&*view, 1, &Query::Bucket("bucket-0".parse().unwrap())).unwrap();
-        assert!(matches!(found.answer, Ok(Answer::Bucket(Some(_)))));
-        drop(view);
+        assert!(world.has_applied(lagging, "bucket-0"));
         world.kill(lagging).await;
         world.start(&[lagging.0]).await;
         create(&client, "after").await.unwrap();
@@ -374,11 +377,8 @@ async fn tables_that_are_rotten_or_gone_are_copied_from_another_voter() {
             create(&client, &format!("meanwhile-{gone}")).await.unwrap();
             world.start(&[rotten.0]).await;
             world.settle().await;
-            let view = world.hosts[&rotten].node.view().unwrap();
             for name in [format!("bucket-0-{gone}"), format!("meanwhile-{gone}")] {
-                let query = Query::Bucket(name.parse().unwrap());
-                let found = crate::meta::answer::answer(&*view, 1, &query).unwrap();
-                assert!(matches!(found.answer, Ok(Answer::Bucket(Some(_)))), "{name}");
+                assert!(world.has_applied(rotten, &name), "{name}");
             }
             let names = disks.list(Path::new("/data")).unwrap();
             assert!(names.contains(&"tables.rotten".to_string()), "kept until the next start");
