@@ -7,8 +7,7 @@ use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use consensus::meta::names::{BucketName, ObjectKey};
-use fabric::ids::{BucketId, ChunkId, NodeId, Stamp};
+use fabric::ids::{ChunkId, NodeId};
 use fabric::limits::{CHUNK_DEADLINE, CHUNK_PUT_DEADLINE};
 use fabric::rpc::{CallOptions, Class, RpcClient};
 use serde::de::DeserializeOwned;
@@ -17,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::chunks::CHUNKS_PER_CALL_MAX;
 use crate::jobs::Peers;
 use crate::jobs::work::Stolen;
+use crate::origin::ChunkOrigin;
 use crate::wire::{
     self, CheckRequest, DeleteRequest, Failure, GetReply, GetRequest, PutRequest, ScanRequest, StatRequest,
     StealRequest,
@@ -40,23 +40,6 @@ pub enum ChunkError {
     /// The node did not answer in time, or its volume is recovering.
     #[error("node {0} cannot serve the chunk now: {1}")]
     Unavailable(NodeId, String),
-}
-
-/// To whom a chunk belongs; kept with chunk 0 so that a catalog can be rebuilt from disks. Stored: append only.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ChunkOrigin {
-    /// Bucket number.
-    pub bucket: BucketId,
-    /// Bucket name.
-    pub bucket_name: BucketName,
-    /// Full key.
-    pub key: ObjectKey,
-    /// Upload and part number, for parts.
-    pub part: Option<(Stamp, u16)>,
-    /// Content headers.
-    pub headers: Vec<(String, String)>,
-    /// Data key of an encrypted extent, wrapped.
-    pub wrapped_key: Option<Bytes>,
 }
 
 /// What a node knows of a chunk.

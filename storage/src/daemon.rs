@@ -12,13 +12,13 @@ use std::time::Duration;
 
 use consensus::client::{Contacts, MetaClient, MetaError};
 use consensus::meta::command::Reject;
-use consensus::meta::model::{NodeRow, SessionKind};
+use consensus::meta::model::{FIRST_EPOCH, NodeRow, SessionKind};
 use consensus::meta::tables::{Sessions, get};
 use consensus::raft::identity::{self, IdentityError};
 use consensus::raft::log::LogConfig;
 use consensus::raft::machine::MachineConfig;
 use consensus::raft::node::{self, MetaNode, NodeConfig};
-use consensus::raft::recovery::{self, Surviving};
+use consensus::raft::recovery::{self, AsOf, Surviving};
 use consensus::raft::wire::Life;
 use consensus::raft::wire::method::{ADMIN_GROUP, META_GROUP, RAFT_GROUP};
 use fabric::Seams;
@@ -30,7 +30,7 @@ use fabric::tls::Certificates;
 use tokio::sync::watch;
 
 use crate::backup::Reading;
-use crate::chunks::{ChunkSettings, ChunkStore};
+use crate::chunks::{CHUNKS_PER_CALL_MAX, ChunkSettings, ChunkStore};
 use crate::client::ChunkClient;
 use crate::jobs::work::Work;
 use crate::jobs::{self, JobContext, Runner};
@@ -46,6 +46,11 @@ const EPOCH_PAUSE: Duration = Duration::from_millis(10);
 const REGISTER_PAUSE: Duration = Duration::from_millis(200);
 /// The jobs' session says goodbye within this, or not at all.
 const GOODBYE_DEADLINE: Duration = Duration::from_secs(1);
+/// A cluster that begins anew leaves out so many epochs above those of the chunks it sees: other nodes may have seen later
+/// ones.
+const EPOCHS_UNSEEN: u16 = 16;
+/// Between two looks whether the volumes are open.
+const OPENING_PAUSE: Duration = Duration::from_millis(20);
 /// The least that chunks get of the memory.
 const CHUNK_MEMORY_MIN: u64 = 32 * MIB;
 
@@ -151,15 +156,7 @@ impl StorageDaemon {
     pub async fn start(seams: Seams, settings: StorageSettings) -> Result<StorageDaemon, StartError> {
         let lock = lock(&seams, &settings).await?;
         let identity = identity::open(&seams, &settings.data, settings.cluster, settings.node).await?;
-        let chunk_settings = ChunkSettings {
-            reserve_bytes: settings.reserve_bytes,
-            ..ChunkSettings::new(
-                settings.node,
-                settings.data.join(CHUNKS),
-                (settings.memory_bytes / 4).max(CHUNK_MEMORY_MIN),
-            )
-        };
-        let store = ChunkStore::open(&seams, chunk_settings)
+        let store = ChunkStore::open(&seams, chunk_settings(&settings))
             .await
             .map_err(|error| StartError::Data { directory: settings.data.clone(), error })?;
         let me = Peer::Node(settings.node);
@@ -319,9 +316,49 @@ pub async fn restore(
     backup: Reading,
 ) -> Result<Surviving, StartError> {
     let _lock = lock(seams, settings).await?;
-    let (as_of, mut backup) = ((backup.about.term, backup.about.index), backup);
+    let mut backup = backup;
+    let as_of = AsOf { term: backup.about.term, index: backup.about.index, epoch_min: FIRST_EPOCH };
     let page = move || backup.page().map_err(io::Error::other);
     Ok(recovery::restore(seams, &settings.data, &voter_config(settings), as_of, page).await?)
+}
+
+/// Makes one node, which does not run and holds no metadata, the first of a cluster in which nothing is named yet, in an
+/// epoch above those of all its chunks. Returns how many chunks there are, too.
+pub async fn begin_anew(seams: &Seams, settings: &StorageSettings) -> Result<(Surviving, u64), StartError> {
+    let _lock = lock(seams, settings).await?;
+    let unusable = |error: io::Error| StartError::Data { directory: settings.data.clone(), error };
+    let store = ChunkStore::open(seams, chunk_settings(settings)).await.map_err(unusable)?;
+    let seen = async {
+        while !store.status().ready {
+            tokio::time::sleep(OPENING_PAUSE).await;
+        }
+        let (mut epoch, mut count, mut after) = (FIRST_EPOCH, 0, None);
+        loop {
+            let page = store.scan(after, CHUNKS_PER_CALL_MAX as u32).await.map_err(io::Error::other)?;
+            let Some(last) = page.last() else { return Ok((epoch, count)) };
+            after = Some(last.id);
+            count += page.len() as u64;
+            let epochs = page.iter().map(|stat| stat.id.extent().session().epoch);
+            epoch = epochs.fold(epoch, u16::max);
+        }
+    };
+    let seen = seen.await;
+    store.close().await;
+    let (epoch, count) = seen.map_err(unusable)?;
+    let epoch =
+        epoch.checked_add(EPOCHS_UNSEEN).ok_or_else(|| unusable(io::Error::other("no epoch is left")))?;
+    let (config, nothing) = (voter_config(settings), || Ok(None));
+    let begun = recovery::restore(seams, &settings.data, &config, AsOf::nothing(epoch), nothing).await?;
+    Ok((begun, count))
+}
+
+fn chunk_settings(settings: &StorageSettings) -> ChunkSettings {
+    let directory = settings.data.join(CHUNKS);
+    let memory_bytes = (settings.memory_bytes / 4).max(CHUNK_MEMORY_MIN);
+    ChunkSettings {
+        reserve_bytes: settings.reserve_bytes,
+        ..ChunkSettings::new(settings.node, directory, memory_bytes)
+    }
 }
 
 fn voter_config(settings: &StorageSettings) -> NodeConfig {

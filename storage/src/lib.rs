@@ -12,6 +12,8 @@ pub mod jobs;
 pub mod lost;
 pub mod membership;
 mod node_chunks;
+pub mod origin;
+pub mod salvage;
 pub mod service;
 #[cfg(test)]
 mod testing;

@@ -11,10 +11,11 @@ use std::fmt;
 use consensus::client::{Meta, ask};
 use consensus::meta::model::Home;
 use consensus::meta::query::{Answer, Query};
-use fabric::ids::{ExtentId, NodeId};
+use fabric::ids::{ChunkId, ExtentId, NodeId};
 
-use crate::client::{ChunkError, Chunks};
+use crate::client::{ChunkError, ChunkStat, Chunks};
 use crate::membership::{Membership, MembershipError, strange};
+use crate::origin::ChunkOrigin;
 
 /// Chunks of one page: the keys of all may have to fit into one question.
 const CHUNKS_PER_PAGE: u32 = 256;
@@ -69,30 +70,71 @@ pub enum LostError {
     Meta(#[from] consensus::client::MetaError),
 }
 
+/// Over the chunks of all nodes, one after the other.
+pub(crate) struct Walk<'a> {
+    chunks: &'a dyn Chunks,
+    nodes: Vec<NodeId>,
+    place: usize,
+    after: Option<ChunkId>,
+}
+
+impl Walk<'_> {
+    pub(crate) async fn begin<'a>(meta: &dyn Meta, chunks: &'a dyn Chunks) -> Result<Walk<'a>, LostError> {
+        let members = Membership::read(meta).await?.nodes;
+        chunks.learn(members.iter().map(|row| (row.id, row.address.clone())).collect());
+        let nodes = members.into_iter().map(|row| row.id).collect();
+        Ok(Walk { chunks, nodes, place: 0, after: None })
+    }
+
+    pub(crate) fn nodes(&self) -> Vec<NodeId> {
+        self.nodes.clone()
+    }
+
+    /// The next chunks of a node; one that does not answer is passed over from there on.
+    pub(crate) async fn next(&mut self) -> Option<(NodeId, Result<Vec<ChunkStat>, ChunkError>)> {
+        loop {
+            let node = *self.nodes.get(self.place)?;
+            let page = self.chunks.scan(node, self.after, CHUNKS_PER_PAGE).await;
+            self.after = page.as_ref().ok().and_then(|page| page.last()).map(|last| last.id);
+            self.place += usize::from(self.after.is_none());
+            if page.as_ref().map_or(true, |page| !page.is_empty()) {
+                return Some((node, page));
+            }
+        }
+    }
+}
+
+/// Extents whose first chunk is among these, and which no row names.
+pub(crate) async fn unnamed(
+    meta: &dyn Meta,
+    page: &[ChunkStat],
+) -> Result<Vec<(ExtentId, ChunkOrigin)>, LostError> {
+    let origins = page.iter().filter_map(|stat| Some((stat.id.extent(), stat.origin.clone()?)));
+    let origins: Vec<(ExtentId, ChunkOrigin)> = origins.collect();
+    let home = |origin: &ChunkOrigin| Home { bucket: origin.bucket, key: origin.key.clone() };
+    let homes = origins.iter().map(|(extent, origin)| (home(origin), *extent)).collect();
+    let Answer::Named(named) = ask(meta, Query::NamedNow(homes)).await? else {
+        return Err(strange("named").into());
+    };
+    Ok(origins.into_iter().zip(named).filter(|(_, named)| !named).map(|(origin, _)| origin).collect())
+}
+
 /// Walks over the chunks of all nodes. `told` hears of the chunks seen so far.
 pub async fn find(
     meta: &dyn Meta,
     chunks: &dyn Chunks,
     mut told: impl FnMut(u64),
 ) -> Result<Unnameds, LostError> {
-    let members = Membership::read(meta).await?.nodes;
-    chunks.learn(members.iter().map(|row| (row.id, row.address.clone())).collect());
+    let mut walk = Walk::begin(meta, chunks).await?;
     let (mut found, mut seen) = (Unnameds::default(), 0);
-    for node in members.into_iter().map(|row| row.id) {
-        let mut after = None;
-        loop {
-            let page = match chunks.scan(node, after, CHUNKS_PER_PAGE).await {
-                Ok(page) => page,
-                Err(error) => {
-                    found.silent.push((node, error));
-                    break;
-                }
-            };
-            let Some(last) = page.last() else { break };
-            after = Some(last.id);
-            seen += page.len() as u64;
-            told(seen);
-            found.add(meta, node, page).await?;
+    while let Some((node, page)) = walk.next().await {
+        match page {
+            Ok(page) => {
+                seen += page.len() as u64;
+                told(seen);
+                found.add(meta, node, page).await?;
+            }
+            Err(error) => found.silent.push((node, error)),
         }
     }
     Ok(found)
@@ -100,32 +142,9 @@ pub async fn find(
 
 impl Unnameds {
     /// Adds what of a page of a node's chunks no row names.
-    async fn add(
-        &mut self,
-        meta: &dyn Meta,
-        node: NodeId,
-        page: Vec<crate::client::ChunkStat>,
-    ) -> Result<(), LostError> {
-        let mut bytes: BTreeMap<ExtentId, u64> = BTreeMap::new();
-        let mut origins = BTreeMap::new();
-        for stat in page {
-            *bytes.entry(stat.id.extent()).or_default() += u64::from(stat.bytes);
-            if let Some(origin) = stat.origin {
-                origins.insert(stat.id.extent(), origin);
-            }
-        }
+    async fn add(&mut self, meta: &dyn Meta, node: NodeId, page: Vec<ChunkStat>) -> Result<(), LostError> {
         // The first chunk says where the extent belongs; of one that was asked about before only bytes are new.
-        let homes = origins
-            .iter()
-            .map(|(extent, origin)| (Home { bucket: origin.bucket, key: origin.key.clone() }, *extent));
-        let homes: Vec<(Home, ExtentId)> = homes.collect();
-        let Answer::Named(named) = ask(meta, Query::NamedNow(homes)).await? else {
-            return Err(strange("named").into());
-        };
-        for ((extent, origin), named) in origins.into_iter().zip(named) {
-            if named {
-                continue;
-            }
+        for (extent, origin) in unnamed(meta, &page).await? {
             if self.extents.len() == UNNAMED_TOLD_MAX && !self.extents.contains_key(&extent) {
                 self.more += 1;
                 continue;
@@ -137,6 +156,10 @@ impl Unnameds {
                 bytes: 0,
                 nodes: Vec::new(),
             });
+        }
+        let mut bytes: BTreeMap<ExtentId, u64> = BTreeMap::new();
+        for stat in page {
+            *bytes.entry(stat.id.extent()).or_default() += u64::from(stat.bytes);
         }
         for (extent, bytes) in bytes {
             let Some(unnamed) = self.extents.get_mut(&extent) else { continue };

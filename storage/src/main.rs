@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
+use consensus::meta::names::UserName;
 use consensus::raft::log::LogConfig;
 use consensus::raft::wire::{Replace, VoterName};
 use fabric::Seams;
@@ -25,6 +26,7 @@ use fabric::tls::{Certificates, ClusterSecrets};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use storage::admin::AdminPort;
 use storage::daemon::{StorageDaemon, StorageSettings};
+use storage::salvage::Wishes;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
@@ -156,6 +158,18 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
     },
+    /// Name again what lies on nodes and no row names: after a recovery or a restore, and before `collect`
+    Salvage {
+        /// The user who owns buckets that are made anew
+        #[arg(long, value_name = "USER", default_value = "root")]
+        owner: UserName,
+        /// Objects that are there give way to what was written later
+        #[arg(long)]
+        newer: bool,
+        /// The configuration of the cluster
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+    },
     /// Write the metadata of the cluster, as of now, to a file that opens only under the cluster's key
     Backup {
         /// The new file
@@ -165,11 +179,14 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
     },
-    /// Go on from a backup: fill a node that does not run and has no metadata
+    /// Go on from a backup, or from chunks alone: fill a node that does not run and has no metadata
     Restore {
         /// The backup
-        #[arg(long, value_name = "FILE")]
-        from: PathBuf,
+        #[arg(long, value_name = "FILE", required_unless_present = "without_backup")]
+        from: Option<PathBuf>,
+        /// There is none: begin with an empty catalog, which `salvage` fills from the chunks on all nodes
+        #[arg(long, conflicts_with = "from")]
+        without_backup: bool,
         /// The number of the node; this is its machine
         #[arg(long, value_name = "ID")]
         node: u16,
@@ -284,10 +301,16 @@ async fn run(seams: Seams, cli: Cli) -> Result<(), Failure> {
             operator::recover(&seams, &settings, accept_loss).await
         }
         Some(Command::Backup { to, config }) => operator::backup(&seams, &config, &to).await,
-        Some(Command::Restore { from, node, config, data }) => {
+        Some(Command::Restore { from, without_backup: _, node, config, data }) => {
             let config = Config::load(&config).map_err(usage)?;
             let settings = settings_of(&config, NodeId(node), data)?;
-            operator::restore(&seams, &config, &settings, &from).await
+            match from {
+                Some(from) => operator::restore(&seams, &config, &settings, &from).await,
+                None => operator::begin_anew(&seams, &settings).await,
+            }
+        }
+        Some(Command::Salvage { owner, newer, config }) => {
+            operator::salvage(&seams, &config, &Wishes { owner, newer }).await
         }
         Some(Command::Admit { voter, config }) => {
             operator::replace(seams, &config, Replace { old: voter.0, new: voter.0 }).await
@@ -458,6 +481,9 @@ mod tests {
         assert!(parse(&["recover", "--node", "1", "--config", "c"]));
         assert!(parse(&["backup", "--to", "b", "--config", "c"]));
         assert!(parse(&["restore", "--from", "b", "--node", "1", "--config", "c"]));
+        assert!(parse(&["restore", "--without-backup", "--node", "1", "--config", "c"]));
+        assert!(!parse(&["restore", "--node", "1", "--config", "c"]));
+        assert!(parse(&["salvage", "--owner", "anna", "--newer", "--config", "c"]));
         assert!(parse(&["admit", "2-00a1b2c3d4e5", "--config", "c"]));
         assert!(parse(&["replace", "2-00a1b2c3d4e5", "2-00a1b2c3d4e6", "--config", "c"]));
         assert!(!parse(&["--config", "c"]));

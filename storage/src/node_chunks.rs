@@ -7,7 +7,8 @@ use bytes::Bytes;
 use fabric::ids::{ChunkId, NodeId};
 
 use crate::chunks::{CHUNKS_PER_CALL_MAX, ChunkStore};
-use crate::client::{ChunkClient, ChunkError, ChunkOrigin, ChunkStat, Chunks, Verdict};
+use crate::client::{ChunkClient, ChunkError, ChunkStat, Chunks, Verdict};
+use crate::origin::ChunkOrigin;
 
 /// See the file's head.
 pub struct NodeChunks {

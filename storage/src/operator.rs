@@ -24,6 +24,7 @@ use storage::client::{ChunkClient, Chunks};
 use storage::daemon::{self, StorageSettings};
 use storage::lost;
 use storage::membership::{self, Membership};
+use storage::salvage::{self, Salvaged, Wishes};
 use storage::wholeness::{Depth, Wholeness, prove};
 
 use super::{Change, Failure, failed, secrets_of, usage};
@@ -192,6 +193,38 @@ pub async fn restore(
     writeln!(std::io::stdout(), "{text}").map_err(failed)
 }
 
+/// Begins a cluster from the chunks that are left.
+pub async fn begin_anew(seams: &Seams, settings: &StorageSettings) -> Result<(), Failure> {
+    let (Surviving { epoch, .. }, chunks) = daemon::begin_anew(seams, settings).await.map_err(failed)?;
+    let text = format!(
+        "node {} holds {chunks} chunks, and no metadata: users, settings and small objects are LOST. \
+         `fluffy-storage salvage` brings back the objects whose chunks are on nodes.\n{}",
+        settings.node,
+        next_steps(settings.node, epoch)
+    );
+    writeln!(std::io::stdout(), "{text}").map_err(failed)
+}
+
+/// Names again what no row names.
+pub async fn salvage(seams: &Seams, config: &Path, wishes: &Wishes) -> Result<(), Failure> {
+    let config = Config::load(config).map_err(usage)?;
+    let (meta, rpc) = connect(seams, &config)?;
+    let progress = Progress::begin();
+    let told =
+        |so_far: &Salvaged| progress.tell(&format!("{} objects, {} MiB", so_far.objects, so_far.bytes >> 20));
+    let salvaged = salvage::run(&meta, &ChunkClient::new(rpc), wishes, told).await.map_err(failed);
+    progress.end();
+    meta.close().await;
+    let salvaged = salvaged?;
+    writeln!(std::io::stdout(), "{salvaged}").map_err(failed)?;
+    match salvaged.silent.first() {
+        None => Ok(()),
+        Some((node, why)) => {
+            Err(failed(format!("node {node} could not be asked for all of its chunks: {why}; run it again")))
+        }
+    }
+}
+
 /// What an operator does after the cluster went back.
 fn next_steps(node: NodeId, epoch: u16) -> String {
     format!(
@@ -199,7 +232,8 @@ fn next_steps(node: NodeId, epoch: u16) -> String {
          1. Start node {node}, restart the gateways and the nodes that have no `raft` directory.\n\
          2. On each other node, move `identity`, `raft` and `tables.redb` out of the data directory (what lies in \
          `chunks` may stay) and start it: the cluster makes voters of them again by itself.\n\
-         3. fluffy-storage lost --config FILE lists the bodies that are left of objects whose rows are gone.\n\
+         3. fluffy-storage lost --config FILE lists the bodies that are left of objects whose rows are gone; \
+         fluffy-storage salvage --config FILE names them again.\n\
          4. fluffy-storage verify --config FILE, then fluffy-storage collect --config FILE: until then no space is \
          freed.",
         epoch + 1

@@ -5,7 +5,8 @@
 use fabric::ids::{ChunkId, NodeId};
 use serde::{Deserialize, Serialize};
 
-use crate::client::{ChunkError, ChunkOrigin};
+use crate::client::ChunkError;
+use crate::origin::ChunkOrigin;
 
 /// The group of the chunk methods in a [`fabric::rpc::Router`].
 pub const GROUP: u8 = 0x03;

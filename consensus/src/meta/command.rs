@@ -66,6 +66,8 @@ pub enum Command {
     EndHold(EndHold),
     /// See [`SetQuota`].
     SetQuota(SetQuota),
+    /// See [`Salvage`].
+    Salvage(Salvage),
 }
 
 impl Command {
@@ -80,7 +82,8 @@ impl Command {
             | Command::CopyObject(_)
             | Command::CreateUpload(_)
             | Command::PutPart(_)
-            | Command::CompleteUpload(_) => true,
+            | Command::CompleteUpload(_)
+            | Command::Salvage(_) => true,
             Command::OpenSession(_)
             | Command::RenewSession(_)
             | Command::EndSession(_)
@@ -570,6 +573,39 @@ pub struct SetQuota {
     pub of: QuotaOf,
     /// One without any bound removes it.
     pub quota: Quota,
+}
+
+/// Names bodies again that lie on nodes without a row, while garbage is kept: the log went back, or is gone. What is there
+/// stays, unless it was salvaged, too, or `newer` allows it, and its body is older than these; else it is
+/// [`Reject::PreconditionFailed`]. Bodies that wait to be collected are [`Reject::LateExtent`]. Quotas do not count.
+/// Done: [`Done::Stored`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Salvage {
+    /// Where they were; made anew if it is not there.
+    pub bucket: BucketId,
+    /// Its name, where it is made anew.
+    pub bucket_name: BucketName,
+    /// Its owner, where it is made anew.
+    pub owner: UserName,
+    /// Under which key.
+    pub key: ObjectKey,
+    /// The body, or in order those of the parts of an upload.
+    pub bodies: Vec<SalvagedBody>,
+    /// What is known of what the client said.
+    pub attributes: Attributes,
+    /// Whether the bodies replace an older one that was named before.
+    pub newer: bool,
+}
+
+/// A body of a [`Salvage`], all of which was read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SalvagedBody {
+    /// Number of the part; 0 where it is no part.
+    pub part: u16,
+    /// Its chunks; of an epoch before this one.
+    pub extent: Extent,
+    /// MD5 of its bytes.
+    pub md5: [u8; 16],
 }
 
 /// The outcome of a command. Kept per (session, sequence), so that a repeat gets its first reply.

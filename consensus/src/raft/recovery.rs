@@ -49,6 +49,24 @@ pub struct Surviving {
     pub undecided: Undecided,
 }
 
+/// What rows are of that a cluster goes on from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AsOf {
+    /// The term of the last entry in them …
+    pub term: u64,
+    /// … and its index.
+    pub index: u64,
+    /// The epoch that ends, if the rows are of an earlier one, or there are none.
+    pub epoch_min: u16,
+}
+
+impl AsOf {
+    /// No rows: nothing is known of the cluster but that its epochs ended at this one, or before.
+    pub fn nothing(epoch_min: u16) -> AsOf {
+        AsOf { term: 1, index: 1, epoch_min }
+    }
+}
+
 /// Entries that this node has and does not know to be decided. A voter hears a moment later what is, so there are some
 /// wherever there were writes.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -129,13 +147,13 @@ pub async fn recover(
     Ok(surviving)
 }
 
-/// Fills the data directory of a node, which holds no metadata, with the rows of a backup as of entry `index` of `term`,
-/// and lets the cluster go on from it. `page` gives the encoded pages in order, then `None`; it may block.
+/// Fills the data directory of a node, which holds no metadata, with rows, and lets the cluster go on from it. `page`
+/// gives the encoded pages in order, then `None`; it may block.
 pub async fn restore(
     seams: &Seams,
     directory: &Path,
     config: &NodeConfig,
-    (term, index): (u64, u64),
+    AsOf { term, index, epoch_min }: AsOf,
     mut page: impl FnMut() -> io::Result<Option<Vec<u8>>> + Send + 'static,
 ) -> Result<Surviving, StartError> {
     let identity = identity::open(seams, directory, config.cluster, config.node).await?;
@@ -165,7 +183,8 @@ pub async fn restore(
         let log_id = LogId { leader_id: LeaderId { term, node_id: identity.raft_id().0 }, index };
         let meta = SnapshotMeta { last_log_id: Some(log_id), ..SnapshotMeta::default() };
         machine.install_snapshot(&meta, receiving.finish()).await?;
-        let surviving = survey(&identity, &mut log, &machine, index + 1).await?;
+        let mut surviving = survey(&identity, &mut log, &machine, index + 1).await?;
+        surviving.epoch = surviving.epoch.max(epoch_min);
         go_on(&identity, &mut log, &machine, index + 1, &surviving).await?;
         Ok::<_, StartError>(surviving)
     };

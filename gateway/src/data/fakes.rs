@@ -16,7 +16,8 @@ use consensus::meta::query::{Answer, Answered, Query};
 use fabric::env::{BoxFuture, Env, LaneWorker, TaskHandle, Work};
 use fabric::ids::{ChunkId, LayoutVersion, NodeId, SessionId};
 use fabric::placement::Layout;
-use storage::client::{ChunkError, ChunkOrigin, ChunkStat, Chunks, Verdict};
+use storage::client::{ChunkError, ChunkStat, Chunks, Verdict};
+use storage::origin::ChunkOrigin;
 
 /// Tokio's clock, counted randomness, tasks of the current runtime.
 pub struct TestEnv {

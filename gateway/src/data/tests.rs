@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use consensus::client::Meta;
 use consensus::meta::command::NewBody;
-use consensus::meta::model::Extent;
+use consensus::meta::model::{Attributes, Extent};
 use consensus::meta::query::{BodyView, Piece};
 use fabric::ids::{BucketId, Stamp};
 use fabric::limits::{CHUNK_BYTES, INLINE_BYTES_MAX, MIB, PUT_BYTES_MAX};
@@ -64,7 +64,7 @@ fn target(part: Option<(Stamp, u16)>) -> Target {
         bucket_name: "photos".parse().unwrap(),
         key: "cat".parse().unwrap(),
         part,
-        headers: Vec::new(),
+        attributes: Attributes::default(),
     }
 }
 

@@ -23,7 +23,8 @@ use fabric::placement::Layout;
 use futures::StreamExt;
 use futures::future::{AbortHandle, abortable};
 use futures::stream::FuturesUnordered;
-use storage::client::{ChunkError, ChunkOrigin, Chunks};
+use storage::client::{ChunkError, Chunks};
+use storage::origin::ChunkOrigin;
 
 use super::Data;
 use super::budget::Held;

@@ -5,7 +5,7 @@
 use bytes::{Bytes, BytesMut};
 use consensus::client::WriteGuard;
 use consensus::meta::command::NewBody;
-use consensus::meta::model::Home;
+use consensus::meta::model::{Attributes, Home};
 use consensus::meta::names::{BucketName, ObjectKey};
 use fabric::ids::{BucketId, ExtentId, Stamp};
 use fabric::limits::{CHUNK_BYTES, INLINE_BYTES_MAX, PUT_BYTES_MAX};
@@ -13,7 +13,7 @@ use fabric::placement::Layout;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use storage::client::ChunkOrigin;
+use storage::origin::{ChunkOrigin, describe};
 
 use super::Data;
 use super::transfer::Transfer;
@@ -46,8 +46,8 @@ pub struct Target {
     pub key: ObjectKey,
     /// Upload and number, for a part.
     pub part: Option<(Stamp, u16)>,
-    /// Content headers.
-    pub headers: Vec<(String, String)>,
+    /// What the client says of the object.
+    pub attributes: Attributes,
 }
 
 /// A body that is ready to be named by a command.
@@ -104,7 +104,7 @@ impl Data {
         let layout = self.layouts.newest().await.map_err(unavailable)?;
         let extent = self.draw_extent(&guard, &layout);
         guard.writes(Home { bucket: target.bucket, key: target.key.clone() }, extent);
-        let mut transfer = Transfer::new(self, &layout, extent, origin(target));
+        let mut transfer = Transfer::new(self, &layout, extent, origin(target, known_length));
         transfer.send(first, held);
         let extent = transfer.run(&mut input, &guard).await?;
         Ok(Written { body: NewBody::Extent(extent), guard: Some(guard) })
@@ -127,13 +127,13 @@ fn unavailable(error: impl std::fmt::Display) -> WriteError {
     WriteError::Unavailable(error.to_string())
 }
 
-fn origin(target: Target) -> ChunkOrigin {
+fn origin(target: Target, length: Option<u64>) -> ChunkOrigin {
     ChunkOrigin {
+        headers: describe(&target.attributes, length),
         bucket: target.bucket,
         bucket_name: target.bucket_name,
         key: target.key,
         part: target.part,
-        headers: target.headers,
         wrapped_key: None,
     }
 }

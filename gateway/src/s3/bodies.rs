@@ -43,13 +43,12 @@ pub fn target(
     attributes: Option<&Attributes>,
 ) -> S3Result<Target> {
     let bucket = cx.bucket()?;
-    let headers = attributes.map(|attributes| attributes.headers.clone()).unwrap_or_default();
     Ok(Target {
         bucket: bucket.id,
         bucket_name: bucket.name.clone(),
         key: key.clone(),
         part,
-        headers: headers.into_iter().collect(),
+        attributes: attributes.cloned().unwrap_or_default(),
     })
 }
 

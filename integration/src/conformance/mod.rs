@@ -8,7 +8,7 @@ mod checksums;
 mod conditions;
 mod copies;
 mod listing;
-mod multipart;
+pub(crate) mod multipart;
 mod objects;
 mod payloads;
 mod ranges;

@@ -44,7 +44,8 @@ async fn put_part(cx: &Cx<'_>, at: (&str, &str, &str), number: u32, body: Vec<u8
     Ok(ok(&client, part(at.0, at.1, at.2, number).body(body)).await?.etag().to_string())
 }
 
-fn complete(bucket: &str, key: &str, id: &str, parts: &[(u32, String)]) -> Request {
+/// Ends an upload with these parts: number and tag.
+pub(crate) fn complete(bucket: &str, key: &str, id: &str, parts: &[(u32, String)]) -> Request {
     let parts: String = parts
         .iter()
         .map(|(number, etag)| format!("<Part><PartNumber>{number}</PartNumber><ETag>{etag}</ETag></Part>"))

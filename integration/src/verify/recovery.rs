@@ -1,5 +1,5 @@
 //! The worst day: two of three voters are lost for good, and the cluster goes on from the third; then all of them are,
-//! and it goes on from a backup.
+//! and it goes on from a backup; then there is no backup either, and it goes on from the chunks.
 
 use std::fs;
 use std::path::Path;
@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use super::campaign::{BUCKET, History, all_there, under_load};
 use super::{Tally, block_on, voters};
 use crate::client::{Client, Pattern, Request};
-use crate::conformance::ok;
+use crate::conformance::{multipart, ok};
 use crate::daemons::Cluster;
 
 /// What of a voter's data directory is of the old epoch.
@@ -21,6 +21,8 @@ const PROOFS_MAX: usize = 20;
 /// An object that a majority has which is lost then; too large for the metadata.
 const MISSED: &str = "missed";
 const MISSED_BYTES: u64 = 3 << 20;
+/// A bucket of which nothing but chunks is left in the end.
+const TREASURE: &str = "treasure";
 const PROOF_PAUSE: Duration = Duration::from_secs(1);
 
 pub(super) fn run(tally: &mut Tally) -> Result<()> {
@@ -83,7 +85,8 @@ pub(super) fn run(tally: &mut Tally) -> Result<()> {
         ok(&client, Request::bucket("GET", BUCKET)).await.map_err(anyhow::Error::msg)?;
         let proved = whole(&store);
         tally.check("everything is whole again", proved.map(drop).map_err(|error| format!("{error:#}")));
-        from_a_backup(&store, &after, tally).await
+        from_a_backup(&store, &after, tally).await?;
+        from_chunks_alone(&store, tally).await
     })
 }
 
@@ -116,6 +119,76 @@ async fn from_a_backup(store: &Cluster, before: &[History], tally: &mut Tally) -
     tally
         .check("everything is whole after a restore", proved.map(drop).map_err(|error| format!("{error:#}")));
     Ok(())
+}
+
+/// All metadata are lost, the chunks of one node, too, and nobody made a backup.
+async fn from_chunks_alone(store: &Cluster, tally: &mut Tally) -> Result<()> {
+    let client = Client::new(store, 0);
+    let send = async |request: Request| ok(&client, request).await.map_err(anyhow::Error::msg);
+    let object = |method: &str, key: &str| Request::object(method, TREASURE, key);
+    send(Request::bucket("PUT", TREASURE)).await?;
+    let large = Pattern::new(7, 3 << 20);
+    let described =
+        object("PUT", "large").header("content-type", "image/png").header("x-amz-meta-colour", "green");
+    send(described.generated(large)).await?;
+    for seed in [8, 9] {
+        send(object("PUT", "overwritten").generated(Pattern::new(seed, 100_000))).await?;
+    }
+    send(object("PUT", "small").body(b"in the metadata".to_vec())).await?;
+    let parts = [Pattern::new(10, 5 << 20), Pattern::new(11, 1 << 20)];
+    let completed = upload(&client, "parts", &parts).await?;
+    whole(store).context("before all metadata are lost")?;
+
+    store.nodes.iter().for_each(|node| node.kill());
+    store.gateways.iter().for_each(|gateway| gateway.daemon.kill());
+    for node in ["node-1", "node-2", "node-3"] {
+        forget_epoch(&store.directory().join(node))?;
+    }
+    fs::remove_dir_all(store.directory().join("node-3/chunks"))?;
+    let told = store.operation(&["restore", "--without-backup", "--node", "1", "--data", "node-1"])()?;
+    tally.check("it is told that no metadata are left", said(&told, &["and no metadata", "salvage"]));
+    store.restart_node(0).await?;
+    vote_again(store, &[1, 2]).await?;
+    store.gateways[0].start().await?;
+    let told = store.operation(&["salvage"])()?;
+    tally.note(told.lines().next_back().unwrap_or_default().to_string());
+
+    let found = send(object("GET", "large")).await?;
+    let headers = (found.header("content-type"), found.header("x-amz-meta-colour"));
+    let same = found.body == large.bytes() && headers == (Some("image/png"), Some("green"));
+    tally.check("an object comes back with its headers", if same { Ok(()) } else { Err(found.describe()) });
+    let found = send(object("GET", "overwritten")).await?;
+    let newest = found.body == Pattern::new(9, 100_000).bytes();
+    tally.check("of two bodies the newer one does", if newest { Ok(()) } else { Err(found.describe()) });
+    let found = send(object("GET", "parts")).await?;
+    let same = found.body == parts.map(|part| part.bytes()).concat() && found.etag() == completed;
+    tally.check("parts come back as one object", if same { Ok(()) } else { Err(found.describe()) });
+    let small = client.send(object("GET", "small")).await?;
+    let gone = if small.status == 404 { Ok(()) } else { Err(small.describe()) };
+    tally.check("what lay in the metadata is lost", gone);
+    let again = store.operation(&["salvage"])()?;
+    tally.check("nothing comes back twice", said(&again, &["0 objects with 0 bytes came back"]));
+    store.operation(&["collect"])()?;
+    tally.check("`salvage` is refused afterwards", store.refuses(&["salvage"], "garbage is collected"));
+    let proved = whole(store);
+    tally
+        .check("everything is whole after a salvage", proved.map(drop).map_err(|error| format!("{error:#}")));
+    Ok(())
+}
+
+/// Uploads an object in parts. Its tag.
+async fn upload(client: &Client<'_>, key: &str, parts: &[Pattern]) -> Result<String> {
+    let object = |method: &str| Request::object(method, TREASURE, key);
+    let send = async |request: Request| ok(client, request).await.map_err(anyhow::Error::msg);
+    let begun = send(object("POST").flag("uploads")).await?.xml().map_err(anyhow::Error::msg)?;
+    let id = begun.text_of("UploadId");
+    let mut sent = Vec::new();
+    for (number, part) in (1..).zip(parts) {
+        let put = object("PUT").query("partNumber", number).query("uploadId", id).generated(*part);
+        sent.push((number, send(put).await?.etag().to_string()));
+    }
+    send(multipart::complete(TREASURE, key, id, &sent)).await?;
+    Ok(send(object("HEAD")).await?.etag().to_string())
 }
 
 fn forget_epoch(data: &Path) -> Result<()> {

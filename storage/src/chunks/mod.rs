@@ -34,7 +34,8 @@ use fabric::limits::{
 };
 use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
 
-use crate::client::{ChunkError, ChunkOrigin, ChunkStat, Verdict};
+use crate::client::{ChunkError, ChunkStat, Verdict};
+use crate::origin::ChunkOrigin;
 pub use compact::Compacted;
 use locator::Locator;
 use record::Record;

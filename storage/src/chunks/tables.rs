@@ -19,7 +19,8 @@ use redb::{ReadableDatabase, ReadableTable, TableDefinition};
 use serde::{Deserialize, Serialize};
 
 use super::volume::Fault;
-use crate::client::{ChunkOrigin, ChunkStat};
+use crate::client::ChunkStat;
+use crate::origin::ChunkOrigin;
 
 /// (place of the chunk, piece) → bytes of the piece. The name is stored; never reuse it.
 pub(super) const CHUNK: TableDefinition<(u128, u8), &[u8]> = TableDefinition::new("chunk");

@@ -19,7 +19,7 @@ use fabric::ids::{ExtentId, Stamp};
 use fabric::limits::{CHUNK_BYTES, COPIES, COPIES_DURABLE_MIN};
 
 use super::{Job, JobContext, JobError, Next, wrong_answer};
-use crate::client::ChunkOrigin;
+use crate::origin::ChunkOrigin;
 
 /// Between two looks at how many bytes there are.
 const REST: Duration = Duration::from_secs(5);
@@ -103,7 +103,7 @@ async fn pack(
         bucket_name: bucket.name.clone(),
         key: first.key.clone(),
         part: None,
-        headers: Vec::new(),
+        headers: Vec::new(), // No length: it is no object.
         wrapped_key: None,
     };
     let count = packed.len() as u64;

@@ -8,9 +8,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use consensus::client::{Meta, MetaError, ReadGuard, WriteGuard};
-use consensus::meta::command::{Command, Done, MovedExtent, PackInline};
+use consensus::meta::command::{Command, Done, MovedExtent, PackInline, Reject, Salvage};
 use consensus::meta::model::{
-    Absence, Bucket, ClusterMs, Extent, Garbage, Home, Leaving, NodeRow, Session, SessionKind, Versioning,
+    Absence, Bucket, ClusterMs, Extent, Garbage, Hold, Home, Leaving, NodeRow, Session, SessionKind,
+    Versioning,
 };
 use consensus::meta::names::ObjectKey;
 use consensus::meta::query::{Answer, Answered, InlinePage, PlacedOf, Query};
@@ -21,7 +22,8 @@ use fabric::placement::Layout;
 
 use super::work::{Stolen, Work};
 use super::{JobContext, Peers};
-use crate::client::{ChunkError, ChunkOrigin, ChunkStat, Chunks, Verdict};
+use crate::client::{ChunkError, ChunkStat, Chunks, Verdict};
+use crate::origin::ChunkOrigin;
 use crate::testing::Clock;
 
 const SESSION: SessionId = SessionId { epoch: 1, number: 1 };
@@ -112,7 +114,7 @@ impl World {
         self.clock.wall_ms()
     }
 
-    pub(super) fn body(&self, extent: &Extent, ordinal: u64) -> Bytes {
+    pub(crate) fn body(&self, extent: &Extent, ordinal: u64) -> Bytes {
         let bytes = extent.bytes_of(ordinal) as usize;
         vec![extent.id.number() as u8 ^ ordinal as u8; bytes].into()
     }
@@ -159,6 +161,7 @@ struct MetaState {
     packed: Vec<PackInline>,
     moved: Vec<MovedExtent>,
     leaving: BTreeMap<ExtentId, Leaving>,
+    salvaged: Vec<Salvage>,
 }
 
 pub(crate) struct FakeMeta {
@@ -241,6 +244,10 @@ impl FakeMeta {
         self.state.lock().unwrap().packed.clone()
     }
 
+    pub(crate) fn salvaged(&self) -> Vec<Salvage> {
+        self.state.lock().unwrap().salvaged.clone()
+    }
+
     pub(super) fn pin(&self, extent: &Extent) {
         self.state.lock().unwrap().pinned.push(extent.id);
     }
@@ -285,6 +292,10 @@ impl Meta for FakeMeta {
                     state.moved.push(moved);
                 }
             }
+            Command::Salvage(salvage) => {
+                state.named.extend(salvage.bodies.iter().map(|body| body.extent.id));
+                state.salvaged.push(salvage);
+            }
             Command::EndLeaving(end) => {
                 state.leaving.retain(|id, _| end.extents.iter().all(|(_, extent, _)| extent != id));
             }
@@ -306,7 +317,7 @@ impl Meta for FakeMeta {
                 let nodes: BTreeSet<NodeId> = owners.copied().collect();
                 Answer::Members { nodes: nodes.into_iter().map(member).collect(), layout }
             }
-            Query::Hold => Answer::Hold(None),
+            Query::Hold => Answer::Hold(Some(Hold { since: 1, at: ClusterMs(0) })),
             Query::Buckets { .. } => Answer::Buckets { buckets: vec![bucket()], more: false },
             Query::Extents { after, limit } | Query::Moving { after, limit, .. } => {
                 let behind = |extent: &&Extent| after.as_ref().is_none_or(|(_, id)| extent.id > *id);
@@ -370,7 +381,8 @@ impl Meta for FakeMeta {
                 let bucket = (!payloads.is_empty()).then(bucket);
                 Answer::Inline(InlinePage { total_bytes, bucket, payloads, position: None })
             }
-            Query::Named(extents) => {
+            Query::Parts { .. } => return Err(MetaError::Rejected(Reject::NoSuchUpload)),
+            Query::Named(extents) | Query::NamedNow(extents) => {
                 Answer::Named(extents.iter().map(|(_, extent)| state.named.contains(extent)).collect())
             }
             other => return Err(MetaError::Unavailable(format!("{other:?}"))),

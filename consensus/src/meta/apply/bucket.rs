@@ -4,39 +4,50 @@ use fabric::ids::BucketId;
 use fabric::limits::BUCKETS_PER_USER_MAX;
 
 use super::transaction::Transaction;
-use super::{Outcome, quota};
+use super::{Outcome, Stop, quota};
 use crate::meta::command::{CreateBucket, DeleteBucket, Done, Reject};
-use crate::meta::model::{Bucket, Usage, Versioning};
+use crate::meta::model::{Bucket, Usage, User, Versioning};
+use crate::meta::names::{BucketName, UserName};
 use crate::meta::tables::{BucketNames, Buckets, BucketsByOwner, Objects, Uploads, Usages, Users, Versions};
 
 /// Creates a bucket under a name that is free.
 pub(super) fn create(tx: &mut Transaction<'_>, command: &CreateBucket) -> Outcome {
-    if let Some(id) = tx.get::<BucketNames>(&command.name)? {
-        let owner = tx.get::<Buckets>(id)?.ok_or(Reject::NoSuchBucket)?.owner;
-        return Err(Reject::BucketExists { owner }.into());
-    }
-    let mut user = tx.get::<Users>(&command.owner)?.ok_or(Reject::NoSuchUser)?;
+    let mut user = check_free(tx, &command.name, &command.owner)?;
     if BUCKETS_PER_USER_MAX <= user.buckets {
         return Err(Reject::TooManyBuckets.into());
     }
+    let id = BucketId(tx.cluster.next_bucket);
+    tx.cluster.next_bucket += 1;
+    Ok(Done::Bucket(insert(tx, id, &command.name, &mut user)))
+}
 
+/// The owner to be, if the name is free.
+pub(super) fn check_free(tx: &Transaction<'_>, name: &BucketName, owner: &UserName) -> Result<User, Stop> {
+    if let Some(id) = tx.get::<BucketNames>(name)? {
+        let owner = tx.get::<Buckets>(id)?.ok_or(Reject::NoSuchBucket)?.owner;
+        return Err(Reject::BucketExists { owner }.into());
+    }
+    Ok(tx.get::<Users>(owner)?.ok_or(Reject::NoSuchUser)?)
+}
+
+/// Adds the rows of a bucket that was checked.
+pub(super) fn insert(tx: &mut Transaction<'_>, id: BucketId, name: &BucketName, user: &mut User) -> Bucket {
     let bucket = Bucket {
-        id: BucketId(tx.cluster.next_bucket),
-        name: command.name.clone(),
-        owner: command.owner.clone(),
+        id,
+        name: name.clone(),
+        owner: user.name.clone(),
         created: tx.now,
         epoch: tx.cluster.epoch,
         versioning: Versioning::Off,
     };
-    tx.cluster.next_bucket += 1;
     tx.cluster.buckets += 1;
     user.buckets += 1;
-    tx.put::<Users>(&user.name, &user);
+    tx.put::<Users>(&user.name, user);
     tx.put::<Buckets>(bucket.id, &bucket);
     tx.put::<BucketNames>(&bucket.name, &bucket.id);
     tx.put::<BucketsByOwner>((&bucket.owner, &bucket.name), &bucket.id);
     tx.put::<Usages>(bucket.id, &Usage::default());
-    Ok(Done::Bucket(bucket))
+    bucket
 }
 
 /// Deletes a bucket in which nothing is left. Its events and completed uploads are trimmed in their time.

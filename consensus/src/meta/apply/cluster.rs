@@ -60,6 +60,8 @@ pub(super) fn begin_epoch(tx: &mut Transaction<'_>, command: &BeginEpoch) -> Out
     }
     given_up.into_iter().for_each(|(id, row)| tx.put::<Nodes>(id, &row));
     tx.cluster.epoch = command.epoch;
+    // Chunks may lie on nodes of buckets that no row knows: their numbers are not drawn again.
+    tx.cluster.next_bucket = tx.cluster.next_bucket.max(u64::from(command.epoch) << 32);
     let hold = Hold { since: tx.index, at: tx.cluster.time };
     tx.put::<Holds>((), &hold);
     Ok(Done::Nothing)

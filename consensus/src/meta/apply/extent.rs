@@ -26,6 +26,11 @@ pub(super) fn check_new(tx: &Transaction<'_>, home: &Home, extent: &Extent) -> R
     if !tx.planted.accept_ended_session {
         check_open(tx, extent.id)?;
     }
+    check_unnamed(tx, home, extent)
+}
+
+/// The same for one whose writer is not asked any more.
+pub(super) fn check_unnamed(tx: &Transaction<'_>, home: &Home, extent: &Extent) -> Result<Copies, Stop> {
     if extent.bytes == 0 || PUT_BYTES_MAX < extent.bytes {
         return malformed("the size of the extent is out of bounds");
     }

@@ -13,6 +13,7 @@ mod moves;
 mod multipart;
 mod object;
 mod quota;
+mod salvage;
 mod session;
 mod transaction;
 mod user;
@@ -123,6 +124,7 @@ fn run(tx: &mut Transaction<'_>, entry: &Entry) -> Result<Reply, Fault> {
         Command::BeginEpoch(command) => cluster::begin_epoch(tx, command),
         Command::EndHold(command) => cluster::end_hold(tx, command),
         Command::SetQuota(command) => quota::set(tx, command),
+        Command::Salvage(command) => salvage::salvage(tx, command),
     };
     match outcome {
         Ok(done) => Ok(Reply::Done(done)),

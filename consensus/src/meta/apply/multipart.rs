@@ -111,7 +111,7 @@ pub(super) fn complete(tx: &mut Transaction<'_>, command: &CompleteUpload) -> Ou
         null_version: bucket.versioning != Versioning::Enabled,
         modified: tx.now,
         bytes,
-        etag: etag_of(&chosen),
+        etag: etag_of(chosen.iter().map(|part| part.md5)),
         body: body::store_slices(tx, &home, stamp, chosen.into_iter().map(slice_of).collect()),
         checksum: command.checksum.clone(),
         attributes: upload.attributes,
@@ -174,12 +174,10 @@ fn choose(stored: &mut BTreeMap<u16, Part>, named: &[CompletePart]) -> Result<Ve
 }
 
 /// MD5 of the MD5s of the parts; also where there is only one.
-fn etag_of(parts: &[Part]) -> Etag {
-    let mut digest = Md5::new();
-    for part in parts {
-        digest.update(part.md5);
-    }
-    Etag::Multipart(digest.finalize().into(), parts.len() as u16)
+pub(super) fn etag_of(parts: impl ExactSizeIterator<Item = [u8; 16]>) -> Etag {
+    let (mut digest, count) = (Md5::new(), parts.len() as u16);
+    parts.for_each(|md5| digest.update(md5));
+    Etag::Multipart(digest.finalize().into(), count)
 }
 
 fn slice_of(part: Part) -> Slice {

@@ -272,6 +272,15 @@ fn commands() -> Vec<Command> {
         Command::EndHold(EndHold { since: 300 }),
         Command::SetQuota(SetQuota { of: QuotaOf::Bucket(BucketId(5)), quota: quota() }),
         Command::SetQuota(SetQuota { of: QuotaOf::User(user()), quota: quota() }),
+        Command::Salvage(Salvage {
+            bucket: BucketId(5),
+            bucket_name: bucket_name(),
+            owner: user(),
+            key: key("a/b"),
+            bodies: vec![SalvagedBody { part: 2, extent: extent(), md5: [3; 16] }],
+            attributes: attributes(),
+            newer: true,
+        }),
     ]);
     commands
 }

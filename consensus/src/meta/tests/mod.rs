@@ -6,4 +6,5 @@ mod moves;
 mod quota;
 mod random;
 mod rules;
+mod salvage;
 mod world;

@@ -1,0 +1,157 @@
+//! Bodies that lie on nodes without a row are named again.
+//!
+//! Only while garbage is kept: nothing that is found then is being removed. What waits to be removed afterwards is left
+//! alone, and so is what writers of this epoch may name still.
+
+use std::collections::BTreeSet;
+
+use fabric::ids::ExtentId;
+use fabric::limits::{OBJECT_BYTES_MAX, PARTS_MAX};
+
+use super::extent::Copies;
+use super::transaction::Transaction;
+use super::{Outcome, Stop, body, bucket, extent, malformed, multipart, object};
+use crate::meta::command::{NewBody, Reject, Salvage, SalvagedBody};
+use crate::meta::lookup::newest_other;
+use crate::meta::model::{
+    Body, Bucket, Etag, EventKind, Garbage, Hold, Home, Object, Origin, Slice, Versioning,
+};
+use crate::meta::store::Fault;
+use crate::meta::tables::{Bodies, Buckets, Garbages, Holds, Objects};
+
+/// Makes a version of bodies that were found.
+pub(super) fn salvage(tx: &mut Transaction<'_>, command: &Salvage) -> Outcome {
+    let Some(hold) = tx.get::<Holds>(())? else {
+        return malformed("garbage is collected: what lies on nodes may be on its way out");
+    };
+    let bytes = check(command)?;
+    let known = tx.get::<Buckets>(command.bucket)?;
+    let mut owner = match &known {
+        Some(_) => None,
+        None => Some(bucket::check_free(tx, &command.bucket_name, &command.owner)?),
+    };
+    let home = Home { bucket: command.bucket, key: command.key.clone() };
+    check_gives_way(tx, &home, command, &hold)?;
+    let copies = check_extents(tx, &home, &command.bodies)?;
+
+    let bucket = match (known, &mut owner) {
+        (Some(known), _) => known,
+        (None, Some(owner)) => bucket::insert(tx, command.bucket, &command.bucket_name, owner),
+        (None, None) => return Err(Reject::NoSuchBucket.into()),
+    };
+    tx.cluster.next_bucket = tx.cluster.next_bucket.max(bucket.id.0 + 1);
+    install(tx, &bucket, &home, command, bytes, &copies)
+}
+
+fn install(
+    tx: &mut Transaction<'_>,
+    bucket: &Bucket,
+    home: &Home,
+    command: &Salvage,
+    bytes: u64,
+    copies: &[Copies],
+) -> Outcome {
+    let stamp = tx.stamp(bucket, 0);
+    let (body, etag) = match (&command.bodies[..], copies) {
+        ([only], [copies]) if only.part == 0 => {
+            let body = NewBody::Extent(only.extent.clone());
+            (body::store(tx, home, stamp, &body, copies)?, Etag::Md5(only.md5))
+        }
+        (bodies, _) => {
+            for (part, copies) in bodies.iter().zip(copies) {
+                extent::name(tx, home, &part.extent, 1, copies)?;
+            }
+            let body = body::store_slices(tx, home, stamp, bodies.iter().map(slice_of).collect());
+            (body, multipart::etag_of(bodies.iter().map(|part| part.md5)))
+        }
+    };
+    let object = Object {
+        stamp,
+        null_version: bucket.versioning != Versioning::Enabled,
+        modified: tx.now,
+        bytes,
+        etag,
+        body,
+        checksum: None,
+        attributes: command.attributes.clone(),
+    };
+    Ok(object::install(tx, bucket, home, &object, EventKind::Put, &Origin::default())?)
+}
+
+/// The bytes of all bodies, if they can be an object.
+fn check(command: &Salvage) -> Result<u64, Stop> {
+    let bodies = &command.bodies;
+    if bodies.is_empty() || usize::from(PARTS_MAX) < bodies.len() {
+        return malformed("an object has 1 to 10000 bodies");
+    }
+    let whole = bodies.len() == 1 && bodies[0].part == 0;
+    if !whole && (bodies[0].part == 0 || bodies.windows(2).any(|pair| pair[1].part <= pair[0].part)) {
+        return malformed("the numbers of parts do not ascend from 1");
+    }
+    let bytes = bodies.iter().map(|body| body.extent.bytes).sum();
+    if OBJECT_BYTES_MAX < bytes { Err(Reject::TooLarge.into()) } else { Ok(bytes) }
+}
+
+/// Whether the version that is there may be replaced.
+fn check_gives_way(tx: &Transaction<'_>, home: &Home, command: &Salvage, hold: &Hold) -> Result<(), Stop> {
+    let Some(current) = tx.get::<Objects>(home)? else {
+        return match newest_other(tx.rows(), home)? {
+            Some(_) => Err(Reject::PreconditionFailed.into()), // A delete marker.
+            None => Ok(()),
+        };
+    };
+    let replaceable = command.newer || hold.since < current.stamp.index;
+    let found = command.bodies.iter().map(|body| age(body.extent.id)).max();
+    let older = written(tx, home, &current)?.is_some_and(|written| Some(age(written)) < found);
+    if replaceable && older { Ok(()) } else { Err(Reject::PreconditionFailed.into()) }
+}
+
+/// When an extent was begun, among all others: sessions are told apart by their numbers, which ascend.
+fn age(id: ExtentId) -> (u16, u32, u64) {
+    let session = id.session();
+    (session.epoch, session.number, id.number())
+}
+
+/// The youngest extent of a version that was written under its own key; of others nobody knows.
+fn written(tx: &Transaction<'_>, home: &Home, object: &Object) -> Result<Option<ExtentId>, Fault> {
+    Ok(match &object.body {
+        Body::Extent { id, home: None } => Some(*id),
+        Body::Slices { id, home: None } => {
+            let row = tx.get::<Bodies>((home, *id))?;
+            row.and_then(|row| row.slices.iter().map(|slice| slice.extent).max_by_key(|id| age(*id)))
+        }
+        _ => None,
+    })
+}
+
+/// Nobody else names the extents, ever.
+fn check_extents(tx: &Transaction<'_>, home: &Home, bodies: &[SalvagedBody]) -> Result<Vec<Copies>, Stop> {
+    let found: BTreeSet<ExtentId> = bodies.iter().map(|body| body.extent.id).collect();
+    if found.len() != bodies.len() {
+        return malformed("a body is there twice");
+    }
+    if found.iter().any(|id| tx.cluster.epoch <= id.session().epoch) {
+        return Err(Reject::LateExtent.into());
+    }
+    for row in tx.scan_under::<Garbages>(home.bucket)? {
+        let waits = match row?.1 {
+            Garbage::Extent(extent) => found.contains(&extent.id),
+            Garbage::Body { extents, .. } => extents.iter().any(|id| found.contains(id)),
+        };
+        if waits {
+            return Err(Reject::LateExtent.into());
+        }
+    }
+    bodies.iter().map(|body| extent::check_unnamed(tx, home, &body.extent)).collect()
+}
+
+fn slice_of(body: &SalvagedBody) -> Slice {
+    Slice {
+        extent: body.extent.id,
+        offset: 0,
+        bytes: body.extent.bytes,
+        part: body.part,
+        md5: body.md5,
+        checksum: None,
+    }
+}
