@@ -43,6 +43,7 @@ const LISTED_MAX: Duration = Duration::from_secs(10);
 /// A file of this size shows what the disk writes.
 const PROBE_BYTES: usize = 1 << 30;
 const PAUSE: Duration = Duration::from_secs(1);
+const METRIC_PAUSE: Duration = Duration::from_millis(100);
 /// A measurement that is not over by then failed.
 const PATIENCE: Duration = Duration::from_secs(900);
 
@@ -166,21 +167,26 @@ async fn refill(store: &Cluster, tally: &mut Tally, when: &str, holding: &Holdin
     let_in_again(store, LOST).await?;
     let begin = Instant::now();
     store.restart_node(LOST).await?;
-    let mut first = None;
-    loop {
-        let restored = metric(store.node_admins[LOST], "fluffy_chunks_restored_total").await?.unwrap_or(0.0);
-        if first.is_none() && restored > 0.0 {
-            first = Some(begin.elapsed());
-        }
-        let quick = tokio::task::spawn_blocking(store.operation(&["verify", "--quick"])).await?;
-        if quick.is_ok() {
-            break;
-        }
-        ensure!(begin.elapsed() < PATIENCE, "{when}: {restored} chunks after {PATIENCE:?}: {quick:?}");
-        tokio::time::sleep(PAUSE).await;
-    }
-    let took = begin.elapsed();
-    let first = first.unwrap_or(took);
+    let (first, took) = futures::future::try_join(
+        async {
+            while metric(store.node_admins[LOST], "fluffy_chunks_restored_total").await?.unwrap_or(0.0) == 0.0 {
+                ensure!(begin.elapsed() < PATIENCE, "{when}: no chunk after {PATIENCE:?}");
+                tokio::time::sleep(METRIC_PAUSE).await;
+            }
+            Ok(begin.elapsed())
+        },
+        async {
+            loop {
+                let quick = tokio::task::spawn_blocking(store.operation(&["verify", "--quick"])).await?;
+                if quick.is_ok() {
+                    return Ok(begin.elapsed());
+                }
+                ensure!(begin.elapsed() < PATIENCE, "{when}: not whole after {PATIENCE:?}: {quick:?}");
+                tokio::time::sleep(PAUSE).await;
+            }
+        },
+    )
+    .await?;
     tally.note(format!(
         "{when}: refilled in {:.1} s at {}, the first chunk after {:.1} s",
         took.as_secs_f64(),

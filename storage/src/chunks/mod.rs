@@ -46,6 +46,10 @@ use writer::{Request, Writer};
 
 /// Chunks of one stat, scan or delete.
 pub const CHUNKS_PER_CALL_MAX: usize = 1024;
+/// Chunks that a delete removes in its first transaction; fewer in the next ones where that took longer than
+/// [`DELETE_TIME`], more where it took less than a quarter of it.
+const DELETES_FIRST: usize = 4;
+const DELETE_TIME: Duration = Duration::from_millis(10);
 /// Chunks of one check: all of them are read.
 pub const CHECKS_PER_CALL_MAX: usize = 32;
 /// Puts and deletes that wait for the writer.
@@ -254,10 +258,27 @@ impl ChunkStore {
     }
 
     /// Removes chunks, at most [`CHUNKS_PER_CALL_MAX`]; those that are not there are fine.
+    ///
+    /// redb reads what it removes: a few at a time, so that no put waits long behind them. Where the disk is full no put
+    /// waits, and each transaction would need space of its own.
     pub async fn delete(&self, chunks: Vec<ChunkId>) -> Result<(), ChunkError> {
         self.check_count(chunks.len(), CHUNKS_PER_CALL_MAX)?;
         self.check_ready()?;
-        self.write(|reply| Request::Delete { chunks, reply }).await
+        let full = self.shared.free_bytes.load(Ordering::Acquire) < self.shared.settings.reserve_bytes;
+        let (mut rest, mut at_once) = (chunks, if full { CHUNKS_PER_CALL_MAX } else { DELETES_FIRST });
+        while !rest.is_empty() {
+            let later = rest.split_off(at_once.min(rest.len()));
+            let chunks = std::mem::replace(&mut rest, later);
+            let began = self.shared.seams.env.monotonic();
+            self.write(|reply| Request::Delete { chunks, reply }).await?;
+            let took = self.shared.seams.env.monotonic().saturating_sub(began);
+            if DELETE_TIME < took {
+                at_once = (at_once / 2).max(1);
+            } else if took < DELETE_TIME / 4 {
+                at_once = (at_once * 2).min(CHUNKS_PER_CALL_MAX);
+            }
+        }
+        Ok(())
     }
 
     /// What the indexes say about chunks, at most [`CHUNKS_PER_CALL_MAX`].
