@@ -101,7 +101,7 @@ impl Touched {
             | Command::RemoveUser(_)
             | Command::AddAccessKey(_)
             | Command::RemoveAccessKey(_) => Touched::Keys,
-            Command::CreateBucket(_) | Command::DeleteBucket(_) => Touched::Buckets,
+            Command::CreateBucket(_) | Command::DeleteBucket(_) | Command::SetBucket(_) => Touched::Buckets,
             _ => Touched::Nothing,
         }
     }

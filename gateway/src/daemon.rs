@@ -91,7 +91,7 @@ impl Gateway {
             secure: parts.tls.is_some(),
             require_signed_payload: parts.require_signed_payload,
         };
-        let service = S3Service::new(backend, settings, ops::OPS);
+        let service = S3Service::new(backend, settings, &ops::all());
         let s3 = Admission::new(Arc::new(service), &parts.budget);
         let admin = Admin {
             seams: parts.seams.clone(),

@@ -156,6 +156,8 @@ pub const HEADER_SECTION_BYTES_MAX: usize = 8 << 10;
 pub const HEADERS_MAX: usize = 100;
 /// XML body of a request.
 pub const XML_BODY_BYTES_MAX: usize = 4 << 20;
+/// A configuration of a bucket, or the tags of an object, as a client sends it (bytes).
+pub const CONFIGURATION_BYTES_MAX: usize = 1 << 20;
 /// Nesting of an XML body.
 pub const XML_DEPTH_MAX: usize = 16;
 /// Line that introduces a chunk of `aws-chunked`.

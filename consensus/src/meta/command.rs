@@ -8,8 +8,9 @@ use fabric::placement::Layout;
 use serde::{Deserialize, Serialize};
 
 use super::model::{
-    AccessKey, Attributes, Bucket, Checksum, ChecksumAlgorithm, ChecksumKind, ClusterMs, Etag, Extent, Home,
-    NodeRow, Object, Origin, Quota, QuotaOf, SessionKind, Stored,
+    AccessKey, Attributes, Bucket, BucketSetting, Checksum, ChecksumAlgorithm, ChecksumKind, ClusterMs, Etag,
+    Extent, Home, NodeRow, Object, Origin, Quota, QuotaOf, SessionKind, SettingKind, Stored, Tags,
+    Versioning,
 };
 use super::names::{AccessKeyId, BucketName, ObjectKey, UserName};
 
@@ -68,6 +69,10 @@ pub enum Command {
     SetQuota(SetQuota),
     /// See [`Salvage`].
     Salvage(Salvage),
+    /// See [`SetBucket`].
+    SetBucket(SetBucket),
+    /// See [`SetTags`].
+    SetTags(SetTags),
 }
 
 impl Command {
@@ -83,7 +88,10 @@ impl Command {
             | Command::CreateUpload(_)
             | Command::PutPart(_)
             | Command::CompleteUpload(_)
-            | Command::Salvage(_) => true,
+            | Command::Salvage(_)
+            | Command::SetTags(_) => true,
+            // What takes away is taken on a full disk, too.
+            Command::SetBucket(command) => matches!(command.change, BucketChange::Set(_)),
             Command::OpenSession(_)
             | Command::RenewSession(_)
             | Command::EndSession(_)
@@ -608,6 +616,42 @@ pub struct SalvagedBody {
     pub md5: [u8; 16],
 }
 
+/// Changes a bucket itself. Done: [`Done::Nothing`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SetBucket {
+    /// Which one.
+    pub bucket: BucketId,
+    /// What changes.
+    pub change: BucketChange,
+}
+
+/// What changes in a bucket.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum BucketChange {
+    /// Its state; once enabled it is never off again.
+    Versioning(Versioning),
+    /// A setting, in place of the one of its kind.
+    Set(BucketSetting),
+    /// No setting of this kind any more.
+    Remove(SettingKind),
+}
+
+/// Sets the tags of a version in place of those it has; none removes them. The version stays what it is: same id, time and
+/// tag. Done: [`Done::Stored`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SetTags {
+    /// Where.
+    pub bucket: BucketId,
+    /// Which key.
+    pub key: ObjectKey,
+    /// Which version; `None` is the current one.
+    pub version: Option<VersionSelector>,
+    /// The tags.
+    pub tags: Tags,
+    /// Who asked.
+    pub origin: Origin,
+}
+
 /// The outcome of a command. Kept per (session, sequence), so that a repeat gets its first reply.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Reply {
@@ -729,5 +773,14 @@ pub enum Reject {
         of: QuotaOf,
         /// All of it.
         quota: Quota,
+    },
+    /// What was asked for is a delete marker.
+    DeleteMarker {
+        /// Its id as text.
+        version: String,
+        /// When it was set.
+        modified: ClusterMs,
+        /// Whether it is the current version, which was asked for without an id.
+        current: bool,
     },
 }

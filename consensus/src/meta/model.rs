@@ -67,6 +67,53 @@ pub enum Versioning {
     Suspended,
 }
 
+/// Names and values, in order; each name once.
+pub type Tags = Vec<(String, String)>;
+
+/// What an owner sets on a bucket beside versioning; checked by the gateway that takes it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum BucketSetting {
+    /// Its tags.
+    Tags(Tags),
+    /// Which pages of other origins may use it.
+    Cors(Vec<CorsRule>),
+}
+
+/// The kinds of [`BucketSetting`]. The number is part of keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub enum SettingKind {
+    Tags = 0,
+    Cors = 1,
+}
+
+impl BucketSetting {
+    /// Which kind it is.
+    pub fn kind(&self) -> SettingKind {
+        match self {
+            BucketSetting::Tags(_) => SettingKind::Tags,
+            BucketSetting::Cors(_) => SettingKind::Cors,
+        }
+    }
+}
+
+/// One rule of a bucket's CORS configuration.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct CorsRule {
+    /// Its name, for its owner.
+    pub id: Option<String>,
+    /// `scheme://host`, with at most one `*` in it.
+    pub origins: Vec<String>,
+    /// GET, PUT, POST, DELETE, HEAD.
+    pub methods: Vec<String>,
+    /// Request headers, each with at most one `*`.
+    pub headers: Vec<String>,
+    /// Response headers that the page may see.
+    pub expose: Vec<String>,
+    /// How long a browser may remember the answer to a preflight (seconds).
+    pub max_age_seconds: Option<u32>,
+}
+
 /// Objects and bytes in a bucket; current and noncurrent versions together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Usage {
@@ -603,6 +650,7 @@ pub enum EventKind {
     Complete,
     Delete,
     DeleteMarker,
+    Tags,
 }
 
 /// Who asked for a change; part of the events.

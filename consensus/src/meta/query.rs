@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::command::{Reject, VersionSelector};
 use super::model::{
-    Absence, AccessKey, Bucket, ClusterRow, Event, Extent, Garbage, Hold, Home, Leaving, NodeRow, Object,
-    Part, Quota, QuotaOf, Session, Slice, Upload, Usage, User,
+    Absence, AccessKey, Bucket, BucketSetting, ClusterRow, Event, Extent, Garbage, Hold, Home, Leaving,
+    NodeRow, Object, Part, Quota, QuotaOf, Session, SettingKind, Slice, Upload, Usage, User,
 };
 use super::names::{AccessKeyId, BucketName, ObjectKey, UserName};
 
@@ -171,6 +171,13 @@ pub enum Query {
     /// As [`Query::Named`], which says of all that they are while garbage is kept; for who only looks →
     /// [`Answer::Named`].
     NamedNow(Vec<(Home, ExtentId)>),
+    /// What the owner of a bucket set → [`Answer::Setting`].
+    Setting {
+        /// Which bucket.
+        bucket: BucketId,
+        /// Of which kind.
+        kind: SettingKind,
+    },
 }
 
 /// Partitions of a [`Query::Placed`].
@@ -283,6 +290,7 @@ pub enum Answer {
     LayoutUse { extents: Vec<(fabric::ids::LayoutVersion, u64)>, next: Option<(Home, ExtentId)> },
     Hold(Option<Hold>),
     Quota { quota: Quota, usage: Usage },
+    Setting(Option<BucketSetting>),
 }
 
 /// Inline payloads, from one snapshot. A page may have none and still not be the last.

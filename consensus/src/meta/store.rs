@@ -111,6 +111,8 @@ tables! {
     BUCKET_QUOTAS = 33, "bucket_quotas";
     /// What users may hold, and do.
     USER_QUOTAS = 34, "user_quotas";
+    /// What owners set on buckets.
+    BUCKET_SETTINGS = 35, "bucket_settings";
 }
 
 impl TableId {
@@ -228,7 +230,7 @@ mod tests {
         let golden = "cluster nodes layouts users access_keys keys_by_user buckets bucket_names \
         buckets_by_owner usage objects versions null_versions inline extents bodies uploads \
         parts completed debts debt_counts garbage sessions session_nonces replies events \
-        event_order cursors absences leaving removed_nodes hold bucket_quotas user_quotas";
+        event_order cursors absences leaving removed_nodes hold bucket_quotas user_quotas bucket_settings";
         assert_eq!(names.join(" "), golden, "names are stored");
     }
 

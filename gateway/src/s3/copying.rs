@@ -89,9 +89,10 @@ impl Source {
     /// What a refusal about the source means.
     pub fn refused(&self, reject: Reject) -> S3Error {
         match reject {
-            Reject::IsDeleteMarker => Code::InvalidRequest.says(
+            Reject::IsDeleteMarker | Reject::DeleteMarker { current: false, .. } => Code::InvalidRequest.says(
                 "The source of a copy request may not specifically refer to a delete marker by version id.",
             ),
+            Reject::DeleteMarker { .. } => self.refused(Reject::NoSuchKey),
             reject => S3Error::from(reject).field("Key", self.key.as_str()),
         }
     }

@@ -8,10 +8,11 @@ use std::fmt;
 
 use consensus::client::MetaError;
 use consensus::meta::command::Reject;
-use consensus::meta::model::{Quota, QuotaOf};
+use consensus::meta::model::{ClusterMs, Quota, QuotaOf};
 use consensus::meta::names::NameError;
 use http::{HeaderName, HeaderValue, StatusCode, header};
 
+use super::time::http_date;
 use super::xml::XmlWriter;
 
 /// The result of everything that a request can make fail.
@@ -43,6 +44,7 @@ macro_rules! codes {
 codes! {
     AccessControlListNotSupported BAD_REQUEST "The bucket does not allow ACLs.";
     AccessDenied FORBIDDEN "Access Denied";
+    AccessForbidden FORBIDDEN "Access Forbidden";
     AuthorizationHeaderMalformed BAD_REQUEST "The authorization header that you provided is not valid.";
     AuthorizationQueryParametersError BAD_REQUEST "The authorization query parameters that you provided are not valid.";
     BadDigest BAD_REQUEST "The digest or checksum you specified did not match what we received.";
@@ -55,6 +57,7 @@ codes! {
     EntityTooSmall BAD_REQUEST "Your proposed upload is smaller than the minimum allowed size.";
     ExpiredToken BAD_REQUEST "The provided token has expired.";
     IllegalLocationConstraintException BAD_REQUEST "The location constraint is incompatible with the region of this endpoint.";
+    IllegalVersioningConfigurationException BAD_REQUEST "The versioning configuration specified in the request is invalid.";
     IncompleteBody BAD_REQUEST "The body does not have the bytes that the headers announce.";
     InsufficientStorage INSUFFICIENT_STORAGE "The store is full; waiting does not help.";
     InternalError INTERNAL_SERVER_ERROR "We encountered an internal error. Please try again.";
@@ -80,21 +83,33 @@ codes! {
     MalformedTrailerError BAD_REQUEST "The request contained trailing data that was not well-formed.";
     MalformedXML BAD_REQUEST "The XML you provided was not well-formed or did not validate against our published schema.";
     MaxMessageLengthExceeded BAD_REQUEST "Your request was too big.";
+    MetadataConfigurationNotFound NOT_FOUND "The metadata configuration was not found";
     MetadataTooLarge BAD_REQUEST "Your metadata headers exceed the maximum allowed metadata size.";
     MethodNotAllowed METHOD_NOT_ALLOWED "The specified method is not allowed against this resource.";
     MissingContentLength LENGTH_REQUIRED "You must provide the Content-Length HTTP header.";
     MissingRequestBodyError BAD_REQUEST "Request body is empty.";
     NoSuchBucket NOT_FOUND "The specified bucket does not exist";
+    NoSuchBucketPolicy NOT_FOUND "The bucket policy does not exist";
+    NoSuchCORSConfiguration NOT_FOUND "The CORS configuration does not exist";
+    NoSuchConfiguration NOT_FOUND "The specified configuration does not exist.";
     NoSuchKey NOT_FOUND "The specified key does not exist.";
+    NoSuchLifecycleConfiguration NOT_FOUND "The lifecycle configuration does not exist";
+    NoSuchPublicAccessBlockConfiguration NOT_FOUND "The public access block configuration was not found";
+    NoSuchTagSet NOT_FOUND "The TagSet does not exist";
     NoSuchUpload NOT_FOUND "The specified multipart upload does not exist. The upload ID might be invalid, or the upload might have been aborted or completed.";
     NoSuchVersion NOT_FOUND "The specified version does not exist.";
+    NoSuchWebsiteConfiguration NOT_FOUND "The specified bucket does not have a website configuration";
     NotImplemented NOT_IMPLEMENTED "A header or parameter you provided implies functionality that is not implemented.";
+    ObjectLockConfigurationNotFoundError NOT_FOUND "Object Lock configuration does not exist for this bucket";
     OperationAborted CONFLICT "A conflicting conditional operation is in progress against this resource. Try again.";
+    OwnershipControlsNotFoundError NOT_FOUND "The bucket ownership controls were not found";
     PreconditionFailed PRECONDITION_FAILED "At least one of the pre-conditions you specified did not hold";
     QuotaExceeded FORBIDDEN "The quota of the bucket or of its owner does not allow more.";
+    ReplicationConfigurationNotFoundError NOT_FOUND "The replication configuration was not found";
     RequestHeaderSectionTooLarge BAD_REQUEST "Your request header section exceeds the maximum allowed size.";
     RequestTimeTooSkewed FORBIDDEN "The difference between the request time and the current time is too large.";
     RequestTimeout BAD_REQUEST "Your socket connection to the server was not read from or written to within the timeout period.";
+    ServerSideEncryptionConfigurationNotFoundError NOT_FOUND "The server side encryption configuration was not found";
     SignatureDoesNotMatch FORBIDDEN "The request signature we calculated does not match the signature you provided. Check your key and signing method.";
     SlowDown SERVICE_UNAVAILABLE "Please reduce your request rate.";
     TooManyBuckets BAD_REQUEST "You have attempted to create more buckets than allowed.";
@@ -276,6 +291,7 @@ impl From<Reject> for S3Error {
             Reject::NoSuchKey => Code::NoSuchKey.into(),
             Reject::NoSuchVersion => Code::NoSuchVersion.into(),
             Reject::IsDeleteMarker => Code::MethodNotAllowed.says("The version is a delete marker."),
+            Reject::DeleteMarker { version, modified, current } => delete_marker(&version, modified, current),
             Reject::PreconditionFailed | Reject::SourcePreconditionFailed => Code::PreconditionFailed.into(),
             Reject::SourceChanged => Code::ConditionalRequestConflict.into(),
             Reject::CopyOntoItself => Code::InvalidRequest.says(
@@ -297,6 +313,20 @@ impl From<Reject> for S3Error {
             }
         }
     }
+}
+
+/// What is a delete marker cannot be read: 404 without a version id, else 405.
+fn delete_marker(version: &str, modified: ClusterMs, current: bool) -> S3Error {
+    let error = match current {
+        true => S3Error::from(Code::NoSuchKey),
+        false => S3Error::from(Code::MethodNotAllowed)
+            .field("ResourceType", "DeleteMarker")
+            .header(header::ALLOW, "DELETE")
+            .header(header::LAST_MODIFIED, &http_date(modified.0)),
+    };
+    error
+        .header(HeaderName::from_static("x-amz-delete-marker"), "true")
+        .header(HeaderName::from_static("x-amz-version-id"), version)
 }
 
 /// A retry does not help, and so the status is none that SDKs retry.

@@ -7,12 +7,11 @@ use fabric::limits::USER_METADATA_BYTES_MAX;
 use http::header::{CONTENT_LENGTH, LAST_MODIFIED};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::checksum;
 use super::error::{Code, S3Error, S3Result};
-use super::path::percent_decoded;
 use super::request::{Query, header_text};
 use super::response::Response;
 use super::time::http_date;
+use super::{checksum, tags};
 use consensus::meta::model::Etag;
 
 /// Headers that are stored with an object and given back as they came.
@@ -30,9 +29,6 @@ const STORED: &[&str] = &[
 const CONTENT_TYPE_DEFAULT: &str = "binary/octet-stream";
 
 const USER_PREFIX: &str = "x-amz-meta-";
-const TAGS_MAX: usize = 10;
-const TAG_KEY_CHARS_MAX: usize = 128;
-const TAG_VALUE_CHARS_MAX: usize = 256;
 
 /// Everything that the headers say about an object to be stored.
 pub fn attributes(headers: &HeaderMap) -> S3Result<Attributes> {
@@ -56,7 +52,7 @@ pub fn attributes(headers: &HeaderMap) -> S3Result<Attributes> {
         headers: stored,
         user: user_metadata(headers)?,
         storage_class: storage_class(headers)?,
-        tags: tagging(headers)?,
+        tags: tags::of_header(headers)?,
     })
 }
 
@@ -106,52 +102,6 @@ fn storage_class(headers: &HeaderMap) -> S3Result<Option<String>> {
         None | Some("STANDARD") => Ok(None),
         Some(_) => Err(Code::InvalidStorageClass.into()),
     }
-}
-
-/// `x-amz-tagging`: pairs as in a query.
-fn tagging(headers: &HeaderMap) -> S3Result<Vec<(String, String)>> {
-    let Some(text) = header_text(headers, "x-amz-tagging")? else {
-        return Ok(Vec::new());
-    };
-    let invalid = || {
-        S3Error::argument(
-            "x-amz-tagging",
-            text,
-            "The header 'x-amz-tagging' shall be encoded as UTF-8 then URLEncoded URL query parameters without tag name duplicates.",
-        )
-    };
-    let decoded = |raw: &str| {
-        let bytes = percent_decoded(raw.replace('+', " ").as_bytes()).map_err(|_| invalid())?;
-        String::from_utf8(bytes).map_err(|_| invalid())
-    };
-    let mut tags: Vec<(String, String)> = Vec::new();
-    for pair in text.split('&').filter(|pair| !pair.is_empty()) {
-        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-        let (key, value) = (decoded(key)?, decoded(value)?);
-        check_tag(&key, &value)?;
-        if tags.iter().any(|(have, _)| *have == key) {
-            return Err(Code::InvalidTag.says("Cannot provide multiple Tags with the same key"));
-        }
-        tags.push((key, value));
-        if TAGS_MAX < tags.len() {
-            return Err(Code::BadRequest.says("Object tags cannot be greater than 10"));
-        }
-    }
-    Ok(tags)
-}
-
-fn check_tag(key: &str, value: &str) -> S3Result<()> {
-    let allowed = |text: &str| text.chars().all(|one| one.is_alphanumeric() || " +-=._:/@".contains(one));
-    if key.is_empty() || TAG_KEY_CHARS_MAX < key.chars().count() || !allowed(key) {
-        return Err(Code::InvalidTag.says("The TagKey you have provided is invalid"));
-    }
-    if TAG_VALUE_CHARS_MAX < value.chars().count() || !allowed(value) {
-        return Err(Code::InvalidTag.says("The TagValue you have provided is invalid"));
-    }
-    if key.to_ascii_lowercase().starts_with("aws:") {
-        return Err(Code::InvalidTag.says("System tags cannot be added/updated by requester"));
-    }
-    Ok(())
 }
 
 /// Headers of S3 that ask for something that does not exist here: refused, never passed over, since an object

@@ -9,6 +9,7 @@ pub mod checksum;
 mod chunked;
 pub mod conditions;
 pub mod copying;
+pub mod cors;
 pub mod error;
 pub mod headers;
 pub mod listing;
@@ -22,6 +23,7 @@ pub mod request;
 pub mod response;
 pub mod route;
 pub mod service;
+pub mod tags;
 #[cfg(test)]
 pub mod testing;
 pub mod time;

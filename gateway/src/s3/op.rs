@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use consensus::client::{Meta, ask};
-use consensus::meta::command::{Command, Done};
-use consensus::meta::model::{Bucket, Origin};
+use consensus::meta::command::{BucketChange, Command, Done, SetBucket};
+use consensus::meta::model::{Bucket, BucketSetting, Origin, SettingKind};
 use consensus::meta::names::{BucketName, UserName};
 use consensus::meta::query::{Answer, Query};
 use fabric::env::Env;
@@ -68,26 +68,40 @@ pub enum Action {
     DeleteObject,
     AbortMultipartUpload,
     ListMultipartUploadParts,
+    PutBucketVersioning,
+    GetBucketCors,
+    PutBucketCors,
+    GetBucketTagging,
+    PutBucketTagging,
+    GetObjectTagging,
+    PutObjectTagging,
+    DeleteObjectTagging,
+    GetBucketAcl,
+    GetObjectAcl,
+    GetBucketPolicy,
+    GetBucketPolicyStatus,
+    GetLifecycleConfiguration,
+    GetEncryptionConfiguration,
+    GetBucketWebsite,
+    GetReplicationConfiguration,
+    GetBucketObjectLockConfiguration,
+    GetBucketPublicAccessBlock,
+    GetBucketOwnershipControls,
+    GetBucketLogging,
+    GetBucketNotification,
+    GetAccelerateConfiguration,
+    GetBucketRequestPayment,
+    GetAnalyticsConfiguration,
+    GetMetricsConfiguration,
+    GetInventoryConfiguration,
+    GetIntelligentTieringConfiguration,
+    GetBucketMetadataTableConfiguration,
 }
 
 impl Action {
     /// Whether it concerns a bucket that must exist. The others need only a user.
     pub fn needs_bucket(self) -> bool {
-        match self {
-            Action::ListAllMyBuckets | Action::CreateBucket => false,
-            Action::DeleteBucket
-            | Action::ListBucket
-            | Action::ListBucketVersions
-            | Action::ListBucketMultipartUploads
-            | Action::GetBucketLocation
-            | Action::GetBucketVersioning
-            | Action::GetObject
-            | Action::GetObjectAttributes
-            | Action::PutObject
-            | Action::DeleteObject
-            | Action::AbortMultipartUpload
-            | Action::ListMultipartUploadParts => true,
-        }
+        !matches!(self, Action::ListAllMyBuckets | Action::CreateBucket)
     }
 }
 
@@ -133,6 +147,43 @@ impl Context {
         Ok(ask(&*self.meta, query).await?)
     }
 
+    /// The bucket of the path as it is now; [`Context::bucket`] may be some seconds old.
+    pub async fn bucket_now(&self) -> S3Result<Bucket> {
+        let bucket = self.bucket()?;
+        let prefix = bucket.name.to_string();
+        match self.ask(Query::Buckets { owner: None, prefix, after: None, limit: 1 }).await? {
+            Answer::Buckets { buckets, .. } => {
+                let found = buckets.into_iter().find(|found| found.id == bucket.id);
+                found.ok_or_else(|| Code::NoSuchBucket.into())
+            }
+            _ => Err(unexpected("Buckets")),
+        }
+    }
+
+    /// What the owner of the bucket set.
+    pub async fn setting(&self, kind: SettingKind) -> S3Result<Option<BucketSetting>> {
+        match self.ask(Query::Setting { bucket: self.bucket()?.id, kind }).await? {
+            Answer::Setting(setting) => Ok(setting),
+            _ => Err(unexpected("Setting")),
+        }
+    }
+
+    /// Sets it, in place of the one of its kind.
+    pub async fn set(&self, setting: BucketSetting) -> S3Result<()> {
+        self.change(BucketChange::Set(setting)).await
+    }
+
+    /// Removes it.
+    pub async fn unset(&self, kind: SettingKind) -> S3Result<()> {
+        self.change(BucketChange::Remove(kind)).await
+    }
+
+    /// Changes the bucket itself.
+    pub async fn change(&self, change: BucketChange) -> S3Result<()> {
+        let bucket = self.bucket()?.id;
+        self.propose(Command::SetBucket(SetBucket { bucket, change })).await.map(drop)
+    }
+
     /// Another bucket than the path's (source of a copy), with the permission of the requester checked.
     pub async fn bucket_named(&self, name: &BucketName, action: Action) -> S3Result<Arc<Bucket>> {
         resolve_bucket(&*self.meta, &self.requester, name, action).await
@@ -145,6 +196,7 @@ impl Context {
             Command::DeleteObjects(command) => &mut command.origin,
             Command::CreateUpload(command) => &mut command.origin,
             Command::CompleteUpload(command) => &mut command.origin,
+            Command::SetTags(command) => &mut command.origin,
             _ => return,
         };
         *origin = self.origin.clone();

@@ -185,8 +185,7 @@ fn part(view: &ObjectView, number: u16) -> S3Result<Chosen> {
     Ok(Chosen { partial: !range.is_empty(), range, checksum, parts: Some(parts) })
 }
 
-/// A version of an object in the bucket of the path. What is a delete marker cannot be read: 404 without a version
-/// id, else 405.
+/// A version of an object in the bucket of the path.
 pub async fn version(
     cx: &Context,
     key: &ObjectKey,
@@ -195,9 +194,6 @@ pub async fn version(
 ) -> S3Result<ObjectView> {
     match version_in(cx, cx.bucket()?.id, key, version, want).await? {
         Ok(view) => Ok(view),
-        Err(Reject::IsDeleteMarker) => Err(S3Error::from(Code::MethodNotAllowed)
-            .field("ResourceType", "DeleteMarker")
-            .header(HeaderName::from_static("x-amz-delete-marker"), "true")),
         Err(reject) => Err(S3Error::from(reject).field("Key", key.as_str())),
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use consensus::meta::names::{BucketName, ObjectKey};
+use fabric::limits::CONFIGURATION_BYTES_MAX;
 use http::{HeaderMap, Method};
 
 use super::auth::Verified;
@@ -95,6 +96,16 @@ impl Request {
     /// Reads and verifies a whole document; longer ones are refused.
     pub async fn document(&mut self, bytes_max: usize) -> S3Result<Bytes> {
         self.payload.collect(bytes_max).await
+    }
+
+    /// The whole body, where that is a configuration: the client proves it, and it is not empty.
+    pub async fn configuration(&mut self) -> S3Result<Bytes> {
+        if !self.payload.has_integrity() {
+            return Err(Code::InvalidRequest
+                .says("Missing required header for this request: Content-MD5 OR x-amz-checksum-*"));
+        }
+        let body = self.document(CONFIGURATION_BYTES_MAX).await?;
+        if body.is_empty() { Err(Code::MissingRequestBodyError.into()) } else { Ok(body) }
     }
 }
 

@@ -14,7 +14,7 @@ use consensus::meta::names::UserName;
 use fabric::env::Env;
 use fabric::limits::KIB;
 use futures::{FutureExt as _, StreamExt as _};
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST, SERVER, X_CONTENT_TYPE_OPTIONS};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST, ORIGIN, SERVER, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, request};
 use http_body::Frame;
 use http_body_util::{BodyExt as _, Full, StreamBody};
@@ -22,6 +22,7 @@ use http_body_util::{BodyExt as _, Full, StreamBody};
 use super::auth::{
     Keys, PayloadAuth, Policy, SigningKeys, Unverified, Verified, verify, with_headers_of_query,
 };
+use super::cors;
 use super::error::{BoxError, Code, S3Error, S3Result};
 use super::headers::refuse_unsupported;
 use super::op::{BodyRule, Context, Op, resolve_bucket};
@@ -104,13 +105,48 @@ impl S3Service {
     ) -> http::Response<HttpBody> {
         let (head, body) = request.into_parts();
         let mut trace = Trace { id: self.request_id(), op: "-", requester: None };
-        let outcome = self.answer(&head, body, source, &mut trace).await;
-        let (response, error) = match outcome {
+        let outcome = match head.method {
+            Method::OPTIONS => self.preflight(&head, &mut trace).await,
+            _ => self.answer(&head, body, source, &mut trace).await,
+        };
+        let (mut response, error) = match outcome {
             Ok(response) => (response, None),
             Err(error) => (self.error_response(&error, &head, &trace.id), Some(error)),
         };
+        if head.method != Method::OPTIONS {
+            self.tell_browser(&head, &mut response).await;
+        }
         log(&trace, &head, source, response.status, error.as_ref());
         self.finish(response, &head.method, &trace.id)
+    }
+
+    /// What a browser asks before a page of another origin may send something. Nobody signs that.
+    async fn preflight(&self, head: &request::Parts, trace: &mut Trace) -> S3Result<Response> {
+        trace.op = "Preflight";
+        let host = effective_host(head)?;
+        let bucket = self.domains.iter().find_map(|domain| virtual_bucket(&host, Some(domain)));
+        let rules = match CanonicalPath::parse(head.uri.path(), bucket)?.target() {
+            Target::Service => return Err(Code::MethodNotAllowed.into()),
+            Target::Bucket(name) | Target::Object(name, _) => {
+                cors::rules_of(&*self.backend.meta, name).await?
+            }
+        };
+        let mut response = Response::ok();
+        cors::add(&mut response.headers, cors::preflight(&rules, &head.headers)?);
+        Ok(response)
+    }
+
+    /// Tells the browser of a page of another origin whether the page may see the answer. Where the rules are not to be
+    /// had it is told nothing.
+    async fn tell_browser(&self, head: &request::Parts, response: &mut Response) {
+        let Some(origin) = head.headers.get(ORIGIN).and_then(|origin| origin.to_str().ok()) else { return };
+        let Ok(host) = effective_host(head) else { return };
+        let bucket = self.domains.iter().find_map(|domain| virtual_bucket(&host, Some(domain)));
+        let Ok(path) = CanonicalPath::parse(head.uri.path(), bucket) else { return };
+        let (Target::Bucket(name) | Target::Object(name, _)) = path.target() else { return };
+        if let Ok(rules) = cors::rules_of(&*self.backend.meta, name).await {
+            cors::add(&mut response.headers, cors::answer(&rules, origin, head.method.as_str()));
+        }
     }
 
     async fn answer(

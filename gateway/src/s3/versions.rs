@@ -36,11 +36,12 @@ pub fn text(stamp: Stamp, null_version: bool) -> String {
     if null_version { "null".to_string() } else { stamp.to_string() }
 }
 
-/// Adds `x-amz-version-id` to an answer about a version; a bucket that was never versioned shows none.
+/// Adds `x-amz-version-id` to an answer about a version; a bucket that was never versioned shows none. Of one that was
+/// not a few seconds ago the version tells.
 pub fn show(response: Response, bucket: &Bucket, object: &Object) -> Response {
     match bucket.versioning {
-        Versioning::Off => response,
-        Versioning::Enabled | Versioning::Suspended => {
+        Versioning::Off if object.null_version => response,
+        Versioning::Off | Versioning::Enabled | Versioning::Suspended => {
             response.amz("x-amz-version-id", text(object.stamp, object.null_version))
         }
     }

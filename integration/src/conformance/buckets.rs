@@ -172,13 +172,44 @@ async fn odd_names_are_ordinary_buckets(cx: &Cx<'_>) -> Outcome {
 /// Tools ask for these before they do anything else; the answers are what AWS gives for a bare bucket.
 async fn probes_of_what_is_not_there_are_answered(cx: &Cx<'_>) -> Outcome {
     let bucket = cx.bucket().await?;
-    for (flag, status) in [("replication", 404), ("torrent", 501)] {
-        let request = Request::bucket("GET", &bucket).flag(flag);
-        let response = cx.client().send(request).await.map_err(|error| error.to_string())?;
-        ensure(response.status == status || response.status == 501, || {
-            format!("?{flag}: {}", response.describe())
-        })?;
-        response.xml()?;
+    for (flag, code) in [
+        ("policy", "NoSuchBucketPolicy"),
+        ("policyStatus", "NoSuchBucketPolicy"),
+        ("lifecycle", "NoSuchLifecycleConfiguration"),
+        ("encryption", "ServerSideEncryptionConfigurationNotFoundError"),
+        ("website", "NoSuchWebsiteConfiguration"),
+        ("replication", "ReplicationConfigurationNotFoundError"),
+        ("object-lock", "ObjectLockConfigurationNotFoundError"),
+        ("publicAccessBlock", "NoSuchPublicAccessBlockConfiguration"),
+        ("ownershipControls", "OwnershipControlsNotFoundError"),
+        ("metadataTable", "MetadataConfigurationNotFound"),
+    ] {
+        cx.refused(Request::bucket("GET", &bucket).flag(flag), 404, code).await?;
     }
+    for (flag, root) in [
+        ("acl", "AccessControlPolicy"),
+        ("logging", "BucketLoggingStatus"),
+        ("notification", "NotificationConfiguration"),
+        ("accelerate", "AccelerateConfiguration"),
+        ("requestPayment", "RequestPaymentConfiguration"),
+        ("analytics", "ListBucketAnalyticsConfigurationResult"),
+        ("metrics", "ListMetricsConfigurationsResult"),
+        ("inventory", "ListInventoryConfigurationsResult"),
+        ("intelligent-tiering", "ListBucketIntelligentTieringConfigurationsOutput"),
+    ] {
+        xml_of(&cx.ok(Request::bucket("GET", &bucket).flag(flag)).await?, root)?;
+        if let Some(other) = cx.other() {
+            refused(&other, Request::bucket("GET", &bucket).flag(flag), 403, "AccessDenied").await?;
+        }
+    }
+    let one = Request::bucket("GET", &bucket).flag("metrics").query("id", "x");
+    cx.refused(one, 404, "NoSuchConfiguration").await?;
+    cx.refused(Request::bucket("GET", &bucket).flag("torrent"), 501, "NotImplemented").await?;
+    cx.put(&bucket, "k", "x").await?;
+    let acl = cx.ok(Request::object("GET", &bucket, "k").flag("acl")).await?;
+    let grants = xml_of(&acl, "AccessControlPolicy")?;
+    let grant = grants.child("AccessControlList").and_then(|list| list.child("Grant")).ok_or("no grant")?;
+    equal("permission", grant.text_of("Permission"), "FULL_CONTROL")?;
+    cx.refused(Request::object("GET", &bucket, "never").flag("acl"), 404, "NoSuchKey").await?;
     Ok(())
 }

@@ -7,11 +7,13 @@ mod buckets;
 mod checksums;
 mod conditions;
 mod copies;
+mod cors;
 mod listing;
 pub(crate) mod multipart;
 mod objects;
 mod payloads;
 mod ranges;
+mod versions;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -53,6 +55,8 @@ pub fn all() -> impl Iterator<Item = Behaviour> {
         multipart::BEHAVIOURS,
         copies::BEHAVIOURS,
         listing::BEHAVIOURS,
+        versions::BEHAVIOURS,
+        cors::BEHAVIOURS,
     ];
     files.into_iter().flatten().copied()
 }

@@ -2,10 +2,11 @@
 
 use bytes::Bytes;
 use consensus::meta::tables::{
-    Absences, AccessKeys, Bodies, BucketNames, BucketQuotas, Buckets, BucketsByOwner, Cluster, Completeds,
-    Cursors, DebtCounts, Debts, DecodeKey, EncodeKey, EventOrder, Events, Extents, Garbages, Holds, Inline,
-    KeysByUser, Layouts, LeavingCopies, Nodes, NullVersions, Objects, Parts, RemovedNodes, Replies,
-    SessionNonces, Sessions, Table, Uploads, Usages, UserQuotas, Users, Versions, key_bytes,
+    Absences, AccessKeys, Bodies, BucketNames, BucketQuotas, BucketSettings, Buckets, BucketsByOwner,
+    Cluster, Completeds, Cursors, DebtCounts, Debts, DecodeKey, EncodeKey, EventOrder, Events, Extents,
+    Garbages, Holds, Inline, KeysByUser, Layouts, LeavingCopies, Nodes, NullVersions, Objects, Parts,
+    RemovedNodes, Replies, SessionNonces, Sessions, Table, Uploads, Usages, UserQuotas, Users, Versions,
+    key_bytes,
 };
 use fabric::codec::crc32c;
 use fabric::rpc::read_all;
@@ -23,6 +24,7 @@ const TABLES: &[ReadRow] = &[
     row::<Bodies>,
     row::<BucketNames>,
     row::<BucketQuotas>,
+    row::<BucketSettings>,
     row::<Buckets>,
     row::<BucketsByOwner>,
     row::<Cluster>,

@@ -169,7 +169,8 @@ async fn refill(store: &Cluster, tally: &mut Tally, when: &str, holding: &Holdin
     store.restart_node(LOST).await?;
     let (first, took) = futures::future::try_join(
         async {
-            while metric(store.node_admins[LOST], "fluffy_chunks_restored_total").await?.unwrap_or(0.0) == 0.0 {
+            while metric(store.node_admins[LOST], "fluffy_chunks_restored_total").await?.unwrap_or(0.0) == 0.0
+            {
                 ensure!(begin.elapsed() < PATIENCE, "{when}: no chunk after {PATIENCE:?}");
                 tokio::time::sleep(METRIC_PAUSE).await;
             }

@@ -4,7 +4,7 @@ use fabric::ids::{ExtentId, Stamp};
 
 use super::Stop;
 use crate::meta::command::{Reject, VersionSelector};
-use crate::meta::lookup::{Found, find};
+use crate::meta::lookup::{Found, find, newest_other};
 use crate::meta::model::{Body, Home, Object, Slice, Version};
 use crate::meta::query::{BodyView, ObjectView, Piece, Want};
 use crate::meta::store::{Fault, Rows};
@@ -18,10 +18,13 @@ pub(super) fn view(
     want: Want,
 ) -> Result<ObjectView, Stop> {
     let object = match version {
-        None => get::<Objects>(rows, home)?.ok_or(Reject::NoSuchKey)?,
+        None => match get::<Objects>(rows, home)? {
+            Some(object) => object,
+            None => return Err(missing_current(rows, home)?.into()),
+        },
         Some(selector) => match find(rows, home, selector)?.ok_or(Reject::NoSuchVersion)? {
             Found::Current(object) | Found::Other(Version::Object(object)) => object,
-            Found::Other(Version::DeleteMarker { .. }) => return Err(Reject::IsDeleteMarker.into()),
+            Found::Other(marker) => return Err(marked(&marker, false).into()),
         },
     };
     let (body, parts) = match want {
@@ -29,6 +32,19 @@ pub(super) fn view(
         Want::Body => resolve(rows, home, &object)?,
     };
     Ok(ObjectView { object, body, parts })
+}
+
+fn missing_current(rows: &dyn Rows, home: &Home) -> Result<Reject, Fault> {
+    Ok(newest_other(rows, home)?.map_or(Reject::NoSuchKey, |marker| marked(&marker, true)))
+}
+
+fn marked(marker: &Version, current: bool) -> Reject {
+    let (stamp, modified) = match marker {
+        Version::DeleteMarker { stamp, modified, .. } => (*stamp, *modified),
+        Version::Object(object) => (object.stamp, object.modified),
+    };
+    let version = if marker.null_version() { "null".to_string() } else { stamp.to_string() };
+    Reject::DeleteMarker { version, modified, current }
 }
 
 fn resolve(rows: &dyn Rows, own: &Home, object: &Object) -> Result<(BodyView, Vec<Slice>), Fault> {

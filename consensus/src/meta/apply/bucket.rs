@@ -4,11 +4,13 @@ use fabric::ids::BucketId;
 use fabric::limits::BUCKETS_PER_USER_MAX;
 
 use super::transaction::Transaction;
-use super::{Outcome, Stop, quota};
-use crate::meta::command::{CreateBucket, DeleteBucket, Done, Reject};
+use super::{Outcome, Stop, malformed, quota};
+use crate::meta::command::{BucketChange, CreateBucket, DeleteBucket, Done, Reject, SetBucket};
 use crate::meta::model::{Bucket, Usage, User, Versioning};
 use crate::meta::names::{BucketName, UserName};
-use crate::meta::tables::{BucketNames, Buckets, BucketsByOwner, Objects, Uploads, Usages, Users, Versions};
+use crate::meta::tables::{
+    BucketNames, BucketSettings, Buckets, BucketsByOwner, Objects, Uploads, Usages, Users, Versions,
+};
 
 /// Creates a bucket under a name that is free.
 pub(super) fn create(tx: &mut Transaction<'_>, command: &CreateBucket) -> Outcome {
@@ -69,5 +71,24 @@ pub(super) fn delete(tx: &mut Transaction<'_>, command: &DeleteBucket) -> Outcom
     tx.delete::<BucketsByOwner>((&bucket.owner, &bucket.name));
     tx.delete::<Usages>(bucket.id);
     quota::remove_of_bucket(tx, bucket.id)?;
+    tx.delete_under::<BucketSettings>(bucket.id)?;
+    Ok(Done::Nothing)
+}
+
+/// Changes a bucket itself.
+pub(super) fn set(tx: &mut Transaction<'_>, command: &SetBucket) -> Outcome {
+    let bucket = tx.get::<Buckets>(command.bucket)?.ok_or(Reject::NoSuchBucket)?;
+    match &command.change {
+        BucketChange::Versioning(Versioning::Off) => {
+            return malformed("versioning is suspended, never off again");
+        }
+        BucketChange::Versioning(versioning) => {
+            tx.put::<Buckets>(bucket.id, &Bucket { versioning: *versioning, ..bucket });
+        }
+        BucketChange::Set(setting) => {
+            tx.put::<BucketSettings>((bucket.id, setting.kind() as u16), setting);
+        }
+        BucketChange::Remove(kind) => tx.delete::<BucketSettings>((bucket.id, *kind as u16)),
+    }
     Ok(Done::Nothing)
 }

@@ -125,6 +125,8 @@ fn run(tx: &mut Transaction<'_>, entry: &Entry) -> Result<Reply, Fault> {
         Command::EndHold(command) => cluster::end_hold(tx, command),
         Command::SetQuota(command) => quota::set(tx, command),
         Command::Salvage(command) => salvage::salvage(tx, command),
+        Command::SetBucket(command) => bucket::set(tx, command),
+        Command::SetTags(command) => object::set_tags(tx, command),
     };
     match outcome {
         Ok(done) => Ok(Reply::Done(done)),

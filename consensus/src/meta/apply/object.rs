@@ -6,15 +6,15 @@ use super::transaction::Transaction;
 use super::version::{self, check_expect};
 use super::{Outcome, Stop, body, malformed, quota};
 use crate::meta::command::{
-    CopyObject, DeleteKey, DeleteObjects, DeletedKey, Done, PutObject, ReadConditions, Reject,
+    CopyObject, DeleteKey, DeleteObjects, DeletedKey, Done, PutObject, ReadConditions, Reject, SetTags,
     VersionSelector,
 };
 use crate::meta::lookup::{Found, find};
 use crate::meta::model::{
-    Bucket, Event, EventKind, Home, Object, Origin, Stored, Usage, Version, Versioning,
+    Attributes, Bucket, Event, EventKind, Home, Object, Origin, Stored, Usage, Version, Versioning,
 };
 use crate::meta::store::Fault;
-use crate::meta::tables::{Buckets, Objects};
+use crate::meta::tables::{Buckets, Descending, Objects, Versions};
 
 /// Stores an object.
 pub(super) fn put(tx: &mut Transaction<'_>, command: &PutObject) -> Outcome {
@@ -122,14 +122,57 @@ pub(super) fn install(
         origin: origin.clone(),
     };
     tx.add_event(bucket.id, object.stamp, &event);
-    Ok(Done::Stored(Stored {
+    Ok(Done::Stored(stored(bucket, object)))
+}
+
+fn stored(bucket: &Bucket, object: &Object) -> Stored {
+    Stored {
         stamp: object.stamp,
-        version_visible: bucket.versioning == Versioning::Enabled,
+        version_visible: bucket.versioning == Versioning::Enabled && !object.null_version,
         etag: object.etag,
         modified: object.modified,
         bytes: object.bytes,
         checksum: object.checksum.clone(),
-    }))
+    }
+}
+
+/// Sets the tags of a version, which stays what it is.
+pub(super) fn set_tags(tx: &mut Transaction<'_>, command: &SetTags) -> Outcome {
+    let bucket = tx.get::<Buckets>(command.bucket)?.ok_or(Reject::NoSuchBucket)?;
+    let home = Home { bucket: bucket.id, key: command.key.clone() };
+    let found = match command.version {
+        None => Found::Current(tx.get::<Objects>(&home)?.ok_or(Reject::NoSuchKey)?),
+        Some(selector) => find(tx.rows(), &home, selector)?.ok_or(Reject::NoSuchVersion)?,
+    };
+    let tagged = |object: Object| Object {
+        attributes: Attributes { tags: command.tags.clone(), ..object.attributes.clone() },
+        ..object
+    };
+    let object = match found {
+        Found::Current(object) => {
+            let object = tagged(object);
+            tx.put::<Objects>(&home, &object);
+            object
+        }
+        Found::Other(Version::Object(object)) => {
+            let object = tagged(object);
+            let key = (&home, Descending(object.stamp));
+            tx.put::<Versions>(key, &Version::Object(object.clone()));
+            object
+        }
+        Found::Other(Version::DeleteMarker { .. }) => return Err(Reject::IsDeleteMarker.into()),
+    };
+    let event = Event {
+        kind: EventKind::Tags,
+        key: home.key,
+        version: object.stamp,
+        bytes: object.bytes,
+        etag: Some(object.etag),
+        at: tx.now,
+        origin: command.origin.clone(),
+    };
+    tx.add_event(bucket.id, tx.stamp(&bucket, 0), &event);
+    Ok(Done::Stored(stored(&bucket, &object)))
 }
 
 /// Deletes keys one after the other; each has its own outcome.

@@ -3,7 +3,7 @@
 use fabric::ids::BucketId;
 
 use super::table;
-use crate::meta::model::{Bucket, Quota, Usage};
+use crate::meta::model::{Bucket, BucketSetting, Quota, Usage};
 use crate::meta::names::{BucketName, UserName};
 
 table! {
@@ -31,11 +31,16 @@ table! {
     BucketQuotas(BUCKET_QUOTAS): BucketId | BucketId => Quota
 }
 
+table! {
+    /// (bucket id, number of the kind) → what the owner set. Missing: nothing.
+    BucketSettings(BUCKET_SETTINGS): (BucketId, u16) | (BucketId, u16) => BucketSetting
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::meta::model::{ClusterMs, Versioning};
+    use crate::meta::model::{ClusterMs, CorsRule, Versioning};
     use crate::meta::tables::testing::golden;
 
     #[test]
@@ -60,5 +65,21 @@ mod tests {
         );
         let quota = Quota { objects: None, bytes: Some(300) };
         golden::<BucketQuotas>(BucketId(5), quota, "0000000000000005", "010001ac02");
+        let tags = BucketSetting::Tags(vec![("k".to_string(), "v".to_string())]);
+        golden::<BucketSettings>((BucketId(5), 0), tags, "00000000000000050000", "010001016b0176");
+        let rule = CorsRule {
+            id: Some("i".to_string()),
+            origins: vec!["*".to_string()],
+            methods: vec!["GET".to_string()],
+            headers: vec!["h".to_string()],
+            expose: vec!["e".to_string()],
+            max_age_seconds: Some(300),
+        };
+        golden::<BucketSettings>(
+            (BucketId(5), 1),
+            BucketSetting::Cors(vec![rule]),
+            "00000000000000050001",
+            "01010101016901012a010347455401016801016501ac02",
+        );
     }
 }

@@ -28,7 +28,7 @@ use super::names::{AccessKeyId, BucketName, ObjectKey, UserName};
 use super::store::{Fault, Rows, RowsMut, TableId};
 
 pub use body::{Bodies, Extents, Inline};
-pub use bucket::{BucketNames, BucketQuotas, Buckets, BucketsByOwner, Usages};
+pub use bucket::{BucketNames, BucketQuotas, BucketSettings, Buckets, BucketsByOwner, Usages};
 pub use cluster::{
     Cluster, Holds, LayoutPart, LayoutRow, Layouts, Nodes, RemovedNodes, get_layout, owners_of, partition_of,
     put_layout,

@@ -73,6 +73,10 @@ fn quota() -> Quota {
     Quota { objects: Some(7), bytes: Some(300) }
 }
 
+fn setting() -> BucketSetting {
+    BucketSetting::Tags(vec![("k".to_string(), "v".to_string())])
+}
+
 fn stamp() -> Stamp {
     Stamp { epoch: 1, index: 300, ordinal: 2 }
 }
@@ -281,6 +285,22 @@ fn commands() -> Vec<Command> {
             attributes: attributes(),
             newer: true,
         }),
+        Command::SetBucket(SetBucket {
+            bucket: BucketId(5),
+            change: BucketChange::Versioning(Versioning::Suspended),
+        }),
+        Command::SetBucket(SetBucket { bucket: BucketId(5), change: BucketChange::Set(setting()) }),
+        Command::SetBucket(SetBucket {
+            bucket: BucketId(5),
+            change: BucketChange::Remove(SettingKind::Cors),
+        }),
+        Command::SetTags(SetTags {
+            bucket: BucketId(5),
+            key: key("a/b"),
+            version: Some(VersionSelector::Null),
+            tags: vec![("k".to_string(), "v".to_string())],
+            origin: origin(),
+        }),
     ]);
     commands
 }
@@ -385,6 +405,7 @@ fn rejects() -> Vec<Reject> {
         Reject::NodeInUse,
         Reject::NodeRemoved,
         Reject::QuotaExceeded { of: QuotaOf::User(user()), quota: quota() },
+        Reject::DeleteMarker { version: "null".to_string(), modified: ClusterMs(1_000), current: true },
     ]
 }
 
@@ -464,6 +485,7 @@ fn work_queries() -> Vec<Query> {
         Query::Hold,
         Query::Quota(QuotaOf::User(user())),
         Query::NamedNow(vec![(home(), extent_id())]),
+        Query::Setting { bucket: BucketId(5), kind: SettingKind::Cors },
     ]
 }
 
@@ -567,5 +589,6 @@ fn work_answers() -> Vec<Answer> {
         Answer::LayoutUse { extents: vec![(LayoutVersion(1), 300)], next: Some((home(), extent_id())) },
         Answer::Hold(Some(Hold { since: 300, at: ClusterMs(1_000) })),
         Answer::Quota { quota: quota(), usage: Usage::default() },
+        Answer::Setting(Some(setting())),
     ]
 }

@@ -1,7 +1,7 @@
 //! The rules, one by one.
 
 use bytes::Bytes;
-use fabric::ids::{ExtentId, Incarnation, LayoutVersion, NodeId, RaftId, SessionId};
+use fabric::ids::{ExtentId, Incarnation, LayoutVersion, NodeId, RaftId, SessionId, Stamp};
 use fabric::limits::{COMPLETED_KEPT, PART_BYTES_MIN, SESSION_OPEN_MAX};
 
 use super::world::{World, add_user, etag, key, stored};
@@ -438,9 +438,13 @@ fn versions_markers_and_the_null_version() {
     assert_eq!(text_of(&world, "k", by(one.stamp)).unwrap(), "one");
     world.audit();
 
-    let marker = world.delete_one("k", None).marker.unwrap().parse().unwrap();
-    assert_eq!(view(&world, "k", None), Err(Reject::NoSuchKey));
-    assert_eq!(view(&world, "k", by(marker)), Err(Reject::IsDeleteMarker));
+    let marker: Stamp = world.delete_one("k", None).marker.unwrap().parse().unwrap();
+    let hidden = |version: &str, current| {
+        let modified = ClusterMs(1_000_000);
+        Err(Reject::DeleteMarker { version: version.to_string(), modified, current })
+    };
+    assert_eq!(view(&world, "k", None), hidden(&marker.to_string(), true));
+    assert_eq!(view(&world, "k", by(marker)), hidden(&marker.to_string(), false));
     world.audit();
     let removed = world.delete_one("k", by(marker));
     assert_eq!((removed.version.clone(), removed.marker), (Some(marker.to_string()), removed.version));
@@ -453,7 +457,7 @@ fn versions_markers_and_the_null_version() {
     assert_eq!(text_of(&world, "k", by(one.stamp)).unwrap(), "one");
     world.audit();
     assert_eq!(world.delete_one("k", None).marker.as_deref(), Some("null"));
-    assert_eq!(view(&world, "k", Some(VersionSelector::Null)), Err(Reject::IsDeleteMarker));
+    assert_eq!(view(&world, "k", Some(VersionSelector::Null)), hidden("null", false));
     world.audit();
     assert_eq!(world.delete_one("k", None).marker.as_deref(), Some("null"));
     world.audit();
@@ -882,5 +886,58 @@ fn after_a_recovery_garbage_is_kept_until_somebody_says_otherwise() {
     assert_eq!(world.ask(Query::Named(unknown)), Ok(Answer::Named(vec![false])));
     // Numbers are drawn with the new epoch.
     assert_eq!(world.open_session(9).epoch, FIRST_EPOCH + 1);
+    world.audit();
+}
+
+#[test]
+fn tags_are_set_on_one_version_which_stays_what_it_is() {
+    let mut world = World::new();
+    world.set_versioning(Versioning::Enabled);
+    let (one, two) = (world.put_inline("k", "one"), world.put_inline("k", "two"));
+    let tags = |value: &str| vec![("a".to_string(), value.to_string())];
+    let set = |world: &World, version, tags: Tags| SetTags {
+        bucket: world.bucket,
+        key: key("k"),
+        version,
+        tags,
+        origin: Origin::default(),
+    };
+    let by = |stored: &Stored| Some(VersionSelector::Stamp(stored.stamp));
+    for (version, stored, value) in [(None, &two, "2"), (by(&one), &one, "1")] {
+        let before = view(&world, "k", by(stored)).unwrap().object;
+        let done = super::world::stored(world.done(Command::SetTags(set(&world, version, tags(value)))));
+        assert_eq!((done.stamp, done.modified, done.version_visible), (stored.stamp, stored.modified, true));
+        let attributes = Attributes { tags: tags(value), ..before.attributes.clone() };
+        let after = view(&world, "k", by(stored)).unwrap().object;
+        assert_eq!(after, Object { attributes, ..before });
+    }
+    let marker: Stamp = world.delete_one("k", None).marker.unwrap().parse().unwrap();
+    let on_marker = set(&world, Some(VersionSelector::Stamp(marker)), tags("x"));
+    assert_eq!(world.rejected(Command::SetTags(on_marker)), Reject::IsDeleteMarker);
+    let hidden = set(&world, None, tags("x"));
+    assert_eq!(world.rejected(Command::SetTags(hidden)), Reject::NoSuchKey);
+    world.audit();
+}
+
+#[test]
+fn settings_go_with_their_bucket() {
+    let mut world = World::new();
+    let bucket = world.create_bucket("set");
+    let ask = |world: &World| world.ask(Query::Setting { bucket, kind: SettingKind::Tags });
+    let change = |change| Command::SetBucket(SetBucket { bucket, change });
+    let tags = BucketSetting::Tags(vec![("a".to_string(), "1".to_string())]);
+    assert_eq!(ask(&world), Ok(Answer::Setting(None)));
+    world.done(change(BucketChange::Set(tags.clone())));
+    assert_eq!(ask(&world), Ok(Answer::Setting(Some(tags.clone()))));
+    world.done(change(BucketChange::Remove(SettingKind::Tags)));
+    assert_eq!(ask(&world), Ok(Answer::Setting(None)));
+    world.done(change(BucketChange::Set(tags)));
+    assert!(matches!(
+        world.rejected(change(BucketChange::Versioning(Versioning::Off))),
+        Reject::Malformed(_)
+    ));
+    world.done(Command::DeleteBucket(DeleteBucket { bucket }));
+    assert_eq!(world.rejected(change(BucketChange::Remove(SettingKind::Tags))), Reject::NoSuchBucket);
+    assert!(world.rows.all().all(|(table, _, _)| table != TableId::BUCKET_SETTINGS));
     world.audit();
 }

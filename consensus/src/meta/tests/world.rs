@@ -12,7 +12,6 @@ use crate::meta::model::*;
 use crate::meta::names::ObjectKey;
 use crate::meta::query::{Answer, Query};
 use crate::meta::store::MemoryRows;
-use crate::meta::tables::{Buckets, put};
 
 pub(super) struct World {
     pub rows: MemoryRows,
@@ -100,10 +99,9 @@ impl World {
         }
     }
 
-    /// Step 4 brings the command; the model is ready for it.
     pub fn set_versioning(&mut self, versioning: Versioning) {
-        let bucket = crate::meta::tables::get::<Buckets>(&self.rows, self.bucket).unwrap().unwrap();
-        put::<Buckets>(&mut self.rows, bucket.id, &Bucket { versioning, ..bucket });
+        let change = BucketChange::Versioning(versioning);
+        self.done(Command::SetBucket(SetBucket { bucket: self.bucket, change }));
     }
 
     /// An extent of the session that every owner holds.

@@ -29,7 +29,7 @@ impl Op for GetBucketVersioning {
     }
 
     async fn run(&self, cx: &Context, _request: Request) -> S3Result<Response> {
-        Ok(Response::xml(document(cx.bucket()?.versioning)))
+        Ok(Response::xml(document(cx.bucket_now().await?.versioning)))
     }
 }
 

@@ -1,6 +1,8 @@
 //! The operations, one file each, and the list of them.
 
 mod abort_multipart_upload;
+mod bucket_cors;
+mod bucket_tagging;
 mod complete_multipart_upload;
 mod copy_object;
 mod create_bucket;
@@ -20,6 +22,9 @@ mod list_object_versions;
 mod list_objects;
 mod list_objects_v2;
 mod list_parts;
+mod object_tagging;
+mod probes;
+mod put_bucket_versioning;
 mod put_object;
 #[cfg(test)]
 mod tests;
@@ -28,9 +33,20 @@ mod upload_part_copy;
 
 use super::op::Op;
 
-/// Every operation. A new one is a file beside this one and a line here.
-pub static OPS: &[&dyn Op] = &[
+/// Every operation. A new one is a file beside this one and a line in the list.
+pub fn all() -> Vec<&'static dyn Op> {
+    let probes = probes::ALL.iter().map(|probe| probe as &dyn Op);
+    OPS.iter().copied().chain(probes).collect()
+}
+
+static OPS: &[&dyn Op] = &[
     &abort_multipart_upload::AbortMultipartUpload,
+    &bucket_cors::DeleteBucketCors,
+    &bucket_cors::GetBucketCors,
+    &bucket_cors::PutBucketCors,
+    &bucket_tagging::DeleteBucketTagging,
+    &bucket_tagging::GetBucketTagging,
+    &bucket_tagging::PutBucketTagging,
     &complete_multipart_upload::CompleteMultipartUpload,
     &copy_object::CopyObject,
     &create_bucket::CreateBucket,
@@ -50,6 +66,10 @@ pub static OPS: &[&dyn Op] = &[
     &list_objects::ListObjects,
     &list_objects_v2::ListObjectsV2,
     &list_parts::ListParts,
+    &object_tagging::DeleteObjectTagging,
+    &object_tagging::GetObjectTagging,
+    &object_tagging::PutObjectTagging,
+    &put_bucket_versioning::PutBucketVersioning,
     &put_object::PutObject,
     &upload_part::UploadPart,
     &upload_part_copy::UploadPartCopy,

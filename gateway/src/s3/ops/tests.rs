@@ -19,7 +19,7 @@ use fabric::placement::Layout;
 use futures::StreamExt as _;
 use http::{Method, StatusCode};
 
-use super::OPS;
+use super::all;
 use crate::data::fakes::{FakeChunks, TestEnv};
 use crate::data::{Data, DataConfig};
 use crate::s3::checksum::{self, Hasher};
@@ -116,7 +116,7 @@ async fn world() -> World {
         inline_bytes_max: u64::MAX,
     };
     let data = Data::new(env, meta.clone(), Arc::new(FakeChunks::default()), config);
-    let world = World { meta, data: Arc::new(data), router: Router::new(OPS) };
+    let world = World { meta, data: Arc::new(data), router: Router::new(&all()) };
     world.ok(Method::PUT, "/photos", &[], "").await;
     world
 }
@@ -233,7 +233,7 @@ fn crc64(bytes: &[u8]) -> String {
 
 #[test]
 fn no_request_is_two_operations() {
-    assert_eq!(Router::new(OPS).conflicts(), []);
+    assert_eq!(Router::new(&all()).conflicts(), []);
 }
 
 const HELLO_TAG: &str = "\"5d41402abc4b2a76b9719d911017c592\"";

@@ -4,6 +4,7 @@ mod reader;
 mod writer;
 
 pub use reader::{
-    CompleteDocument, CompletePartElement, DeleteDocument, DeleteElement, create_bucket_location,
+    CompleteDocument, CompletePartElement, DeleteDocument, DeleteElement, VersioningDocument, cors_rules,
+    create_bucket_location, tagging,
 };
 pub use writer::{NAMESPACE, XmlWriter, url_encoded};

@@ -4,7 +4,7 @@
 //! The size is bounded by whoever reads the body ([`fabric::limits::XML_BODY_BYTES_MAX`]).
 
 use bytes::Bytes;
-use consensus::meta::model::ChecksumAlgorithm;
+use consensus::meta::model::{ChecksumAlgorithm, CorsRule, Tags};
 use fabric::limits::{LIST_KEYS_MAX, PARTS_MAX, XML_DEPTH_MAX};
 use quick_xml::Reader;
 use quick_xml::events::{BytesRef, BytesStart, Event};
@@ -150,6 +150,91 @@ fn part_number(text: &str) -> S3Result<u16> {
             "PartNumber must be an integer between 1 and 10000, inclusive",
         )),
     }
+}
+
+/// The body of PutBucketVersioning, texts as sent.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct VersioningDocument {
+    /// `Status`.
+    pub status: Option<String>,
+    /// `MfaDelete`.
+    pub mfa_delete: Option<String>,
+}
+
+impl VersioningDocument {
+    /// Parses the document.
+    pub fn parse(body: &[u8]) -> S3Result<VersioningDocument> {
+        let mut document = VersioningDocument::default();
+        for child in parse(body, "VersioningConfiguration")?.children {
+            match child.name.as_str() {
+                "Status" => child.text_into(&mut document.status)?,
+                "MfaDelete" => child.text_into(&mut document.mfa_delete)?,
+                _ => return Err(malformed()),
+            }
+        }
+        Ok(document)
+    }
+}
+
+/// The tags of a document, as they came.
+pub fn tagging(body: &[u8]) -> S3Result<Tags> {
+    let mut sets = parse(body, "Tagging")?.children.into_iter();
+    let (Some(set), None) = (sets.next(), sets.next()) else { return Err(malformed()) };
+    if set.name != "TagSet" {
+        return Err(malformed());
+    }
+    set.children.into_iter().map(tag).collect()
+}
+
+fn tag(node: Node) -> S3Result<(String, String)> {
+    if node.name != "Tag" {
+        return Err(malformed());
+    }
+    let (mut key, mut value) = (None, None);
+    for child in node.children {
+        match child.name.as_str() {
+            "Key" => child.text_into(&mut key)?,
+            "Value" => child.text_into(&mut value)?,
+            _ => return Err(malformed()),
+        }
+    }
+    Ok((key.ok_or_else(malformed)?, value.ok_or_else(malformed)?))
+}
+
+/// The rules of a CORS configuration, as they came.
+pub fn cors_rules(body: &[u8]) -> S3Result<Vec<CorsRule>> {
+    parse(body, "CORSConfiguration")?.children.into_iter().map(cors_rule).collect()
+}
+
+fn cors_rule(node: Node) -> S3Result<CorsRule> {
+    if node.name != "CORSRule" {
+        return Err(malformed());
+    }
+    let mut rule = CorsRule::default();
+    let mut max_age = None;
+    for child in node.children {
+        let list = match child.name.as_str() {
+            "AllowedOrigin" => &mut rule.origins,
+            "AllowedMethod" => &mut rule.methods,
+            "AllowedHeader" => &mut rule.headers,
+            "ExposeHeader" => &mut rule.expose,
+            "ID" => {
+                child.text_into(&mut rule.id)?;
+                continue;
+            }
+            "MaxAgeSeconds" => {
+                child.text_into(&mut max_age)?;
+                continue;
+            }
+            _ => return Err(malformed()),
+        };
+        let mut text = None;
+        child.text_into(&mut text)?;
+        list.extend(text);
+    }
+    rule.max_age_seconds =
+        max_age.map(|text: String| text.trim().parse()).transpose().map_err(|_| malformed())?;
+    Ok(rule)
 }
 
 /// The location that the body of CreateBucket asks for; `None` where the body or the element is missing or empty.
