@@ -175,6 +175,61 @@ def keys_of_every_kind():
 
 
 @check
+def versions_by_the_resource():
+    s3.create_bucket(Bucket=BUCKET + "-versions")
+    bucket = boto3.resource("s3").Bucket(BUCKET + "-versions")
+    bucket.Versioning().enable()
+    equal(bucket.Versioning().status, "Enabled")
+    old = bucket.put_object(Key="k", Body=b"old").version_id
+    bucket.put_object(Key="k", Body=b"new")
+    bucket.Object("k").delete()
+    refused("NoSuchKey", s3.get_object, Bucket=bucket.name, Key="k")
+    equal(s3.get_object(Bucket=bucket.name, Key="k", VersionId=old)["Body"].read(), b"old")
+    pages = s3.get_paginator("list_object_versions").paginate(Bucket=bucket.name, PaginationConfig={"PageSize": 1})
+    entries = [entry for page in pages for entry in page.get("Versions", []) + page.get("DeleteMarkers", [])]
+    equal([entry["IsLatest"] for entry in entries], [True, False, False])
+    s3.copy_object(Bucket=bucket.name, Key="k", CopySource={"Bucket": bucket.name, "Key": "k", "VersionId": old})
+    equal(s3.get_object(Bucket=bucket.name, Key="k")["Body"].read(), b"old")
+    bucket.Versioning().suspend()
+    equal(bucket.put_object(Key="k", Body=b"null").version_id, "null")
+    bucket.object_versions.delete()
+    equal(list(bucket.object_versions.all()), [])
+    bucket.delete()
+
+
+@check
+def tags_and_cors():
+    tags = {"TagSet": [{"Key": "a", "Value": "1"}, {"Key": "b c", "Value": ""}]}
+    s3.put_object(Bucket=BUCKET, Key="tagged", Body=b"x", Tagging="z=26")
+    equal(s3.get_object_tagging(Bucket=BUCKET, Key="tagged")["TagSet"], [{"Key": "z", "Value": "26"}])
+    s3.put_object_tagging(Bucket=BUCKET, Key="tagged", Tagging=tags)
+    equal(s3.get_object_tagging(Bucket=BUCKET, Key="tagged")["TagSet"], tags["TagSet"])
+    equal(s3.get_object(Bucket=BUCKET, Key="tagged")["TagCount"], 2)
+    s3.delete_object_tagging(Bucket=BUCKET, Key="tagged")
+    equal(s3.get_object_tagging(Bucket=BUCKET, Key="tagged")["TagSet"], [])
+    refused("NoSuchTagSet", s3.get_bucket_tagging, Bucket=BUCKET)
+    s3.put_bucket_tagging(Bucket=BUCKET, Tagging=tags)
+    equal(s3.get_bucket_tagging(Bucket=BUCKET)["TagSet"], tags["TagSet"])
+    s3.delete_bucket_tagging(Bucket=BUCKET)
+    refused("NoSuchCORSConfiguration", s3.get_bucket_cors, Bucket=BUCKET)
+    rules = [{"AllowedMethods": ["GET"], "AllowedOrigins": ["https://a"], "MaxAgeSeconds": 5, "ExposeHeaders": ["ETag"]}]
+    s3.put_bucket_cors(Bucket=BUCKET, CORSConfiguration={"CORSRules": rules})
+    equal(s3.get_bucket_cors(Bucket=BUCKET)["CORSRules"], rules)
+    s3.delete_bucket_cors(Bucket=BUCKET)
+
+
+@check
+def probes_of_a_bare_bucket():
+    refused("NoSuchBucketPolicy", s3.get_bucket_policy, Bucket=BUCKET)
+    refused("NoSuchLifecycleConfiguration", s3.get_bucket_lifecycle_configuration, Bucket=BUCKET)
+    refused("NoSuchPublicAccessBlockConfiguration", s3.get_public_access_block, Bucket=BUCKET)
+    equal(s3.get_bucket_acl(Bucket=BUCKET)["Grants"][0]["Permission"], "FULL_CONTROL")
+    equal(s3.get_bucket_request_payment(Bucket=BUCKET)["Payer"], "BucketOwner")
+    assert "LoggingEnabled" not in s3.get_bucket_logging(Bucket=BUCKET)
+    assert not s3.list_bucket_metrics_configurations(Bucket=BUCKET)["IsTruncated"]
+
+
+@check
 def virtual_host_style_by_the_resource():
     bucket = boto3.resource("s3").Bucket(BUCKET)
     bucket.objects.all().delete()

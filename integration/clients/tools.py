@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import sys
+import time
 
 from common import ACCESS_KEY, ENDPOINT, HOST, SECRET_KEY, check, content, equal, main, make_tree, read, run, tree, write
 
@@ -71,6 +72,26 @@ def modification_times_are_kept():
     os.utime("up/small.txt", (1_000_000_000, 1_000_000_000))
     run("rclone", "sync", "up", "fluffy:rclone/tree")
     assert "2001-09-09" in run("rclone", "lsl", "fluffy:rclone/tree/small.txt")
+
+
+@only("rclone")
+def versions_come_back():
+    run("rclone", "mkdir", "fluffy:rclone-versions")
+    run("rclone", "backend", "versioning", "fluffy:rclone-versions", "Enabled")
+    assert "Enabled" in run("rclone", "backend", "versioning", "fluffy:rclone-versions")
+    for text in [b"old", b"newer"]:
+        write("versioned/file.txt", text)
+        run("rclone", "copy", "--ignore-times", "versioned", "fluffy:rclone-versions")
+        time.sleep(1.1)  # Versions are named by whole seconds.
+    run("rclone", "deletefile", "fluffy:rclone-versions/file.txt")
+    equal(run("rclone", "lsf", "fluffy:rclone-versions").strip(), "")
+    old = run("rclone", "lsf", "--s3-versions", "fluffy:rclone-versions").split()
+    equal(len(old), 2)
+    contents = {run("rclone", "cat", "--s3-versions", f"fluffy:rclone-versions/{name}") for name in old}
+    equal(contents, {"old", "newer"})
+    run("rclone", "backend", "cleanup-hidden", "fluffy:rclone-versions")
+    equal(run("rclone", "lsf", "--s3-versions", "fluffy:rclone-versions").strip(), "")
+    run("rclone", "purge", "fluffy:rclone-versions")
 
 
 @only("rclone")
@@ -168,6 +189,16 @@ def info_copy_move_delete():
     s3cmd("mv", "s3://s3cmd/copied", "s3://s3cmd/moved")
     s3cmd("del", "s3://s3cmd/moved")
     assert "moved" not in s3cmd("ls", "s3://s3cmd")
+
+
+@only("s3cmd")
+def cors():
+    write("cors.xml", b"""<CORSConfiguration><CORSRule><AllowedOrigin>https://a</AllowedOrigin>
+        <AllowedMethod>GET</AllowedMethod></CORSRule></CORSConfiguration>""")
+    s3cmd("setcors", "cors.xml", "s3://s3cmd")
+    assert "https://a" in s3cmd("info", "s3://s3cmd")
+    s3cmd("delcors", "s3://s3cmd")
+    assert "https://a" not in s3cmd("info", "s3://s3cmd")
 
 
 @only("s3cmd")
