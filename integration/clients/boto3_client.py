@@ -198,6 +198,29 @@ def versions_by_the_resource():
 
 
 @check
+def locked_versions_stay():
+    name = BUCKET + "-locked"
+    s3.create_bucket(Bucket=name, ObjectLockEnabledForBucket=True)
+    rule = {"DefaultRetention": {"Mode": "GOVERNANCE", "Days": 1}}
+    s3.put_object_lock_configuration(
+        Bucket=name, ObjectLockConfiguration={"ObjectLockEnabled": "Enabled", "Rule": rule}
+    )
+    equal(s3.get_object_lock_configuration(Bucket=name)["ObjectLockConfiguration"]["Rule"], rule)
+    version = s3.put_object(Bucket=name, Key="k", Body=b"x")["VersionId"]
+    head = s3.head_object(Bucket=name, Key="k")
+    equal(head["ObjectLockMode"], "GOVERNANCE")
+    equal(s3.get_object_retention(Bucket=name, Key="k")["Retention"]["Mode"], "GOVERNANCE")
+    s3.put_object_legal_hold(Bucket=name, Key="k", LegalHold={"Status": "ON"})
+    equal(s3.get_object_legal_hold(Bucket=name, Key="k")["LegalHold"]["Status"], "ON")
+    delete = {"Bucket": name, "Key": "k", "VersionId": version}
+    refused("AccessDenied", s3.delete_object, **delete, BypassGovernanceRetention=True)
+    s3.put_object_legal_hold(Bucket=name, Key="k", LegalHold={"Status": "OFF"})
+    refused("AccessDenied", s3.delete_object, **delete)
+    s3.delete_object(**delete, BypassGovernanceRetention=True)
+    s3.delete_bucket(Bucket=name)
+
+
+@check
 def tags_and_cors():
     tags = {"TagSet": [{"Key": "a", "Value": "1"}, {"Key": "b c", "Value": ""}]}
     s3.put_object(Bucket=BUCKET, Key="tagged", Body=b"x", Tagging="z=26")

@@ -12,9 +12,9 @@ use super::lookup::usage_of_user;
 use super::model::{Body, ClusterRow, Garbage, Home, Object, Usage, Version};
 use super::store::{Fault, Rows};
 use super::tables::{
-    Bodies, BucketQuotas, Buckets, Cluster, DebtCounts, Debts, EventOrder, Events, Extents, Garbages, Inline,
-    LeavingCopies, NullVersions, Objects, Parts, Uploads, Usages, UserQuotas, Versions, get, owners_of,
-    scan_all,
+    Bodies, BucketQuotas, Buckets, Cluster, DebtCounts, Debts, Descending, EventOrder, Events, Extents,
+    Garbages, Inline, LeavingCopies, Locks, NullVersions, Objects, Parts, Uploads, Usages, UserQuotas,
+    Versions, get, owners_of, scan_all,
 };
 
 /// A home as it sorts.
@@ -115,6 +115,14 @@ fn count_versions(rows: &dyn Rows, tally: &mut Tally) -> Result<(), Fault> {
         let (home, stamp) = row?;
         let same = null_versions.remove(&place(&home)) == Some(stamp);
         tally.check(same, || format!("{home:?} names null version {stamp}, which is not there"));
+    }
+    for row in scan_all::<Locks>(rows)? {
+        let ((home, stamp), _) = row?;
+        let current = get::<Objects>(rows, &home)?.is_some_and(|current| current.stamp == stamp);
+        let other = get::<Versions>(rows, (&home, Descending(stamp)))?;
+        let upload = get::<Uploads>(rows, (&home, stamp))?.is_some();
+        let version = current || matches!(other, Some(Version::Object(_)));
+        tally.check(version || upload, || format!("{home:?} has a lock on {stamp}, which is not there"));
     }
     tally.check(null_versions.is_empty(), || format!("null versions without a side row: {null_versions:?}"));
     Ok(())

@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use super::model::{
     AccessKey, Attributes, Bucket, BucketSetting, Checksum, ChecksumAlgorithm, ChecksumKind, ClusterMs, Etag,
-    Extent, Home, NodeRow, Object, Origin, Quota, QuotaOf, SessionKind, SettingKind, Stored, Tags,
-    Versioning,
+    Extent, Home, Lock, NodeRow, Object, Origin, Quota, QuotaOf, Retention, SessionKind, SettingKind, Stored,
+    Tags, Versioning,
 };
 use super::names::{AccessKeyId, BucketName, ObjectKey, UserName};
 
@@ -73,6 +73,10 @@ pub enum Command {
     SetBucket(SetBucket),
     /// See [`SetTags`].
     SetTags(SetTags),
+    /// See [`Guarded`].
+    Guarded(Guarded),
+    /// See [`SetLock`].
+    SetLock(SetLock),
 }
 
 impl Command {
@@ -89,7 +93,9 @@ impl Command {
             | Command::PutPart(_)
             | Command::CompleteUpload(_)
             | Command::Salvage(_)
-            | Command::SetTags(_) => true,
+            | Command::SetTags(_)
+            | Command::SetLock(_) => true,
+            Command::Guarded(guarded) => guarded.command.grows(),
             // What takes away is taken on a full disk, too.
             Command::SetBucket(command) => matches!(command.change, BucketChange::Set(_)),
             Command::OpenSession(_)
@@ -652,6 +658,51 @@ pub struct SetTags {
     pub origin: Origin,
 }
 
+/// A command with what object lock says of it. Done: as the command.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Guarded {
+    /// What object lock says.
+    pub guard: Guard,
+    /// PutObject, CopyObject, CreateUpload, DeleteObjects or CreateBucket.
+    pub command: Box<Command>,
+}
+
+/// See [`Guarded`].
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Guard {
+    /// Of a write: the lock of the new version; refused with [`Reject::NoObjectLock`] where the bucket has none.
+    pub lock: Lock,
+    /// Of a delete: governance does not keep versions from this user.
+    pub bypass: bool,
+    /// Of a new bucket: it is versioned, and its versions can be locked.
+    pub bucket: bool,
+}
+
+/// Changes what keeps a version from being removed; refused with [`Reject::Locked`] where that takes away what was
+/// promised. Done: [`Done::Stored`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SetLock {
+    /// Where.
+    pub bucket: BucketId,
+    /// Which key.
+    pub key: ObjectKey,
+    /// Which version; `None` is the current one.
+    pub version: Option<VersionSelector>,
+    /// What changes.
+    pub change: LockChange,
+    /// Governance does not bind this user.
+    pub bypass: bool,
+}
+
+/// See [`SetLock`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LockChange {
+    /// A retention in place of the one before; none removes it.
+    Retention(Option<Retention>),
+    /// Whether it is held.
+    LegalHold(bool),
+}
+
 /// The outcome of a command. Kept per (session, sequence), so that a repeat gets its first reply.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Reply {
@@ -783,4 +834,12 @@ pub enum Reject {
         /// Whether it is the current version, which was asked for without an id.
         current: bool,
     },
+    /// A lock keeps the version.
+    Locked,
+    /// The bucket has no object lock.
+    NoObjectLock,
+    /// A retention ends in the past.
+    RetentionPast,
+    /// The state of the bucket does not allow it; the words say why.
+    BucketState(String),
 }

@@ -77,6 +77,8 @@ pub enum BucketSetting {
     Tags(Tags),
     /// Which pages of other origins may use it.
     Cors(Vec<CorsRule>),
+    /// Its versions can be locked. Set once, it stays.
+    ObjectLock(ObjectLock),
 }
 
 /// The kinds of [`BucketSetting`]. The number is part of keys.
@@ -85,6 +87,7 @@ pub enum BucketSetting {
 pub enum SettingKind {
     Tags = 0,
     Cors = 1,
+    ObjectLock = 2,
 }
 
 impl BucketSetting {
@@ -93,8 +96,54 @@ impl BucketSetting {
         match self {
             BucketSetting::Tags(_) => SettingKind::Tags,
             BucketSetting::Cors(_) => SettingKind::Cors,
+            BucketSetting::ObjectLock(_) => SettingKind::ObjectLock,
         }
     }
+}
+
+/// How versions in a bucket are locked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ObjectLock {
+    /// What a new version gets whose writer says nothing.
+    pub default: Option<DefaultRetention>,
+}
+
+/// See [`ObjectLock`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DefaultRetention {
+    /// How strict.
+    pub mode: RetentionMode,
+    /// From the write on, in days.
+    pub days: u32,
+    /// Whether the owner said it in years, of 365 days.
+    pub in_years: bool,
+}
+
+/// How strict a retention is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RetentionMode {
+    /// Those who may can end it.
+    Governance,
+    /// Nobody can end it.
+    Compliance,
+}
+
+/// Until when a version cannot be removed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Retention {
+    /// How strict.
+    pub mode: RetentionMode,
+    /// Cluster time from which on it can.
+    pub until: ClusterMs,
+}
+
+/// What keeps a version from being removed.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Lock {
+    /// A time.
+    pub retention: Option<Retention>,
+    /// Until somebody says otherwise.
+    pub legal_hold: bool,
 }
 
 /// One rule of a bucket's CORS configuration.

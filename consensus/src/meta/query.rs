@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::command::{Reject, VersionSelector};
 use super::model::{
-    Absence, AccessKey, Bucket, BucketSetting, ClusterRow, Event, Extent, Garbage, Hold, Home, Leaving,
+    Absence, AccessKey, Bucket, BucketSetting, ClusterRow, Event, Extent, Garbage, Hold, Home, Leaving, Lock,
     NodeRow, Object, Part, Quota, QuotaOf, Session, SettingKind, Slice, Upload, Usage, User,
 };
 use super::names::{AccessKeyId, BucketName, ObjectKey, UserName};
@@ -178,6 +178,15 @@ pub enum Query {
         /// Of which kind.
         kind: SettingKind,
     },
+    /// What keeps a version from being removed → [`Answer::Lock`].
+    Lock {
+        /// Where.
+        bucket: BucketId,
+        /// Which key.
+        key: ObjectKey,
+        /// Which version.
+        version: Stamp,
+    },
 }
 
 /// Partitions of a [`Query::Placed`].
@@ -291,6 +300,7 @@ pub enum Answer {
     Hold(Option<Hold>),
     Quota { quota: Quota, usage: Usage },
     Setting(Option<BucketSetting>),
+    Lock(Lock),
 }
 
 /// Inline payloads, from one snapshot. A page may have none and still not be the last.

@@ -113,6 +113,8 @@ tables! {
     USER_QUOTAS = 34, "user_quotas";
     /// What owners set on buckets.
     BUCKET_SETTINGS = 35, "bucket_settings";
+    /// What keeps versions from being removed.
+    LOCKS = 36, "locks";
 }
 
 impl TableId {
@@ -230,7 +232,7 @@ mod tests {
         let golden = "cluster nodes layouts users access_keys keys_by_user buckets bucket_names \
         buckets_by_owner usage objects versions null_versions inline extents bodies uploads \
         parts completed debts debt_counts garbage sessions session_nonces replies events \
-        event_order cursors absences leaving removed_nodes hold bucket_quotas user_quotas bucket_settings";
+        event_order cursors absences leaving removed_nodes hold bucket_quotas user_quotas bucket_settings locks";
         assert_eq!(names.join(" "), golden, "names are stored");
     }
 

@@ -64,6 +64,7 @@ codes! {
     InvalidAccessKeyId FORBIDDEN "The access key id you provided does not exist in our records.";
     InvalidArgument BAD_REQUEST "Invalid Argument";
     InvalidBucketName BAD_REQUEST "The specified bucket is not valid.";
+    InvalidBucketState CONFLICT "The request is not valid with the current state of the bucket.";
     InvalidChunkSizeError BAD_REQUEST "Only the last chunk is allowed to have a size less than 8192 bytes";
     InvalidDigest BAD_REQUEST "The Content-MD5 you specified is not valid.";
     InvalidEncodingMethod BAD_REQUEST "Invalid Encoding Method specified in Request";
@@ -94,6 +95,7 @@ codes! {
     NoSuchConfiguration NOT_FOUND "The specified configuration does not exist.";
     NoSuchKey NOT_FOUND "The specified key does not exist.";
     NoSuchLifecycleConfiguration NOT_FOUND "The lifecycle configuration does not exist";
+    NoSuchObjectLockConfiguration NOT_FOUND "The specified object does not have a ObjectLock configuration";
     NoSuchPublicAccessBlockConfiguration NOT_FOUND "The public access block configuration was not found";
     NoSuchTagSet NOT_FOUND "The TagSet does not exist";
     NoSuchUpload NOT_FOUND "The specified multipart upload does not exist. The upload ID might be invalid, or the upload might have been aborted or completed.";
@@ -293,6 +295,12 @@ impl From<Reject> for S3Error {
             Reject::IsDeleteMarker => Code::MethodNotAllowed.says("The version is a delete marker."),
             Reject::DeleteMarker { version, modified, current } => delete_marker(&version, modified, current),
             Reject::PreconditionFailed | Reject::SourcePreconditionFailed => Code::PreconditionFailed.into(),
+            Reject::Locked => {
+                Code::AccessDenied.says("Access Denied because object protected by object lock.")
+            }
+            Reject::NoObjectLock => Code::InvalidRequest.says("Bucket is missing Object Lock Configuration"),
+            Reject::RetentionPast => Code::InvalidArgument.says("The retain until date must be in the future!"),
+            Reject::BucketState(why) => Code::InvalidBucketState.says(format!("This cannot be done: {why}.")),
             Reject::SourceChanged => Code::ConditionalRequestConflict.into(),
             Reject::CopyOntoItself => Code::InvalidRequest.says(
                 "A copy onto itself must change the metadata, storage class, redirect location or encryption.",

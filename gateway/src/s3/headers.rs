@@ -110,8 +110,6 @@ pub fn refuse_unsupported(headers: &HeaderMap) -> S3Result<()> {
     const PREFIXES: &[&str] = &[
         "x-amz-server-side-encryption",
         "x-amz-copy-source-server-side-encryption",
-        "x-amz-object-lock-",
-        "x-amz-bypass-governance-retention",
         "x-amz-write-offset-bytes",
         "x-amz-grant-",
         "x-amz-rename-source",
@@ -127,7 +125,6 @@ pub fn refuse_unsupported(headers: &HeaderMap) -> S3Result<()> {
             "x-amz-acl" => return Err(Code::AccessControlListNotSupported.into()),
             "x-amz-object-ownership" => text != "BucketOwnerEnforced",
             "x-amz-bucket-namespace" => text != "global",
-            "x-amz-bucket-object-lock-enabled" => !text.eq_ignore_ascii_case("false"),
             name => PREFIXES.iter().any(|prefix| name.starts_with(prefix)),
         };
         if lacking {

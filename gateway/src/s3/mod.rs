@@ -13,6 +13,7 @@ pub mod cors;
 pub mod error;
 pub mod headers;
 pub mod listing;
+pub mod locks;
 pub mod op;
 pub mod ops;
 pub mod path;

@@ -85,6 +85,11 @@ pub enum Action {
     GetBucketWebsite,
     GetReplicationConfiguration,
     GetBucketObjectLockConfiguration,
+    PutBucketObjectLockConfiguration,
+    GetObjectRetention,
+    PutObjectRetention,
+    GetObjectLegalHold,
+    PutObjectLegalHold,
     GetBucketPublicAccessBlock,
     GetBucketOwnershipControls,
     GetBucketLogging,
@@ -191,6 +196,7 @@ impl Context {
 
     fn sign(&self, command: &mut Command) {
         let origin = match command {
+            Command::Guarded(guarded) => return self.sign(&mut guarded.command),
             Command::PutObject(command) => &mut command.origin,
             Command::CopyObject(command) => &mut command.origin,
             Command::DeleteObjects(command) => &mut command.origin,

@@ -15,6 +15,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use super::conditions::{self, Verdict};
 use super::error::{Code, S3Error, S3Result};
 use super::headers;
+use super::locks;
 use super::op::{Context, unexpected};
 use super::range::{self, ByteRange};
 use super::request::{Query, header_text};
@@ -82,6 +83,7 @@ impl Input {
         let status = chosen.as_ref().map_or(StatusCode::NOT_MODIFIED, Chosen::status);
         let mut response = headers::describe(Response::new(status), &view.object, self.overrides);
         response = versions::show(response, bucket, &view.object);
+        response = locks::show(cx, key, &view.object, response).await?;
         let range = chosen.as_ref().map(|chosen| chosen.range.clone());
         if let Some(chosen) = chosen {
             response = chosen.show(response, &view.object, self.with_checksum);

@@ -109,6 +109,24 @@ fn split(seconds: u64) -> (Date, (u64, u64, u64)) {
     ((year, month, days + 1), (of_day / 3600, of_day / 60 % 60, of_day % 60))
 }
 
+/// The inverse of [`iso8601`], with or without parts of a second: milliseconds since 1970.
+pub fn parse_iso8601(text: &str) -> Option<u64> {
+    let text = text.trim().strip_suffix('Z')?;
+    let (whole, part) = text.split_once('.').unwrap_or((text, "0"));
+    if part.is_empty() || 9 < part.len() || !part.bytes().all(|digit| digit.is_ascii_digit()) {
+        return None;
+    }
+    let bytes = whole.as_bytes();
+    let separated = bytes.len() == 19 && [4, 7, 13, 16].map(|at| bytes[at]) == *b"--::";
+    if !separated {
+        return None;
+    }
+    let basic: String = whole.chars().filter(|one| !"-:".contains(*one)).collect();
+    let seconds = parse_iso8601_basic(&format!("{basic}Z"))?;
+    let ms: u64 = format!("{part:0<3}").get(..3)?.parse().ok()?;
+    Some(seconds * SECOND_MS + ms)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -126,6 +144,17 @@ mod tests {
             assert_eq!(iso8601_basic(seconds * 1000 + 999), text);
         }
         assert_eq!(iso8601(1_369_353_600_123), "2013-05-24T00:00:00.000Z");
+        for (text, ms) in [
+            ("2013-05-24T00:00:00Z", Some(1_369_353_600_000)),
+            ("2013-05-24T00:00:00.5Z", Some(1_369_353_600_500)),
+            ("2013-05-24T00:00:00.123456Z", Some(1_369_353_600_123)),
+            ("2013-05-24T00:00:00", None),
+            ("2013-13-24T00:00:00Z", None),
+            ("20130524T000000Z", None),
+            ("2013-05-24", None),
+        ] {
+            assert_eq!(parse_iso8601(text), ms, "{text}");
+        }
         assert_eq!(http_date(1_369_353_600_000), "Fri, 24 May 2013 00:00:00 GMT");
         assert_eq!(parse_http_date("Fri, 24 May 2013 00:00:00 GMT"), Some(1_369_353_600));
     }

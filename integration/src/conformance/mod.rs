@@ -9,6 +9,7 @@ mod conditions;
 mod copies;
 mod cors;
 mod listing;
+mod locks;
 pub(crate) mod multipart;
 mod objects;
 mod payloads;
@@ -57,6 +58,7 @@ pub fn all() -> impl Iterator<Item = Behaviour> {
         listing::BEHAVIOURS,
         versions::BEHAVIOURS,
         cors::BEHAVIOURS,
+        locks::BEHAVIOURS,
     ];
     files.into_iter().flatten().copied()
 }

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use consensus::meta::tables::{
     Absences, AccessKeys, Bodies, BucketNames, BucketQuotas, BucketSettings, Buckets, BucketsByOwner,
     Cluster, Completeds, Cursors, DebtCounts, Debts, DecodeKey, EncodeKey, EventOrder, Events, Extents,
-    Garbages, Holds, Inline, KeysByUser, Layouts, LeavingCopies, Nodes, NullVersions, Objects, Parts,
+    Garbages, Holds, Inline, KeysByUser, Layouts, LeavingCopies, Locks, Nodes, NullVersions, Objects, Parts,
     RemovedNodes, Replies, SessionNonces, Sessions, Table, Uploads, Usages, UserQuotas, Users, Versions,
     key_bytes,
 };
@@ -42,6 +42,7 @@ const TABLES: &[ReadRow] = &[
     row::<Layouts>,
     row::<LeavingCopies>,
     row::<Nodes>,
+    row::<Locks>,
     row::<NullVersions>,
     row::<Objects>,
     row::<Parts>,

@@ -25,6 +25,7 @@ const fn script(client: &'static str, file: &'static str) -> Script {
 const SCRIPTS: &[Script] = &[
     script("aws-cli", "aws_cli.py"),
     script("boto3", "boto3_client.py"),
+    script("actions", "actions.py"),
     script("rclone", "tools.py"),
     script("s5cmd", "tools.py"),
     Script { client: "s3cmd", file: "tools.py", venv: "venv", package: "s3cmd" },

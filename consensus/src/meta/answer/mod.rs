@@ -20,8 +20,8 @@ use super::query::{Answer, Answered, PartsPage, Query, Status};
 use super::store::{Fault, Rows};
 use super::tables::{
     AccessKeys, BucketNames, BucketQuotas, BucketSettings, Buckets, BucketsByOwner, Cluster, DebtCounts,
-    Events, Holds, KeysByUser, Nodes, Parts, Sessions, Uploads, Usages, UserQuotas, Users, as_upper, get,
-    get_layout, key_bytes, scan, scan_after, scan_all, scan_under, successor,
+    Events, Holds, KeysByUser, Locks, Nodes, Parts, Sessions, Uploads, Usages, UserQuotas, Users, as_upper,
+    get, get_layout, key_bytes, scan, scan_after, scan_all, scan_under, successor,
 };
 
 /// Answers `query` from a view whose applied index is `index`.
@@ -107,6 +107,10 @@ fn decide(rows: &dyn Rows, query: &Query) -> Result<Answer, Stop> {
         Query::Extents { after, limit } => moves::extents(rows, after.as_ref(), *limit)?,
         Query::Hold => Answer::Hold(get::<Holds>(rows, ())?),
         Query::Quota(of) => quota(rows, of)?,
+        Query::Lock { bucket, key, version } => {
+            let home = home_in(rows, *bucket, key)?;
+            Answer::Lock(get::<Locks>(rows, (&home, *version))?.unwrap_or_default())
+        }
         Query::Setting { bucket, kind } => {
             must_exist(rows, *bucket)?;
             Answer::Setting(get::<BucketSettings>(rows, (*bucket, *kind as u16))?)

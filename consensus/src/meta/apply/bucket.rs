@@ -6,21 +6,29 @@ use fabric::limits::BUCKETS_PER_USER_MAX;
 use super::transaction::Transaction;
 use super::{Outcome, Stop, malformed, quota};
 use crate::meta::command::{BucketChange, CreateBucket, DeleteBucket, Done, Reject, SetBucket};
-use crate::meta::model::{Bucket, Usage, User, Versioning};
+use crate::meta::model::{Bucket, BucketSetting, ObjectLock, SettingKind, Usage, User, Versioning};
 use crate::meta::names::{BucketName, UserName};
+use crate::meta::store::Fault;
 use crate::meta::tables::{
     BucketNames, BucketSettings, Buckets, BucketsByOwner, Objects, Uploads, Usages, Users, Versions,
 };
 
-/// Creates a bucket under a name that is free.
-pub(super) fn create(tx: &mut Transaction<'_>, command: &CreateBucket) -> Outcome {
+/// Creates a bucket under a name that is free; `locking`: it is versioned, and its versions can be locked.
+pub(super) fn create(tx: &mut Transaction<'_>, command: &CreateBucket, locking: bool) -> Outcome {
     let mut user = check_free(tx, &command.name, &command.owner)?;
     if BUCKETS_PER_USER_MAX <= user.buckets {
         return Err(Reject::TooManyBuckets.into());
     }
     let id = BucketId(tx.cluster.next_bucket);
     tx.cluster.next_bucket += 1;
-    Ok(Done::Bucket(insert(tx, id, &command.name, &mut user)))
+    let mut bucket = insert(tx, id, &command.name, &mut user);
+    if locking {
+        bucket.versioning = Versioning::Enabled;
+        tx.put::<Buckets>(id, &bucket);
+        let lock = BucketSetting::ObjectLock(ObjectLock::default());
+        tx.put::<BucketSettings>((id, lock.kind() as u16), &lock);
+    }
+    Ok(Done::Bucket(bucket))
 }
 
 /// The owner to be, if the name is free.
@@ -82,8 +90,17 @@ pub(super) fn set(tx: &mut Transaction<'_>, command: &SetBucket) -> Outcome {
         BucketChange::Versioning(Versioning::Off) => {
             return malformed("versioning is suspended, never off again");
         }
+        BucketChange::Versioning(Versioning::Suspended) if locks(tx, bucket.id)? => {
+            return bucket_state("versioning of a bucket with object lock is not suspended");
+        }
         BucketChange::Versioning(versioning) => {
             tx.put::<Buckets>(bucket.id, &Bucket { versioning: *versioning, ..bucket });
+        }
+        BucketChange::Set(BucketSetting::ObjectLock(_)) if bucket.versioning != Versioning::Enabled => {
+            return bucket_state("object lock needs a bucket with versioning enabled");
+        }
+        BucketChange::Remove(SettingKind::ObjectLock) => {
+            return bucket_state("object lock stays, once it is there");
         }
         BucketChange::Set(setting) => {
             tx.put::<BucketSettings>((bucket.id, setting.kind() as u16), setting);
@@ -91,4 +108,12 @@ pub(super) fn set(tx: &mut Transaction<'_>, command: &SetBucket) -> Outcome {
         BucketChange::Remove(kind) => tx.delete::<BucketSettings>((bucket.id, *kind as u16)),
     }
     Ok(Done::Nothing)
+}
+
+fn locks(tx: &Transaction<'_>, bucket: BucketId) -> Result<bool, Fault> {
+    Ok(tx.get::<BucketSettings>((bucket, SettingKind::ObjectLock as u16))?.is_some())
+}
+
+fn bucket_state<T>(why: &str) -> Result<T, Stop> {
+    Err(Reject::BucketState(why.to_string()).into())
 }

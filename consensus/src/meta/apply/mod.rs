@@ -9,6 +9,7 @@ mod bucket;
 mod cluster;
 mod extent;
 mod garbage;
+mod lock;
 mod moves;
 mod multipart;
 mod object;
@@ -19,7 +20,7 @@ mod transaction;
 mod user;
 mod version;
 
-use super::command::{Command, Done, Entry, Reject, Reply};
+use super::command::{Command, Done, Entry, Guard, Reject, Reply};
 use super::store::{Fault, RowsMut};
 use session::Admission;
 use transaction::Transaction;
@@ -93,7 +94,11 @@ pub fn apply(rows: &mut dyn RowsMut, context: &Context, index: u64, entry: &Entr
 }
 
 fn run(tx: &mut Transaction<'_>, entry: &Entry) -> Result<Reply, Fault> {
-    let outcome = match &entry.command {
+    let (command, guard) = match &entry.command {
+        Command::Guarded(guarded) => (&*guarded.command, guarded.guard.clone()),
+        command => (command, Guard::default()),
+    };
+    let outcome = match command {
         Command::OpenSession(command) => session::open(tx, command),
         Command::RenewSession(command) => session::renew(tx, entry.session, command),
         Command::EndSession(command) => session::end(tx, command),
@@ -103,12 +108,12 @@ fn run(tx: &mut Transaction<'_>, entry: &Entry) -> Result<Reply, Fault> {
         Command::RemoveUser(command) => user::remove(tx, command),
         Command::AddAccessKey(command) => user::add_key(tx, command),
         Command::RemoveAccessKey(command) => user::remove_key(tx, command),
-        Command::CreateBucket(command) => bucket::create(tx, command),
+        Command::CreateBucket(command) => bucket::create(tx, command, guard.bucket),
         Command::DeleteBucket(command) => bucket::delete(tx, command),
-        Command::PutObject(command) => object::put(tx, command),
-        Command::CopyObject(command) => object::copy(tx, command),
-        Command::DeleteObjects(command) => object::delete(tx, command),
-        Command::CreateUpload(command) => multipart::create(tx, command),
+        Command::PutObject(command) => object::put(tx, command, &guard),
+        Command::CopyObject(command) => object::copy(tx, command, &guard),
+        Command::DeleteObjects(command) => object::delete(tx, command, guard.bypass),
+        Command::CreateUpload(command) => multipart::create(tx, command, &guard),
         Command::PutPart(command) => multipart::put_part(tx, command),
         Command::CompleteUpload(command) => multipart::complete(tx, command),
         Command::AbortUpload(command) => multipart::abort(tx, command),
@@ -127,6 +132,8 @@ fn run(tx: &mut Transaction<'_>, entry: &Entry) -> Result<Reply, Fault> {
         Command::Salvage(command) => salvage::salvage(tx, command),
         Command::SetBucket(command) => bucket::set(tx, command),
         Command::SetTags(command) => object::set_tags(tx, command),
+        Command::SetLock(command) => lock::set(tx, command),
+        Command::Guarded(_) => malformed("a guarded command guards another one"),
     };
     match outcome {
         Ok(done) => Ok(Reply::Done(done)),

@@ -9,26 +9,31 @@ use md5::{Digest, Md5};
 
 use super::transaction::Transaction;
 use super::version::check_expect;
-use super::{Outcome, Stop, body, extent, malformed, object, quota};
-use crate::meta::command::{AbortUpload, CompletePart, CompleteUpload, CreateUpload, Done, PutPart, Reject};
+use super::{Outcome, Stop, body, extent, lock, malformed, object, quota};
+use crate::meta::command::{
+    AbortUpload, CompletePart, CompleteUpload, CreateUpload, Done, Guard, PutPart, Reject,
+};
 use crate::meta::model::{
-    Bucket, Completed, Etag, EventKind, Home, Object, Part, Slice, Upload, Usage, Versioning,
+    Bucket, Completed, Etag, EventKind, Home, Lock, Object, Part, Slice, Upload, Usage, Versioning,
 };
 use crate::meta::store::Fault;
-use crate::meta::tables::{Buckets, Completeds, Cursor, Cursors, Objects, Parts, Uploads, key_bytes, scan};
+use crate::meta::tables::{
+    Buckets, Completeds, Cursor, Cursors, Locks, Objects, Parts, Uploads, key_bytes, scan,
+};
 
 /// Completed uploads that one Complete looks at, to remove those that are old. More than one, so that the walk
 /// is faster than the table grows.
 const COMPLETED_VISITED: usize = 2;
 
 /// Begins an upload.
-pub(super) fn create(tx: &mut Transaction<'_>, command: &CreateUpload) -> Outcome {
+pub(super) fn create(tx: &mut Transaction<'_>, command: &CreateUpload, guard: &Guard) -> Outcome {
     let bucket = tx.get::<Buckets>(command.bucket)?.ok_or(Reject::NoSuchBucket)?;
     let Ok(initiator) = command.origin.requester.parse() else {
         return malformed("the initiator is no user name");
     };
     quota::check(tx, &bucket, Usage { uploads: 1, ..Usage::default() }, Usage::default())?;
     let home = Home { bucket: bucket.id, key: command.key.clone() };
+    lock::check_wanted(tx, &home, guard)?;
     let upload = Upload {
         id: tx.stamp(&bucket, 0),
         initiator,
@@ -37,6 +42,9 @@ pub(super) fn create(tx: &mut Transaction<'_>, command: &CreateUpload) -> Outcom
         checksum: command.checksum,
     };
     tx.put::<Uploads>((&home, upload.id), &upload);
+    if guard.lock != Lock::default() {
+        tx.put::<Locks>((&home, upload.id), &guard.lock);
+    }
     tx.count(bucket.id, |usage| usage.uploads += 1)?;
     Ok(Done::Upload(upload.id))
 }
@@ -103,6 +111,7 @@ pub(super) fn complete(tx: &mut Transaction<'_>, command: &CompleteUpload) -> Ou
     let freed = Usage { uploads: 1, part_bytes, ..Usage::default() };
     quota::check_version(tx, &bucket, &home, bytes, freed)?;
 
+    let lock = lock::take(tx, &home, command.upload)?;
     let unused = stored.into_values().filter_map(|part| part.extent).collect();
     forget(tx, &home, command.upload, part_bytes, unused)?;
     let stamp = tx.stamp(&bucket, 0);
@@ -116,7 +125,7 @@ pub(super) fn complete(tx: &mut Transaction<'_>, command: &CompleteUpload) -> Ou
         checksum: command.checksum.clone(),
         attributes: upload.attributes,
     };
-    let done = object::install(tx, &bucket, &home, &object, EventKind::Complete, &command.origin)?;
+    let done = object::install(tx, &bucket, &home, &object, EventKind::Complete, &command.origin, &lock)?;
     if let Done::Stored(stored) = &done {
         tx.put::<Completeds>((&home, command.upload), &Completed { stored: stored.clone(), at: tx.now });
     }
@@ -201,6 +210,7 @@ fn forget(
 ) -> Result<(), Fault> {
     tx.delete_under::<Parts>((home, upload))?;
     tx.delete::<Uploads>((home, upload));
+    tx.delete::<Locks>((home, upload));
     tx.count(home.bucket, |usage| *usage -= Usage { uploads: 1, part_bytes, ..Usage::default() })?;
     extent::release_all(tx, home, unused)
 }

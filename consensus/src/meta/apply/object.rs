@@ -4,23 +4,24 @@ use fabric::limits::DELETE_KEYS_PER_COMMAND;
 
 use super::transaction::Transaction;
 use super::version::{self, check_expect};
-use super::{Outcome, Stop, body, malformed, quota};
+use super::{Outcome, Stop, body, lock, malformed, quota};
 use crate::meta::command::{
-    CopyObject, DeleteKey, DeleteObjects, DeletedKey, Done, PutObject, ReadConditions, Reject, SetTags,
-    VersionSelector,
+    CopyObject, DeleteKey, DeleteObjects, DeletedKey, Done, Guard, PutObject, ReadConditions, Reject,
+    SetTags, VersionSelector,
 };
 use crate::meta::lookup::{Found, find};
 use crate::meta::model::{
-    Attributes, Bucket, Event, EventKind, Home, Object, Origin, Stored, Usage, Version, Versioning,
+    Attributes, Bucket, Event, EventKind, Home, Lock, Object, Origin, Stored, Usage, Version, Versioning,
 };
 use crate::meta::store::Fault;
 use crate::meta::tables::{Buckets, Descending, Objects, Versions};
 
 /// Stores an object.
-pub(super) fn put(tx: &mut Transaction<'_>, command: &PutObject) -> Outcome {
+pub(super) fn put(tx: &mut Transaction<'_>, command: &PutObject, guard: &Guard) -> Outcome {
     let bucket = tx.get::<Buckets>(command.bucket)?.ok_or(Reject::NoSuchBucket)?;
     let home = Home { bucket: bucket.id, key: command.key.clone() };
     check_expect(tx, &command.expect, tx.get::<Objects>(&home)?.as_ref())?;
+    lock::check_wanted(tx, &home, guard)?;
     let copies = body::check_new(tx, &home, &command.body)?;
     quota::check_version(tx, &bucket, &home, command.body.bytes(), Usage::default())?;
 
@@ -35,11 +36,11 @@ pub(super) fn put(tx: &mut Transaction<'_>, command: &PutObject) -> Outcome {
         checksum: command.checksum.clone(),
         attributes: command.attributes.clone(),
     };
-    Ok(install(tx, &bucket, &home, &object, EventKind::Put, &command.origin)?)
+    Ok(install(tx, &bucket, &home, &object, EventKind::Put, &command.origin, &guard.lock)?)
 }
 
 /// Copies an object by sharing its body.
-pub(super) fn copy(tx: &mut Transaction<'_>, command: &CopyObject) -> Outcome {
+pub(super) fn copy(tx: &mut Transaction<'_>, command: &CopyObject, guard: &Guard) -> Outcome {
     if tx.get::<Buckets>(command.source_bucket)?.is_none() {
         return Err(Reject::NoSuchBucket.into());
     }
@@ -53,6 +54,7 @@ pub(super) fn copy(tx: &mut Transaction<'_>, command: &CopyObject) -> Outcome {
     if itself && command.attributes.is_none() {
         return Err(Reject::CopyOntoItself.into());
     }
+    lock::check_wanted(tx, &home, guard)?;
     quota::check_version(tx, &bucket, &home, source.bytes, Usage::default())?;
 
     // Shared before the destination's old version is released: a copy onto itself keeps the body.
@@ -67,7 +69,7 @@ pub(super) fn copy(tx: &mut Transaction<'_>, command: &CopyObject) -> Outcome {
         checksum: command.checksum.clone().or(source.checksum),
         attributes: command.attributes.clone().unwrap_or(source.attributes),
     };
-    Ok(install(tx, &bucket, &home, &object, EventKind::Copy, &command.origin)?)
+    Ok(install(tx, &bucket, &home, &object, EventKind::Copy, &command.origin, &guard.lock)?)
 }
 
 /// The version a copy is made of, if its conditions hold.
@@ -102,7 +104,7 @@ fn source_meets(conditions: &ReadConditions, source: &Object) -> bool {
     matches && differs
 }
 
-/// Makes a version current, tells the change feed, and says what the write became.
+/// Makes a version current, locks it, tells the change feed, and says what the write became.
 pub(super) fn install(
     tx: &mut Transaction<'_>,
     bucket: &Bucket,
@@ -110,8 +112,10 @@ pub(super) fn install(
     object: &Object,
     kind: EventKind,
     origin: &Origin,
+    wanted: &Lock,
 ) -> Result<Done, Fault> {
     version::install(tx, bucket, home, object)?;
+    lock::lock_new(tx, home, object.stamp, wanted)?;
     let event = Event {
         kind,
         key: home.key.clone(),
@@ -125,7 +129,8 @@ pub(super) fn install(
     Ok(Done::Stored(stored(bucket, object)))
 }
 
-fn stored(bucket: &Bucket, object: &Object) -> Stored {
+/// What a client hears of a version.
+pub(super) fn stored(bucket: &Bucket, object: &Object) -> Stored {
     Stored {
         stamp: object.stamp,
         version_visible: bucket.versioning == Versioning::Enabled && !object.null_version,
@@ -176,14 +181,14 @@ pub(super) fn set_tags(tx: &mut Transaction<'_>, command: &SetTags) -> Outcome {
 }
 
 /// Deletes keys one after the other; each has its own outcome.
-pub(super) fn delete(tx: &mut Transaction<'_>, command: &DeleteObjects) -> Outcome {
+pub(super) fn delete(tx: &mut Transaction<'_>, command: &DeleteObjects, bypass: bool) -> Outcome {
     let bucket = tx.get::<Buckets>(command.bucket)?.ok_or(Reject::NoSuchBucket)?;
     if DELETE_KEYS_PER_COMMAND < command.keys.len() {
         return malformed("too many keys");
     }
     let mut outcomes = Vec::with_capacity(command.keys.len());
     for (ordinal, key) in (0..).zip(&command.keys) {
-        outcomes.push(match delete_key(tx, &bucket, key, ordinal, &command.origin) {
+        outcomes.push(match delete_key(tx, &bucket, key, ordinal, (&command.origin, bypass)) {
             Ok(deleted) => Ok(deleted),
             Err(Stop::Reject(reject)) => Err(reject),
             Err(Stop::Fault(fault)) => return Err(fault.into()),
@@ -197,12 +202,12 @@ fn delete_key(
     bucket: &Bucket,
     key: &DeleteKey,
     ordinal: u16,
-    origin: &Origin,
+    (origin, bypass): (&Origin, bool),
 ) -> Result<DeletedKey, Stop> {
     let home = Home { bucket: bucket.id, key: key.key.clone() };
     let (deleted, event) = match key.version {
         None => delete_current(tx, bucket, &home, key, ordinal)?,
-        Some(selector) => delete_version(tx, &home, key, selector)?,
+        Some(selector) => delete_version(tx, &home, key, selector, bypass)?,
     };
     if let Some((kind, version)) = event {
         let event =
@@ -244,6 +249,7 @@ fn delete_version(
     home: &Home,
     key: &DeleteKey,
     selector: VersionSelector,
+    bypass: bool,
 ) -> Result<Deleted, Stop> {
     let text = match selector {
         VersionSelector::Null => "null".to_string(),
@@ -259,6 +265,9 @@ fn delete_version(
     };
     check_expect(tx, &key.expect, object)?;
     let marker = (stamp.is_some() && object.is_none()).then(|| text.clone());
+    if let Some(stamp) = stamp {
+        lock::check_removal(tx, home, stamp, bypass)?;
+    }
     if let Some(found) = &found {
         version::remove(tx, home, found)?;
     }

@@ -14,7 +14,7 @@ use super::{Outcome, Stop, body, bucket, extent, malformed, multipart, object};
 use crate::meta::command::{NewBody, Reject, Salvage, SalvagedBody};
 use crate::meta::lookup::newest_other;
 use crate::meta::model::{
-    Body, Bucket, Etag, EventKind, Garbage, Hold, Home, Object, Origin, Slice, Versioning,
+    Body, Bucket, Etag, EventKind, Garbage, Hold, Home, Lock, Object, Origin, Slice, Versioning,
 };
 use crate::meta::store::Fault;
 use crate::meta::tables::{Bodies, Buckets, Garbages, Holds, Objects};
@@ -75,7 +75,7 @@ fn install(
         checksum: None,
         attributes: command.attributes.clone(),
     };
-    Ok(object::install(tx, bucket, home, &object, EventKind::Put, &Origin::default())?)
+    Ok(object::install(tx, bucket, home, &object, EventKind::Put, &Origin::default(), &Lock::default())?)
 }
 
 /// The bytes of all bodies, if they can be an object.

@@ -35,7 +35,7 @@ pub use cluster::{
 };
 pub use event::{EventOrder, EventPlace, Events};
 pub use garbage::{Absences, DebtCounts, Debts, Garbages, LeavingCopies};
-pub use object::{NullVersions, Objects, Versions};
+pub use object::{Locks, NullVersions, Objects, Versions};
 pub use session::{Replies, SessionNonces, Sessions};
 pub use upload::{Completeds, Cursor, Cursors, Parts, Uploads};
 pub use user::{AccessKeys, KeysByUser, UserQuotas, Users};

@@ -6,7 +6,7 @@
 use fabric::ids::Stamp;
 
 use super::{Descending, table};
-use crate::meta::model::{Home, Object, Version};
+use crate::meta::model::{Home, Lock, Object, Version};
 
 table! {
     /// (bucket, key) → the current version. Missing: there is no such object, or a delete marker hides it.
@@ -24,13 +24,22 @@ table! {
     NullVersions(NULL_VERSIONS): &'a Home | Home => Stamp
 }
 
+table! {
+    /// (bucket, key, stamp) → what keeps a version from being removed; of an upload, what will keep the version that it
+    /// becomes. Missing: nothing.
+    Locks(LOCKS): (&'a Home, Stamp) | (Home, Stamp) => Lock
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::meta::model::{Attributes, Body, Checksum, ChecksumAlgorithm, ChecksumKind, ClusterMs, Etag};
+    use crate::meta::model::{
+        Attributes, Body, Checksum, ChecksumAlgorithm, ChecksumKind, ClusterMs, Etag, Retention,
+        RetentionMode,
+    };
     use crate::meta::tables::testing::{extent_id, golden, home, stamp};
 
     fn object(body: Body) -> Object {
@@ -103,6 +112,13 @@ mod tests {
             marker,
             "0000000000000005612f6200fffefffffffffffffff6fffd",
             "010101090200e807",
+        );
+        let retention = Retention { mode: RetentionMode::Compliance, until: ClusterMs(1_000) };
+        golden::<Locks>(
+            (&key, stamp(9)),
+            Lock { retention: Some(retention), legal_hold: true },
+            "0000000000000005612f6200000100000000000000090002",
+            "010101e80701",
         );
         golden::<NullVersions>(&key, stamp(9), "0000000000000005612f6200", "01010902");
     }

@@ -77,6 +77,11 @@ fn setting() -> BucketSetting {
     BucketSetting::Tags(vec![("k".to_string(), "v".to_string())])
 }
 
+fn lock() -> Lock {
+    let retention = Retention { mode: RetentionMode::Compliance, until: ClusterMs(1_000) };
+    Lock { retention: Some(retention), legal_hold: true }
+}
+
 fn stamp() -> Stamp {
     Stamp { epoch: 1, index: 300, ordinal: 2 }
 }
@@ -294,6 +299,24 @@ fn commands() -> Vec<Command> {
             bucket: BucketId(5),
             change: BucketChange::Remove(SettingKind::Cors),
         }),
+        Command::Guarded(Guarded {
+            guard: Guard { lock: lock(), bypass: true, bucket: false },
+            command: Box::new(Command::DeleteBucket(DeleteBucket { bucket: BucketId(5) })),
+        }),
+        Command::SetLock(SetLock {
+            bucket: BucketId(5),
+            key: key("a/b"),
+            version: None,
+            change: LockChange::Retention(lock().retention),
+            bypass: true,
+        }),
+        Command::SetLock(SetLock {
+            bucket: BucketId(5),
+            key: key("a/b"),
+            version: None,
+            change: LockChange::LegalHold(true),
+            bypass: false,
+        }),
         Command::SetTags(SetTags {
             bucket: BucketId(5),
             key: key("a/b"),
@@ -405,6 +428,10 @@ fn rejects() -> Vec<Reject> {
         Reject::NodeInUse,
         Reject::NodeRemoved,
         Reject::QuotaExceeded { of: QuotaOf::User(user()), quota: quota() },
+        Reject::Locked,
+        Reject::NoObjectLock,
+        Reject::RetentionPast,
+        Reject::BucketState("why".to_string()),
         Reject::DeleteMarker { version: "null".to_string(), modified: ClusterMs(1_000), current: true },
     ]
 }
@@ -486,6 +513,7 @@ fn work_queries() -> Vec<Query> {
         Query::Quota(QuotaOf::User(user())),
         Query::NamedNow(vec![(home(), extent_id())]),
         Query::Setting { bucket: BucketId(5), kind: SettingKind::Cors },
+        Query::Lock { bucket: BucketId(5), key: key("a/b"), version: stamp() },
     ]
 }
 
@@ -590,5 +618,6 @@ fn work_answers() -> Vec<Answer> {
         Answer::Hold(Some(Hold { since: 300, at: ClusterMs(1_000) })),
         Answer::Quota { quota: quota(), usage: Usage::default() },
         Answer::Setting(Some(setting())),
+        Answer::Lock(lock()),
     ]
 }

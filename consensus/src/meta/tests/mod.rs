@@ -2,6 +2,7 @@
 
 mod format;
 mod listing;
+mod locks;
 mod moves;
 mod quota;
 mod random;

@@ -5,7 +5,7 @@
 
 use async_trait::async_trait;
 use consensus::client::{MetaError, ReadGuard};
-use consensus::meta::command::{Command, CopyObject as CopyCommand, Done, Expect, Reject};
+use consensus::meta::command::{Command, CopyObject as CopyCommand, Done, Expect, Guard, Reject};
 use consensus::meta::model::{
     Attributes, Bucket, Checksum, ChecksumAlgorithm, ChecksumKind, Object, Origin, Stored,
 };
@@ -23,7 +23,7 @@ use crate::s3::request::{Request, header_text};
 use crate::s3::response::Response;
 use crate::s3::route::Route;
 use crate::s3::xml::XmlWriter;
-use crate::s3::{conditions, headers, listing, time, versions};
+use crate::s3::{conditions, headers, listing, locks, time, versions};
 
 /// How often a copy is decided again because its source changed.
 const TRIES_MAX: usize = 4;
@@ -53,16 +53,18 @@ impl Op for CopyObject {
         conditions::refuse_early(cx, &key, &input.expect).await?;
         for _ in 0..TRIES_MAX {
             let (command, view) = input.decide(cx, &key, &source_bucket).await?;
-            let stored = match cx.propose_raw(Command::CopyObject(command)).await {
-                Ok(Done::Stored(stored)) => stored,
-                Ok(_) => return Err(unexpected("CopyObject")),
-                Err(MetaError::Rejected(Reject::SourceChanged)) => continue,
-                Err(MetaError::Rejected(Reject::NoSuchKey)) if input.expect != Expect::default() => {
-                    return Err(Code::NoSuchKey.into());
-                }
-                Err(MetaError::Rejected(reject)) => return Err(input.source.refused(reject)),
-                Err(error) => return Err(error.into()),
-            };
+            let stored =
+                match cx.propose_raw(locks::guarded(Command::CopyObject(command), input.guard.clone())).await
+                {
+                    Ok(Done::Stored(stored)) => stored,
+                    Ok(_) => return Err(unexpected("CopyObject")),
+                    Err(MetaError::Rejected(Reject::SourceChanged)) => continue,
+                    Err(MetaError::Rejected(Reject::NoSuchKey)) if input.expect != Expect::default() => {
+                        return Err(Code::NoSuchKey.into());
+                    }
+                    Err(MetaError::Rejected(reject)) => return Err(input.source.refused(reject)),
+                    Err(error) => return Err(error.into()),
+                };
             let response = show_source(Response::xml(document(&stored)), &source_bucket, &view);
             return Ok(versions::show_stored(response, cx.bucket()?, &stored));
         }
@@ -72,6 +74,7 @@ impl Op for CopyObject {
 
 struct Input {
     source: Source,
+    guard: Guard,
     expect: Expect,
     /// What the headers say about the copy.
     said: Attributes,
@@ -103,6 +106,7 @@ impl Input {
         let names = ["x-amz-storage-class", "x-amz-website-redirect-location", "x-amz-checksum-algorithm"];
         Ok(Input {
             source: Source::parse(headers)?,
+            guard: Guard { lock: locks::of_headers(headers)?, ..Guard::default() },
             expect: conditions::of_write(headers)?,
             said: headers::attributes(headers)?,
             metadata: Directive::parse(headers, "x-amz-metadata-directive", "Unknown metadata directive.")?,

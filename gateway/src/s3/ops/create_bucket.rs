@@ -2,13 +2,14 @@
 
 use async_trait::async_trait;
 use consensus::client::MetaError;
-use consensus::meta::command::{Command, CreateBucket as CreateCommand, Reject};
+use consensus::meta::command::{Command, CreateBucket as CreateCommand, Guard, Reject};
 use http::Method;
 use http::header::LOCATION;
 
 use crate::s3::error::{Code, S3Result};
+use crate::s3::locks;
 use crate::s3::op::{Action, BodyRule, Context, Op};
-use crate::s3::request::Request;
+use crate::s3::request::{Request, header_text};
 use crate::s3::response::Response;
 use crate::s3::route::Route;
 use crate::s3::xml::create_bucket_location;
@@ -41,9 +42,12 @@ impl Op for CreateBucket {
         let document = request.document(DOCUMENT_BYTES_MAX).await?;
         check_location(create_bucket_location(&document)?.as_deref(), &cx.region)?;
         let name = request.bucket_name().clone();
+        let locking = header_text(request.headers(), "x-amz-bucket-object-lock-enabled")?;
+        let bucket = locking.is_some_and(|text| text.eq_ignore_ascii_case("true"));
+        let guard = Guard { bucket, ..Guard::default() };
         let location = format!("/{name}");
         let command = CreateCommand { name, owner: cx.requester.clone() };
-        match cx.propose_raw(Command::CreateBucket(command)).await {
+        match cx.propose_raw(locks::guarded(Command::CreateBucket(command), guard)).await {
             Ok(_) => {}
             Err(MetaError::Rejected(Reject::BucketExists { owner })) if owner == cx.requester => {
                 if &*cx.region != "us-east-1" {

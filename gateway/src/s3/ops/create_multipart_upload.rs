@@ -1,8 +1,8 @@
 //! CreateMultipartUpload: begin an upload and say what its object will be.
 
 use async_trait::async_trait;
-use consensus::meta::command::{Command, CreateUpload, Done};
-use consensus::meta::model::{Attributes, ChecksumAlgorithm, ChecksumKind, Origin};
+use consensus::meta::command::{Command, CreateUpload, Done, Guard};
+use consensus::meta::model::{Attributes, ChecksumAlgorithm, ChecksumKind, Lock, Origin};
 use http::{HeaderMap, Method};
 
 use crate::s3::error::{Code, S3Result};
@@ -11,7 +11,7 @@ use crate::s3::request::{Request, header_text};
 use crate::s3::response::Response;
 use crate::s3::route::Route;
 use crate::s3::xml::XmlWriter;
-use crate::s3::{checksum, headers};
+use crate::s3::{checksum, headers, locks};
 
 /// See the module.
 pub struct CreateMultipartUpload;
@@ -40,7 +40,9 @@ impl Op for CreateMultipartUpload {
             checksum: input.checksum,
             origin: Origin::default(),
         };
-        let Done::Upload(upload) = cx.propose(Command::CreateUpload(command)).await? else {
+        let guard = Guard { lock: input.lock, ..Guard::default() };
+        let Done::Upload(upload) = cx.propose(locks::guarded(Command::CreateUpload(command), guard)).await?
+        else {
             return Err(unexpected("CreateUpload"));
         };
         let mut xml = XmlWriter::new();
@@ -61,6 +63,7 @@ impl Op for CreateMultipartUpload {
 
 struct Input {
     attributes: Attributes,
+    lock: Lock,
     checksum: Option<(ChecksumAlgorithm, ChecksumKind)>,
 }
 
@@ -76,7 +79,7 @@ impl Input {
                     .says("The x-amz-checksum-type header can only be used with the x-amz-checksum-algorithm header."));
             }
         };
-        Ok(Input { attributes: headers::attributes(headers)?, checksum })
+        Ok(Input { attributes: headers::attributes(headers)?, lock: locks::of_headers(headers)?, checksum })
     }
 }
 

@@ -1,7 +1,7 @@
 //! DeleteObject: remove a key, or one version of it. Deleting what is not there is done, too.
 
 use async_trait::async_trait;
-use consensus::meta::command::{Command, DeleteKey, DeleteObjects, DeletedKey, Done};
+use consensus::meta::command::{Command, DeleteKey, DeleteObjects, DeletedKey, Done, Guard};
 use consensus::meta::model::Origin;
 use http::Method;
 
@@ -10,7 +10,7 @@ use crate::s3::op::{Action, Context, Op, unexpected};
 use crate::s3::request::Request;
 use crate::s3::response::Response;
 use crate::s3::route::Route;
-use crate::s3::{conditions, versions};
+use crate::s3::{conditions, locks, versions};
 
 /// See the module.
 pub struct DeleteObject;
@@ -37,7 +37,9 @@ impl Op for DeleteObject {
         };
         let bucket = cx.bucket()?.id;
         let command = DeleteObjects { bucket, keys: vec![key], origin: Origin::default() };
-        let Done::Deleted(mut outcomes) = cx.propose(Command::DeleteObjects(command)).await? else {
+        let guard = Guard { bypass: locks::bypass(request.headers())?, ..Guard::default() };
+        let command = locks::guarded(Command::DeleteObjects(command), guard);
+        let Done::Deleted(mut outcomes) = cx.propose(command).await? else {
             return Err(unexpected("DeleteObjects"));
         };
         let outcome = outcomes.pop().ok_or_else(|| unexpected("DeleteObjects"))?;

@@ -1,7 +1,7 @@
 //! DeleteObjects: up to 1,000 keys at once; the refusal of one touches no other.
 
 use async_trait::async_trait;
-use consensus::meta::command::{Command, DeleteKey, DeleteObjects as DeleteCommand, DeletedKey, Done};
+use consensus::meta::command::{Command, DeleteKey, DeleteObjects as DeleteCommand, DeletedKey, Done, Guard};
 use consensus::meta::model::Origin;
 use fabric::limits::{DELETE_KEYS_PER_COMMAND, XML_BODY_BYTES_MAX};
 use http::Method;
@@ -12,7 +12,7 @@ use crate::s3::request::Request;
 use crate::s3::response::Response;
 use crate::s3::route::Route;
 use crate::s3::xml::{DeleteDocument, DeleteElement, XmlWriter};
-use crate::s3::{conditions, versions};
+use crate::s3::{conditions, locks, versions};
 
 /// 1,000 keys of 1,024 bytes with every byte escaped, and their elements.
 const DOCUMENT_BYTES_MAX: usize = 2 * XML_BODY_BYTES_MAX;
@@ -43,9 +43,10 @@ impl Op for DeleteObjects {
             return Err(Code::InvalidRequest
                 .says("Missing required header for this request: Content-MD5 OR x-amz-checksum-*"));
         }
+        let bypass = locks::bypass(request.headers())?;
         let body = request.document(DOCUMENT_BYTES_MAX).await?;
         let document = DeleteDocument::parse(&body)?;
-        let outcomes = delete(cx, document.objects.iter().map(delete_key).collect()).await?;
+        let outcomes = delete(cx, document.objects.iter().map(delete_key).collect(), bypass).await?;
         Ok(Response::xml(answer(&document, &outcomes)))
     }
 }
@@ -67,7 +68,7 @@ fn delete_key(element: &DeleteElement) -> S3Result<DeleteKey> {
 }
 
 /// Deletes those that can be, in commands of a bounded size, and returns the outcomes in the order of the keys.
-async fn delete(cx: &Context, keys: Vec<S3Result<DeleteKey>>) -> S3Result<Vec<Outcome>> {
+async fn delete(cx: &Context, keys: Vec<S3Result<DeleteKey>>, bypass: bool) -> S3Result<Vec<Outcome>> {
     let mut outcomes: Vec<Outcome> = Vec::with_capacity(keys.len());
     let (mut places, mut batch) = (Vec::new(), Vec::new());
     let mut batches = Vec::new();
@@ -88,7 +89,7 @@ async fn delete(cx: &Context, keys: Vec<S3Result<DeleteKey>>) -> S3Result<Vec<Ou
         batches.push((places, batch));
     }
     for (index, (places, keys)) in batches.into_iter().enumerate() {
-        match delete_batch(cx, keys).await {
+        match delete_batch(cx, keys, bypass).await {
             Ok(done) => places.into_iter().zip(done).for_each(|(place, outcome)| outcomes[place] = outcome),
             // Nothing is done yet: the request as a whole failed.
             Err(error) if index == 0 => return Err(error),
@@ -102,10 +103,11 @@ async fn delete(cx: &Context, keys: Vec<S3Result<DeleteKey>>) -> S3Result<Vec<Ou
     Ok(outcomes)
 }
 
-async fn delete_batch(cx: &Context, keys: Vec<DeleteKey>) -> S3Result<Vec<Outcome>> {
+async fn delete_batch(cx: &Context, keys: Vec<DeleteKey>, bypass: bool) -> S3Result<Vec<Outcome>> {
     let count = keys.len();
     let command = DeleteCommand { bucket: cx.bucket()?.id, keys, origin: Origin::default() };
-    match cx.propose(Command::DeleteObjects(command)).await? {
+    let guard = Guard { bypass, ..Guard::default() };
+    match cx.propose(locks::guarded(Command::DeleteObjects(command), guard)).await? {
         Done::Deleted(done) if done.len() == count => {
             Ok(done.into_iter().map(|outcome| outcome.map_err(S3Error::from)).collect())
         }

@@ -22,6 +22,7 @@ mod list_object_versions;
 mod list_objects;
 mod list_objects_v2;
 mod list_parts;
+mod object_lock;
 mod object_tagging;
 mod probes;
 mod put_bucket_versioning;
@@ -66,6 +67,12 @@ static OPS: &[&dyn Op] = &[
     &list_objects::ListObjects,
     &list_objects_v2::ListObjectsV2,
     &list_parts::ListParts,
+    &object_lock::GetObjectLegalHold,
+    &object_lock::GetObjectLockConfiguration,
+    &object_lock::GetObjectRetention,
+    &object_lock::PutObjectLegalHold,
+    &object_lock::PutObjectLockConfiguration,
+    &object_lock::PutObjectRetention,
     &object_tagging::DeleteObjectTagging,
     &object_tagging::GetObjectTagging,
     &object_tagging::PutObjectTagging,

@@ -41,7 +41,7 @@ const fn bucket(name: &'static str, sub_resource: &'static str, action: Action, 
 }
 
 /// Every one of them.
-pub static ALL: [Probe; 20] = [
+pub static ALL: [Probe; 19] = [
     bucket("GetBucketAcl", "acl", Action::GetBucketAcl, Answer::Acl { object: false }),
     bucket("GetObjectAcl", "acl", Action::GetObjectAcl, Answer::Acl { object: true }),
     bucket("GetBucketPolicy", "policy", Action::GetBucketPolicy, Answer::Missing(Code::NoSuchBucketPolicy)),
@@ -74,12 +74,6 @@ pub static ALL: [Probe; 20] = [
         "replication",
         Action::GetReplicationConfiguration,
         Answer::Missing(Code::ReplicationConfigurationNotFoundError),
-    ),
-    bucket(
-        "GetObjectLockConfiguration",
-        "object-lock",
-        Action::GetBucketObjectLockConfiguration,
-        Answer::Missing(Code::ObjectLockConfigurationNotFoundError),
     ),
     bucket(
         "GetPublicAccessBlock",

@@ -5,8 +5,8 @@
 //! removes them.
 
 use async_trait::async_trait;
-use consensus::meta::command::{Command, Done, Expect, PutObject as PutCommand};
-use consensus::meta::model::{Attributes, Etag, Origin};
+use consensus::meta::command::{Command, Done, Expect, Guard, PutObject as PutCommand};
+use consensus::meta::model::{Attributes, Etag, Lock, Origin};
 use http::{HeaderMap, Method};
 
 use crate::data::Written;
@@ -15,7 +15,7 @@ use crate::s3::op::{Action, BodyRule, Context, Op, unexpected};
 use crate::s3::request::Request;
 use crate::s3::response::Response;
 use crate::s3::route::Route;
-use crate::s3::{bodies, conditions, headers, versions};
+use crate::s3::{bodies, conditions, headers, locks, versions};
 
 /// See the module.
 pub struct PutObject;
@@ -44,6 +44,11 @@ impl Op for PutObject {
         let (key, bucket) = (request.key().clone(), cx.bucket()?);
         conditions::refuse_early(cx, &key, &input.expect).await?;
         let payload = request.payload_mut();
+        if input.lock != Lock::default() && !payload.has_integrity() {
+            return Err(Code::InvalidRequest.says(
+                "Content-MD5 OR x-amz-checksum- HTTP header is required for Put Object requests with Object Lock parameters",
+            ));
+        }
         let Written { body, guard } = bodies::store(cx, payload, &key, None, Some(&input.attributes)).await?;
         let digests = payload.digests().ok_or(Code::IncompleteBody)?.clone();
         let command = PutCommand {
@@ -56,7 +61,8 @@ impl Op for PutObject {
             attributes: input.attributes,
             origin: Origin::default(),
         };
-        let done = cx.propose(Command::PutObject(command)).await;
+        let locked = Guard { lock: input.lock, ..Guard::default() };
+        let done = cx.propose(locks::guarded(Command::PutObject(command), locked)).await;
         // The outcome is known (or given up): from here on the extent is named, or garbage.
         drop(guard);
         let Done::Stored(stored) = done? else {
@@ -70,12 +76,17 @@ impl Op for PutObject {
 
 struct Input {
     attributes: Attributes,
+    lock: Lock,
     expect: Expect,
 }
 
 impl Input {
     fn parse(headers: &HeaderMap) -> S3Result<Input> {
-        Ok(Input { attributes: headers::attributes(headers)?, expect: conditions::of_write(headers)? })
+        Ok(Input {
+            attributes: headers::attributes(headers)?,
+            lock: locks::of_headers(headers)?,
+            expect: conditions::of_write(headers)?,
+        })
     }
 }
 

@@ -4,7 +4,8 @@ mod reader;
 mod writer;
 
 pub use reader::{
-    CompleteDocument, CompletePartElement, DeleteDocument, DeleteElement, VersioningDocument, cors_rules,
-    create_bucket_location, tagging,
+    CompleteDocument, CompletePartElement, DefaultRetentionElement, DeleteDocument, DeleteElement,
+    ObjectLockDocument, RetentionDocument, VersioningDocument, cors_rules, create_bucket_location,
+    legal_hold, tagging,
 };
 pub use writer::{NAMESPACE, XmlWriter, url_encoded};

@@ -237,6 +237,97 @@ fn cors_rule(node: Node) -> S3Result<CorsRule> {
     Ok(rule)
 }
 
+/// The body of PutObjectLockConfiguration, texts as sent.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ObjectLockDocument {
+    /// `ObjectLockEnabled`.
+    pub enabled: Option<String>,
+    /// `Rule/DefaultRetention`.
+    pub default: Option<DefaultRetentionElement>,
+}
+
+/// See [`ObjectLockDocument`].
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[allow(missing_docs)]
+pub struct DefaultRetentionElement {
+    pub mode: Option<String>,
+    pub days: Option<String>,
+    pub years: Option<String>,
+}
+
+impl ObjectLockDocument {
+    /// Parses the document.
+    pub fn parse(body: &[u8]) -> S3Result<ObjectLockDocument> {
+        let mut document = ObjectLockDocument::default();
+        for child in parse(body, "ObjectLockConfiguration")?.children {
+            match child.name.as_str() {
+                "ObjectLockEnabled" => child.text_into(&mut document.enabled)?,
+                "Rule" if document.default.is_none() => document.default = Some(default_retention(child)?),
+                _ => return Err(malformed()),
+            }
+        }
+        Ok(document)
+    }
+}
+
+fn default_retention(rule: Node) -> S3Result<DefaultRetentionElement> {
+    let mut found = DefaultRetentionElement::default();
+    let mut children = rule.children.into_iter();
+    let (Some(retention), None) = (children.next(), children.next()) else { return Err(malformed()) };
+    if retention.name != "DefaultRetention" {
+        return Err(malformed());
+    }
+    for child in retention.children {
+        match child.name.as_str() {
+            "Mode" => child.text_into(&mut found.mode)?,
+            "Days" => child.text_into(&mut found.days)?,
+            "Years" => child.text_into(&mut found.years)?,
+            _ => return Err(malformed()),
+        }
+    }
+    Ok(found)
+}
+
+/// The body of PutObjectRetention, texts as sent.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct RetentionDocument {
+    /// `Mode`.
+    pub mode: Option<String>,
+    /// `RetainUntilDate`.
+    pub until: Option<String>,
+}
+
+impl RetentionDocument {
+    /// Parses the document.
+    pub fn parse(body: &[u8]) -> S3Result<RetentionDocument> {
+        let mut document = RetentionDocument::default();
+        for child in parse(body, "Retention")?.children {
+            match child.name.as_str() {
+                "Mode" => child.text_into(&mut document.mode)?,
+                "RetainUntilDate" => child.text_into(&mut document.until)?,
+                _ => return Err(malformed()),
+            }
+        }
+        Ok(document)
+    }
+}
+
+/// What the body of PutObjectLegalHold wants.
+pub fn legal_hold(body: &[u8]) -> S3Result<bool> {
+    let mut status = None;
+    for child in parse(body, "LegalHold")?.children {
+        match child.name.as_str() {
+            "Status" => child.text_into(&mut status)?,
+            _ => return Err(malformed()),
+        }
+    }
+    match status.as_deref() {
+        Some("ON") => Ok(true),
+        Some("OFF") => Ok(false),
+        _ => Err(malformed()),
+    }
+}
+
 /// The location that the body of CreateBucket asks for; `None` where the body or the element is missing or empty.
 pub fn create_bucket_location(body: &[u8]) -> S3Result<Option<String>> {
     if body.is_empty() {

@@ -1,0 +1,143 @@
+//! Object lock: what keeps a version from being removed, until when.
+//!
+//! Decided where a version is removed, so that no way around leads past it. Time is cluster time, which never goes back.
+
+use fabric::ids::Stamp;
+
+use super::transaction::Transaction;
+use super::{Outcome, Stop, object};
+use crate::meta::command::{Done, Guard, LockChange, Reject, SetLock};
+use crate::meta::lookup::{Found, find};
+use crate::meta::model::{
+    BucketSetting, ClusterMs, Home, Lock, ObjectLock, Retention, RetentionMode, SettingKind, Version,
+};
+use crate::meta::store::Fault;
+use crate::meta::tables::{BucketSettings, Buckets, Locks, Objects};
+
+const DAY_MS: u64 = 24 * 60 * 60 * 1000;
+
+/// What locks objects in a bucket, if anything does.
+fn of_bucket(tx: &Transaction<'_>, home: &Home) -> Result<Option<ObjectLock>, Fault> {
+    let setting = tx.get::<BucketSettings>((home.bucket, SettingKind::ObjectLock as u16))?;
+    Ok(match setting {
+        Some(BucketSetting::ObjectLock(lock)) => Some(lock),
+        _ => None,
+    })
+}
+
+/// Refuses a lock that a write may not ask for.
+pub(super) fn check_wanted(tx: &Transaction<'_>, home: &Home, guard: &Guard) -> Result<(), Stop> {
+    if guard.lock == Lock::default() {
+        return Ok(());
+    }
+    if of_bucket(tx, home)?.is_none() {
+        return Err(Reject::NoObjectLock.into());
+    }
+    check_future(tx, guard.lock.retention.as_ref())
+}
+
+fn check_future(tx: &Transaction<'_>, retention: Option<&Retention>) -> Result<(), Stop> {
+    match retention {
+        Some(retention) if retention.until <= tx.now => Err(Reject::RetentionPast.into()),
+        _ => Ok(()),
+    }
+}
+
+/// Locks a new version, or an upload for the version it becomes: as its writer wants, else as its bucket says.
+pub(super) fn lock_new(
+    tx: &mut Transaction<'_>,
+    home: &Home,
+    stamp: Stamp,
+    wanted: &Lock,
+) -> Result<(), Fault> {
+    let by_default = || {
+        let default = of_bucket(tx, home)?.and_then(|lock| lock.default);
+        Ok::<_, Fault>(default.map(|default| Retention {
+            mode: default.mode,
+            until: ClusterMs(tx.now.0 + u64::from(default.days) * DAY_MS),
+        }))
+    };
+    let retention = match &wanted.retention {
+        Some(retention) => Some(retention.clone()),
+        None => by_default()?,
+    };
+    let lock = Lock { retention, ..wanted.clone() };
+    if lock != Lock::default() {
+        tx.put::<Locks>((home, stamp), &lock);
+    }
+    Ok(())
+}
+
+/// Takes the lock of an upload, for the version it became.
+pub(super) fn take(tx: &mut Transaction<'_>, home: &Home, stamp: Stamp) -> Result<Lock, Fault> {
+    let lock = tx.get::<Locks>((home, stamp))?;
+    tx.delete::<Locks>((home, stamp));
+    Ok(lock.unwrap_or_default())
+}
+
+/// Refuses the removal of a version that is locked. `bypass`: its remover may end governance.
+pub(super) fn check_removal(
+    tx: &Transaction<'_>,
+    home: &Home,
+    stamp: Stamp,
+    bypass: bool,
+) -> Result<(), Stop> {
+    match tx.get::<Locks>((home, stamp))? {
+        Some(lock) if is_locked(tx, &lock, bypass) => Err(Reject::Locked.into()),
+        _ => Ok(()),
+    }
+}
+
+fn is_locked(tx: &Transaction<'_>, lock: &Lock, bypass: bool) -> bool {
+    let retained = lock.retention.as_ref().is_some_and(|retention| {
+        let holds = tx.now < retention.until;
+        holds && !(bypass && retention.mode == RetentionMode::Governance)
+    });
+    lock.legal_hold || retained
+}
+
+/// Changes the lock of a version. What compliance promises is only ever made longer; what governance does is made
+/// shorter by those who may.
+pub(super) fn set(tx: &mut Transaction<'_>, command: &SetLock) -> Outcome {
+    let bucket = tx.get::<Buckets>(command.bucket)?.ok_or(Reject::NoSuchBucket)?;
+    let home = Home { bucket: bucket.id, key: command.key.clone() };
+    let found = match command.version {
+        None => tx.get::<Objects>(&home)?.ok_or(Reject::NoSuchKey)?,
+        Some(selector) => match find(tx.rows(), &home, selector)?.ok_or(Reject::NoSuchVersion)? {
+            Found::Current(object) | Found::Other(Version::Object(object)) => object,
+            Found::Other(Version::DeleteMarker { .. }) => return Err(Reject::IsDeleteMarker.into()),
+        },
+    };
+    if of_bucket(tx, &home)?.is_none() {
+        return Err(Reject::NoObjectLock.into());
+    }
+    let mut lock = tx.get::<Locks>((&home, found.stamp))?.unwrap_or_default();
+    match &command.change {
+        LockChange::LegalHold(held) => lock.legal_hold = *held,
+        LockChange::Retention(wanted) => {
+            check_future(tx, wanted.as_ref())?;
+            if lock.retention.as_ref().is_some_and(|now| weakens(tx, now, wanted.as_ref(), command.bypass)) {
+                return Err(Reject::Locked.into());
+            }
+            lock.retention.clone_from(wanted);
+        }
+    }
+    if lock == Lock::default() {
+        tx.delete::<Locks>((&home, found.stamp));
+    } else {
+        tx.put::<Locks>((&home, found.stamp), &lock);
+    }
+    Ok(Done::Stored(object::stored(&bucket, &found)))
+}
+
+/// Whether a change takes away what was promised, by somebody who may not.
+fn weakens(tx: &Transaction<'_>, now: &Retention, wanted: Option<&Retention>, bypass: bool) -> bool {
+    if now.until <= tx.now {
+        return false;
+    }
+    let keeps = |wanted: &Retention| now.until <= wanted.until && now.mode == wanted.mode;
+    match now.mode {
+        RetentionMode::Compliance => !wanted.is_some_and(keeps),
+        RetentionMode::Governance => !bypass && wanted.is_none_or(|wanted| wanted.until < now.until),
+    }
+}
