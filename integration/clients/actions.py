@@ -39,7 +39,8 @@ def filled(shape):
         return False
     if shape.type_name == "timestamp":
         return 4_000_000_000
-    return shape.enum[0] if getattr(shape, "enum", None) else "x"
+    # What is the default of AWS stands last where there is one.
+    return shape.enum[-1] if getattr(shape, "enum", None) else "x"
 
 
 def answer(action):

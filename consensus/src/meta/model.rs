@@ -79,6 +79,10 @@ pub enum BucketSetting {
     Cors(Vec<CorsRule>),
     /// Its versions can be locked. Set once, it stays.
     ObjectLock(ObjectLock),
+    /// What may not be made public.
+    PublicAccessBlock(PublicAccessBlock),
+    /// Its owner said that all objects are the owner's, which they are anyway.
+    OwnerEnforced,
 }
 
 /// The kinds of [`BucketSetting`]. The number is part of keys.
@@ -88,6 +92,8 @@ pub enum SettingKind {
     Tags = 0,
     Cors = 1,
     ObjectLock = 2,
+    PublicAccessBlock = 3,
+    OwnerEnforced = 4,
 }
 
 impl BucketSetting {
@@ -97,8 +103,20 @@ impl BucketSetting {
             BucketSetting::Tags(_) => SettingKind::Tags,
             BucketSetting::Cors(_) => SettingKind::Cors,
             BucketSetting::ObjectLock(_) => SettingKind::ObjectLock,
+            BucketSetting::PublicAccessBlock(_) => SettingKind::PublicAccessBlock,
+            BucketSetting::OwnerEnforced => SettingKind::OwnerEnforced,
         }
     }
+}
+
+/// What may not be made public in a bucket, by S3's names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct PublicAccessBlock {
+    pub block_public_acls: bool,
+    pub ignore_public_acls: bool,
+    pub block_public_policy: bool,
+    pub restrict_public_buckets: bool,
 }
 
 /// How versions in a bucket are locked.

@@ -108,6 +108,10 @@ fn told(view: &View, command: &Command) -> Option<String> {
         Command::DeleteBucket(delete) => format!("delete bucket {}", name(delete.bucket)),
         Command::AddUser(add) => format!("add user {}", add.name),
         Command::RemoveUser(remove) => format!("remove user {}", remove.name),
+        Command::SetBucket(set) => format!("change settings of {}", name(set.bucket)),
+        Command::SetTags(set) => format!("tag {}/{}", name(set.bucket), set.key),
+        Command::SetLock(set) => format!("lock {}/{}", name(set.bucket), set.key),
+        Command::Guarded(guarded) => return told(view, &guarded.command),
         _ => return None,
     })
 }

@@ -132,6 +132,7 @@ struct Call<'a> {
 
 /// Sub-resources that choose an operation of the core. With another method they mean nothing: 405.
 const CORE: &[&str] = &[
+    "acl",
     "attributes",
     "cors",
     "delete",
@@ -139,7 +140,10 @@ const CORE: &[&str] = &[
     "list-type",
     "location",
     "object-lock",
+    "ownershipControls",
     "partNumber",
+    "publicAccessBlock",
+    "requestPayment",
     "retention",
     "tagging",
     "uploadId",
@@ -152,7 +156,6 @@ const CORE: &[&str] = &[
 const OTHERS: &[&str] = &[
     "abac",
     "accelerate",
-    "acl",
     "analytics",
     "annotation",
     "annotations",
@@ -168,13 +171,10 @@ const OTHERS: &[&str] = &[
     "metadataTable",
     "metrics",
     "notification",
-    "ownershipControls",
     "policy",
     "policyStatus",
-    "publicAccessBlock",
     "renameObject",
     "replication",
-    "requestPayment",
     "restore",
     "select",
     "session",

@@ -165,7 +165,7 @@ async fn refusals_in_their_order() {
     for (method, uri, status, code) in [
         (Method::GET, "/photos/%zz", 400, "InvalidURI"),
         (Method::GET, "/UPPER/k", 400, "InvalidBucketName"),
-        (Method::GET, "/photos/k?acl", 501, "NotImplemented"),
+        (Method::GET, "/photos/k?torrent", 501, "NotImplemented"),
         (Method::DELETE, "/photos/k", 405, "MethodNotAllowed"),
         (Method::GET, "/secret/k", 403, "AccessDenied"),
         (Method::GET, "/missing/k", 404, "NoSuchBucket"),

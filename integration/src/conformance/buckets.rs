@@ -16,6 +16,8 @@ behaviours![
     an_unsigned_head_gives_the_region,
     odd_names_are_ordinary_buckets,
     probes_of_what_is_not_there_are_answered,
+    public_access_is_blocked,
+    ownership_is_what_it_is,
 ];
 
 async fn buckets_are_created_found_and_deleted(cx: &Cx<'_>) -> Outcome {
@@ -212,4 +214,80 @@ async fn probes_of_what_is_not_there_are_answered(cx: &Cx<'_>) -> Outcome {
     equal("permission", grant.text_of("Permission"), "FULL_CONTROL")?;
     cx.refused(Request::object("GET", &bucket, "never").flag("acl"), 404, "NoSuchKey").await?;
     Ok(())
+}
+
+async fn public_access_is_blocked(cx: &Cx<'_>) -> Outcome {
+    let bucket = cx.bucket().await?;
+    let request = |method: &str| Request::bucket(method, &bucket).flag("publicAccessBlock");
+    let document =
+        |inner: &str| format!("<PublicAccessBlockConfiguration>{inner}</PublicAccessBlockConfiguration>");
+    let all = "<BlockPublicAcls>true</BlockPublicAcls><BlockPublicPolicy>TRUE</BlockPublicPolicy>";
+    cx.ok(request("PUT").body(document(all)).content_md5()).await?;
+    let found = ok(&cx.gateway(1), request("GET")).await?;
+    let found = xml_of(&found, "PublicAccessBlockConfiguration")?;
+    for (name, value) in [
+        ("BlockPublicAcls", "true"),
+        ("IgnorePublicAcls", "false"),
+        ("BlockPublicPolicy", "true"),
+        ("RestrictPublicBuckets", "false"),
+    ] {
+        equal(name, found.text_of(name), value)?;
+    }
+    for inner in ["<Unknown>true</Unknown>", "<BlockPublicAcls>maybe</BlockPublicAcls>", &all.repeat(2)] {
+        let wrong = request("PUT").body(document(inner)).content_md5();
+        cx.refused(wrong, 400, "MalformedXML").await?;
+    }
+    // Nobody sees anything without a signature, whatever is set.
+    cx.put(&bucket, "k", "x").await?;
+    refused(&cx.with(None), Request::object("GET", &bucket, "k"), 403, "AccessDenied").await?;
+    equal("status", cx.ok(request("DELETE")).await?.status, 204)?;
+    refused(&cx.with(None), Request::object("GET", &bucket, "k"), 403, "AccessDenied").await?;
+    cx.refused(request("GET"), 404, "NoSuchPublicAccessBlockConfiguration").await
+}
+
+async fn ownership_is_what_it_is(cx: &Cx<'_>) -> Outcome {
+    let bucket = cx.bucket().await?;
+    cx.put(&bucket, "k", "x").await?;
+    let controls = |method: &str| Request::bucket(method, &bucket).flag("ownershipControls");
+    let document = |ownership: &str| {
+        format!(
+            "<OwnershipControls><Rule><ObjectOwnership>{ownership}</ObjectOwnership></Rule></OwnershipControls>"
+        )
+    };
+    cx.ok(controls("PUT").body(document("BucketOwnerEnforced")).content_md5()).await?;
+    let found = xml_of(&cx.ok(controls("GET")).await?, "OwnershipControls")?;
+    equal(
+        "rule",
+        found.child("Rule").map(|rule| rule.text_of("ObjectOwnership")),
+        Some("BucketOwnerEnforced"),
+    )?;
+    for (ownership, status, code) in
+        [("ObjectWriter", 501, "NotImplemented"), ("Everybody", 400, "MalformedXML")]
+    {
+        let wanted = controls("PUT").body(document(ownership)).content_md5();
+        cx.refused(wanted, status, code).await?;
+    }
+    equal("status", cx.ok(controls("DELETE")).await?.status, 204)?;
+    cx.refused(controls("GET"), 404, "OwnershipControlsNotFoundError").await?;
+
+    let shown = cx.ok(Request::bucket("GET", &bucket).flag("acl")).await?;
+    let shown = String::from_utf8_lossy(&shown.body).to_string();
+    for target in [Request::bucket("PUT", &bucket), Request::object("PUT", &bucket, "k")] {
+        let acl = target.flag("acl");
+        cx.ok(acl.clone().header("x-amz-acl", "private")).await?;
+        cx.ok(acl.clone().body(shown.as_str())).await?;
+        let public = acl.clone().header("x-amz-acl", "public-read");
+        cx.refused(public, 400, "AccessControlListNotSupported").await?;
+        let read = shown.replace("FULL_CONTROL", "READ");
+        cx.refused(acl.clone().body(read), 400, "AccessControlListNotSupported").await?;
+        cx.refused(acl.clone().body("<Wrong/>"), 400, "MalformedXML").await?;
+        cx.refused(acl, 400, "MissingRequestBodyError").await?;
+    }
+    let payment = |payer: &str| {
+        let body =
+            format!("<RequestPaymentConfiguration><Payer>{payer}</Payer></RequestPaymentConfiguration>");
+        Request::bucket("PUT", &bucket).flag("requestPayment").body(body).content_md5()
+    };
+    cx.ok(payment("BucketOwner")).await?;
+    cx.refused(payment("Requester"), 501, "NotImplemented").await
 }

@@ -40,7 +40,9 @@ table! {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::meta::model::{ClusterMs, CorsRule, Versioning};
+    use crate::meta::model::{
+        ClusterMs, CorsRule, DefaultRetention, ObjectLock, PublicAccessBlock, RetentionMode, Versioning,
+    };
     use crate::meta::tables::testing::golden;
 
     #[test]
@@ -67,6 +69,26 @@ mod tests {
         golden::<BucketQuotas>(BucketId(5), quota, "0000000000000005", "010001ac02");
         let tags = BucketSetting::Tags(vec![("k".to_string(), "v".to_string())]);
         golden::<BucketSettings>((BucketId(5), 0), tags, "00000000000000050000", "010001016b0176");
+        let block = PublicAccessBlock { block_public_acls: true, ..PublicAccessBlock::default() };
+        golden::<BucketSettings>(
+            (BucketId(5), 3),
+            BucketSetting::PublicAccessBlock(block),
+            "00000000000000050003",
+            "010301000000",
+        );
+        golden::<BucketSettings>(
+            (BucketId(5), 4),
+            BucketSetting::OwnerEnforced,
+            "00000000000000050004",
+            "0104",
+        );
+        let default = DefaultRetention { mode: RetentionMode::Compliance, days: 300, in_years: false };
+        golden::<BucketSettings>(
+            (BucketId(5), 2),
+            BucketSetting::ObjectLock(ObjectLock { default: Some(default) }),
+            "00000000000000050002",
+            "01020101ac0200",
+        );
         let rule = CorsRule {
             id: Some("i".to_string()),
             origins: vec!["*".to_string()],

@@ -24,7 +24,9 @@ mod list_objects_v2;
 mod list_parts;
 mod object_lock;
 mod object_tagging;
+mod ownership;
 mod probes;
+mod public_access_block;
 mod put_bucket_versioning;
 mod put_object;
 #[cfg(test)]
@@ -37,7 +39,8 @@ use super::op::Op;
 /// Every operation. A new one is a file beside this one and a line in the list.
 pub fn all() -> Vec<&'static dyn Op> {
     let probes = probes::ALL.iter().map(|probe| probe as &dyn Op);
-    OPS.iter().copied().chain(probes).collect()
+    let acls = ownership::ACLS.iter().map(|put| put as &dyn Op);
+    OPS.iter().copied().chain(probes).chain(acls).collect()
 }
 
 static OPS: &[&dyn Op] = &[
@@ -76,6 +79,13 @@ static OPS: &[&dyn Op] = &[
     &object_tagging::DeleteObjectTagging,
     &object_tagging::GetObjectTagging,
     &object_tagging::PutObjectTagging,
+    &ownership::DeleteBucketOwnershipControls,
+    &ownership::GetBucketOwnershipControls,
+    &ownership::PutBucketOwnershipControls,
+    &ownership::PutBucketRequestPayment,
+    &public_access_block::DeletePublicAccessBlock,
+    &public_access_block::GetPublicAccessBlock,
+    &public_access_block::PutPublicAccessBlock,
     &put_bucket_versioning::PutBucketVersioning,
     &put_object::PutObject,
     &upload_part::UploadPart,

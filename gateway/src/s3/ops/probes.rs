@@ -41,7 +41,7 @@ const fn bucket(name: &'static str, sub_resource: &'static str, action: Action, 
 }
 
 /// Every one of them.
-pub static ALL: [Probe; 19] = [
+pub static ALL: [Probe; 17] = [
     bucket("GetBucketAcl", "acl", Action::GetBucketAcl, Answer::Acl { object: false }),
     bucket("GetObjectAcl", "acl", Action::GetObjectAcl, Answer::Acl { object: true }),
     bucket("GetBucketPolicy", "policy", Action::GetBucketPolicy, Answer::Missing(Code::NoSuchBucketPolicy)),
@@ -74,18 +74,6 @@ pub static ALL: [Probe; 19] = [
         "replication",
         Action::GetReplicationConfiguration,
         Answer::Missing(Code::ReplicationConfigurationNotFoundError),
-    ),
-    bucket(
-        "GetPublicAccessBlock",
-        "publicAccessBlock",
-        Action::GetBucketPublicAccessBlock,
-        Answer::Missing(Code::NoSuchPublicAccessBlockConfiguration),
-    ),
-    bucket(
-        "GetBucketOwnershipControls",
-        "ownershipControls",
-        Action::GetBucketOwnershipControls,
-        Answer::Missing(Code::OwnershipControlsNotFoundError),
     ),
     bucket("GetBucketLogging", "logging", Action::GetBucketLogging, Answer::Empty("BucketLoggingStatus")),
     bucket(

@@ -5,7 +5,7 @@ mod writer;
 
 pub use reader::{
     CompleteDocument, CompletePartElement, DefaultRetentionElement, DeleteDocument, DeleteElement,
-    ObjectLockDocument, RetentionDocument, VersioningDocument, cors_rules, create_bucket_location,
-    legal_hold, tagging,
+    ObjectLockDocument, RetentionDocument, VersioningDocument, cors_rules, create_bucket_location, grants,
+    legal_hold, object_ownership, payer, public_access_block, tagging,
 };
 pub use writer::{NAMESPACE, XmlWriter, url_encoded};

@@ -4,7 +4,7 @@
 //! The size is bounded by whoever reads the body ([`fabric::limits::XML_BODY_BYTES_MAX`]).
 
 use bytes::Bytes;
-use consensus::meta::model::{ChecksumAlgorithm, CorsRule, Tags};
+use consensus::meta::model::{ChecksumAlgorithm, CorsRule, PublicAccessBlock, Tags};
 use fabric::limits::{LIST_KEYS_MAX, PARTS_MAX, XML_DEPTH_MAX};
 use quick_xml::Reader;
 use quick_xml::events::{BytesRef, BytesStart, Event};
@@ -326,6 +326,86 @@ pub fn legal_hold(body: &[u8]) -> S3Result<bool> {
         Some("OFF") => Ok(false),
         _ => Err(malformed()),
     }
+}
+
+/// The body of PutPublicAccessBlock; what it does not name is false.
+pub fn public_access_block(body: &[u8]) -> S3Result<PublicAccessBlock> {
+    let mut block = PublicAccessBlock::default();
+    let mut seen = Vec::new();
+    for child in parse(body, "PublicAccessBlockConfiguration")?.children {
+        let field = match child.name.as_str() {
+            "BlockPublicAcls" => &mut block.block_public_acls,
+            "IgnorePublicAcls" => &mut block.ignore_public_acls,
+            "BlockPublicPolicy" => &mut block.block_public_policy,
+            "RestrictPublicBuckets" => &mut block.restrict_public_buckets,
+            _ => return Err(malformed()),
+        };
+        *field = child.boolean()?;
+        if seen.contains(&child.name) {
+            return Err(malformed());
+        }
+        seen.push(child.name);
+    }
+    Ok(block)
+}
+
+/// The one text at the end of a path of elements, each of which has no other.
+fn only_text(node: Node, path: &[&str]) -> S3Result<String> {
+    let Some((name, rest)) = path.split_first() else {
+        let mut text = None;
+        node.text_into(&mut text)?;
+        return text.ok_or_else(malformed);
+    };
+    let mut children = node.children.into_iter();
+    match (children.next(), children.next()) {
+        (Some(child), None) if child.name == *name => only_text(child, rest),
+        _ => Err(malformed()),
+    }
+}
+
+/// What PutBucketOwnershipControls wants, as sent.
+pub fn object_ownership(body: &[u8]) -> S3Result<String> {
+    only_text(parse(body, "OwnershipControls")?, &["Rule", "ObjectOwnership"])
+}
+
+/// What PutBucketRequestPayment wants, as sent.
+pub fn payer(body: &[u8]) -> S3Result<String> {
+    only_text(parse(body, "RequestPaymentConfiguration")?, &["Payer"])
+}
+
+/// The grants of an access control list: who, by id, and what. A group has no id, and is an empty one.
+pub fn grants(body: &[u8]) -> S3Result<Vec<(String, String)>> {
+    let mut found = Vec::new();
+    for child in parse(body, "AccessControlPolicy")?.children {
+        match child.name.as_str() {
+            "Owner" => {}
+            "AccessControlList" => {
+                for grant in child.children {
+                    found.push(grant_of(grant)?);
+                }
+            }
+            _ => return Err(malformed()),
+        }
+    }
+    Ok(found)
+}
+
+fn grant_of(node: Node) -> S3Result<(String, String)> {
+    let (mut id, mut permission) = (None, None);
+    for child in node.children {
+        match child.name.as_str() {
+            "Grantee" => {
+                for part in child.children {
+                    if part.name == "ID" {
+                        part.text_into(&mut id)?;
+                    }
+                }
+            }
+            "Permission" => child.text_into(&mut permission)?,
+            _ => return Err(malformed()),
+        }
+    }
+    Ok((id.unwrap_or_default(), permission.ok_or_else(malformed)?))
 }
 
 /// The location that the body of CreateBucket asks for; `None` where the body or the element is missing or empty.
