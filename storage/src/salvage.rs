@@ -134,7 +134,7 @@ pub async fn run(
             let upload = uploads.entry((origin.bucket, origin.key.clone(), upload)).or_default();
             let before = upload.get(&number).map(|(extent, _)| *extent);
             parts_waiting += usize::from(before.is_none());
-            if before.is_none_or(|before| age(before) < age(extent)) {
+            if before.is_none_or(|before| before.age() < extent.age()) {
                 upload.insert(number, (extent, origin));
             }
         }
@@ -154,11 +154,6 @@ pub async fn run(
         told(&outcome);
     }
     Ok(outcome)
-}
-
-/// When an extent was begun, among all others.
-fn age(id: ExtentId) -> (u16, u32, u64) {
-    (id.session().epoch, id.session().number, id.number())
 }
 
 struct Salvager<'a> {

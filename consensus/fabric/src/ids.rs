@@ -158,6 +158,11 @@ impl ExtentId {
         (self.0 >> 112) as u16
     }
 
+    /// When it was begun, among all others: sessions ascend by epoch and number.
+    pub fn age(self) -> (SessionId, u64) {
+        (self.session(), self.number())
+    }
+
     /// The session that wrote it.
     pub fn session(self) -> SessionId {
         SessionId { epoch: (self.0 >> 96) as u16, number: (self.0 >> 64) as u32 }

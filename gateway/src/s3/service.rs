@@ -5,6 +5,7 @@
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -36,6 +37,9 @@ use crate::http::{Handler, Refusal, RequestBody, ResponseBody as HttpBody};
 
 /// A body that an operation has no use for is read and verified up to this size.
 const USELESS_BODY_BYTES_MAX: usize = 64 * KIB as usize;
+
+/// An answer waits no longer for the rules of its bucket.
+const RULES_PATIENCE: Duration = Duration::from_secs(1);
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-amz-request-id");
 const HOST_ID: HeaderName = HeaderName::from_static("x-amz-id-2");
@@ -144,7 +148,8 @@ impl S3Service {
         let bucket = self.domains.iter().find_map(|domain| virtual_bucket(&host, Some(domain)));
         let Ok(path) = CanonicalPath::parse(head.uri.path(), bucket) else { return };
         let (Target::Bucket(name) | Target::Object(name, _)) = path.target() else { return };
-        if let Ok(rules) = cors::rules_of(&*self.backend.meta, name).await {
+        let asked = tokio::time::timeout(RULES_PATIENCE, cors::rules_of(&*self.backend.meta, name)).await;
+        if let Ok(Ok(rules)) = asked {
             cors::add(&mut response.headers, cors::answer(&rules, origin, head.method.as_str()));
         }
     }

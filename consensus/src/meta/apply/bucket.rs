@@ -4,11 +4,10 @@ use fabric::ids::BucketId;
 use fabric::limits::BUCKETS_PER_USER_MAX;
 
 use super::transaction::Transaction;
-use super::{Outcome, Stop, malformed, quota};
+use super::{Outcome, Stop, lock, malformed, quota};
 use crate::meta::command::{BucketChange, CreateBucket, DeleteBucket, Done, Reject, SetBucket};
 use crate::meta::model::{Bucket, BucketSetting, ObjectLock, SettingKind, Usage, User, Versioning};
 use crate::meta::names::{BucketName, UserName};
-use crate::meta::store::Fault;
 use crate::meta::tables::{
     BucketNames, BucketSettings, Buckets, BucketsByOwner, Objects, Uploads, Usages, Users, Versions,
 };
@@ -90,7 +89,7 @@ pub(super) fn set(tx: &mut Transaction<'_>, command: &SetBucket) -> Outcome {
         BucketChange::Versioning(Versioning::Off) => {
             return malformed("versioning is suspended, never off again");
         }
-        BucketChange::Versioning(Versioning::Suspended) if locks(tx, bucket.id)? => {
+        BucketChange::Versioning(Versioning::Suspended) if lock::of_bucket(tx, bucket.id)?.is_some() => {
             return bucket_state("versioning of a bucket with object lock is not suspended");
         }
         BucketChange::Versioning(versioning) => {
@@ -108,10 +107,6 @@ pub(super) fn set(tx: &mut Transaction<'_>, command: &SetBucket) -> Outcome {
         BucketChange::Remove(kind) => tx.delete::<BucketSettings>((bucket.id, *kind as u16)),
     }
     Ok(Done::Nothing)
-}
-
-fn locks(tx: &Transaction<'_>, bucket: BucketId) -> Result<bool, Fault> {
-    Ok(tx.get::<BucketSettings>((bucket, SettingKind::ObjectLock as u16))?.is_some())
 }
 
 fn bucket_state<T>(why: &str) -> Result<T, Stop> {

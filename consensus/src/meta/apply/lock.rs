@@ -2,23 +2,22 @@
 //!
 //! Decided where a version is removed, so that no way around leads past it. Time is cluster time, which never goes back.
 
-use fabric::ids::Stamp;
+use fabric::ids::{BucketId, Stamp};
 
 use super::transaction::Transaction;
 use super::{Outcome, Stop, object};
 use crate::meta::command::{Done, Guard, LockChange, Reject, SetLock};
-use crate::meta::lookup::{Found, find};
 use crate::meta::model::{
-    BucketSetting, ClusterMs, Home, Lock, ObjectLock, Retention, RetentionMode, SettingKind, Version,
+    BucketSetting, ClusterMs, Home, Lock, ObjectLock, Retention, RetentionMode, SettingKind,
 };
 use crate::meta::store::Fault;
-use crate::meta::tables::{BucketSettings, Buckets, Locks, Objects};
+use crate::meta::tables::{BucketSettings, Buckets, Locks};
 
 const DAY_MS: u64 = 24 * 60 * 60 * 1000;
 
 /// What locks objects in a bucket, if anything does.
-fn of_bucket(tx: &Transaction<'_>, home: &Home) -> Result<Option<ObjectLock>, Fault> {
-    let setting = tx.get::<BucketSettings>((home.bucket, SettingKind::ObjectLock as u16))?;
+pub(super) fn of_bucket(tx: &Transaction<'_>, bucket: BucketId) -> Result<Option<ObjectLock>, Fault> {
+    let setting = tx.get::<BucketSettings>((bucket, SettingKind::ObjectLock as u16))?;
     Ok(match setting {
         Some(BucketSetting::ObjectLock(lock)) => Some(lock),
         _ => None,
@@ -30,7 +29,7 @@ pub(super) fn check_wanted(tx: &Transaction<'_>, home: &Home, guard: &Guard) -> 
     if guard.lock == Lock::default() {
         return Ok(());
     }
-    if of_bucket(tx, home)?.is_none() {
+    if of_bucket(tx, home.bucket)?.is_none() {
         return Err(Reject::NoObjectLock.into());
     }
     check_future(tx, guard.lock.retention.as_ref())
@@ -51,7 +50,7 @@ pub(super) fn lock_new(
     wanted: &Lock,
 ) -> Result<(), Fault> {
     let by_default = || {
-        let default = of_bucket(tx, home)?.and_then(|lock| lock.default);
+        let default = of_bucket(tx, home.bucket)?.and_then(|lock| lock.default);
         Ok::<_, Fault>(default.map(|default| Retention {
             mode: default.mode,
             until: ClusterMs(tx.now.0 + u64::from(default.days) * DAY_MS),
@@ -101,14 +100,8 @@ fn is_locked(tx: &Transaction<'_>, lock: &Lock, bypass: bool) -> bool {
 pub(super) fn set(tx: &mut Transaction<'_>, command: &SetLock) -> Outcome {
     let bucket = tx.get::<Buckets>(command.bucket)?.ok_or(Reject::NoSuchBucket)?;
     let home = Home { bucket: bucket.id, key: command.key.clone() };
-    let found = match command.version {
-        None => tx.get::<Objects>(&home)?.ok_or(Reject::NoSuchKey)?,
-        Some(selector) => match find(tx.rows(), &home, selector)?.ok_or(Reject::NoSuchVersion)? {
-            Found::Current(object) | Found::Other(Version::Object(object)) => object,
-            Found::Other(Version::DeleteMarker { .. }) => return Err(Reject::IsDeleteMarker.into()),
-        },
-    };
-    if of_bucket(tx, &home)?.is_none() {
+    let found = object::existing(tx, &home, command.version)?;
+    if of_bucket(tx, bucket.id)?.is_none() {
         return Err(Reject::NoObjectLock.into());
     }
     let mut lock = tx.get::<Locks>((&home, found.stamp))?.unwrap_or_default();

@@ -11,7 +11,7 @@ use crate::meta::command::{
 };
 use crate::meta::lookup::{Found, find};
 use crate::meta::model::{
-    Attributes, Bucket, Event, EventKind, Home, Lock, Object, Origin, Stored, Usage, Version, Versioning,
+    Bucket, Event, EventKind, Home, Lock, Object, Origin, Stored, Usage, Version, Versioning,
 };
 use crate::meta::store::Fault;
 use crate::meta::tables::{Buckets, Descending, Objects, Versions};
@@ -74,13 +74,7 @@ pub(super) fn copy(tx: &mut Transaction<'_>, command: &CopyObject, guard: &Guard
 
 /// The version a copy is made of, if its conditions hold.
 fn source(tx: &Transaction<'_>, from: &Home, command: &CopyObject) -> Result<Object, Stop> {
-    let source = match command.source_version {
-        None => tx.get::<Objects>(from)?.ok_or(Reject::NoSuchKey)?,
-        Some(selector) => match find(tx.rows(), from, selector)?.ok_or(Reject::NoSuchVersion)? {
-            Found::Current(object) | Found::Other(Version::Object(object)) => object,
-            Found::Other(Version::DeleteMarker { .. }) => return Err(Reject::IsDeleteMarker.into()),
-        },
-    };
+    let source = existing(tx, from, command.source_version)?;
     if command.source_seen.is_some_and(|seen| seen != source.stamp) {
         return Err(Reject::SourceChanged.into());
     }
@@ -88,6 +82,21 @@ fn source(tx: &Transaction<'_>, from: &Home, command: &CopyObject) -> Result<Obj
         return Err(Reject::SourcePreconditionFailed.into());
     }
     Ok(source)
+}
+
+/// The version that is meant; none is the current one.
+pub(super) fn existing(
+    tx: &Transaction<'_>,
+    home: &Home,
+    version: Option<VersionSelector>,
+) -> Result<Object, Stop> {
+    let Some(selector) = version else {
+        return Ok(tx.get::<Objects>(home)?.ok_or(Reject::NoSuchKey)?);
+    };
+    match find(tx.rows(), home, selector)?.ok_or(Reject::NoSuchVersion)? {
+        Found::Current(object) | Found::Other(Version::Object(object)) => Ok(object),
+        Found::Other(Version::DeleteMarker { .. }) => Err(Reject::IsDeleteMarker.into()),
+    }
 }
 
 /// Conditions on tags take precedence over those on times, as in RFC 9110.
@@ -145,28 +154,13 @@ pub(super) fn stored(bucket: &Bucket, object: &Object) -> Stored {
 pub(super) fn set_tags(tx: &mut Transaction<'_>, command: &SetTags) -> Outcome {
     let bucket = tx.get::<Buckets>(command.bucket)?.ok_or(Reject::NoSuchBucket)?;
     let home = Home { bucket: bucket.id, key: command.key.clone() };
-    let found = match command.version {
-        None => Found::Current(tx.get::<Objects>(&home)?.ok_or(Reject::NoSuchKey)?),
-        Some(selector) => find(tx.rows(), &home, selector)?.ok_or(Reject::NoSuchVersion)?,
-    };
-    let tagged = |object: Object| Object {
-        attributes: Attributes { tags: command.tags.clone(), ..object.attributes.clone() },
-        ..object
-    };
-    let object = match found {
-        Found::Current(object) => {
-            let object = tagged(object);
-            tx.put::<Objects>(&home, &object);
-            object
-        }
-        Found::Other(Version::Object(object)) => {
-            let object = tagged(object);
-            let key = (&home, Descending(object.stamp));
-            tx.put::<Versions>(key, &Version::Object(object.clone()));
-            object
-        }
-        Found::Other(Version::DeleteMarker { .. }) => return Err(Reject::IsDeleteMarker.into()),
-    };
+    let mut object = existing(tx, &home, command.version)?;
+    object.attributes.tags.clone_from(&command.tags);
+    if tx.get::<Objects>(&home)?.is_some_and(|current| current.stamp == object.stamp) {
+        tx.put::<Objects>(&home, &object);
+    } else {
+        tx.put::<Versions>((&home, Descending(object.stamp)), &Version::Object(object.clone()));
+    }
     let event = Event {
         kind: EventKind::Tags,
         key: home.key,

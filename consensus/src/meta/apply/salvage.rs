@@ -25,21 +25,18 @@ pub(super) fn salvage(tx: &mut Transaction<'_>, command: &Salvage) -> Outcome {
         return malformed("garbage is collected: what lies on nodes may be on its way out");
     };
     let bytes = check(command)?;
-    let known = tx.get::<Buckets>(command.bucket)?;
-    let mut owner = match &known {
-        Some(_) => None,
-        None => Some(bucket::check_free(tx, &command.bucket_name, &command.owner)?),
+    let known = match tx.get::<Buckets>(command.bucket)? {
+        Some(known) => Ok(known),
+        None => Err(bucket::check_free(tx, &command.bucket_name, &command.owner)?),
     };
     let home = Home { bucket: command.bucket, key: command.key.clone() };
     check_gives_way(tx, &home, command, &hold)?;
     let copies = check_extents(tx, &home, &command.bodies)?;
 
-    let bucket = match (known, &mut owner) {
-        (Some(known), _) => known,
-        (None, Some(owner)) => bucket::insert(tx, command.bucket, &command.bucket_name, owner),
-        (None, None) => return Err(Reject::NoSuchBucket.into()),
+    let bucket = match known {
+        Ok(known) => known,
+        Err(mut owner) => bucket::insert(tx, command.bucket, &command.bucket_name, &mut owner),
     };
-    tx.cluster.next_bucket = tx.cluster.next_bucket.max(bucket.id.0 + 1);
     install(tx, &bucket, &home, command, bytes, &copies)
 }
 
@@ -101,15 +98,9 @@ fn check_gives_way(tx: &Transaction<'_>, home: &Home, command: &Salvage, hold: &
         };
     };
     let replaceable = command.newer || hold.since < current.stamp.index;
-    let found = command.bodies.iter().map(|body| age(body.extent.id)).max();
-    let older = written(tx, home, &current)?.is_some_and(|written| Some(age(written)) < found);
+    let found = command.bodies.iter().map(|body| body.extent.id.age()).max();
+    let older = written(tx, home, &current)?.is_some_and(|written| Some(written.age()) < found);
     if replaceable && older { Ok(()) } else { Err(Reject::PreconditionFailed.into()) }
-}
-
-/// When an extent was begun, among all others: sessions are told apart by their numbers, which ascend.
-fn age(id: ExtentId) -> (u16, u32, u64) {
-    let session = id.session();
-    (session.epoch, session.number, id.number())
 }
 
 /// The youngest extent of a version that was written under its own key; of others nobody knows.
@@ -118,7 +109,7 @@ fn written(tx: &Transaction<'_>, home: &Home, object: &Object) -> Result<Option<
         Body::Extent { id, home: None } => Some(*id),
         Body::Slices { id, home: None } => {
             let row = tx.get::<Bodies>((home, *id))?;
-            row.and_then(|row| row.slices.iter().map(|slice| slice.extent).max_by_key(|id| age(*id)))
+            row.and_then(|row| row.slices.iter().map(|slice| slice.extent).max_by_key(|id| id.age()))
         }
         _ => None,
     })
