@@ -1,10 +1,9 @@
-//! Records that every request needs, kept for seconds: access keys and buckets.
+//! Records that every request needs, kept for seconds: access keys, policies, buckets and what is set on them.
 //!
 //! [`Records`] stands in front of the metadata and looks like it. What always holds: a record is used for at most
 //! [`RECORD_LIFETIME`] after it was asked for, so a revoked key is dead everywhere within five seconds; what this
-//! gateway changes itself, it forgets at once; that something does *not* exist is never kept.
+//! gateway changes itself, it forgets at once; that a bucket or a key does *not* exist is never kept.
 
-use std::hash::Hash;
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -12,10 +11,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use consensus::client::{Meta, MetaError, ReadGuard, WriteGuard, ask};
 use consensus::meta::command::{Command, Done, Reject};
-use consensus::meta::model::{AccessKey, Bucket};
 use consensus::meta::names::{AccessKeyId, BucketName, UserName};
 use consensus::meta::query::{Answer, Answered, Query};
 use fabric::env::Env;
+use fabric::ids::BucketId;
 use lru::LruCache;
 
 use crate::s3::auth::Keys;
@@ -31,88 +30,121 @@ const RECORDS_MAX: NonZeroUsize = NonZeroUsize::new(10_000).expect("10,000 is no
 pub struct Records {
     meta: Arc<dyn Meta>,
     env: Arc<dyn Env>,
-    keys: Mutex<LruCache<AccessKeyId, Kept<AccessKey>>>,
-    buckets: Mutex<LruCache<BucketName, Kept<Bucket>>>,
+    /// By the number of their kind.
+    kept: [Mutex<LruCache<Name, Kept>>; 4],
 }
 
-struct Kept<T> {
-    record: T,
-    index: u64,
+/// Of what there are records.
+#[derive(Debug, Clone, Copy)]
+enum Kind {
+    Keys,
+    Policies,
+    Buckets,
+    Settings,
+}
+
+/// A record by what is asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum Name {
+    Key(AccessKeyId),
+    Policies(UserName),
+    Bucket(BucketName),
+    Settings(BucketId),
+}
+
+impl Name {
+    /// What a question asks for, where that is kept.
+    fn of(query: &Query) -> Option<Name> {
+        match query {
+            Query::AccessKey(id) => Some(Name::Key(id.clone())),
+            Query::UserPolicies(user) => Some(Name::Policies(user.clone())),
+            Query::Bucket(name) => Some(Name::Bucket(name.clone())),
+            Query::Settings(bucket) => Some(Name::Settings(*bucket)),
+            _ => None,
+        }
+    }
+
+    fn kind(&self) -> Kind {
+        match self {
+            Name::Key(_) => Kind::Keys,
+            Name::Policies(_) => Kind::Policies,
+            Name::Bucket(_) => Kind::Buckets,
+            Name::Settings(_) => Kind::Settings,
+        }
+    }
+}
+
+struct Kept {
+    answered: Answered,
     asked: Duration,
 }
 
 impl Records {
     /// In front of `meta`.
     pub fn new(meta: Arc<dyn Meta>, env: Arc<dyn Env>) -> Records {
-        Records {
-            meta,
-            env,
-            keys: Mutex::new(LruCache::new(RECORDS_MAX)),
-            buckets: Mutex::new(LruCache::new(RECORDS_MAX)),
-        }
+        let kept = std::array::from_fn(|_| Mutex::new(LruCache::new(RECORDS_MAX)));
+        Records { meta, env, kept }
     }
 
-    fn kept<K: Hash + Eq, T: Clone>(
-        &self,
-        cache: &Mutex<LruCache<K, Kept<T>>>,
-        name: &K,
-    ) -> Option<(u64, T)> {
-        let mut cache = locked(cache);
-        let kept = cache.get(name)?;
+    fn of_kind(&self, kind: Kind) -> MutexGuard<'_, LruCache<Name, Kept>> {
+        // Each change of a cache is a single call, so poison means nothing here.
+        self.kept[kind as usize].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn kept(&self, name: &Name) -> Option<Answered> {
+        let mut records = self.of_kind(name.kind());
+        let kept = records.get(name)?;
         if self.env.monotonic().saturating_sub(kept.asked) < RECORD_LIFETIME {
-            return Some((kept.index, kept.record.clone()));
+            return Some(kept.answered.clone());
         }
-        cache.pop(name);
+        records.pop(name);
         None
     }
 
-    /// Forgets what a command may have changed.
-    fn forget(&self, command: &Touched) {
-        match command {
-            Touched::Nothing => {}
-            Touched::Keys => locked(&self.keys).clear(),
-            Touched::Buckets => locked(&self.buckets).clear(),
-        }
+    fn forget(&self, kinds: &[Kind]) {
+        kinds.iter().for_each(|kind| self.of_kind(*kind).clear());
     }
 
     fn note_missing(&self, reject: &Reject) {
         if *reject == Reject::NoSuchBucket {
-            locked(&self.buckets).clear();
+            self.forget(&[Kind::Buckets, Kind::Settings]);
         }
     }
 }
 
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Each change of a cache is a single call, so poison means nothing here.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Which records a command changes.
-enum Touched {
-    Nothing,
-    Keys,
-    Buckets,
-}
-
-impl Touched {
-    fn by(command: &Command) -> Touched {
-        match command {
-            Command::AddUser(_)
-            | Command::RemoveUser(_)
-            | Command::AddAccessKey(_)
-            | Command::RemoveAccessKey(_) => Touched::Keys,
-            Command::CreateBucket(_) | Command::DeleteBucket(_) | Command::SetBucket(_) => Touched::Buckets,
-            _ => Touched::Nothing,
+/// Which records a command may change.
+fn touched(command: &Command) -> &'static [Kind] {
+    match command {
+        Command::AddUser(_)
+        | Command::RemoveUser(_)
+        | Command::AddAccessKey(_)
+        | Command::RemoveAccessKey(_) => &[Kind::Keys, Kind::Policies],
+        Command::SetUserPolicy(_) => &[Kind::Policies],
+        Command::CreateBucket(_) | Command::DeleteBucket(_) | Command::SetBucket(_) => {
+            &[Kind::Buckets, Kind::Settings]
         }
+        Command::Guarded(guarded) => touched(&guarded.command),
+        _ => &[],
     }
+}
+
+/// Whether an answer is a record.
+fn is_record(answered: &Answered) -> bool {
+    matches!(
+        &answered.answer,
+        Ok(Answer::Bucket(Some(_))
+            | Answer::AccessKey(Some(_))
+            | Answer::Settings(_)
+            | Answer::UserPolicies(_))
+    )
 }
 
 #[async_trait]
 impl Meta for Records {
     async fn propose(&self, command: Command) -> Result<Done, MetaError> {
-        let touched = Touched::by(&command);
+        let touched = touched(&command);
         let outcome = self.meta.propose(command).await;
-        self.forget(&touched);
+        self.forget(touched);
         if let Err(MetaError::Rejected(reject)) = &outcome {
             self.note_missing(reject);
         }
@@ -120,36 +152,22 @@ impl Meta for Records {
     }
 
     async fn query(&self, query: Query) -> Result<Answered, MetaError> {
-        let kept = match &query {
-            Query::Bucket(name) => self
-                .kept(&self.buckets, name)
-                .map(|(index, bucket)| Answered { index, answer: Ok(Answer::Bucket(Some(bucket))) }),
-            Query::AccessKey(id) => self
-                .kept(&self.keys, id)
-                .map(|(index, key)| Answered { index, answer: Ok(Answer::AccessKey(Some(key))) }),
-            _ => None,
-        };
-        if let Some(answered) = kept {
+        let name = Name::of(&query);
+        if let Some(answered) = name.as_ref().and_then(|name| self.kept(name)) {
             metrics::counter!("fluffy_record_hits_total").increment(1);
             return Ok(answered);
-        }
-        if matches!(query, Query::Bucket(_) | Query::AccessKey(_)) {
-            metrics::counter!("fluffy_record_misses_total").increment(1);
         }
         // The time of the question counts, not of the answer: a record is true as of somewhere between.
         let asked = self.env.monotonic();
         let answered = self.meta.query(query).await?;
-        let index = answered.index;
-        match &answered.answer {
-            Ok(Answer::Bucket(Some(bucket))) => {
-                let kept = Kept { record: bucket.clone(), index, asked };
-                locked(&self.buckets).put(bucket.name.clone(), kept);
+        if let Some(name) = name {
+            metrics::counter!("fluffy_record_misses_total").increment(1);
+            if is_record(&answered) {
+                self.of_kind(name.kind()).put(name, Kept { answered: answered.clone(), asked });
             }
-            Ok(Answer::AccessKey(Some(key))) => {
-                locked(&self.keys).put(key.id.clone(), Kept { record: key.clone(), index, asked });
-            }
-            Err(reject) => self.note_missing(reject),
-            Ok(_) => {}
+        }
+        if let Err(reject) = &answered.answer {
+            self.note_missing(reject);
         }
         Ok(answered)
     }
@@ -194,7 +212,7 @@ mod tests {
     use std::sync::atomic::{AtomicU64, Ordering};
 
     use consensus::meta::command::DeleteBucket;
-    use consensus::meta::model::{ClusterMs, Versioning};
+    use consensus::meta::model::{Bucket, ClusterMs, Versioning};
     use fabric::ids::BucketId;
     use tokio::time::sleep;
 

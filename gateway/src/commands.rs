@@ -2,13 +2,18 @@
 //! JSON.
 
 use std::io::{BufRead, Read, Write};
+use std::path::Path;
 use std::str::FromStr;
 
-use consensus::meta::names::{BucketName, NameError, UserName};
+use consensus::meta::names::{BucketName, NameError, PolicyName, UserName};
 use fabric::Seams;
 use fabric::cluster::Config;
+use fabric::disks::read_small;
+use fabric::limits::POLICY_BYTES_MAX;
 use gateway::admin::client::{AdminClient, CallError};
-use gateway::config::{ADMIN_DEFAULT, AdminArgs, Command, QuotaAction, StoreArgs, UserAction, store_dir};
+use gateway::config::{
+    ADMIN_DEFAULT, AdminArgs, Command, PolicyAction, QuotaAction, StoreArgs, UserAction, store_dir,
+};
 use gateway::store_files::{ADMIN_TOKEN, read_token};
 use http::Method;
 use serde_json::{Value, json};
@@ -50,12 +55,50 @@ async fn user(seams: Seams, store: &StoreArgs, action: &UserAction) -> Result<()
             client(seams, store, admin)?.call(Method::DELETE, &path, None).await?;
             Ok(())
         }
+        UserAction::Policy { action } => policy(seams, store, action).await,
         UserAction::Rotate { name, json, admin } => {
             let path = format!("/users/{}/rotate", in_path::<UserName>(name)?);
             let rotated = client(seams, store, admin)?.call(Method::POST, &path, None).await?;
             show(*json, &rotated, keys_text)
         }
     }
+}
+
+async fn policy(seams: Seams, store: &StoreArgs, action: &PolicyAction) -> Result<(), Failure> {
+    let of = |user: &str| Ok::<_, Failure>(format!("/users/{}/policies", in_path::<UserName>(user)?));
+    let (PolicyAction::Set { admin, .. }
+    | PolicyAction::Show { admin, .. }
+    | PolicyAction::Remove { admin, .. }) = action;
+    let (method, path, document) = match action {
+        PolicyAction::Set { user, name, file, .. } => {
+            let path = format!("{}/{}", of(user)?, in_path::<PolicyName>(name)?);
+            (Method::PUT, path, Some(policy_document(&seams, file.as_deref())?))
+        }
+        PolicyAction::Show { user, .. } => (Method::GET, of(user)?, None),
+        PolicyAction::Remove { user, name, .. } => {
+            (Method::DELETE, format!("{}/{}", of(user)?, in_path::<PolicyName>(name)?), None)
+        }
+    };
+    let shown = client(seams, store, admin)?.call(method, &path, document.as_ref()).await?;
+    show(false, &shown, |value| format!("{:#}\n", value["policies"]))
+}
+
+/// A policy from a file or from standard input.
+fn policy_document(seams: &Seams, file: Option<&Path>) -> Result<Value, Failure> {
+    let mut text = Vec::new();
+    match file {
+        Some(path) => {
+            text = read_small(&*seams.disks, path, POLICY_BYTES_MAX as u64)
+                .map_err(|error| Failure::Usage(format!("{}: {error}", path.display())))?;
+        }
+        None => {
+            let mut input = std::io::stdin().lock().take(POLICY_BYTES_MAX as u64);
+            input
+                .read_to_end(&mut text)
+                .map_err(|error| Failure::Failed(format!("read standard input: {error}")))?;
+        }
+    }
+    serde_json::from_slice(&text).map_err(|error| Failure::Usage(format!("the policy is not JSON: {error}")))
 }
 
 async fn quota(seams: Seams, store: &StoreArgs, action: &QuotaAction) -> Result<(), Failure> {

@@ -10,6 +10,7 @@ use fabric::cluster::{Config, is_loopback, parse_bytes, split_address};
 use fabric::limits::{INLINE_BYTES_TOTAL_DEFAULT, MEMORY_LIMIT_DEFAULT, MIB};
 
 use crate::queue::MEMORY_LIMIT_MIN;
+use crate::s3::proxies::Proxies;
 
 /// Storage nodes that one process can hold.
 pub const EMBEDDED_NODES_MAX: u16 = 9;
@@ -96,6 +97,9 @@ pub struct ServeArgs {
     /// Refuse bodies that are not signed (UNSIGNED-PAYLOAD) on connections without TLS
     #[arg(long, env = "FLUFFY_REQUIRE_SIGNED_PAYLOAD")]
     pub require_signed_payload: bool,
+    /// Address or network of proxies whose X-Forwarded-For is believed; may be given several times
+    #[arg(long, value_name = "NETWORK", value_delimiter = ',', env = "FLUFFY_TRUSTED_PROXY")]
+    pub trusted_proxy: Vec<String>,
 }
 
 /// What can be done instead of serving. All of it talks to the admin port of a running store.
@@ -229,6 +233,12 @@ pub enum UserAction {
         #[command(flatten)]
         admin: AdminArgs,
     },
+    /// What a user may do: without policies everything with its own buckets, with them what they allow
+    Policy {
+        /// What to do with them.
+        #[command(subcommand)]
+        action: PolicyAction,
+    },
     /// Give a user a new key and take all the old ones away
     Rotate {
         /// Who.
@@ -236,6 +246,42 @@ pub enum UserAction {
         /// Answer in JSON
         #[arg(long)]
         json: bool,
+        /// Whom to ask.
+        #[command(flatten)]
+        admin: AdminArgs,
+    },
+}
+
+/// What to do with policies of users.
+#[derive(Debug, Clone, Subcommand)]
+pub enum PolicyAction {
+    /// Attach a policy, in place of the one of its name
+    Set {
+        /// Whose.
+        user: String,
+        /// 1 to 128 letters, digits and +=,.@_-
+        name: String,
+        /// A file with the policy in JSON; standard input if left out
+        #[arg(long, value_name = "FILE")]
+        file: Option<PathBuf>,
+        /// Whom to ask.
+        #[command(flatten)]
+        admin: AdminArgs,
+    },
+    /// Show the policies of a user, in JSON
+    Show {
+        /// Whose.
+        user: String,
+        /// Whom to ask.
+        #[command(flatten)]
+        admin: AdminArgs,
+    },
+    /// Take a policy away
+    Remove {
+        /// Whose.
+        user: String,
+        /// Which one.
+        name: String,
         /// Whom to ask.
         #[command(flatten)]
         admin: AdminArgs,
@@ -290,6 +336,8 @@ pub struct Settings {
     pub tls: Option<(PathBuf, PathBuf)>,
     /// Whether bodies must be signed on connections without TLS.
     pub require_signed_payload: bool,
+    /// Proxies whose word is taken for the address of a client.
+    pub proxies: Proxies,
 }
 
 /// The data directory when none is given.
@@ -313,6 +361,13 @@ impl Settings {
         let file = file.map(|file| file.gateway.clone()).unwrap_or_default();
         let tls = file.tls.map(|files| (files.certificate, files.key));
         let memory_limit = file.memory_limit.map(|limit| limit.0);
+        let trusted =
+            if serve.trusted_proxy.is_empty() { &file.trusted_proxies } else { &serve.trusted_proxy };
+        let proxies = Proxies::parse(trusted).or_else(|text| {
+            wrong(format!(
+                "--trusted-proxy {text:?} is neither an address nor a network such as 203.0.113.0/24"
+            ))
+        })?;
         let settings = Settings {
             mode: mode(store, serve)?,
             listen: pick(&serve.listen, &file.listen, "127.0.0.1:9000"),
@@ -325,6 +380,7 @@ impl Settings {
                 .unwrap_or(INLINE_BYTES_TOTAL_DEFAULT),
             tls: serve.tls_cert.clone().zip(serve.tls_key.clone()).or(tls),
             require_signed_payload: serve.require_signed_payload || file.require_signed_payload,
+            proxies,
         };
         settings.check()?;
         Ok(settings)
@@ -466,6 +522,7 @@ mod tests {
             ("--listen a:70000", "--listen \"a:70000\" is not an address"),
             ("--admin-listen 0.0.0.0:9001", "needs --tls-cert and --tls-key"),
             ("--region EU", "--region \"EU\""),
+            ("--trusted-proxy proxy", "--trusted-proxy \"proxy\" is neither an address nor"),
             ("--domain .x", "--domain \".x\" is not a domain name"),
             ("--memory-limit 1MiB", "--memory-limit: the least is 128MiB"),
             ("--memory-limit 1MB", "\"MB\" is no unit"),

@@ -22,6 +22,7 @@ use crate::http::server::{self, serve};
 use crate::http::tls::{self, Keys};
 use crate::queue::Budget;
 use crate::s3::ops;
+use crate::s3::proxies::Proxies;
 use crate::s3::service::{Backend, S3Service, Settings};
 use crate::secrets::{ClusterKey, Secret};
 
@@ -58,6 +59,8 @@ pub struct GatewayParts {
     pub founded: Arc<AtomicBool>,
     /// Whether bodies must be signed on connections without TLS.
     pub require_signed_payload: bool,
+    /// Proxies whose word is taken for the address of a client.
+    pub proxies: Proxies,
     /// Connections of S3 clients at once.
     pub connections_max: usize,
 }
@@ -90,6 +93,7 @@ impl Gateway {
             domains: parts.domains,
             secure: parts.tls.is_some(),
             require_signed_payload: parts.require_signed_payload,
+            proxies: parts.proxies,
         };
         let service = S3Service::new(backend, settings, &ops::all());
         let s3 = Admission::new(Arc::new(service), &parts.budget);

@@ -72,6 +72,7 @@ pub async fn serve(system: Seams, cli: &Cli) -> Result<(), Failure> {
         report: store.report.clone(),
         founded: store.founded.clone(),
         require_signed_payload: settings.require_signed_payload,
+        proxies: settings.proxies,
         connections_max: connections_max(),
     });
     gateway.serve(s3, admin, stop).await;

@@ -86,6 +86,8 @@ pub struct GatewayConfig {
     pub memory_limit: Option<ByteSize>,
     /// Whether bodies must be signed on connections without TLS.
     pub require_signed_payload: bool,
+    /// Networks of proxies whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: Vec<String>,
 }
 
 /// A certificate chain and its key, PEM files.

@@ -48,6 +48,10 @@ pub const USER_METADATA_BYTES_MAX: usize = 2048;
 pub const LIST_KEYS_MAX: u32 = 1000;
 /// Keys of one DeleteObjects request that go into one command.
 pub const DELETE_KEYS_PER_COMMAND: usize = 100;
+/// Policies of one user.
+pub const POLICIES_PER_USER_MAX: usize = 10;
+/// Bytes of one policy, as in S3.
+pub const POLICY_BYTES_MAX: usize = 20 * KIB as usize;
 /// Buckets a user may own.
 pub const BUCKETS_PER_USER_MAX: u64 = 10_000;
 /// Rows that one listing may visit before it returns a short page.

@@ -12,7 +12,7 @@ use super::model::{
     Extent, Home, Lock, NodeRow, Object, Origin, Quota, QuotaOf, Retention, SessionKind, SettingKind, Stored,
     Tags, Versioning,
 };
-use super::names::{AccessKeyId, BucketName, ObjectKey, UserName};
+use super::names::{AccessKeyId, BucketName, ObjectKey, PolicyName, UserName};
 
 /// A command with its place in a session and the leader's time. This is what the log holds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -77,6 +77,8 @@ pub enum Command {
     Guarded(Guarded),
     /// See [`SetLock`].
     SetLock(SetLock),
+    /// See [`SetUserPolicy`].
+    SetUserPolicy(SetUserPolicy),
 }
 
 impl Command {
@@ -98,6 +100,7 @@ impl Command {
             Command::Guarded(guarded) => guarded.command.grows(),
             // What takes away is taken on a full disk, too.
             Command::SetBucket(command) => matches!(command.change, BucketChange::Set(_)),
+            Command::SetUserPolicy(command) => command.document.is_some(),
             Command::OpenSession(_)
             | Command::RenewSession(_)
             | Command::EndSession(_)
@@ -694,6 +697,18 @@ pub struct SetLock {
     pub bypass: bool,
 }
 
+/// Attaches a policy to a user, in place of the one of its name; without a document it is removed. Refused with
+/// [`Reject::TooManyPolicies`] or [`Reject::NoSuchPolicy`]. Done: [`Done::Nothing`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SetUserPolicy {
+    /// Whose.
+    pub user: UserName,
+    /// Which one.
+    pub name: PolicyName,
+    /// In the language of policies; checked by the gateway that takes it.
+    pub document: Option<String>,
+}
+
 /// See [`SetLock`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum LockChange {
@@ -842,4 +857,8 @@ pub enum Reject {
     RetentionPast,
     /// The state of the bucket does not allow it; the words say why.
     BucketState(String),
+    /// The user has no such policy.
+    NoSuchPolicy,
+    /// The user has [`fabric::limits::POLICIES_PER_USER_MAX`] others.
+    TooManyPolicies,
 }

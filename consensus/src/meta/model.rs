@@ -83,6 +83,8 @@ pub enum BucketSetting {
     PublicAccessBlock(PublicAccessBlock),
     /// Its owner said that all objects are the owner's, which they are anyway.
     OwnerEnforced,
+    /// Who may do what in it: a document in the language of policies, as it came.
+    Policy(String),
 }
 
 /// The kinds of [`BucketSetting`]. The number is part of keys.
@@ -94,6 +96,7 @@ pub enum SettingKind {
     ObjectLock = 2,
     PublicAccessBlock = 3,
     OwnerEnforced = 4,
+    Policy = 5,
 }
 
 impl BucketSetting {
@@ -105,6 +108,7 @@ impl BucketSetting {
             BucketSetting::ObjectLock(_) => SettingKind::ObjectLock,
             BucketSetting::PublicAccessBlock(_) => SettingKind::PublicAccessBlock,
             BucketSetting::OwnerEnforced => SettingKind::OwnerEnforced,
+            BucketSetting::Policy(_) => SettingKind::Policy,
         }
     }
 }

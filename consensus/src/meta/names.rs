@@ -20,6 +20,9 @@ pub enum NameError {
     /// Not a user name.
     #[error("the user name is not valid: {0}")]
     User(&'static str),
+    /// Not the name of a policy.
+    #[error("the name of the policy is not valid: {0}")]
+    Policy(&'static str),
     /// Not an access key id.
     #[error("the access key is not valid: {0}")]
     AccessKey(&'static str),
@@ -90,6 +93,11 @@ text_name! {
     AccessKeyId
 }
 
+text_name! {
+    /// Name of a policy of a user: 1–128 of letters, digits and `+=,.@_-`.
+    PolicyName
+}
+
 impl BucketName {
     fn check(text: &str) -> Result<(), NameError> {
         let alphanumeric = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
@@ -137,12 +145,25 @@ impl ObjectKey {
 
 impl UserName {
     fn check(text: &str) -> Result<(), NameError> {
-        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"+=,.@_-".contains(&byte);
-        if !(1..=64).contains(&text.len()) || !text.bytes().all(allowed) {
+        if !(1..=64).contains(&text.len()) || !text.bytes().all(is_of_a_name) {
             return Err(NameError::User("it has 1 to 64 letters, digits and +=,.@_-"));
         }
         Ok(())
     }
+}
+
+impl PolicyName {
+    fn check(text: &str) -> Result<(), NameError> {
+        if !(1..=128).contains(&text.len()) || !text.bytes().all(is_of_a_name) {
+            return Err(NameError::Policy("it has 1 to 128 letters, digits and +=,.@_-"));
+        }
+        Ok(())
+    }
+}
+
+/// What the names of users and of their policies are made of.
+fn is_of_a_name(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"+=,.@_-".contains(&byte)
 }
 
 impl AccessKeyId {

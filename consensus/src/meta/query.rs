@@ -1,5 +1,7 @@
 //! What can be asked of the metadata, and the answers. Sent between processes: append only.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use fabric::ids::{BucketId, ExtentId, NodeId, SessionId, Stamp};
 use fabric::placement::Layout;
@@ -10,7 +12,7 @@ use super::model::{
     Absence, AccessKey, Bucket, BucketSetting, ClusterRow, Event, Extent, Garbage, Hold, Home, Leaving, Lock,
     NodeRow, Object, Part, Quota, QuotaOf, Session, SettingKind, Slice, Upload, Usage, User,
 };
-use super::names::{AccessKeyId, BucketName, ObjectKey, UserName};
+use super::names::{AccessKeyId, BucketName, ObjectKey, PolicyName, UserName};
 
 /// A question. Each is answered from one applied index.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -187,6 +189,10 @@ pub enum Query {
         /// Which version.
         version: Stamp,
     },
+    /// All that the owner of a bucket set → [`Answer::Settings`].
+    Settings(BucketId),
+    /// What a user may do, as its policies say → [`Answer::UserPolicies`].
+    UserPolicies(UserName),
 }
 
 /// Partitions of a [`Query::Placed`].
@@ -301,6 +307,8 @@ pub enum Answer {
     Quota { quota: Quota, usage: Usage },
     Setting(Option<BucketSetting>),
     Lock(Lock),
+    Settings(Arc<Vec<BucketSetting>>),
+    UserPolicies(Arc<Vec<(PolicyName, String)>>),
 }
 
 /// Inline payloads, from one snapshot. A page may have none and still not be the last.

@@ -115,6 +115,8 @@ tables! {
     BUCKET_SETTINGS = 35, "bucket_settings";
     /// What keeps versions from being removed.
     LOCKS = 36, "locks";
+    /// What users may do.
+    USER_POLICIES = 37, "user_policies";
 }
 
 impl TableId {
@@ -232,7 +234,8 @@ mod tests {
         let golden = "cluster nodes layouts users access_keys keys_by_user buckets bucket_names \
         buckets_by_owner usage objects versions null_versions inline extents bodies uploads \
         parts completed debts debt_counts garbage sessions session_nonces replies events \
-        event_order cursors absences leaving removed_nodes hold bucket_quotas user_quotas bucket_settings locks";
+        event_order cursors absences leaving removed_nodes hold bucket_quotas user_quotas bucket_settings locks \
+        user_policies";
         assert_eq!(names.join(" "), golden, "names are stored");
     }
 

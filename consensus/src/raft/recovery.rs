@@ -110,6 +110,7 @@ fn told(view: &View, command: &Command) -> Option<String> {
         Command::RemoveUser(remove) => format!("remove user {}", remove.name),
         Command::SetBucket(set) => format!("change settings of {}", name(set.bucket)),
         Command::SetTags(set) => format!("tag {}/{}", name(set.bucket), set.key),
+        Command::SetUserPolicy(set) => format!("change policies of user {}", set.user),
         Command::SetLock(set) => format!("lock {}/{}", name(set.bucket), set.key),
         Command::Guarded(guarded) => return told(view, &guarded.command),
         _ => return None,

@@ -5,6 +5,7 @@
 //! What always holds: a secret is in an answer exactly once, when it was just made or imported.
 
 pub mod client;
+mod policies;
 mod quotas;
 pub mod users;
 
@@ -85,6 +86,8 @@ impl From<Reject> for AdminError {
         let (status, why) = match &reject {
             Reject::NoSuchUser => (StatusCode::NOT_FOUND, "there is no such user"),
             Reject::NoSuchBucket => (StatusCode::NOT_FOUND, "there is no such bucket"),
+            Reject::NoSuchPolicy => (StatusCode::NOT_FOUND, "the user has no such policy"),
+            Reject::TooManyPolicies => (StatusCode::CONFLICT, "the user has as many policies as it can have"),
             Reject::NoSuchAccessKey => (StatusCode::NOT_FOUND, "there is no such access key"),
             Reject::UserExists => (
                 StatusCode::CONFLICT,
@@ -145,6 +148,13 @@ impl Admin {
             (Method::POST, ["users"]) => users::add(self, &document(request).await?).await,
             (Method::DELETE, ["users", name]) => users::remove(self, name).await,
             (Method::POST, ["users", name, "rotate"]) => users::rotate(self, name).await,
+            (Method::GET, ["users", name, "policies"]) => policies::list(self, name).await,
+            (Method::PUT, ["users", name, "policies", policy]) => {
+                policies::attach(self, name, policy, &document(request).await?).await
+            }
+            (Method::DELETE, ["users", name, "policies", policy]) => {
+                policies::detach(self, name, policy).await
+            }
             (_, [kind @ ("users" | "buckets"), name, "quota"]) => {
                 let of = quotas::owner(self, kind, name).await?;
                 match *request.method() {

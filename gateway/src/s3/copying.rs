@@ -7,8 +7,9 @@ use consensus::meta::query::{ObjectView, Want};
 use http::HeaderMap;
 use std::sync::Arc;
 
+use super::access::Subject;
 use super::error::{Code, S3Error, S3Result};
-use super::op::{Action, Context};
+use super::op::Context;
 use super::path::percent_decoded;
 use super::reading::version_in;
 use super::request::header_text;
@@ -66,7 +67,8 @@ impl Source {
 
     /// The bucket of the source, which the requester may read.
     pub async fn bucket(&self, cx: &Context) -> S3Result<Arc<Bucket>> {
-        let bucket = cx.bucket_named(&self.bucket, Action::GetObject).await?;
+        let source = Subject { key: &self.key, version: self.version };
+        let bucket = cx.bucket_to_read(&self.bucket, source).await?;
         match &self.owner {
             Some(owner) if owner != bucket.owner.as_str() => Err(Code::AccessDenied.into()),
             Some(_) | None => Ok(bucket),

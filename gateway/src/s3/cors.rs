@@ -1,7 +1,8 @@
 //! Which pages of other origins may use a bucket: the rules of its owner, the browser's question before a request, and
 //! what answers tell the browser.
 
-use consensus::meta::model::{BucketSetting, CorsRule, SettingKind};
+use consensus::client::{Meta, ask};
+use consensus::meta::model::{BucketSetting, CorsRule};
 use consensus::meta::names::BucketName;
 use consensus::meta::query::{Answer, Query};
 use http::header::{
@@ -10,10 +11,10 @@ use http::header::{
 };
 use http::{HeaderMap, HeaderName, HeaderValue};
 
+use super::access::settings;
 use super::error::{Code, S3Result};
 use super::request::header_text;
 use super::xml::XmlWriter;
-use consensus::client::{Meta, ask};
 
 /// Rules of one configuration.
 const RULES_MAX: usize = 100;
@@ -84,10 +85,12 @@ pub async fn rules_of(meta: &dyn Meta, bucket: &BucketName) -> S3Result<Vec<Cors
     let Answer::Bucket(Some(bucket)) = ask(meta, Query::Bucket(bucket.clone())).await? else {
         return Ok(Vec::new());
     };
-    match ask(meta, Query::Setting { bucket: bucket.id, kind: SettingKind::Cors }).await? {
-        Answer::Setting(Some(BucketSetting::Cors(rules))) => Ok(rules),
-        _ => Ok(Vec::new()),
-    }
+    let settings = settings(meta, &bucket).await?;
+    let rules = settings.iter().find_map(|setting| match setting {
+        BucketSetting::Cors(rules) => Some(rules.clone()),
+        _ => None,
+    });
+    Ok(rules.unwrap_or_default())
 }
 
 /// What a browser asks before a request.

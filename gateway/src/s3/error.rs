@@ -81,6 +81,7 @@ codes! {
     InvalidToken BAD_REQUEST "The provided token is malformed or otherwise invalid.";
     InvalidURI BAD_REQUEST "Couldn't parse the specified URI.";
     KeyTooLongError BAD_REQUEST "Your key is too long";
+    MalformedPolicy BAD_REQUEST "Policies must be valid JSON and the first byte must be '{'";
     MalformedTrailerError BAD_REQUEST "The request contained trailing data that was not well-formed.";
     MalformedXML BAD_REQUEST "The XML you provided was not well-formed or did not validate against our published schema.";
     MaxMessageLengthExceeded BAD_REQUEST "Your request was too big.";
@@ -283,6 +284,8 @@ impl From<Reject> for S3Error {
             | Reject::UserOwnsBuckets
             | Reject::NoSuchAccessKey
             | Reject::AccessKeyExists
+            | Reject::NoSuchPolicy
+            | Reject::TooManyPolicies
             | Reject::Malformed(_) => Code::InternalError.caused(format!("{reject:?}")),
             // The user was removed while its request ran.
             Reject::NoSuchUser => Code::InvalidAccessKeyId.into(),
@@ -374,7 +377,9 @@ impl From<NameError> for S3Error {
                 .field("Size", bytes.to_string())
                 .field("MaxSizeAllowed", fabric::limits::KEY_BYTES_MAX.to_string()),
             NameError::Key(why) => Code::InvalidURI.says(format!("The key is not valid: {why}.")),
-            NameError::User(_) | NameError::AccessKey(_) => Code::InvalidArgument.caused(error),
+            NameError::User(_) | NameError::AccessKey(_) | NameError::Policy(_) => {
+                Code::InvalidArgument.caused(error)
+            }
         }
     }
 }

@@ -3,6 +3,7 @@
 //! A request is parsed once into types that cannot be wrong, routed to exactly one operation, verified, allowed,
 //! and only then run. The body streams past every digest and signature before anything becomes visible.
 
+pub mod access;
 pub mod auth;
 pub mod bodies;
 pub mod checksum;
@@ -18,6 +19,8 @@ pub mod op;
 pub mod ops;
 pub mod path;
 pub mod payload;
+pub mod policy;
+pub mod proxies;
 pub mod range;
 pub mod reading;
 pub mod request;

@@ -6,11 +6,14 @@ use async_trait::async_trait;
 use consensus::client::{Meta, ask};
 use consensus::meta::command::{BucketChange, Command, Done, SetBucket};
 use consensus::meta::model::{Bucket, BucketSetting, Origin, SettingKind};
-use consensus::meta::names::{BucketName, UserName};
+use consensus::meta::names::BucketName;
 use consensus::meta::query::{Answer, Query};
 use fabric::env::Env;
+use http::HeaderMap;
 
+use super::access::{Access, Subject};
 use super::error::{Code, S3Error, S3Result};
+use super::locks;
 use super::request::Request;
 use super::response::Response;
 use super::route::Route;
@@ -27,6 +30,11 @@ pub trait Op: Send + Sync + 'static {
 
     /// What the requester must be allowed to do, checked before [`Op::run`].
     fn action(&self) -> Action;
+
+    /// Whether it names its objects in its body and not in its path, so that it asks [`Context::allow`] of each itself.
+    fn names_objects_in_body(&self) -> bool {
+        false
+    }
 
     /// What the body of the request is.
     fn body(&self) -> BodyRule {
@@ -50,68 +58,144 @@ pub enum BodyRule {
     Object,
 }
 
-/// What a requester does, by S3's permissions.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-#[allow(missing_docs)]
-pub enum Action {
-    ListAllMyBuckets,
-    CreateBucket,
-    DeleteBucket,
-    ListBucket,
-    ListBucketVersions,
-    ListBucketMultipartUploads,
-    GetBucketLocation,
-    GetBucketVersioning,
-    GetObject,
-    GetObjectAttributes,
-    PutObject,
-    DeleteObject,
-    AbortMultipartUpload,
-    ListMultipartUploadParts,
-    PutBucketVersioning,
-    GetBucketCors,
-    PutBucketCors,
-    GetBucketTagging,
-    PutBucketTagging,
-    GetObjectTagging,
-    PutObjectTagging,
-    DeleteObjectTagging,
-    GetBucketAcl,
-    GetObjectAcl,
-    GetBucketPolicy,
-    GetBucketPolicyStatus,
-    GetLifecycleConfiguration,
-    GetEncryptionConfiguration,
-    GetBucketWebsite,
-    GetReplicationConfiguration,
-    GetBucketObjectLockConfiguration,
-    PutBucketObjectLockConfiguration,
-    GetObjectRetention,
-    PutObjectRetention,
-    GetObjectLegalHold,
-    PutObjectLegalHold,
-    GetBucketPublicAccessBlock,
-    PutBucketPublicAccessBlock,
-    PutBucketOwnershipControls,
-    PutBucketAcl,
-    PutObjectAcl,
-    PutBucketRequestPayment,
-    GetBucketOwnershipControls,
-    GetBucketLogging,
-    GetBucketNotification,
-    GetAccelerateConfiguration,
-    GetBucketRequestPayment,
-    GetAnalyticsConfiguration,
-    GetMetricsConfiguration,
-    GetInventoryConfiguration,
-    GetIntelligentTieringConfiguration,
-    GetBucketMetadataTableConfiguration,
+/// Actions by S3's names, with the permission that policies speak of.
+macro_rules! actions {
+    ($($name:ident)*) => {
+        /// What a requester does, by S3's permissions.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[allow(missing_docs)]
+        pub enum Action {
+            $($name,)*
+        }
+
+        impl Action {
+            /// How policies name it.
+            pub fn permission(self) -> &'static str {
+                match self {
+                    $(Action::$name => concat!("s3:", stringify!($name)),)*
+                }
+            }
+        }
+    };
+}
+
+actions! {
+    ListAllMyBuckets
+    CreateBucket
+    DeleteBucket
+    ListBucket
+    ListBucketVersions
+    ListBucketMultipartUploads
+    GetBucketLocation
+    GetBucketVersioning
+    GetObject
+    GetObjectAttributes
+    PutObject
+    DeleteObject
+    AbortMultipartUpload
+    ListMultipartUploadParts
+    PutBucketVersioning
+    GetBucketCors
+    PutBucketCors
+    GetBucketTagging
+    PutBucketTagging
+    GetObjectTagging
+    PutObjectTagging
+    DeleteObjectTagging
+    GetBucketAcl
+    GetObjectAcl
+    GetBucketPolicy
+    GetBucketPolicyStatus
+    GetLifecycleConfiguration
+    GetEncryptionConfiguration
+    GetBucketWebsite
+    GetReplicationConfiguration
+    GetBucketObjectLockConfiguration
+    PutBucketObjectLockConfiguration
+    GetObjectRetention
+    PutObjectRetention
+    GetObjectLegalHold
+    PutObjectLegalHold
+    GetBucketPublicAccessBlock
+    PutBucketPublicAccessBlock
+    PutBucketOwnershipControls
+    PutBucketAcl
+    PutObjectAcl
+    PutBucketRequestPayment
+    GetBucketOwnershipControls
+    GetBucketLogging
+    GetBucketNotification
+    GetAccelerateConfiguration
+    GetBucketRequestPayment
+    GetAnalyticsConfiguration
+    GetMetricsConfiguration
+    GetInventoryConfiguration
+    GetIntelligentTieringConfiguration
+    GetBucketMetadataTableConfiguration
+    GetObjectVersion
+    GetObjectVersionAttributes
+    GetObjectVersionTagging
+    PutObjectVersionTagging
+    DeleteObjectVersion
+    DeleteObjectVersionTagging
+    GetObjectVersionAcl
+    PutObjectVersionAcl
+    BypassGovernanceRetention
+    PutBucketPolicy
+    DeleteBucketPolicy
 }
 
 impl Action {
     /// Whether it concerns a bucket that must exist. The others need only a user.
     pub fn needs_bucket(self) -> bool {
         !matches!(self, Action::ListAllMyBuckets | Action::CreateBucket)
+    }
+
+    /// Whether it shows or changes who may do what in a bucket.
+    pub fn is_about_policy(self) -> bool {
+        matches!(self, Action::GetBucketPolicy | Action::PutBucketPolicy | Action::DeleteBucketPolicy)
+    }
+
+    /// What it is where one version is meant and not the current one.
+    #[must_use]
+    pub fn of_version(self) -> Action {
+        match self {
+            Action::GetObject => Action::GetObjectVersion,
+            Action::GetObjectAttributes => Action::GetObjectVersionAttributes,
+            Action::GetObjectTagging => Action::GetObjectVersionTagging,
+            Action::PutObjectTagging => Action::PutObjectVersionTagging,
+            Action::DeleteObject => Action::DeleteObjectVersion,
+            Action::DeleteObjectTagging => Action::DeleteObjectVersionTagging,
+            Action::GetObjectAcl => Action::GetObjectVersionAcl,
+            Action::PutObjectAcl => Action::PutObjectVersionAcl,
+            other => other,
+        }
+    }
+
+    /// What else a request needs that does this with these headers.
+    pub fn with(self, headers: &HeaderMap) -> Vec<Action> {
+        let mut actions = vec![self];
+        match self {
+            Action::PutObject => {
+                let by_header = [
+                    ("x-amz-tagging", Action::PutObjectTagging),
+                    ("x-amz-object-lock-mode", Action::PutObjectRetention),
+                    ("x-amz-object-lock-legal-hold", Action::PutObjectLegalHold),
+                    ("x-amz-acl", Action::PutObjectAcl),
+                ];
+                let sent = by_header.into_iter().filter(|(name, _)| headers.contains_key(*name));
+                actions.extend(sent.map(|(_, action)| action));
+            }
+            Action::DeleteObject | Action::DeleteObjectVersion | Action::PutObjectRetention
+                if locks::bypass(headers).unwrap_or(true) =>
+            {
+                actions.push(Action::BypassGovernanceRetention);
+            }
+            Action::GetObjectAttributes => actions.push(Action::GetObject),
+            Action::GetObjectVersionAttributes => actions.push(Action::GetObjectVersion),
+            _ => {}
+        }
+        actions
     }
 }
 
@@ -125,8 +209,8 @@ pub struct Context {
     pub env: Arc<dyn Env>,
     /// The region of this gateway.
     pub region: Arc<str>,
-    /// Who asks; the signature proved it.
-    pub requester: UserName,
+    /// Who asks, as the signature proved, and what that one may do.
+    pub access: Access,
     /// The bucket of the path; `None` only where [`Action::needs_bucket`] is false.
     pub bucket: Option<Arc<Bucket>>,
     /// Who asks from where: goes into every command.
@@ -194,9 +278,20 @@ impl Context {
         self.propose(Command::SetBucket(SetBucket { bucket, change })).await.map(drop)
     }
 
-    /// Another bucket than the path's (source of a copy), with the permission of the requester checked.
-    pub async fn bucket_named(&self, name: &BucketName, action: Action) -> S3Result<Arc<Bucket>> {
-        resolve_bucket(&*self.meta, &self.requester, name, action).await
+    /// Another bucket than the path's, which has the source of a copy that the requester may read.
+    pub async fn bucket_to_read(&self, name: &BucketName, source: Subject<'_>) -> S3Result<Arc<Bucket>> {
+        let bucket = resolve_bucket(&*self.meta, name).await?;
+        let action = match source.version {
+            None => Action::GetObject,
+            Some(_) => Action::GetObjectVersion,
+        };
+        self.access.allow(&bucket, action, Some(source)).await?;
+        Ok(bucket)
+    }
+
+    /// Refuses what the requester may not do to an object in the bucket of the path.
+    pub async fn allow(&self, action: Action, object: Subject<'_>) -> S3Result<()> {
+        self.access.allow(self.bucket()?, action, Some(object)).await
     }
 
     fn sign(&self, command: &mut Command) {
@@ -214,26 +309,31 @@ impl Context {
     }
 }
 
-/// The bucket by name if the requester may do this in it. Buckets belong to their owner until policies exist.
-pub(super) async fn resolve_bucket(
-    meta: &dyn Meta,
-    requester: &UserName,
-    name: &BucketName,
-    action: Action,
-) -> S3Result<Arc<Bucket>> {
-    debug_assert!(action.needs_bucket());
+/// The bucket by name.
+pub(super) async fn resolve_bucket(meta: &dyn Meta, name: &BucketName) -> S3Result<Arc<Bucket>> {
     let Answer::Bucket(found) = ask(meta, Query::Bucket(name.clone())).await? else {
         return Err(unexpected("Bucket"));
     };
     let missing = || S3Error::from(Code::NoSuchBucket).field("BucketName", name.as_str());
-    let bucket = found.ok_or_else(missing)?;
-    if bucket.owner != *requester {
-        return Err(Code::AccessDenied.into());
-    }
-    Ok(Arc::new(bucket))
+    Ok(Arc::new(found.ok_or_else(missing)?))
 }
 
 /// The metadata answered something else than was asked: our own fault, never the client's.
 pub fn unexpected(asked: &'static str) -> S3Error {
     Code::InternalError.caused(format!("the metadata answered another question than {asked}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::s3::ops;
+    use crate::s3::policy::is_action;
+
+    #[test]
+    fn policies_know_all_actions() {
+        for op in ops::all() {
+            for action in [op.action(), op.action().of_version()] {
+                assert!(is_action(action.permission()), "{}", action.permission());
+            }
+        }
+    }
 }

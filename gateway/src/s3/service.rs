@@ -2,7 +2,7 @@
 //!
 //! Every answer carries a request id, the same as in the log. A panic ends its request with 500 and nothing else.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,18 +20,19 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, request};
 use http_body::Frame;
 use http_body_util::{BodyExt as _, Full, StreamBody};
 
-use super::auth::{
-    Keys, PayloadAuth, Policy, SigningKeys, Unverified, Verified, verify, with_headers_of_query,
-};
+use super::access::{Access, Facts, Policies, Subject};
+use super::auth::{Keys, PayloadAuth, Policy, SigningKeys, Unverified, verify, with_headers_of_query};
 use super::cors;
 use super::error::{BoxError, Code, S3Error, S3Result};
 use super::headers::refuse_unsupported;
-use super::op::{BodyRule, Context, Op, resolve_bucket};
+use super::op::{Action, BodyRule, Context, Op, resolve_bucket};
 use super::path::{CanonicalPath, Target, virtual_bucket};
 use super::payload::Payload;
+use super::proxies::Proxies;
 use super::request::{Query, Request, header_text};
 use super::response::{Response, ResponseBody};
 use super::route::Router;
+use super::versions;
 use crate::data::Data;
 use crate::http::{Handler, Refusal, RequestBody, ResponseBody as HttpBody};
 
@@ -40,6 +41,9 @@ const USELESS_BODY_BYTES_MAX: usize = 64 * KIB as usize;
 
 /// An answer waits no longer for the rules of its bucket.
 const RULES_PATIENCE: Duration = Duration::from_secs(1);
+
+/// Who changed something that nobody signed; no user has this name.
+const ANYBODY: &str = "*";
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-amz-request-id");
 const HOST_ID: HeaderName = HeaderName::from_static("x-amz-id-2");
@@ -55,6 +59,8 @@ pub struct Settings {
     pub secure: bool,
     /// Whether bodies must be signed where connections are not TLS.
     pub require_signed_payload: bool,
+    /// Proxies whose word is taken for the address of a client.
+    pub proxies: Proxies,
 }
 
 /// What operations stand on.
@@ -75,10 +81,12 @@ pub struct S3Service {
     backend: Backend,
     router: Router,
     signing_keys: SigningKeys,
+    policies: Arc<Policies>,
     region: Arc<str>,
     domains: Vec<String>,
     secure: bool,
     require_signed_payload: bool,
+    proxies: Proxies,
     host_id: String,
 }
 
@@ -93,10 +101,12 @@ impl S3Service {
             backend,
             router,
             signing_keys: SigningKeys::default(),
+            policies: Arc::default(),
             region: settings.region.into(),
             domains: settings.domains,
             secure: settings.secure,
             require_signed_payload: settings.require_signed_payload,
+            proxies: settings.proxies,
             host_id: super::checksum::encode(&id),
         }
     }
@@ -108,6 +118,7 @@ impl S3Service {
         source: SocketAddr,
     ) -> http::Response<HttpBody> {
         let (head, body) = request.into_parts();
+        let source = self.proxies.client(source.ip(), &head.headers);
         let mut trace = Trace { id: self.request_id(), op: "-", requester: None };
         let outcome = match head.method {
             Method::OPTIONS => self.preflight(&head, &mut trace).await,
@@ -158,7 +169,7 @@ impl S3Service {
         &self,
         head: &request::Parts,
         body: RequestBody,
-        source: SocketAddr,
+        source: IpAddr,
         trace: &mut Trace,
     ) -> S3Result<Response> {
         let host = effective_host(head)?;
@@ -179,11 +190,17 @@ impl S3Service {
         };
         let policy = Policy { region: &self.region, now_ms: self.backend.env.wall_ms() };
         let verified = verify(unverified, policy, &*self.backend.keys, &self.signing_keys).await?;
-        trace.requester = Some(verified.user().clone());
+        trace.requester = verified.signer().map(|signer| signer.user.clone());
         self.check_payload_mode(op, verified.payload())?;
+        if verified.signer().is_none() {
+            refuse_overrides(&query)?;
+        }
         refuse_unsupported(&headers)?;
-        let bucket = self.allowed_bucket(op, &path, &verified, &headers).await?;
-        let context = self.context(&verified, bucket, source, &trace.id);
+        let facts = self.facts(source, &query, &headers);
+        let meta = self.backend.meta.clone();
+        let access = Access::of(self.policies.clone(), meta, verified.signer().cloned(), facts).await?;
+        let bucket = self.allowed_bucket(op, &path, &access, &query, &headers).await?;
+        let context = self.context(access, bucket, source, trace);
         let body = body.map_err(BoxError::from).boxed_unsync();
         let payload = Payload::new(body, &headers, op.body(), verified.payload().clone())?;
         let (bucket, key) = match path.target().clone() {
@@ -200,10 +217,15 @@ impl S3Service {
             payload,
             verified,
             request_id: trace.id.clone(),
-            source: source.ip(),
+            source,
             secure: self.secure,
         };
-        run(op, &context, request).await
+        match run(op, &context, request).await {
+            Err(error) if head.method.is_safe() && error.code() == Code::NoSuchKey => {
+                Err(told_of_absence(&context, error).await?)
+            }
+            outcome => outcome,
+        }
     }
 
     /// Where it is required, what comes in plain text is signed with its body, so that nobody on the way changes it.
@@ -220,43 +242,62 @@ impl S3Service {
         Err(Code::AccessDenied.says("Without TLS the body must be signed here: UNSIGNED-PAYLOAD is refused."))
     }
 
+    fn facts(&self, source: IpAddr, query: &Query, headers: &HeaderMap) -> Facts {
+        Facts {
+            source,
+            secure: self.secure,
+            now_ms: self.backend.env.wall_ms(),
+            query: query.clone(),
+            headers: headers.clone(),
+        }
+    }
+
     /// The bucket of the path, if the requester may do this there.
     async fn allowed_bucket(
         &self,
         op: &dyn Op,
         path: &CanonicalPath,
-        verified: &Verified,
+        access: &Access,
+        query: &Query,
         headers: &HeaderMap,
     ) -> S3Result<Option<Arc<Bucket>>> {
-        let name = match path.target() {
-            Target::Bucket(name) | Target::Object(name, _) if op.action().needs_bucket() => name,
-            Target::Service | Target::Bucket(_) | Target::Object(..) => return Ok(None),
+        let (name, key) = match path.target() {
+            Target::Service => (None, None),
+            Target::Bucket(name) => (Some(name), None),
+            Target::Object(name, key) => (Some(name), Some(key)),
         };
-        let bucket = resolve_bucket(&*self.backend.meta, verified.user(), name, op.action()).await?;
+        let Some(name) = name.filter(|_| op.action().needs_bucket()) else {
+            let permitted = access.permits_service(op.action(), name);
+            return if permitted { Ok(None) } else { Err(Code::AccessDenied.into()) };
+        };
+        let bucket = resolve_bucket(&*self.backend.meta, name).await?;
+        let version = query.non_empty("versionId").filter(|_| key.is_some());
+        let action = if version.is_some() { op.action().of_version() } else { op.action() };
+        let version = version.and_then(|text| versions::selector("versionId", text).ok());
+        let subject = key.map(|key| Subject { key, version });
+        if !op.names_objects_in_body() {
+            for action in action.with(headers) {
+                access.allow(&bucket, action, subject).await?;
+            }
+        }
         match header_text(headers, "x-amz-expected-bucket-owner")? {
             Some(owner) if owner != bucket.owner.as_str() => Err(Code::AccessDenied.into()),
             Some(_) | None => Ok(Some(bucket)),
         }
     }
 
-    fn context(
-        &self,
-        verified: &Verified,
-        bucket: Option<Arc<Bucket>>,
-        source: SocketAddr,
-        id: &Arc<str>,
-    ) -> Context {
+    fn context(&self, access: Access, bucket: Option<Arc<Bucket>>, source: IpAddr, trace: &Trace) -> Context {
         let origin = Origin {
-            requester: verified.user().to_string(),
-            source: source.ip().to_string(),
-            request_id: id.to_string(),
+            requester: trace.requester.as_ref().map_or(ANYBODY, UserName::as_str).to_string(),
+            source: source.to_string(),
+            request_id: trace.id.to_string(),
         };
         Context {
             meta: self.backend.meta.clone(),
             data: self.backend.data.clone(),
             env: self.backend.env.clone(),
             region: self.region.clone(),
-            requester: verified.user().clone(),
+            access,
             bucket,
             origin,
         }
@@ -356,14 +397,23 @@ async fn run(op: &dyn Op, context: &Context, mut request: Request) -> S3Result<R
     })
 }
 
+/// Nobody makes an answer say something by a link that nobody signed.
+fn refuse_overrides(query: &Query) -> S3Result<()> {
+    match query.pairs().iter().any(|(name, _)| name.starts_with("response-")) {
+        true => Err(Code::InvalidRequest
+            .says("Request specific response headers cannot be used for anonymous GET requests.")),
+        false => Ok(()),
+    }
+}
+
+/// That there is no such key is told to those who may list the bucket; to others it is as if they may not read.
+async fn told_of_absence(context: &Context, error: S3Error) -> S3Result<S3Error> {
+    let lists = context.access.permits(context.bucket()?, Action::ListBucket, None).await?;
+    Ok(if lists { error } else { Code::AccessDenied.into() })
+}
+
 /// One line for every request, with no secret and nothing of the query in it.
-fn log(
-    trace: &Trace,
-    head: &request::Parts,
-    source: SocketAddr,
-    status: StatusCode,
-    error: Option<&S3Error>,
-) {
+fn log(trace: &Trace, head: &request::Parts, source: IpAddr, status: StatusCode, error: Option<&S3Error>) {
     let code = error.map_or("", |error| error.code().name());
     let status = status.as_u16();
     metrics::counter!("fluffy_s3_requests_total", "op" => trace.op, "status" => status.to_string())

@@ -25,8 +25,15 @@ impl Meta for Buckets {
         self.0.propose(command).await
     }
     async fn query(&self, query: MetaQuery) -> Result<Answered, MetaError> {
-        let MetaQuery::Bucket(name) = query else {
-            return self.0.query(query).await;
+        let name = match query {
+            MetaQuery::Bucket(name) => name,
+            MetaQuery::Settings(_) => {
+                return Ok(Answered { index: 1, answer: Ok(Answer::Settings(Arc::default())) });
+            }
+            MetaQuery::UserPolicies(_) => {
+                return Ok(Answered { index: 1, answer: Ok(Answer::UserPolicies(Arc::default())) });
+            }
+            query => return self.0.query(query).await,
         };
         let owner = match name.as_str() {
             "photos" => Some("tester"),
@@ -99,7 +106,13 @@ fn service() -> S3Service {
     let backend = Backend { meta, data: Arc::new(data), env, keys: Arc::new(OneKey) };
     let domains = vec!["example.org".to_string()];
     let region = "us-east-1".to_string();
-    let settings = Settings { region, domains, secure: false, require_signed_payload: false };
+    let settings = Settings {
+        region,
+        domains,
+        secure: false,
+        require_signed_payload: false,
+        proxies: Proxies::default(),
+    };
     S3Service::new(backend, settings, OPS)
 }
 
@@ -179,8 +192,16 @@ async fn refusals_in_their_order() {
         assert_eq!(answer.headers["content-type"], "application/xml");
         assert_eq!(answer.headers.contains_key("retry-after"), status == 503);
     }
-    let anonymous = send(request(Method::GET, "/missing/k"), "").await;
-    assert_eq!((anonymous.status, anonymous.code()), (403, "AccessDenied"));
+    for (uri, status, code) in [
+        ("/missing/k", 404, "NoSuchBucket"),
+        ("/photos/k", 403, "AccessDenied"),
+        ("/photos/k?panic", 403, "AccessDenied"),
+    ] {
+        let anonymous = send(request(Method::GET, uri), "").await;
+        assert_eq!((anonymous.status, anonymous.code()), (status, code), "{uri}");
+    }
+    let overridden = send(request(Method::GET, "/photos/k?response-content-type=text%2Fhtml"), "").await;
+    assert_eq!(overridden.code(), "InvalidRequest");
 }
 
 #[tokio::test(start_paused = true)]

@@ -31,6 +31,14 @@ pub fn upload(query: &Query) -> S3Result<Stamp> {
     text.parse().map_err(|_| S3Error::from(Code::NoSuchUpload).field("UploadId", text))
 }
 
+/// How a client writes it.
+pub fn written(version: VersionSelector) -> String {
+    match version {
+        VersionSelector::Null => "null".to_string(),
+        VersionSelector::Stamp(stamp) => stamp.to_string(),
+    }
+}
+
 /// How a version id looks.
 pub fn text(stamp: Stamp, null_version: bool) -> String {
     if null_version { "null".to_string() } else { stamp.to_string() }

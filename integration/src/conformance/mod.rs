@@ -3,6 +3,7 @@
 //! A behaviour is a function of a [`Cx`] and nothing else: no clock, no randomness, no tasks of its own. So
 //! the same table runs against real daemons and in the simulator.
 
+mod access;
 mod buckets;
 mod checksums;
 mod conditions;
@@ -59,6 +60,7 @@ pub fn all() -> impl Iterator<Item = Behaviour> {
         versions::BEHAVIOURS,
         cors::BEHAVIOURS,
         locks::BEHAVIOURS,
+        access::BEHAVIOURS,
     ];
     files.into_iter().flatten().copied()
 }

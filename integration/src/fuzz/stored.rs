@@ -5,8 +5,8 @@ use consensus::meta::tables::{
     Absences, AccessKeys, Bodies, BucketNames, BucketQuotas, BucketSettings, Buckets, BucketsByOwner,
     Cluster, Completeds, Cursors, DebtCounts, Debts, DecodeKey, EncodeKey, EventOrder, Events, Extents,
     Garbages, Holds, Inline, KeysByUser, Layouts, LeavingCopies, Locks, Nodes, NullVersions, Objects, Parts,
-    RemovedNodes, Replies, SessionNonces, Sessions, Table, Uploads, Usages, UserQuotas, Users, Versions,
-    key_bytes,
+    RemovedNodes, Replies, SessionNonces, Sessions, Table, Uploads, Usages, UserPolicies, UserQuotas, Users,
+    Versions, key_bytes,
 };
 use fabric::codec::crc32c;
 use fabric::rpc::read_all;
@@ -52,6 +52,7 @@ const TABLES: &[ReadRow] = &[
     row::<Sessions>,
     row::<Uploads>,
     row::<Usages>,
+    row::<UserPolicies>,
     row::<UserQuotas>,
     row::<Users>,
     row::<Versions>,

@@ -181,6 +181,7 @@ async fn gateway(seams: &Seams, shared: &Shared) -> Result<(), Failure> {
         report: Arc::new(|| serde_json::Value::Null),
         founded: Arc::new(AtomicBool::new(true)),
         require_signed_payload: false,
+        proxies: Default::default(),
         connections_max: CONNECTIONS_MAX,
     };
     let s3 = seams.net.listen(&format!("0.0.0.0:{S3_PORT}")).await?;

@@ -1,6 +1,9 @@
 //! The stage of users: what scripts rely on in `fluffy-gateway user …`, `quota …` and `status`, against two gateways.
 
+#![allow(clippy::disallowed_methods)] // Waits for real gateways.
+
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use serde_json::Value;
@@ -8,11 +11,15 @@ use serde_json::Value;
 use super::{Tally, block_on, quotas};
 use crate::bad_input;
 use crate::client::{Client, Credentials, Request, Target};
+use crate::conformance::{ok, refused};
 use crate::daemons::{Cluster, UserCommands, binary};
 
 const FIRST: (&str, &str) = ("FLUFFYALICEFIRSTKEY1", "first-secret-of-alice-0123456789abcdef01");
 const SECOND: (&str, &str) = ("FLUFFYALICESECONDKEY", "second-secret-of-alice-0123456789abcdef0");
 const THIRD: (&str, &str) = ("FLUFFYALICETHIRDKEY1", "third-secret-of-alice-0123456789abcdef01");
+
+/// Gateways go by what they know of users for no longer.
+const RECORDS_LAST: Duration = Duration::from_secs(6);
 
 pub(super) fn run(tally: &mut Tally) -> Result<()> {
     block_on(async {
@@ -28,6 +35,7 @@ pub(super) fn run(tally: &mut Tally) -> Result<()> {
         tally.check("user add: drawn keys", drawn(&store, &commands).await);
         tally.check("user remove: not while it owns a bucket", owner_stays(&store, &commands).await);
         tally.check("user rotate: one new key", rotated(&store, &commands).await);
+        tally.check("user policy: what it allows, and nothing else", policies(&store, &commands).await);
         quotas::run(tally, &store, &commands).await;
         tally.check("status --json", status(&commands));
         tally.check("keys in the environment are checked before anything is made", wrong_root_keys());
@@ -70,6 +78,70 @@ async fn several_keys(target: &dyn Target, commands: &UserCommands) -> Result<()
         works(target, keys).await?;
     }
     Ok(())
+}
+
+/// A user with a policy may read one bucket of another user, until the policy goes.
+async fn policies(target: &dyn Target, commands: &UserCommands) -> Result<(), String> {
+    const READER: (&str, &str) = ("FLUFFYREADERACCESSK1", "secret-of-the-reader-0123456789abcdef012");
+    commands.ok(&["add", "reader", "--access-key", READER.0, "--secret-key", READER.1, "--json"])?;
+    let owner = Client::new(target, 0);
+    for bucket in ["lent-out", "kept-back"] {
+        ok(&owner, Request::bucket("PUT", bucket)).await?;
+        ok(&owner, Request::object("PUT", bucket, "k").body("read me")).await?;
+    }
+    let policy = r#"{"Version":"2012-10-17","Statement":[
+        {"Effect":"Allow","Action":"s3:Get*","Resource":"arn:aws:s3:::lent-out/*"},
+        {"Effect":"Allow","Action":["s3:ListBucket","s3:CreateBucket"],"Resource":"arn:aws:s3:::lent-*"}]}"#;
+    let set = commands.run_with(&["policy", "set", "reader", "lent"], &[], policy)?;
+    if set.code != 0 || !set.output.contains("s3:Get*") {
+        return Err(format!("policy set: {set:?}"));
+    }
+    let reader = owner.with_credentials(Some(Credentials::new(READER.0, READER.1)));
+    ok(&reader, Request::object("GET", "lent-out", "k")).await?;
+    ok(&reader, Request::bucket("GET", "lent-out")).await?;
+    ok(&reader, Request::bucket("PUT", "lent-too")).await?;
+    for (what, request) in [
+        ("writes", Request::object("PUT", "lent-out", "k").body("mine")),
+        ("reads another bucket", Request::object("GET", "kept-back", "k")),
+        ("makes a bucket of another name", Request::bucket("PUT", "not-allowed")),
+        ("lists buckets", Request::new("GET", "/")),
+        ("writes into a bucket of its own", Request::object("PUT", "lent-too", "k").body("mine")),
+    ] {
+        denied(&reader, request).await.map_err(|error| format!("{what}: {error}"))?;
+    }
+    for (what, arguments, said) in [
+        ("no such user", &["policy", "show", "nobody"][..], "there is no such user"),
+        ("no such policy", &["policy", "remove", "reader", "other"], "the user has no such policy"),
+    ] {
+        let refused = commands.run_with(arguments, &[], "")?;
+        if refused.code == 0 || !refused.error.contains(said) {
+            return Err(format!("{what}: {refused:?}"));
+        }
+    }
+    let wrong = commands.run_with(&["policy", "set", "reader", "lent"], &[], r#"{"Statement":[]}"#)?;
+    if wrong.code == 0 {
+        return Err(format!("a policy without statements is taken: {}", wrong.output));
+    }
+    commands.ok(&["policy", "remove", "reader", "lent"])?;
+    if json(&commands.ok(&["policy", "show", "reader"])?)? != serde_json::json!({}) {
+        return Err("a removed policy is shown".to_string());
+    }
+    // Other processes changed that: this gateway may go by what it knew for some seconds.
+    let deadline = Instant::now() + RECORDS_LAST;
+    while let Err(error) = denied(&reader, Request::object("GET", "lent-out", "k")).await {
+        if deadline < Instant::now() {
+            return Err(format!("after the policy is gone: {error}"));
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    ok(&reader, Request::object("PUT", "lent-too", "k").body("mine")).await?;
+    ok(&reader, Request::object("DELETE", "lent-too", "k")).await?;
+    ok(&reader, Request::bucket("DELETE", "lent-too")).await?;
+    commands.ok(&["remove", "reader"]).map(drop)
+}
+
+async fn denied(client: &Client<'_>, request: Request) -> Result<(), String> {
+    refused(client, request, 403, "AccessDenied").await
 }
 
 fn listed(commands: &UserCommands) -> Result<(), String> {

@@ -7,6 +7,7 @@ mod object;
 mod work;
 
 use std::ops::Bound;
+use std::sync::Arc;
 use std::time::Duration;
 
 use fabric::ids::{BucketId, LayoutVersion, Stamp};
@@ -20,8 +21,8 @@ use super::query::{Answer, Answered, PartsPage, Query, Status};
 use super::store::{Fault, Rows};
 use super::tables::{
     AccessKeys, BucketNames, BucketQuotas, BucketSettings, Buckets, BucketsByOwner, Cluster, DebtCounts,
-    Events, Holds, KeysByUser, Locks, Nodes, Parts, Sessions, Uploads, Usages, UserQuotas, Users, as_upper,
-    get, get_layout, key_bytes, scan, scan_after, scan_all, scan_under, successor,
+    Events, Holds, KeysByUser, Locks, Nodes, Parts, Sessions, Uploads, Usages, UserPolicies, UserQuotas,
+    Users, as_upper, get, get_layout, key_bytes, scan, scan_after, scan_all, scan_under, successor,
 };
 
 /// Answers `query` from a view whose applied index is `index`.
@@ -114,6 +115,17 @@ fn decide(rows: &dyn Rows, query: &Query) -> Result<Answer, Stop> {
         Query::Setting { bucket, kind } => {
             must_exist(rows, *bucket)?;
             Answer::Setting(get::<BucketSettings>(rows, (*bucket, *kind as u16))?)
+        }
+        Query::Settings(bucket) => {
+            must_exist(rows, *bucket)?;
+            let settings =
+                scan_under::<BucketSettings>(rows, bucket)?.map(|row| row.map(|(_, setting)| setting));
+            Answer::Settings(Arc::new(settings.collect::<Result<_, _>>()?))
+        }
+        Query::UserPolicies(user) => {
+            let policies = scan_under::<UserPolicies>(rows, user)?;
+            let named = policies.map(|row| row.map(|((_, name), document)| (name, document)));
+            Answer::UserPolicies(Arc::new(named.collect::<Result<_, _>>()?))
         }
         Query::LayoutUse { after } => moves::layout_use(rows, after.as_ref())?,
     })

@@ -133,6 +133,7 @@ fn run(tx: &mut Transaction<'_>, entry: &Entry) -> Result<Reply, Fault> {
         Command::SetBucket(command) => bucket::set(tx, command),
         Command::SetTags(command) => object::set_tags(tx, command),
         Command::SetLock(command) => lock::set(tx, command),
+        Command::SetUserPolicy(command) => user::set_policy(tx, command),
         Command::Guarded(_) => malformed("a guarded command guards another one"),
     };
     match outcome {

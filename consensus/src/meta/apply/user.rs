@@ -1,12 +1,14 @@
 //! Users and access keys.
 
+use fabric::limits::POLICIES_PER_USER_MAX;
+
 use super::transaction::Transaction;
 use super::{Outcome, malformed, quota};
-use crate::meta::command::{AddAccessKey, AddUser, Done, Reject, RemoveAccessKey, RemoveUser};
+use crate::meta::command::{AddAccessKey, AddUser, Done, Reject, RemoveAccessKey, RemoveUser, SetUserPolicy};
 use crate::meta::model::{AccessKey, User};
 use crate::meta::names::{AccessKeyId, UserName};
 use crate::meta::store::Fault;
-use crate::meta::tables::{AccessKeys, KeysByUser, Users};
+use crate::meta::tables::{AccessKeys, KeysByUser, UserPolicies, Users};
 
 /// Adds a user with its first key.
 pub(super) fn add(tx: &mut Transaction<'_>, command: &AddUser) -> Outcome {
@@ -36,6 +38,7 @@ pub(super) fn remove(tx: &mut Transaction<'_>, command: &RemoveUser) -> Outcome 
         tx.delete::<KeysByUser>((&command.name, &id));
     }
     quota::remove_of_user(tx, &command.name)?;
+    tx.delete_under::<UserPolicies>(&command.name)?;
     tx.delete::<Users>(&command.name);
     Ok(Done::Nothing)
 }
@@ -60,6 +63,27 @@ pub(super) fn remove_key(tx: &mut Transaction<'_>, command: &RemoveAccessKey) ->
     }
     tx.delete::<AccessKeys>(&command.id);
     tx.delete::<KeysByUser>((&key.user, &command.id));
+    Ok(Done::Nothing)
+}
+
+/// Attaches a policy to a user, or takes it away.
+pub(super) fn set_policy(tx: &mut Transaction<'_>, command: &SetUserPolicy) -> Outcome {
+    if tx.get::<Users>(&command.user)?.is_none() {
+        return Err(Reject::NoSuchUser.into());
+    }
+    let place = (&command.user, &command.name);
+    let is_there = tx.get::<UserPolicies>(place)?.is_some();
+    match &command.document {
+        None if !is_there => return Err(Reject::NoSuchPolicy.into()),
+        None => tx.delete::<UserPolicies>(place),
+        Some(document) => {
+            let others = tx.scan_under::<UserPolicies>(&command.user)?.count();
+            if !is_there && POLICIES_PER_USER_MAX <= others {
+                return Err(Reject::TooManyPolicies.into());
+            }
+            tx.put::<UserPolicies>(place, document);
+        }
+    }
     Ok(Done::Nothing)
 }
 

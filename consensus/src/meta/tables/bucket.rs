@@ -82,6 +82,12 @@ mod tests {
             "00000000000000050004",
             "0104",
         );
+        golden::<BucketSettings>(
+            (BucketId(5), 5),
+            BucketSetting::Policy("{}".to_string()),
+            "00000000000000050005",
+            "0105027b7d",
+        );
         let default = DefaultRetention { mode: RetentionMode::Compliance, days: 300, in_years: false };
         golden::<BucketSettings>(
             (BucketId(5), 2),

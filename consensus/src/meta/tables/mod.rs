@@ -24,7 +24,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::model::Home;
-use super::names::{AccessKeyId, BucketName, ObjectKey, UserName};
+use super::names::{AccessKeyId, BucketName, ObjectKey, PolicyName, UserName};
 use super::store::{Fault, Rows, RowsMut, TableId};
 
 pub use body::{Bodies, Extents, Inline};
@@ -38,7 +38,7 @@ pub use garbage::{Absences, DebtCounts, Debts, Garbages, LeavingCopies};
 pub use object::{Locks, NullVersions, Objects, Versions};
 pub use session::{Replies, SessionNonces, Sessions};
 pub use upload::{Completeds, Cursor, Cursors, Parts, Uploads};
-pub use user::{AccessKeys, KeysByUser, UserQuotas, Users};
+pub use user::{AccessKeys, KeysByUser, UserPolicies, UserQuotas, Users};
 
 /// One table. The key comes in two forms so that lookups need not clone what they name.
 pub trait Table {
@@ -264,7 +264,7 @@ macro_rules! text_part {
     )*};
 }
 
-text_part! { BucketName ObjectKey UserName AccessKeyId }
+text_part! { BucketName ObjectKey UserName AccessKeyId PolicyName }
 
 impl EncodeKey for Home {
     fn encode(&self, out: &mut Vec<u8>) {

@@ -2,7 +2,7 @@
 
 use super::table;
 use crate::meta::model::{AccessKey, User, UserQuota};
-use crate::meta::names::{AccessKeyId, UserName};
+use crate::meta::names::{AccessKeyId, PolicyName, UserName};
 
 table! {
     /// Name → user.
@@ -22,6 +22,11 @@ table! {
 table! {
     /// Name → what the buckets of a user may hold together, and what they hold. Missing: as much as fits.
     UserQuotas(USER_QUOTAS): &'a UserName | UserName => UserQuota
+}
+
+table! {
+    /// (user, name) → a policy of the user, as it came. A user without any may do everything with its own buckets.
+    UserPolicies(USER_POLICIES): (&'a UserName, &'a PolicyName) | (UserName, PolicyName) => String
 }
 
 #[cfg(test)]
@@ -55,5 +60,7 @@ mod tests {
             usage: Usage { objects: 3, bytes: 300, uploads: 1, part_bytes: 5 },
         };
         golden::<UserQuotas>(&name, row, "616e6e6100", "0101070003ac020105");
+        let policy: PolicyName = "read".parse().unwrap();
+        golden::<UserPolicies>((&name, &policy), "{}".to_string(), "616e6e61007265616400", "01027b7d");
     }
 }

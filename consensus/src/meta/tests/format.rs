@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 use super::world::{etag, key};
 use crate::meta::command::*;
 use crate::meta::model::*;
-use crate::meta::names::{BucketName, UserName};
+use crate::meta::names::{BucketName, PolicyName, UserName};
 use crate::meta::query::*;
 
 /// Format version of entries, queries and answers.
@@ -63,6 +63,10 @@ fn golden_bytes() {
 
 fn user() -> UserName {
     "anna".parse().unwrap()
+}
+
+fn policy_name() -> PolicyName {
+    "read".parse().unwrap()
 }
 
 fn bucket_name() -> BucketName {
@@ -250,6 +254,11 @@ fn commands() -> Vec<Command> {
             }],
             origin: origin(),
         }),
+        Command::SetUserPolicy(SetUserPolicy {
+            user: user(),
+            name: policy_name(),
+            document: Some("{}".to_string()),
+        }),
     ]);
     commands.extend(upload_commands());
     commands.extend([
@@ -432,6 +441,8 @@ fn rejects() -> Vec<Reject> {
         Reject::NoObjectLock,
         Reject::RetentionPast,
         Reject::BucketState("why".to_string()),
+        Reject::NoSuchPolicy,
+        Reject::TooManyPolicies,
         Reject::DeleteMarker { version: "null".to_string(), modified: ClusterMs(1_000), current: true },
     ]
 }
@@ -514,6 +525,8 @@ fn work_queries() -> Vec<Query> {
         Query::NamedNow(vec![(home(), extent_id())]),
         Query::Setting { bucket: BucketId(5), kind: SettingKind::Cors },
         Query::Lock { bucket: BucketId(5), key: key("a/b"), version: stamp() },
+        Query::Settings(BucketId(5)),
+        Query::UserPolicies(user()),
     ]
 }
 
@@ -619,5 +632,7 @@ fn work_answers() -> Vec<Answer> {
         Answer::Quota { quota: quota(), usage: Usage::default() },
         Answer::Setting(Some(setting())),
         Answer::Lock(lock()),
+        Answer::Settings(vec![setting()].into()),
+        Answer::UserPolicies(vec![(policy_name(), "{}".to_string())].into()),
     ]
 }

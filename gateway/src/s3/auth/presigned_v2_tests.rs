@@ -70,7 +70,8 @@ fn urls_of_botocore() {
     ] {
         for sent in [virtual_host(&sent), sent] {
             let verified = sent.verify().unwrap();
-            assert_eq!((verified.user().as_str(), verified.carrier()), ("tester", Carrier::Query));
+            let signer = verified.signer().unwrap();
+            assert_eq!((signer.user.as_str(), signer.carrier), ("tester", Carrier::Query));
             assert!(matches!(verified.payload(), PayloadAuth::Unsigned));
         }
     }

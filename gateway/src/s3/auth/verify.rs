@@ -12,7 +12,7 @@ use super::keys::{Keys, SigningKeys};
 use super::signature::{ChunkSigner, PayloadAuth, SigningKey};
 use super::{header, presigned, presigned_v2};
 use crate::s3::error::{Code, S3Error, S3Result};
-use crate::s3::request::{Query, header_text};
+use crate::s3::request::header_text;
 use crate::s3::time::iso8601;
 use crate::secrets::Secret;
 
@@ -34,29 +34,31 @@ pub struct Policy<'a> {
     pub now_ms: u64,
 }
 
-/// Proof that a request was signed by a user. Made by [`verify`] and by nothing else.
+/// Proof that a request was signed by a user, or that nobody claims to have signed it. Made by [`verify`] and by
+/// nothing else.
 #[derive(Debug)]
 pub struct Verified {
-    user: UserName,
-    key: AccessKeyId,
-    carrier: Carrier,
+    signer: Option<Signer>,
     payload: PayloadAuth,
 }
 
-impl Verified {
-    /// Who asks.
-    pub fn user(&self) -> &UserName {
-        &self.user
-    }
-
+/// Who signed a request.
+#[derive(Debug, Clone)]
+pub struct Signer {
+    /// The user.
+    pub user: UserName,
     /// With which key.
-    pub fn key(&self) -> &AccessKeyId {
-        &self.key
-    }
-
+    pub key: AccessKeyId,
     /// How the signature came.
-    pub fn carrier(&self) -> Carrier {
-        self.carrier
+    pub carrier: Carrier,
+    /// When, in milliseconds since 1970; version 2 does not tell.
+    pub signed_ms: Option<u64>,
+}
+
+impl Verified {
+    /// Who asks; `None`: anybody.
+    pub fn signer(&self) -> Option<&Signer> {
+        self.signer.as_ref()
     }
 
     /// What the signature says about the body.
@@ -68,19 +70,15 @@ impl Verified {
     #[cfg(test)]
     pub(crate) fn for_tests(user: &str) -> Verified {
         Verified {
-            user: user.parse().expect("tests name valid users"),
-            key: "TESTKEY".parse().expect("TESTKEY is a valid key id"),
-            carrier: Carrier::Header,
+            signer: Some(Signer {
+                user: user.parse().expect("tests name valid users"),
+                key: "TESTKEY".parse().expect("TESTKEY is a valid key id"),
+                carrier: Carrier::Header,
+                signed_ms: None,
+            }),
             payload: PayloadAuth::Unsigned,
         }
     }
-}
-
-/// Whether a request claims to be signed at all.
-pub fn is_anonymous(headers: &HeaderMap, query: &Query) -> bool {
-    !headers.contains_key("authorization")
-        && !presigned::is_presigned(query)
-        && !presigned_v2::is_presigned(query)
 }
 
 /// Verifies the signature of a request. Its body is verified later, by what [`Verified::payload`] says.
@@ -94,6 +92,7 @@ pub async fn verify(
     match parse_claim(&request, policy.region)? {
         Presented::V4(claim) => verify_v4(&request, claim, policy, keys, cache).await,
         Presented::V2(claim) => verify_v2(&request, claim, policy, keys).await,
+        Presented::Nothing => verify_nothing(&request),
     }
 }
 
@@ -104,7 +103,7 @@ async fn verify_v4(
     keys: &dyn Keys,
     cache: &SigningKeys,
 ) -> S3Result<Verified> {
-    let (payload_text, mode) = payload_mode(request, claim.carrier)?;
+    let (payload_text, mode) = payload_mode(request, Some(claim.carrier))?;
     check_region(&claim, policy.region)?;
     check_time(&claim, policy.now_ms)?;
     check_signed_headers(&claim, request.headers)?;
@@ -122,7 +121,8 @@ async fn verify_v4(
         Mode::SignedChunksTrailer => PayloadAuth::SignedChunksTrailer(signer()),
         Mode::UnsignedTrailer => PayloadAuth::UnsignedTrailer,
     };
-    Ok(Verified { user, key, carrier: claim.carrier, payload })
+    let signer = Signer { user, key, carrier: claim.carrier, signed_ms: Some(claim.seconds * 1000) };
+    Ok(Verified { signer: Some(signer), payload })
 }
 
 async fn verify_v2(
@@ -131,25 +131,33 @@ async fn verify_v2(
     policy: Policy<'_>,
     keys: &dyn Keys,
 ) -> S3Result<Verified> {
-    let payload = match payload_mode(request, Carrier::Query)?.1 {
-        Mode::Exact(sha256) => PayloadAuth::Exact(sha256),
-        Mode::Unsigned => PayloadAuth::Unsigned,
-        Mode::UnsignedTrailer => PayloadAuth::UnsignedTrailer,
-        Mode::SignedChunks | Mode::SignedChunksTrailer => {
-            return Err(Code::InvalidRequest.says("Signature version 2 has no chunk signatures."));
-        }
-    };
+    let payload = payload_mode(request, Some(Carrier::Query))?
+        .1
+        .without_chunks()
+        .ok_or_else(|| Code::InvalidRequest.says("Signature version 2 has no chunk signatures."))?;
     claim.check_time(policy.now_ms)?;
     refuse_token(request)?;
     let (owner, secret) = owner(&claim.key, keys).await?;
     let (user, key) = proven(owner, claim.is_signed_with(&secret), &claim.key)?;
-    Ok(Verified { user, key, carrier: Carrier::Query, payload })
+    let signer = Signer { user, key, carrier: Carrier::Query, signed_ms: None };
+    Ok(Verified { signer: Some(signer), payload })
+}
+
+/// Nobody signed it: what it may do is what anybody may.
+fn verify_nothing(request: &Unverified<'_>) -> S3Result<Verified> {
+    refuse_token(request)?;
+    let payload = payload_mode(request, None)?
+        .1
+        .without_chunks()
+        .ok_or_else(|| Code::InvalidRequest.says("An anonymous request has no chunk signatures."))?;
+    Ok(Verified { signer: None, payload })
 }
 
 /// What a request presents to prove who sends it.
 enum Presented {
     V4(Claim),
     V2(presigned_v2::Claim),
+    Nothing,
 }
 
 fn parse_claim(request: &Unverified<'_>, region: &str) -> S3Result<Presented> {
@@ -165,13 +173,7 @@ fn parse_claim(request: &Unverified<'_>, region: &str) -> S3Result<Presented> {
             "",
             "Only one auth mechanism allowed; only the X-Amz-Algorithm query parameter, Signature query string parameter or the Authorization header should be specified",
         )),
-        (false, false, false) => {
-            let streaming = |value: &str| value.starts_with("STREAMING-AWS4-");
-            if header_text(request.headers, "x-amz-content-sha256")?.is_some_and(streaming) {
-                return Err(Code::InvalidRequest.says("An anonymous request has no chunk signatures."));
-            }
-            Err(Code::AccessDenied.into())
-        }
+        (false, false, false) => Ok(Presented::Nothing),
     }
 }
 
@@ -196,13 +198,26 @@ enum Mode {
     UnsignedTrailer,
 }
 
-/// The text that stands in the canonical request, and what it means.
-fn payload_mode<'a>(request: &Unverified<'a>, carrier: Carrier) -> S3Result<(&'a str, Mode)> {
+impl Mode {
+    /// What the signature says about the body, unless the body has chunks with signatures of their own.
+    fn without_chunks(self) -> Option<PayloadAuth> {
+        match self {
+            Mode::Exact(sha256) => Some(PayloadAuth::Exact(sha256)),
+            Mode::Unsigned => Some(PayloadAuth::Unsigned),
+            Mode::UnsignedTrailer => Some(PayloadAuth::UnsignedTrailer),
+            Mode::SignedChunks | Mode::SignedChunksTrailer => None,
+        }
+    }
+}
+
+/// The text that stands in the canonical request, and what it means. `carrier`: of the signature, if there is one.
+fn payload_mode<'a>(request: &Unverified<'a>, carrier: Option<Carrier>) -> S3Result<(&'a str, Mode)> {
     const NAME: &str = "x-amz-content-sha256";
     let text = match (header_text(request.headers, NAME)?, carrier) {
         (Some(text), _) => text,
-        (None, Carrier::Query) => request.query.as_header(NAME).unwrap_or("UNSIGNED-PAYLOAD"),
-        (None, Carrier::Header) => {
+        (None, None) => "UNSIGNED-PAYLOAD",
+        (None, Some(Carrier::Query)) => request.query.as_header(NAME).unwrap_or("UNSIGNED-PAYLOAD"),
+        (None, Some(Carrier::Header)) => {
             return Err(
                 Code::InvalidRequest.says("Missing required header for this request: x-amz-content-sha256")
             );

@@ -46,10 +46,11 @@ impl Op for CreateBucket {
         let bucket = locking.is_some_and(|text| text.eq_ignore_ascii_case("true"));
         let guard = Guard { bucket, ..Guard::default() };
         let location = format!("/{name}");
-        let command = CreateCommand { name, owner: cx.requester.clone() };
+        let user = cx.access.user()?;
+        let command = CreateCommand { name, owner: user.clone() };
         match cx.propose_raw(locks::guarded(Command::CreateBucket(command), guard)).await {
             Ok(_) => {}
-            Err(MetaError::Rejected(Reject::BucketExists { owner })) if owner == cx.requester => {
+            Err(MetaError::Rejected(Reject::BucketExists { owner })) if owner == *user => {
                 if &*cx.region != "us-east-1" {
                     return Err(Code::BucketAlreadyOwnedByYou.into());
                 }

@@ -31,6 +31,8 @@ impl Op for CreateMultipartUpload {
     }
 
     async fn run(&self, cx: &Context, request: Request) -> S3Result<Response> {
+        // An upload is somebody's.
+        cx.access.user()?;
         let input = Input::parse(request.headers())?;
         let bucket = cx.bucket()?;
         let command = CreateUpload {

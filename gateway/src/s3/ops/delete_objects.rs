@@ -4,8 +4,9 @@ use async_trait::async_trait;
 use consensus::meta::command::{Command, DeleteKey, DeleteObjects as DeleteCommand, DeletedKey, Done, Guard};
 use consensus::meta::model::Origin;
 use fabric::limits::{DELETE_KEYS_PER_COMMAND, XML_BODY_BYTES_MAX};
-use http::Method;
+use http::{HeaderMap, Method};
 
+use crate::s3::access::Subject;
 use crate::s3::error::{Code, S3Error, S3Result};
 use crate::s3::op::{Action, BodyRule, Context, Op, unexpected};
 use crate::s3::request::Request;
@@ -34,6 +35,10 @@ impl Op for DeleteObjects {
         Action::DeleteObject
     }
 
+    fn names_objects_in_body(&self) -> bool {
+        true
+    }
+
     fn body(&self) -> BodyRule {
         BodyRule::Document
     }
@@ -46,7 +51,20 @@ impl Op for DeleteObjects {
         let bypass = locks::bypass(request.headers())?;
         let body = request.document(DOCUMENT_BYTES_MAX).await?;
         let document = DeleteDocument::parse(&body)?;
-        let outcomes = delete(cx, document.objects.iter().map(delete_key).collect(), bypass).await?;
+        let mut keys = Vec::with_capacity(document.objects.len());
+        for element in &document.objects {
+            keys.push(match delete_key(element) {
+                Ok(key) => allowed(cx, key, request.headers()).await,
+                Err(error) => Err(error),
+            });
+        }
+        // Who may delete none of them hears that, as one who asks for a single key.
+        let denied =
+            |key: &S3Result<DeleteKey>| key.as_ref().is_err_and(|error| error.code() == Code::AccessDenied);
+        if keys.iter().all(denied) {
+            return Err(Code::AccessDenied.into());
+        }
+        let outcomes = delete(cx, keys, bypass).await?;
         Ok(Response::xml(answer(&document, &outcomes)))
     }
 }
@@ -65,6 +83,18 @@ fn delete_key(element: &DeleteElement) -> S3Result<DeleteKey> {
             element.last_modified.as_deref(),
         )?,
     })
+}
+
+/// One key, if the requester may delete it.
+async fn allowed(cx: &Context, key: DeleteKey, headers: &HeaderMap) -> S3Result<DeleteKey> {
+    let action = match key.version {
+        None => Action::DeleteObject,
+        Some(_) => Action::DeleteObjectVersion,
+    };
+    for action in action.with(headers) {
+        cx.allow(action, Subject { key: &key.key, version: key.version }).await?;
+    }
+    Ok(key)
 }
 
 /// Deletes those that can be, in commands of a bounded size, and returns the outcomes in the order of the keys.

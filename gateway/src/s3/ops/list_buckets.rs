@@ -37,7 +37,7 @@ impl Op for ListBuckets {
         let input = Input::parse(request.query())?;
         let elsewhere = input.region.as_deref().is_some_and(|region| region != &*cx.region);
         let (buckets, more) = if elsewhere { (Vec::new(), false) } else { input.page(cx).await? };
-        Ok(Response::xml(document(cx, &input, &buckets, more)))
+        Ok(Response::xml(document(cx, &input, &buckets, more)?))
     }
 }
 
@@ -67,7 +67,7 @@ impl Input {
             let missing = self.buckets_max - found.len() as u64;
             let last = found.last().map(|bucket| bucket.name.to_string());
             let query = MetaQuery::Buckets {
-                owner: Some(cx.requester.clone()),
+                owner: Some(cx.access.user()?.clone()),
                 prefix: self.prefix.clone().unwrap_or_default(),
                 after: last.or_else(|| self.after.clone()),
                 limit: missing.min(u64::from(LIST_KEYS_MAX)) as u32,
@@ -97,12 +97,13 @@ fn from_token(token: &str) -> S3Result<String> {
     if is_name { Ok(name) } else { Err(wrong()) }
 }
 
-fn document(cx: &Context, input: &Input, buckets: &[Bucket], more: bool) -> XmlWriter {
+fn document(cx: &Context, input: &Input, buckets: &[Bucket], more: bool) -> S3Result<XmlWriter> {
+    let user = cx.access.user()?;
     let mut xml = XmlWriter::new();
     xml.root("ListAllMyBucketsResult");
     xml.element("Owner", |xml| {
-        xml.text("ID", cx.requester.as_str());
-        xml.text("DisplayName", cx.requester.as_str());
+        xml.text("ID", user.as_str());
+        xml.text("DisplayName", user.as_str());
     });
     xml.element("Buckets", |xml| {
         for bucket in buckets {
@@ -117,7 +118,7 @@ fn document(cx: &Context, input: &Input, buckets: &[Bucket], more: bool) -> XmlW
     xml.optional("ContinuationToken", last.map(|bucket| token(bucket.name.as_str())).as_deref());
     xml.optional("Prefix", input.prefix.as_deref());
     xml.close("ListAllMyBucketsResult");
-    xml
+    Ok(xml)
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 mod abort_multipart_upload;
 mod bucket_cors;
+mod bucket_policy;
 mod bucket_tagging;
 mod complete_multipart_upload;
 mod copy_object;
@@ -48,6 +49,10 @@ static OPS: &[&dyn Op] = &[
     &bucket_cors::DeleteBucketCors,
     &bucket_cors::GetBucketCors,
     &bucket_cors::PutBucketCors,
+    &bucket_policy::DeleteBucketPolicy,
+    &bucket_policy::GetBucketPolicy,
+    &bucket_policy::GetBucketPolicyStatus,
+    &bucket_policy::PutBucketPolicy,
     &bucket_tagging::DeleteBucketTagging,
     &bucket_tagging::GetBucketTagging,
     &bucket_tagging::PutBucketTagging,

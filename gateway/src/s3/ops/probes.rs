@@ -41,16 +41,9 @@ const fn bucket(name: &'static str, sub_resource: &'static str, action: Action, 
 }
 
 /// Every one of them.
-pub static ALL: [Probe; 17] = [
+pub static ALL: [Probe; 15] = [
     bucket("GetBucketAcl", "acl", Action::GetBucketAcl, Answer::Acl { object: false }),
     bucket("GetObjectAcl", "acl", Action::GetObjectAcl, Answer::Acl { object: true }),
-    bucket("GetBucketPolicy", "policy", Action::GetBucketPolicy, Answer::Missing(Code::NoSuchBucketPolicy)),
-    bucket(
-        "GetBucketPolicyStatus",
-        "policyStatus",
-        Action::GetBucketPolicyStatus,
-        Answer::Missing(Code::NoSuchBucketPolicy),
-    ),
     bucket(
         "GetBucketLifecycleConfiguration",
         "lifecycle",

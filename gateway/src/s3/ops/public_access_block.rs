@@ -1,5 +1,5 @@
-//! GetPublicAccessBlock, PutPublicAccessBlock and DeletePublicAccessBlock. Nothing here is public: what is blocked cannot
-//! be allowed anyway.
+//! GetPublicAccessBlock, PutPublicAccessBlock and DeletePublicAccessBlock. Policies heed it; ACLs make nothing public
+//! here anyway.
 
 use async_trait::async_trait;
 use consensus::meta::model::{BucketSetting, PublicAccessBlock, SettingKind};

@@ -22,9 +22,12 @@ use http::{Method, StatusCode};
 use super::all;
 use crate::data::fakes::{FakeChunks, TestEnv};
 use crate::data::{Data, DataConfig};
+use crate::s3::access::{Access, Facts, Policies, Subject};
+use crate::s3::auth::Verified;
 use crate::s3::checksum::{self, Hasher};
 use crate::s3::error::{Code, S3Result};
 use crate::s3::op::{Context, resolve_bucket};
+use crate::s3::path::{CanonicalPath, Target};
 use crate::s3::request::Request;
 use crate::s3::response::{Response, ResponseBody};
 use crate::s3::route::Router;
@@ -160,7 +163,7 @@ impl World {
         body: impl Into<Bytes>,
     ) -> S3Result<Answered> {
         let (path, query) = uri.split_once('?').unwrap_or((uri, ""));
-        let target = crate::s3::path::CanonicalPath::parse(path, None)?.target().clone();
+        let target = CanonicalPath::parse(path, None)?.target().clone();
         let query = crate::s3::Query::parse(query)?;
         let map =
             headers.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect();
@@ -170,17 +173,30 @@ impl World {
             request = request.header(name, value);
         }
         let request: Request = request.body(body);
-        let requester = user.parse().unwrap();
-        let bucket = match op.action().needs_bucket() {
-            true => Some(resolve_bucket(&*self.meta, &requester, request.bucket_name(), op.action()).await?),
-            false => None,
+        let facts = Facts {
+            source: request.source(),
+            secure: request.secure(),
+            now_ms: 0,
+            query: request.query().clone(),
+            headers: request.headers().clone(),
         };
+        let signer = Verified::for_tests(user).signer().cloned();
+        let policies = Arc::new(Policies::default());
+        let access = Access::of(policies, self.meta.clone(), signer, facts).await?;
+        let mut bucket = None;
+        if op.action().needs_bucket() {
+            let found = resolve_bucket(&*self.meta, request.bucket_name()).await?;
+            let key = matches!(target, Target::Object(..)).then(|| request.key().clone());
+            let subject = key.as_ref().map(|key| Subject { key, version: None });
+            access.allow(&found, op.action(), subject).await?;
+            bucket = Some(found);
+        }
         let cx = Context {
             meta: self.meta.clone(),
             data: self.data.clone(),
             env: TestEnv::shared(),
             region: "us-east-1".into(),
-            requester,
+            access,
             bucket,
             origin: Origin { requester: user.to_string(), ..Origin::default() },
         };

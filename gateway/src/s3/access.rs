@@ -1,0 +1,321 @@
+//! Whether a requester may do something: the policies of the user, the policy of the bucket, and who owns it.
+//!
+//! What always holds: a policy that denies beats all that allow; what no policy and no ownership allows is refused; and a
+//! policy that cannot be read denies everything. A user without policies may do everything with its own buckets and make
+//! new ones. A user with policies may do what they or the bucket's policy allow, anywhere, and nothing else. Policies are
+//! as old as the gateway's records, which is seconds.
+
+use std::borrow::Cow;
+use std::cell::Cell;
+use std::net::IpAddr;
+use std::num::NonZeroUsize;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use consensus::client::{Meta, ask};
+use consensus::meta::command::VersionSelector;
+use consensus::meta::model::{Bucket, BucketSetting, PublicAccessBlock, Tags};
+use consensus::meta::names::{BucketName, ObjectKey, UserName};
+use consensus::meta::query::{Answer, Query as MetaQuery, Want};
+use http::HeaderMap;
+use lru::LruCache;
+
+use super::auth::{Carrier, Signer};
+use super::error::{Code, S3Result};
+use super::op::{Action, unexpected};
+use super::policy::{self, Asked, Kind, Policy, Principal, Verdict};
+use super::request::{Query, header_text};
+use super::time::iso8601;
+use super::{tags, versions};
+
+/// Policies that are kept ready, of buckets and users together.
+const READY_MAX: NonZeroUsize = NonZeroUsize::new(1_000).expect("1,000 is not 0");
+
+/// Policies ready to judge, so that none is read for each request anew.
+pub struct Policies(Mutex<LruCache<Text, Arc<Policy>>>);
+
+/// A policy as it came, with its bucket unless it is a user's.
+type Text = (Option<BucketName>, String);
+
+impl Default for Policies {
+    fn default() -> Policies {
+        Policies(Mutex::new(LruCache::new(READY_MAX)))
+    }
+}
+
+impl Policies {
+    /// A stored policy of this bucket, or of a user.
+    fn ready(&self, bucket: Option<&BucketName>, text: &str) -> S3Result<Arc<Policy>> {
+        let name = (bucket.cloned(), text.to_string());
+        // Each change is a single call, so poison means nothing here.
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(policy) = kept.get(&name) {
+            return Ok(policy.clone());
+        }
+        let kind = bucket.map_or(Kind::User, |bucket| Kind::Bucket(bucket.as_str()));
+        let policy = Policy::parse(text, kind)
+            .map_err(|error| Code::AccessDenied.caused(format!("a stored policy cannot be read: {error}")))?;
+        let policy = Arc::new(policy);
+        kept.put(name, policy.clone());
+        Ok(policy)
+    }
+}
+
+/// Refuses a bucket's policy that opens it to everybody where its owner ruled that out; what is not a policy of this
+/// bucket at all is refused before.
+pub fn check_policy(text: &str, bucket: &Bucket, block: PublicAccessBlock) -> S3Result<()> {
+    let policy = Policy::parse(text, Kind::Bucket(bucket.name.as_str()))
+        .map_err(|error| Code::MalformedPolicy.says(error.to_string()))?;
+    if block.block_public_policy && policy.is_public() {
+        return Err(Code::AccessDenied.says(
+            "The policy would make the bucket public, which its public access block rules out (BlockPublicPolicy).",
+        ));
+    }
+    Ok(())
+}
+
+/// Whether a stored policy of a bucket opens it to everybody.
+pub fn is_public(text: &str, bucket: &Bucket) -> bool {
+    Policy::parse(text, Kind::Bucket(bucket.name.as_str())).is_ok_and(|policy| policy.is_public())
+}
+
+/// What conditions of policies look at, of one request.
+#[derive(Debug, Clone)]
+pub struct Facts {
+    /// The address of the client.
+    pub source: IpAddr,
+    /// Whether it came over TLS.
+    pub secure: bool,
+    /// Now, in milliseconds since 1970.
+    pub now_ms: u64,
+    /// The query.
+    pub query: Query,
+    /// The headers.
+    pub headers: HeaderMap,
+}
+
+/// An object that something is done to.
+#[derive(Debug, Clone, Copy)]
+pub struct Subject<'a> {
+    /// Its key.
+    pub key: &'a ObjectKey,
+    /// Which version; `None` is the current one.
+    pub version: Option<VersionSelector>,
+}
+
+/// What a requester may do, asked for one request.
+pub struct Access {
+    policies: Arc<Policies>,
+    meta: Arc<dyn Meta>,
+    signer: Option<Signer>,
+    /// Those attached to the user.
+    own: Vec<Arc<Policy>>,
+    facts: Facts,
+}
+
+impl Access {
+    /// Of who signed the request, or of nobody in particular.
+    pub async fn of(
+        policies: Arc<Policies>,
+        meta: Arc<dyn Meta>,
+        signer: Option<Signer>,
+        facts: Facts,
+    ) -> S3Result<Access> {
+        let mut own = Vec::new();
+        if let Some(signer) = &signer {
+            let Answer::UserPolicies(texts) =
+                ask(&*meta, MetaQuery::UserPolicies(signer.user.clone())).await?
+            else {
+                return Err(unexpected("UserPolicies"));
+            };
+            own = texts.iter().map(|(_, text)| policies.ready(None, text)).collect::<S3Result<_>>()?;
+        }
+        Ok(Access { policies, meta, signer, own, facts })
+    }
+
+    /// Who asks; a request that nobody signed is refused.
+    pub fn user(&self) -> S3Result<&UserName> {
+        self.signer.as_ref().map(|signer| &signer.user).ok_or_else(|| Code::AccessDenied.into())
+    }
+
+    /// Whether something may be done that is about no bucket that exists.
+    pub fn permits_service(&self, action: Action, bucket: Option<&BucketName>) -> bool {
+        let bucket = bucket.map_or("*", BucketName::as_str);
+        let asking = Asking::by(self, None);
+        let verdict = asking.judge(&self.own, action, &format!("arn:aws:s3:::{bucket}"));
+        self.signer.is_some() && (self.own.is_empty() || verdict == Verdict::Allow)
+    }
+
+    /// Whether something may be done in a bucket, to an object where one is named.
+    pub async fn permits(
+        &self,
+        bucket: &Bucket,
+        action: Action,
+        subject: Option<Subject<'_>>,
+    ) -> S3Result<bool> {
+        let settings = settings(&*self.meta, bucket).await?;
+        let policy = match policy_of(&settings) {
+            Some(text) => Some(self.policies.ready(Some(&bucket.name), text)?),
+            None => None,
+        };
+        let owns = self.signer.as_ref().is_some_and(|signer| signer.user == bucket.owner);
+        let owns_freely = owns && self.own.is_empty();
+        if owns_freely && (policy.is_none() || action.is_about_policy()) {
+            return Ok(true); // Nobody locks an owner out for good.
+        }
+        let shut =
+            |policy: &Policy| block_of(&settings).restrict_public_buckets && policy.is_public() && !owns;
+        let theirs = policy.as_slice();
+        Ok(match self.verdicts(bucket, theirs, action, subject).await? {
+            (Verdict::Deny, _) | (_, Verdict::Deny) => false,
+            (Verdict::Allow, _) => true,
+            (Verdict::Silent, Verdict::Allow) => !theirs.iter().any(|policy| shut(policy)),
+            (Verdict::Silent, Verdict::Silent) => owns_freely,
+        })
+    }
+
+    /// Refuses what may not be done, as [`Access::permits`] says.
+    pub async fn allow(&self, bucket: &Bucket, action: Action, subject: Option<Subject<'_>>) -> S3Result<()> {
+        match self.permits(bucket, action, subject).await? {
+            true => Ok(()),
+            false => Err(Code::AccessDenied.into()),
+        }
+    }
+
+    /// What the user's policies and the bucket's say. The tags of the object are looked up where a policy asks for them.
+    async fn verdicts(
+        &self,
+        bucket: &Bucket,
+        theirs: &[Arc<Policy>],
+        action: Action,
+        subject: Option<Subject<'_>>,
+    ) -> S3Result<(Verdict, Verdict)> {
+        let resource = resource(bucket, subject);
+        let mut asking = Asking::by(self, subject);
+        let both = |asking: &Asking<'_>| {
+            (asking.judge(&self.own, action, &resource), asking.judge(theirs, action, &resource))
+        };
+        let verdicts = both(&asking);
+        let Some(Subject { key, version }) = subject.filter(|_| asking.misses_tags.get()) else {
+            return Ok(verdicts);
+        };
+        let query = MetaQuery::Object { bucket: bucket.id, key: key.clone(), version, want: Want::Row };
+        asking.tags = match self.meta.query(query).await?.answer {
+            Ok(Answer::Object(view)) => Some(view.object.attributes.tags),
+            _ => return Ok(verdicts),
+        };
+        Ok(both(&asking))
+    }
+}
+
+/// All that the owner of a bucket set.
+pub async fn settings(meta: &dyn Meta, bucket: &Bucket) -> S3Result<Arc<Vec<BucketSetting>>> {
+    match ask(meta, MetaQuery::Settings(bucket.id)).await? {
+        Answer::Settings(settings) => Ok(settings),
+        _ => Err(unexpected("Settings")),
+    }
+}
+
+fn policy_of(settings: &[BucketSetting]) -> Option<&str> {
+    settings.iter().find_map(|setting| match setting {
+        BucketSetting::Policy(text) => Some(text.as_str()),
+        _ => None,
+    })
+}
+
+fn block_of(settings: &[BucketSetting]) -> PublicAccessBlock {
+    let block = settings.iter().find_map(|setting| match setting {
+        BucketSetting::PublicAccessBlock(block) => Some(*block),
+        _ => None,
+    });
+    block.unwrap_or_default()
+}
+
+fn resource(bucket: &Bucket, subject: Option<Subject<'_>>) -> String {
+    match subject {
+        Some(subject) => format!("arn:aws:s3:::{}/{}", bucket.name, subject.key),
+        None => format!("arn:aws:s3:::{}", bucket.name),
+    }
+}
+
+/// One question to policies.
+struct Asking<'a> {
+    access: &'a Access,
+    version: Option<String>,
+    /// Of the object, once they were looked up.
+    tags: Option<Tags>,
+    /// Whether a policy asked for them before.
+    misses_tags: Cell<bool>,
+}
+
+impl<'a> Asking<'a> {
+    fn by(access: &'a Access, subject: Option<Subject<'_>>) -> Asking<'a> {
+        let version = subject.and_then(|subject| subject.version).map(versions::written);
+        Asking { access, version, tags: None, misses_tags: Cell::new(false) }
+    }
+
+    fn judge(&self, policies: &[Arc<Policy>], action: Action, resource: &str) -> Verdict {
+        let signer = self.access.signer.as_ref();
+        let principal = signer.map_or(Principal::Anonymous, |signer| Principal::User(signer.user.as_str()));
+        let asked = Asked { principal, action: action.permission(), resource, context: self };
+        Verdict::combine(policies.iter().map(|policy| policy.judge(&asked)))
+    }
+
+    /// The values of a tag, whose name is without case in the language of policies.
+    fn tags_named<'t>(
+        tags: impl IntoIterator<Item = (String, String)>,
+        name: &str,
+    ) -> Option<Vec<Cow<'t, str>>> {
+        let named = tags.into_iter().filter(|(key, _)| key.eq_ignore_ascii_case(name));
+        Some(named.map(|(_, value)| value.into()).collect())
+    }
+}
+
+impl policy::Context for Asking<'_> {
+    fn values(&self, key: &str) -> Option<Vec<Cow<'_, str>>> {
+        let (facts, signer) = (&self.access.facts, self.access.signer.as_ref());
+        let header = |name: &str| header_text(&facts.headers, name).ok().flatten().map(Cow::Borrowed);
+        let said = |name: &str| facts.query.get(name).map(Cow::Borrowed);
+        let value = match key {
+            "aws:sourceip" => Some(facts.source.to_canonical().to_string().into()),
+            "aws:securetransport" => Some(if facts.secure { "true" } else { "false" }.into()),
+            "aws:currenttime" => Some(iso8601(facts.now_ms).into()),
+            "aws:epochtime" => Some((facts.now_ms / 1000).to_string().into()),
+            "aws:referer" => header("referer"),
+            "aws:useragent" => header("user-agent"),
+            "aws:username" | "aws:userid" => signer.map(|signer| signer.user.as_str().into()),
+            "aws:principalarn" => signer.map(|signer| format!("arn:aws:iam:::user/{}", signer.user).into()),
+            "aws:principaltype" => Some(if signer.is_some() { "User" } else { "Anonymous" }.into()),
+            "s3:authtype" => signer.map(|signer| match signer.carrier {
+                Carrier::Header => "REST-HEADER".into(),
+                Carrier::Query => "REST-QUERY-STRING".into(),
+            }),
+            "s3:signatureversion" => signer.map(|signer| match signer.signed_ms {
+                Some(_) => "AWS4-HMAC-SHA256".into(),
+                None => "AWS".into(),
+            }),
+            "s3:signatureage" => signer
+                .and_then(|signer| signer.signed_ms)
+                .map(|signed| facts.now_ms.saturating_sub(signed).to_string().into()),
+            "s3:versionid" => self.version.as_deref().map(Cow::Borrowed),
+            "s3:prefix" | "s3:delimiter" | "s3:max-keys" => said(key.trim_start_matches("s3:")),
+            "s3:if-match" | "s3:if-none-match" => header(key.trim_start_matches("s3:")),
+            "s3:object-lock-mode" | "s3:object-lock-retain-until-date" | "s3:object-lock-legal-hold" => {
+                header(&key.replace("s3:", "x-amz-"))
+            }
+            "s3:requestobjecttagkeys" => {
+                let tags = tags::of_header(&facts.headers).ok()?;
+                return Some(tags.into_iter().map(|(key, _)| key.into()).collect());
+            }
+            key if key.starts_with("s3:x-amz-") => header(key.trim_start_matches("s3:")),
+            key => {
+                if let Some(name) = key.strip_prefix("s3:existingobjecttag/") {
+                    self.misses_tags.set(self.tags.is_none());
+                    return Asking::tags_named(self.tags.clone()?, name);
+                }
+                let name = key.strip_prefix("s3:requestobjecttag/")?;
+                return Asking::tags_named(tags::of_header(&facts.headers).ok()?, name);
+            }
+        };
+        value.map(|value| vec![value])
+    }
+}
