@@ -288,6 +288,7 @@ impl policy::Context for Asking<'_> {
             "s3:authtype" => signer.map(|signer| match signer.carrier {
                 Carrier::Header => "REST-HEADER".into(),
                 Carrier::Query => "REST-QUERY-STRING".into(),
+                Carrier::Form => "POST".into(),
             }),
             "s3:signatureversion" => signer.map(|signer| match signer.signed_ms {
                 Some(_) => "AWS4-HMAC-SHA256".into(),

@@ -58,6 +58,10 @@ codes! {
     ExpiredToken BAD_REQUEST "The provided token has expired.";
     IllegalLocationConstraintException BAD_REQUEST "The location constraint is incompatible with the region of this endpoint.";
     IllegalVersioningConfigurationException BAD_REQUEST "The versioning configuration specified in the request is invalid.";
+    IncorrectNumberOfFilesInPostRequest BAD_REQUEST "POST requires exactly one file upload per request.";
+    InvalidPolicyDocument BAD_REQUEST "The content of the form does not meet the conditions specified in the policy document.";
+    MalformedPOSTRequest BAD_REQUEST "The body of your POST request is not well-formed multipart/form-data.";
+    MaxPostPreDataLengthExceededError BAD_REQUEST "Your POST request fields preceding the upload file were too large.";
     IncompleteBody BAD_REQUEST "The body does not have the bytes that the headers announce.";
     InsufficientStorage INSUFFICIENT_STORAGE "The store is full; waiting does not help.";
     InternalError INTERNAL_SERVER_ERROR "We encountered an internal error. Please try again.";

@@ -12,6 +12,7 @@ pub mod conditions;
 pub mod copying;
 pub mod cors;
 pub mod error;
+pub mod form;
 pub mod headers;
 pub mod listing;
 pub mod locks;

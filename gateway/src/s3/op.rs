@@ -56,6 +56,8 @@ pub enum BodyRule {
     DocumentAboutObject,
     /// The bytes of an object or a part: all payload modes, a length, at most 5 GiB.
     Object,
+    /// A form of a browser, whose fields stand for headers, signature and key, and whose file is the body.
+    Form,
 }
 
 /// Actions by S3's names, with the permission that policies speak of.

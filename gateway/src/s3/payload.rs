@@ -280,7 +280,11 @@ async fn data(body: &mut RawBody) -> S3Result<Option<Bytes>> {
 }
 
 /// The connection keeps the minimum rate, and says so when the client did not.
-fn broken(cause: BoxError) -> S3Error {
+pub(super) fn broken(cause: BoxError) -> S3Error {
+    let cause = match cause.downcast::<S3Error>() {
+        Ok(error) => return *error, // A form that breaks off says why.
+        Err(cause) => cause,
+    };
     match cause.downcast_ref::<BodyError>() {
         Some(BodyError::TooSlow) => Code::RequestTimeout.into(),
         Some(BodyError::Broken(_)) | None => Code::IncompleteBody.caused(cause),

@@ -10,6 +10,7 @@ use http::{HeaderMap, Method};
 
 use super::auth::Verified;
 use super::error::{Code, S3Error, S3Result};
+use super::form::Reply;
 use super::path::percent_decoded;
 use super::payload::Payload;
 
@@ -25,6 +26,7 @@ pub struct Request {
     pub(super) request_id: Arc<str>,
     pub(super) source: IpAddr,
     pub(super) secure: bool,
+    pub(super) reply: Option<Reply>,
 }
 
 impl Request {
@@ -81,6 +83,11 @@ impl Request {
     /// Bytes of the decoded body. Operations whose rule is [`super::BodyRule::Object`] always have a length.
     pub fn content_length(&self) -> S3Result<u64> {
         self.payload.length().ok_or_else(|| Code::MissingContentLength.into())
+    }
+
+    /// How the sender of a form wants its answer; only once.
+    pub fn take_reply(&mut self) -> Option<Reply> {
+        self.reply.take()
     }
 
     /// The body. It is complete and verified only when [`Payload::next`] returned `None`.

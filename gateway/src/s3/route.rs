@@ -3,7 +3,7 @@
 //! A sub-resource that S3 has and we have not is 501, never another operation. Parameters that S3 does not know
 //! are ignored (and still signed).
 
-use http::{HeaderMap, Method, header};
+use http::{HeaderMap, Method};
 
 use super::error::{Code, S3Error, S3Result};
 use super::op::Op;
@@ -274,10 +274,6 @@ impl Router {
                 "Invalid List Type specified in Request",
             ),
             [name] if !CORE.contains(name) => not_implemented(name),
-            // The form of a browser.
-            [] if call.method == Method::POST && call.scope == Scope::Bucket && is_form(call.headers) => {
-                not_implemented("POST Object")
-            }
             // Same scope, method and sub-resources, but other headers: an operation of S3 that we lack.
             present
                 if self.routes.iter().any(|(route, _)| {
@@ -292,12 +288,6 @@ impl Router {
             _ => not_allowed(),
         }
     }
-}
-
-fn is_form(headers: &HeaderMap) -> bool {
-    headers
-        .get(header::CONTENT_TYPE)
-        .is_some_and(|value| value.as_bytes().starts_with(b"multipart/form-data"))
 }
 
 fn not_implemented(what: &str) -> S3Error {
@@ -394,7 +384,6 @@ mod tests {
             ("PUT", "/abc/k?partNumber=1", Code::InvalidArgument),
             ("GET", "/abc/k?acl&policy&tagging", Code::InvalidRequest),
             ("GET", "/abc?versions&uploads", Code::InvalidRequest),
-            ("POST", "/abc", Code::MethodNotAllowed),
             ("POST", "/abc/k", Code::MethodNotAllowed),
             ("PATCH", "/abc/k", Code::MethodNotAllowed),
             ("OPTIONS", "/abc/k", Code::MethodNotAllowed),
@@ -406,7 +395,7 @@ mod tests {
             assert_eq!(route(method, target, &[]), Err(code), "{method} {target}");
         }
         let form = [("content-type", "multipart/form-data; boundary=x")];
-        assert_eq!(route("POST", "/abc", &form), Err(Code::NotImplemented));
+        assert_eq!(route("POST", "/abc", &form), Ok("PostObject"));
     }
 
     /// What S3 has and we lack is never taken for another operation.

@@ -21,13 +21,16 @@ use http_body::Frame;
 use http_body_util::{BodyExt as _, Full, StreamBody};
 
 use super::access::{Access, Facts, Policies, Subject};
-use super::auth::{Keys, PayloadAuth, Policy, SigningKeys, Unverified, verify, with_headers_of_query};
+use super::auth::{
+    Keys, PayloadAuth, Policy, SigningKeys, Unverified, Verified, verify, verify_form, with_headers_of_query,
+};
 use super::cors;
 use super::error::{BoxError, Code, S3Error, S3Result};
+use super::form::{Form, FormPolicy, Reply};
 use super::headers::refuse_unsupported;
 use super::op::{Action, BodyRule, Context, Op, resolve_bucket};
 use super::path::{CanonicalPath, Target, virtual_bucket};
-use super::payload::Payload;
+use super::payload::{Payload, RawBody};
 use super::proxies::Proxies;
 use super::request::{Query, Request, header_text};
 use super::response::{Response, ResponseBody};
@@ -190,6 +193,18 @@ impl S3Service {
         };
         let policy = Policy { region: &self.region, now_ms: self.backend.env.wall_ms() };
         let verified = verify(unverified, policy, &*self.backend.keys, &self.signing_keys).await?;
+        let body = body.map_err(BoxError::from).boxed_unsync();
+        let mut sent = Sent {
+            target: path.target().clone(),
+            headers: headers.into_owned(),
+            body,
+            verified,
+            reply: None,
+        };
+        if op.body() == BodyRule::Form {
+            sent = self.unfolded(sent, &host).await?;
+        }
+        let Sent { target, headers, body, verified, reply } = sent;
         trace.requester = verified.signer().map(|signer| signer.user.clone());
         self.check_payload_mode(op, verified.payload())?;
         if verified.signer().is_none() {
@@ -199,11 +214,10 @@ impl S3Service {
         let facts = self.facts(source, &query, &headers);
         let meta = self.backend.meta.clone();
         let access = Access::of(self.policies.clone(), meta, verified.signer().cloned(), facts).await?;
-        let bucket = self.allowed_bucket(op, &path, &access, &query, &headers).await?;
+        let bucket = self.allowed_bucket(op, &target, &access, &query, &headers).await?;
         let context = self.context(access, bucket, source, trace);
-        let body = body.map_err(BoxError::from).boxed_unsync();
         let payload = Payload::new(body, &headers, op.body(), verified.payload().clone())?;
-        let (bucket, key) = match path.target().clone() {
+        let (bucket, key) = match target {
             Target::Service => (None, None),
             Target::Bucket(bucket) => (Some(bucket), None),
             Target::Object(bucket, key) => (Some(bucket), Some(key)),
@@ -213,12 +227,13 @@ impl S3Service {
             bucket,
             key,
             query,
-            headers: without_internal(headers.into_owned()),
+            headers: without_internal(headers),
             payload,
             verified,
             request_id: trace.id.clone(),
             source,
             secure: self.secure,
+            reply,
         };
         match run(op, &context, request).await {
             Err(error) if head.method.is_safe() && error.code() == Code::NoSuchKey => {
@@ -226,6 +241,33 @@ impl S3Service {
             }
             outcome => outcome,
         }
+    }
+
+    /// A form as the upload that it is: what its fields say stands for headers, signature and key.
+    async fn unfolded(&self, sent: Sent, host: &str) -> S3Result<Sent> {
+        let Target::Bucket(bucket) = sent.target else { return Err(Code::MalformedPOSTRequest.into()) };
+        if sent.verified.signer().is_some() || !matches!(sent.verified.payload(), PayloadAuth::Unsigned) {
+            return Err(Code::InvalidRequest.says("A form is signed by its fields, and by nothing else."));
+        }
+        let mut form = Form::read(sent.body, &sent.headers).await?;
+        let policy = Policy { region: &self.region, now_ms: self.backend.env.wall_ms() };
+        let signer = verify_form(&form.fields, policy, &*self.backend.keys, &self.signing_keys).await?;
+        if signer.is_some() {
+            let signed = FormPolicy::parse(form.fields.get("policy").unwrap_or(""))?;
+            form.check(&signed, &bucket, policy.now_ms)?;
+        }
+        let scheme = if self.secure { "https" } else { "http" };
+        let place = match self.domains.iter().any(|domain| virtual_bucket(host, Some(domain)).is_some()) {
+            true => format!("{scheme}://{host}"),
+            false => format!("{scheme}://{host}/{bucket}"),
+        };
+        Ok(Sent {
+            target: Target::Object(bucket.clone(), form.key.clone()),
+            headers: form.headers()?,
+            reply: Some(form.reply(&bucket, &place)),
+            verified: Verified::of_form(signer),
+            body: form.into_file(),
+        })
     }
 
     /// Where it is required, what comes in plain text is signed with its body, so that nobody on the way changes it.
@@ -256,12 +298,12 @@ impl S3Service {
     async fn allowed_bucket(
         &self,
         op: &dyn Op,
-        path: &CanonicalPath,
+        target: &Target,
         access: &Access,
         query: &Query,
         headers: &HeaderMap,
     ) -> S3Result<Option<Arc<Bucket>>> {
-        let (name, key) = match path.target() {
+        let (name, key) = match target {
             Target::Service => (None, None),
             Target::Bucket(name) => (Some(name), None),
             Target::Object(name, key) => (Some(name), Some(key)),
@@ -375,6 +417,16 @@ impl Handler for S3Service {
         tracing::info!(request_id = %id, code = refusal.code, "refused before it was a request");
         self.finish(response, &Method::GET, &id)
     }
+}
+
+/// What was sent by whom.
+struct Sent {
+    target: Target,
+    headers: HeaderMap,
+    body: RawBody,
+    verified: Verified,
+    /// How the sender of a form wants its answer.
+    reply: Option<Reply>,
 }
 
 /// What the log line of a request tells.

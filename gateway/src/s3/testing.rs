@@ -62,6 +62,7 @@ impl TestRequest {
             request_id: "0123456789ABCDEF".into(),
             source: std::net::IpAddr::from([127, 0, 0, 1]),
             secure: false,
+            reply: None,
         }
     }
 }

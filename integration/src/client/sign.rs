@@ -314,7 +314,8 @@ impl Signer {
         calculate_signature(key, string_to_sign.as_bytes())
     }
 
-    fn access_key(&self) -> &str {
+    /// The access key; empty where nothing is signed.
+    pub fn access_key(&self) -> &str {
         self.credentials.as_ref().map_or("", |credentials| &credentials.access_key)
     }
 

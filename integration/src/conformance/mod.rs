@@ -9,6 +9,7 @@ mod checksums;
 mod conditions;
 mod copies;
 mod cors;
+mod forms;
 mod listing;
 mod locks;
 pub(crate) mod multipart;
@@ -61,6 +62,7 @@ pub fn all() -> impl Iterator<Item = Behaviour> {
         cors::BEHAVIOURS,
         locks::BEHAVIOURS,
         access::BEHAVIOURS,
+        forms::BEHAVIOURS,
     ];
     files.into_iter().flatten().copied()
 }

@@ -12,6 +12,8 @@ pub enum Carrier {
     Header,
     /// A presigned query, of either version.
     Query,
+    /// Fields of a form, of either version.
+    Form,
 }
 
 /// A signature with everything that it was made from but the secret.

@@ -22,7 +22,7 @@ use crate::s3::time::iso8601;
 use crate::secrets::Secret;
 
 /// The one region that knows version 2.
-const REGION: &str = "us-east-1";
+pub(super) const REGION: &str = "us-east-1";
 
 /// The parameters that a URL has, each exactly once.
 const NEEDED: [&str; 3] = ["AWSAccessKeyId", "Signature", "Expires"];
@@ -108,14 +108,22 @@ impl Claim {
 
     /// Whether the owner of this secret signed the request. Constant time in the signature.
     pub fn is_signed_with(&self, secret: &Secret) -> bool {
-        self.texts.iter().any(|text| {
-            let mut mac = Hmac::<Sha1>::new_from_slice(secret.expose().as_bytes())
-                .expect("an HMAC takes keys of every length");
-            mac.update(text);
-            let right: [u8; 20] = mac.finalize().into_bytes().into();
-            right.ct_eq(&self.signature).into()
-        })
+        self.texts.iter().any(|text| signs(secret, text, &self.signature))
     }
+}
+
+/// Whether a text in base64 is the signature of another text by this secret.
+pub(super) fn is_signature(secret: &Secret, text: &str, claimed: &str) -> bool {
+    let claimed = STANDARD.decode(claimed).ok().and_then(|bytes| bytes.try_into().ok());
+    claimed.is_some_and(|claimed| signs(secret, text.as_bytes(), &claimed))
+}
+
+fn signs(secret: &Secret, text: &[u8], claimed: &[u8; 20]) -> bool {
+    let mut mac =
+        Hmac::<Sha1>::new_from_slice(secret.expose().as_bytes()).expect("an HMAC takes keys of every length");
+    mac.update(text);
+    let right: [u8; 20] = mac.finalize().into_bytes().into();
+    right.ct_eq(claimed).into()
 }
 
 /// Method, `Content-MD5`, `Content-Type`, the end, the `x-amz-*` headers and the resource.

@@ -7,13 +7,14 @@ use consensus::meta::names::{AccessKeyId, UserName};
 use http::HeaderMap;
 
 use super::canonical::{self, PathForm, Unverified};
-use super::claim::{Carrier, Claim};
+use super::claim::{Carrier, Claim, Credential};
 use super::keys::{Keys, SigningKeys};
-use super::signature::{ChunkSigner, PayloadAuth, SigningKey};
+use super::signature::{ChunkSigner, Claimed, PayloadAuth, SigningKey};
 use super::{header, presigned, presigned_v2};
 use crate::s3::error::{Code, S3Error, S3Result};
+use crate::s3::form::Fields;
 use crate::s3::request::header_text;
-use crate::s3::time::iso8601;
+use crate::s3::time::{iso8601, parse_iso8601_basic};
 use crate::secrets::Secret;
 
 /// Clocks may differ by this much.
@@ -56,6 +57,11 @@ pub struct Signer {
 }
 
 impl Verified {
+    /// Of a form, whose fields say who signed it.
+    pub(in crate::s3) fn of_form(signer: Option<Signer>) -> Verified {
+        Verified { signer, payload: PayloadAuth::Unsigned }
+    }
+
     /// Who asks; `None`: anybody.
     pub fn signer(&self) -> Option<&Signer> {
         self.signer.as_ref()
@@ -153,6 +159,57 @@ fn verify_nothing(request: &Unverified<'_>) -> S3Result<Verified> {
     Ok(Verified { signer: None, payload })
 }
 
+/// Verifies the signature of a form, which is one of its policy. `None`: nobody signed it.
+pub async fn verify_form(
+    fields: &Fields,
+    policy: Policy<'_>,
+    keys: &dyn Keys,
+    cache: &SigningKeys,
+) -> S3Result<Option<Signer>> {
+    let missing = |name: &'static str| {
+        S3Error::argument(name, "", format!("Bucket POST must contain a field named '{name}'."))
+    };
+    let field = |name: &'static str| fields.get(name).ok_or_else(|| missing(name));
+    if fields.get("x-amz-security-token").is_some() {
+        return Err(Code::InvalidToken.into());
+    }
+    if fields.get("awsaccesskeyid").is_some() || fields.get("signature").is_some() {
+        if policy.region != presigned_v2::REGION || fields.get("x-amz-signature").is_some() {
+            return Err(S3Error::argument(
+                "signature",
+                "",
+                "Only one auth mechanism allowed here: AWS4-HMAC-SHA256",
+            ));
+        }
+        let key = field("awsaccesskeyid")?;
+        let (owner, secret) = owner(key, keys).await?;
+        let right = presigned_v2::is_signature(&secret, field("policy")?, field("signature")?);
+        let (user, key) = proven(owner, right, key)?;
+        return Ok(Some(Signer { user, key, carrier: Carrier::Form, signed_ms: None }));
+    }
+    if fields.get("x-amz-signature").is_none() && fields.get("policy").is_none() {
+        return Ok(None);
+    }
+    if field("x-amz-algorithm")? != "AWS4-HMAC-SHA256" {
+        return Err(S3Error::argument("x-amz-algorithm", "", "The algorithm must be AWS4-HMAC-SHA256."));
+    }
+    let credential = Credential::parse(field("x-amz-credential")?)
+        .map_err(|why| S3Error::argument("x-amz-credential", "", why))?;
+    if credential.region != policy.region {
+        let message = format!("the region is wrong; expecting '{}'", policy.region);
+        return Err(S3Error::argument("x-amz-credential", "", message).field("Region", policy.region));
+    }
+    let date = field("x-amz-date")?;
+    let signed = parse_iso8601_basic(date).filter(|_| date.starts_with(&credential.date));
+    let signed = signed
+        .ok_or_else(|| S3Error::argument("x-amz-date", date, "It is not the date of the credential."))?;
+    let claimed = Claimed::parse(field("x-amz-signature")?).ok_or(Code::SignatureDoesNotMatch)?;
+    let (owner, secret) = owner(&credential.key, keys).await?;
+    let signing = cache.get(&secret, &credential.date, policy.region);
+    let (user, key) = proven(owner, signing.verifies(field("policy")?, &claimed), &credential.key)?;
+    Ok(Some(Signer { user, key, carrier: Carrier::Form, signed_ms: Some(signed * 1000) }))
+}
+
 /// What a request presents to prove who sends it.
 enum Presented {
     V4(Claim),
@@ -217,7 +274,7 @@ fn payload_mode<'a>(request: &Unverified<'a>, carrier: Option<Carrier>) -> S3Res
         (Some(text), _) => text,
         (None, None) => "UNSIGNED-PAYLOAD",
         (None, Some(Carrier::Query)) => request.query.as_header(NAME).unwrap_or("UNSIGNED-PAYLOAD"),
-        (None, Some(Carrier::Header)) => {
+        (None, Some(Carrier::Header | Carrier::Form)) => {
             return Err(
                 Code::InvalidRequest.says("Missing required header for this request: x-amz-content-sha256")
             );
@@ -251,7 +308,7 @@ fn check_region(claim: &Claim, region: &str) -> S3Result<()> {
         Carrier::Header => Code::AuthorizationHeaderMalformed.says(format!(
             "The authorization header is malformed; the region is wrong; expecting '{region}'"
         )),
-        Carrier::Query => Code::AuthorizationQueryParametersError.says(format!(
+        Carrier::Query | Carrier::Form => Code::AuthorizationQueryParametersError.says(format!(
             "Error parsing the X-Amz-Credential parameter; the region is wrong; expecting '{region}'"
         )),
     };

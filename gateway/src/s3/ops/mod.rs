@@ -26,6 +26,7 @@ mod list_parts;
 mod object_lock;
 mod object_tagging;
 mod ownership;
+mod post_object;
 mod probes;
 mod public_access_block;
 mod put_bucket_versioning;
@@ -88,6 +89,7 @@ static OPS: &[&dyn Op] = &[
     &ownership::GetBucketOwnershipControls,
     &ownership::PutBucketOwnershipControls,
     &ownership::PutBucketRequestPayment,
+    &post_object::PostObject { upload: &put_object::PutObject },
     &public_access_block::DeletePublicAccessBlock,
     &public_access_block::GetPublicAccessBlock,
     &public_access_block::PutPublicAccessBlock,
