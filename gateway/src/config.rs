@@ -4,10 +4,13 @@
 //! and where, and exit code 2.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use fabric::cluster::{Config, is_loopback, parse_bytes, split_address};
-use fabric::limits::{INLINE_BYTES_TOTAL_DEFAULT, MEMORY_LIMIT_DEFAULT, MIB};
+use fabric::limits::{
+    INLINE_BYTES_TOTAL_DEFAULT, LIFECYCLE_DAY_DEFAULT, LIFECYCLE_DAY_SECONDS, MEMORY_LIMIT_DEFAULT, MIB,
+};
 
 use crate::queue::MEMORY_LIMIT_MIN;
 use crate::s3::proxies::Proxies;
@@ -100,6 +103,9 @@ pub struct ServeArgs {
     /// Address or network of proxies whose X-Forwarded-For is believed; may be given several times
     #[arg(long, value_name = "NETWORK", value_delimiter = ',', env = "FLUFFY_TRUSTED_PROXY")]
     pub trusted_proxy: Vec<String>,
+    /// How long a day is for lifecycle rules; for tests
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(LIFECYCLE_DAY_SECONDS), hide = true)]
+    pub lifecycle_day_seconds: Option<u64>,
 }
 
 /// What can be done instead of serving. All of it talks to the admin port of a running store.
@@ -338,6 +344,8 @@ pub struct Settings {
     pub require_signed_payload: bool,
     /// Proxies whose word is taken for the address of a client.
     pub proxies: Proxies,
+    /// How long a day is for lifecycle rules.
+    pub lifecycle_day: Duration,
 }
 
 /// The data directory when none is given.
@@ -358,6 +366,8 @@ impl Settings {
         };
         let region = file.map(|file| file.region.clone());
         let inline_bytes_max = file.map(|file| file.inline_bytes_max);
+        let lifecycle_day = serve.lifecycle_day_seconds.map(Duration::from_secs);
+        let lifecycle_day = lifecycle_day.or(file.map(|file| file.lifecycle_day));
         let file = file.map(|file| file.gateway.clone()).unwrap_or_default();
         let tls = file.tls.map(|files| (files.certificate, files.key));
         let memory_limit = file.memory_limit.map(|limit| limit.0);
@@ -381,6 +391,7 @@ impl Settings {
             tls: serve.tls_cert.clone().zip(serve.tls_key.clone()).or(tls),
             require_signed_payload: serve.require_signed_payload || file.require_signed_payload,
             proxies,
+            lifecycle_day: lifecycle_day.unwrap_or(LIFECYCLE_DAY_DEFAULT),
         };
         settings.check()?;
         Ok(settings)

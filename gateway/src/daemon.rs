@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use consensus::client::Meta;
 use fabric::Seams;
@@ -61,6 +62,8 @@ pub struct GatewayParts {
     pub require_signed_payload: bool,
     /// Proxies whose word is taken for the address of a client.
     pub proxies: Proxies,
+    /// How long a day is for lifecycle rules: 24 hours, but in tests.
+    pub lifecycle_day: Duration,
     /// Connections of S3 clients at once.
     pub connections_max: usize,
 }
@@ -94,6 +97,7 @@ impl Gateway {
             secure: parts.tls.is_some(),
             require_signed_payload: parts.require_signed_payload,
             proxies: parts.proxies,
+            lifecycle_day: parts.lifecycle_day,
         };
         let service = S3Service::new(backend, settings, &ops::all());
         let s3 = Admission::new(Arc::new(service), &parts.budget);

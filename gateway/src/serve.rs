@@ -73,6 +73,7 @@ pub async fn serve(system: Seams, cli: &Cli) -> Result<(), Failure> {
         founded: store.founded.clone(),
         require_signed_payload: settings.require_signed_payload,
         proxies: settings.proxies,
+        lifecycle_day: settings.lifecycle_day,
         connections_max: connections_max(),
     });
     gateway.serve(s3, admin, stop).await;

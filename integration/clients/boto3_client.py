@@ -1,5 +1,6 @@
 """boto3, with its defaults."""
 
+import datetime
 import io
 import urllib.error
 import urllib.request
@@ -239,6 +240,42 @@ def tags_and_cors():
     s3.put_bucket_cors(Bucket=BUCKET, CORSConfiguration={"CORSRules": rules})
     equal(s3.get_bucket_cors(Bucket=BUCKET)["CORSRules"], rules)
     s3.delete_bucket_cors(Bucket=BUCKET)
+
+
+@check
+def lifecycle():
+    rules = [
+        {
+            "ID": "logs",
+            "Filter": {"And": {"Prefix": "logs/", "Tags": [{"Key": "a", "Value": "1"}], "ObjectSizeLessThan": 1000}},
+            "Status": "Enabled",
+            "Expiration": {"Days": 30},
+            "NoncurrentVersionExpiration": {"NoncurrentDays": 7, "NewerNoncurrentVersions": 3},
+        },
+        {
+            "ID": "uploads",
+            "Filter": {"Prefix": ""},
+            "Status": "Disabled",
+            "Expiration": {"ExpiredObjectDeleteMarker": True},
+            "AbortIncompleteMultipartUpload": {"DaysAfterInitiation": 1},
+        },
+    ]
+    put = {"Bucket": BUCKET, "LifecycleConfiguration": {"Rules": rules}}
+    s3.put_bucket_lifecycle_configuration(**put, TransitionDefaultMinimumObjectSize="varies_by_storage_class")
+    got = s3.get_bucket_lifecycle_configuration(Bucket=BUCKET)
+    equal(got["Rules"], rules)
+    equal(got["TransitionDefaultMinimumObjectSize"], "varies_by_storage_class")
+    date = datetime.datetime(2099, 1, 1, tzinfo=datetime.timezone.utc)
+    rules[:] = [{"ID": "date", "Prefix": "old/", "Status": "Enabled", "Expiration": {"Date": date}}]
+    s3.put_bucket_lifecycle_configuration(**put)
+    got = s3.get_bucket_lifecycle_configuration(Bucket=BUCKET)["Rules"]
+    equal((got[0]["Prefix"], got[0]["Expiration"]["Date"]), ("old/", date))
+    rules[0]["Expiration"] = {"Days": 0}
+    refused("InvalidArgument", s3.put_bucket_lifecycle_configuration, **put)
+    rules[0].update(Expiration={"Days": 1}, Transitions=[{"Days": 1, "StorageClass": "GLACIER"}])
+    refused("InvalidStorageClass", s3.put_bucket_lifecycle_configuration, **put)
+    s3.delete_bucket_lifecycle(Bucket=BUCKET)
+    refused("NoSuchLifecycleConfiguration", s3.get_bucket_lifecycle_configuration, Bucket=BUCKET)
 
 
 @check

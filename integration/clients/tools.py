@@ -202,6 +202,18 @@ def cors():
 
 
 @only("s3cmd")
+def lifecycle():
+    write("rules.xml", b"""<LifecycleConfiguration><Rule><ID>tmp</ID><Filter><Prefix>tmp/</Prefix></Filter>
+        <Status>Enabled</Status><Expiration><Days>5</Days></Expiration></Rule></LifecycleConfiguration>""")
+    s3cmd("setlifecycle", "rules.xml", "s3://s3cmd")
+    assert "<Days>5</Days>" in s3cmd("getlifecycle", "s3://s3cmd")
+    s3cmd("expire", "--expiry-days=7", "--expiry-prefix=old/", "s3://s3cmd")
+    shown = s3cmd("getlifecycle", "s3://s3cmd")
+    assert "<Days>7</Days>" in shown and "old/" in shown, shown
+    s3cmd("dellifecycle", "s3://s3cmd")
+
+
+@only("s3cmd")
 def du_and_remove():
     assert "s3://s3cmd" in s3cmd("du", "s3://s3cmd")
     s3cmd("del", "--recursive", "--force", "s3://s3cmd")

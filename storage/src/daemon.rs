@@ -529,14 +529,20 @@ impl Birth {
 mod tests {
     use bytes::Bytes;
     use consensus::client::{Meta, ask};
-    use consensus::meta::command::{AddUser, Command, CreateBucket, CreateUpload, Done};
-    use consensus::meta::model::{AccessKey, Attributes, ClusterMs, Origin};
+    use consensus::meta::command::{
+        AddUser, BucketChange, Command, CreateBucket, CreateUpload, Done, Expect, NewBody, PutObject,
+        SetBucket,
+    };
+    use consensus::meta::lifecycle::{
+        Expiration, FilterForm, Lifecycle, LifecycleFilter, LifecycleRule, TransitionMinimum,
+    };
+    use consensus::meta::model::{AccessKey, Attributes, BucketSetting, ClusterMs, Etag, Origin};
     use consensus::meta::names::UserName;
     use consensus::meta::query::{Answer, Query};
     use fabric::cluster::{IpTable, Place};
     use fabric::disks::MemoryDisks;
     use fabric::env::{Env, SystemEnv};
-    use fabric::ids::ExtentId;
+    use fabric::ids::{BucketId, ExtentId};
     use fabric::limits::{
         COPIES, GIB, SCRUB_PERIOD_DEFAULT, SNAPSHOT_ENTRIES_DEFAULT, UPLOAD_PERIOD_DEFAULT,
         VOTER_PATIENCE_DEFAULT,
@@ -669,21 +675,10 @@ mod tests {
         let settings = StorageSettings { upload_period: Some(Duration::from_secs(2)), ..settings(1, 1) };
         let daemon = StorageDaemon::start(seams(), settings).await.unwrap();
         daemon.wait_ready().await.unwrap();
-        let user: UserName = "anna".parse().unwrap();
-        let key = AccessKey {
-            id: "KEY1".parse().unwrap(),
-            user: user.clone(),
-            sealed_secret: Bytes::new(),
-            created: ClusterMs(0),
-        };
-        daemon.meta.propose(Command::AddUser(AddUser { name: user.clone(), key })).await.unwrap();
-        let create = CreateBucket { name: "photos".parse().unwrap(), owner: user };
-        let Done::Bucket(bucket) = daemon.meta.propose(Command::CreateBucket(create)).await.unwrap() else {
-            panic!("no bucket");
-        };
+        let bucket = bucket_of_anna(&daemon.meta).await;
         let origin = Origin { requester: "anna".to_string(), ..Origin::default() };
         let create = CreateUpload {
-            bucket: bucket.id,
+            bucket,
             key: "big".parse().unwrap(),
             attributes: Attributes::default(),
             checksum: None,
@@ -694,7 +689,7 @@ mod tests {
         let begun = clock.monotonic();
         let elapsed = || clock.monotonic() - begun;
         let uploads = || async {
-            match ask(&daemon.meta, Query::Usage(bucket.id)).await.unwrap() {
+            match ask(&daemon.meta, Query::Usage(bucket)).await.unwrap() {
                 Answer::Usage(usage) => usage.uploads,
                 answer => panic!("{answer:?}"),
             }
@@ -706,6 +701,71 @@ mod tests {
         }
         assert!(Duration::from_secs(2) <= elapsed() + Duration::from_millis(200), "too early");
         daemon.shutdown().await;
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn objects_go_when_the_rules_of_their_bucket_say_so() {
+        let daemon = StorageDaemon::start(seams(), settings(1, 1)).await.unwrap();
+        daemon.wait_ready().await.unwrap();
+        let bucket = bucket_of_anna(&daemon.meta).await;
+        let put = async |key: &str| {
+            let put = PutObject {
+                bucket,
+                key: key.parse().unwrap(),
+                expect: Expect::default(),
+                body: NewBody::Inline(Bytes::from_static(b"x")),
+                etag: Etag::Md5([0; 16]),
+                checksum: None,
+                attributes: Attributes::default(),
+                origin: Origin::default(),
+            };
+            daemon.meta.propose(Command::PutObject(put)).await.unwrap();
+        };
+        put("tmp/before").await;
+        put("kept").await;
+        let rule = LifecycleRule {
+            id: "tmp".to_string(),
+            enabled: true,
+            filter: LifecycleFilter {
+                form: FilterForm::Filter,
+                prefix: Some("tmp/".to_string()),
+                tags: Vec::new(),
+                larger_than: None,
+                smaller_than: None,
+            },
+            expiration: Some(Expiration::Days(1)),
+            noncurrent: None,
+            abort_uploads_days: None,
+        };
+        let transition_minimum = TransitionMinimum::AllClasses128K;
+        let rules = Lifecycle { rules: vec![rule], day_ms: 1_000, transition_minimum };
+        let change = BucketChange::Set(BucketSetting::Lifecycle(rules));
+        daemon.meta.propose(Command::SetBucket(SetBucket { bucket, change })).await.unwrap();
+        put("tmp/after").await;
+        until("only what is covered is gone", async || {
+            match ask(&daemon.meta, Query::Usage(bucket)).await.unwrap() {
+                Answer::Usage(usage) => usage.objects == 1,
+                answer => panic!("{answer:?}"),
+            }
+        })
+        .await;
+        daemon.shutdown().await;
+    }
+
+    async fn bucket_of_anna(meta: &MetaClient) -> BucketId {
+        let user: UserName = "anna".parse().unwrap();
+        let key = AccessKey {
+            id: "KEY1".parse().unwrap(),
+            user: user.clone(),
+            sealed_secret: Bytes::new(),
+            created: ClusterMs(0),
+        };
+        meta.propose(Command::AddUser(AddUser { name: user.clone(), key })).await.unwrap();
+        let create = CreateBucket { name: "photos".parse().unwrap(), owner: user };
+        match meta.propose(Command::CreateBucket(create)).await.unwrap() {
+            Done::Bucket(bucket) => bucket.id,
+            done => panic!("{done:?}"),
+        }
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

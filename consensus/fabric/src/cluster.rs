@@ -17,9 +17,9 @@ use serde::{Deserialize, Serialize};
 use crate::disks::system::read_text;
 use crate::ids::NodeId;
 use crate::limits::{
-    COPIES, GIB, INLINE_BYTES_TOTAL_DEFAULT, KIB, MEMORY_LIMIT_DEFAULT, MIB, SCRUB_DAYS_MAX,
-    SCRUB_PERIOD_DEFAULT, TIB, UPLOAD_DAYS_MAX, UPLOAD_PERIOD_DEFAULT, VOTER_PATIENCE_DEFAULT,
-    VOTER_SILENCE_SECONDS, VOTERS_MAX,
+    COPIES, GIB, INLINE_BYTES_TOTAL_DEFAULT, KIB, LIFECYCLE_DAY_DEFAULT, LIFECYCLE_DAY_SECONDS,
+    MEMORY_LIMIT_DEFAULT, MIB, SCRUB_DAYS_MAX, SCRUB_PERIOD_DEFAULT, TIB, UPLOAD_DAYS_MAX,
+    UPLOAD_PERIOD_DEFAULT, VOTER_PATIENCE_DEFAULT, VOTER_SILENCE_SECONDS, VOTERS_MAX,
 };
 use crate::rpc::AddressBook;
 
@@ -46,6 +46,8 @@ pub struct Config {
     pub scrub_period: Duration,
     /// A multipart upload that was begun so long ago is aborted; `None`: never.
     pub upload_period: Option<Duration>,
+    /// How long a day is for lifecycle rules: 24 hours, but in tests.
+    pub lifecycle_day: Duration,
     /// Directory of certificates and keys, see [`crate::tls`].
     pub secrets: PathBuf,
     /// No TLS between processes: all nodes are on this machine.
@@ -123,6 +125,7 @@ struct Written {
     inline_bytes_max: ByteSize,
     scrub_days: u32,
     upload_days: u32,
+    lifecycle_day_seconds: u64,
     secrets: PathBuf,
     insecure: bool,
     storage: StorageConfig,
@@ -140,6 +143,7 @@ impl Default for Written {
             inline_bytes_max: ByteSize(INLINE_BYTES_TOTAL_DEFAULT),
             scrub_days: (SCRUB_PERIOD_DEFAULT.as_secs() / DAY.as_secs()) as u32,
             upload_days: (UPLOAD_PERIOD_DEFAULT.as_secs() / DAY.as_secs()) as u32,
+            lifecycle_day_seconds: LIFECYCLE_DAY_DEFAULT.as_secs(),
             secrets: PathBuf::from("./secrets"),
             insecure: false,
             storage: StorageConfig::default(),
@@ -247,6 +251,11 @@ fn check(
         let days = written.upload_days;
         return wrong_at("upload_days", format!("{days} is not between 0 and {UPLOAD_DAYS_MAX}"));
     }
+    if !LIFECYCLE_DAY_SECONDS.contains(&written.lifecycle_day_seconds) {
+        let (least, most) = LIFECYCLE_DAY_SECONDS.into_inner();
+        let seconds = written.lifecycle_day_seconds;
+        return wrong_at("lifecycle_day_seconds", format!("{seconds} is not between {least} and {most}"));
+    }
     let silence = written.voter_silence_seconds;
     if !VOTER_SILENCE_SECONDS.contains(&silence) {
         let (least, most) = VOTER_SILENCE_SECONDS.into_inner();
@@ -290,6 +299,7 @@ fn check(
         inline_bytes_max: written.inline_bytes_max.0,
         scrub_period: DAY * written.scrub_days,
         upload_period: (written.upload_days != 0).then(|| DAY * written.upload_days),
+        lifecycle_day: Duration::from_secs(written.lifecycle_day_seconds),
         secrets: base.join(written.secrets),
         insecure: written.insecure,
         storage,

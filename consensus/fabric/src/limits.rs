@@ -52,6 +52,20 @@ pub const DELETE_KEYS_PER_COMMAND: usize = 100;
 pub const POLICIES_PER_USER_MAX: usize = 10;
 /// Bytes of one policy, as in S3.
 pub const POLICY_BYTES_MAX: usize = 20 * KIB as usize;
+/// Hints of the lifecycle of buckets that one command looks at.
+pub const EXPIRE_PER_COMMAND: usize = 100;
+/// Uploads that one such command aborts.
+pub const EXPIRE_UPLOADS_PER_COMMAND: u64 = 4;
+/// Current versions, or uploads, that one command looks at after the rules of a bucket changed.
+pub const WALK_ROWS_PER_COMMAND: usize = 500;
+/// Other versions: for each, those of the same key may have to be counted.
+pub const WALK_VERSIONS_PER_COMMAND: usize = 100;
+/// Rules of the lifecycle of a bucket.
+pub const LIFECYCLE_RULES_MAX: usize = 1000;
+/// Default of `lifecycle_day_seconds`.
+pub const LIFECYCLE_DAY_DEFAULT: Duration = Duration::from_secs(24 * 60 * 60);
+/// What `lifecycle_day_seconds` may be.
+pub const LIFECYCLE_DAY_SECONDS: std::ops::RangeInclusive<u64> = 1..=24 * 60 * 60;
 /// Buckets a user may own.
 pub const BUCKETS_PER_USER_MAX: u64 = 10_000;
 /// Rows that one listing may visit before it returns a short page.
@@ -193,3 +207,6 @@ const _: () = assert!(LOG_RESERVE_BYTES + 2 * LOG_SEGMENT_BYTES < DISK_RESERVE_B
 const _: () = assert!(TABLES_RESERVE_BYTES < LOG_RESERVE_BYTES);
 // Positions within an entry have 16 bits; each released extent takes one.
 const _: () = assert!((COLLECT_BODIES_PER_COMMAND + 1) * COLLECT_EXTENTS_PER_STEP < 1 << 16);
+const _: () =
+    assert!(EXPIRE_PER_COMMAND + EXPIRE_UPLOADS_PER_COMMAND as usize * COLLECT_EXTENTS_PER_STEP < 1 << 16);
+const _: () = assert!(EXPIRE_PER_COMMAND * (KEY_BYTES_MAX + 128) < ENTRY_BYTES_MAX);

@@ -8,13 +8,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use fabric::ids::{BucketId, ExtentId, NodeId, Stamp};
 use fabric::limits::COPIES;
 
+use super::due::{due, find, rules_of};
 use super::lookup::usage_of_user;
-use super::model::{Body, ClusterRow, Garbage, Home, Object, Usage, Version};
+use super::model::{Body, ClusterMs, ClusterRow, Garbage, Home, Lock, Object, Usage, Version};
 use super::store::{Fault, Rows};
 use super::tables::{
-    Bodies, BucketQuotas, Buckets, Cluster, DebtCounts, Debts, Descending, EventOrder, Events, Extents,
-    Garbages, Inline, LeavingCopies, Locks, NullVersions, Objects, Parts, Uploads, Usages, UserQuotas,
-    Versions, get, owners_of, scan_all,
+    Bodies, BucketQuotas, Buckets, Cluster, DebtCounts, Debts, Descending, Due, DueWalks, EventOrder, Events,
+    Extents, Garbages, Inline, LeavingCopies, Locks, NullVersions, Objects, Parts, Uploads, Usages,
+    UserQuotas, Versions, get, owners_of, scan_all,
 };
 
 /// A home as it sorts.
@@ -45,6 +46,7 @@ pub fn audit(rows: &dyn Rows) -> Result<Vec<String>, Fault> {
     compare_debts(rows, &mut tally)?;
     compare_leaving(rows, &mut tally)?;
     compare_counters(rows, &mut tally)?;
+    compare_due(rows, &mut tally)?;
     Ok(tally.problems)
 }
 
@@ -287,6 +289,38 @@ fn compare_counters(rows: &dyn Rows, tally: &mut Tally) -> Result<(), Fault> {
     ];
     for (what, says, has) in counted {
         tally.check(says == has, || format!("{what}: counted {says}, there are {has}"));
+    }
+    Ok(())
+}
+
+/// Whatever a rule covers has a hint that is not later than it is due, but for locks and while its bucket is walked.
+fn compare_due(rows: &dyn Rows, tally: &mut Tally) -> Result<(), Fault> {
+    let mut hints: BTreeMap<(Place, Stamp), ClusterMs> = BTreeMap::new();
+    for row in scan_all::<Due>(rows)? {
+        let ((due, home, item), ()) = row?;
+        hints.entry((place(&home), item)).or_insert(due);
+    }
+    for row in scan_all::<DueWalks>(rows)? {
+        let (bucket, _) = row?;
+        let ruled = rules_of(rows, bucket)?.is_some();
+        tally.check(ruled, || format!("bucket {} is walked for rules that it has not", bucket.0));
+    }
+    let items = scan_all::<Objects>(rows)?.map(|row| row.map(|(home, object)| (home, object.stamp)));
+    let others = scan_all::<Versions>(rows)?.map(|row| row.map(|((home, stamp), _)| (home, stamp.0)));
+    let uploads = scan_all::<Uploads>(rows)?.map(|row| row.map(|(place, _)| place));
+    for item in items.chain(others).chain(uploads) {
+        let (home, item) = item?;
+        let Some(rules) = rules_of(rows, home.bucket)? else { continue };
+        if get::<DueWalks>(rows, home.bucket)?.is_some() {
+            continue;
+        }
+        let found = find(rows, &home, item)?;
+        let due = found.map(|found| due(rows, &rules, &home, &found)).transpose()?.flatten();
+        let Lock { retention, legal_hold } = get::<Locks>(rows, (&home, item))?.unwrap_or_default();
+        let from = due.max(due.and(retention.map(|retention| retention.until)));
+        let hint = hints.get(&(place(&home), item));
+        let told = from.is_none_or(|from| hint.is_some_and(|hint| *hint <= from || legal_hold));
+        tally.check(told, || format!("{home:?} {item} is due at {from:?}, and the hint says {hint:?}"));
     }
     Ok(())
 }

@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use super::model::{
     AccessKey, Attributes, Bucket, BucketSetting, Checksum, ChecksumAlgorithm, ChecksumKind, ClusterMs, Etag,
-    Extent, Home, Lock, NodeRow, Object, Origin, Quota, QuotaOf, Retention, SessionKind, SettingKind, Stored,
-    Tags, Versioning,
+    Extent, Hint, Home, Lock, NodeRow, Object, Origin, Quota, QuotaOf, Retention, SessionKind, SettingKind,
+    Stored, Tags, Versioning,
 };
 use super::names::{AccessKeyId, BucketName, ObjectKey, PolicyName, UserName};
 
@@ -79,6 +79,10 @@ pub enum Command {
     SetLock(SetLock),
     /// See [`SetUserPolicy`].
     SetUserPolicy(SetUserPolicy),
+    /// See [`Expire`].
+    Expire(Expire),
+    /// See [`FillDue`].
+    FillDue(FillDue),
 }
 
 impl Command {
@@ -96,7 +100,8 @@ impl Command {
             | Command::CompleteUpload(_)
             | Command::Salvage(_)
             | Command::SetTags(_)
-            | Command::SetLock(_) => true,
+            | Command::SetLock(_)
+            | Command::FillDue(_) => true,
             Command::Guarded(guarded) => guarded.command.grows(),
             // What takes away is taken on a full disk, too.
             Command::SetBucket(command) => matches!(command.change, BucketChange::Set(_)),
@@ -122,7 +127,8 @@ impl Command {
             | Command::RemoveNode(_)
             | Command::BeginEpoch(_)
             | Command::EndHold(_)
-            | Command::SetQuota(_) => false,
+            | Command::SetQuota(_)
+            | Command::Expire(_) => false,
         }
     }
 }
@@ -718,6 +724,21 @@ pub enum LockChange {
     LegalHold(bool),
 }
 
+/// Does what the lifecycle of buckets asks for, as far as it is due when this is applied. Done: [`Done::Expired`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Expire {
+    /// Rows of hints, at most [`fabric::limits::EXPIRE_PER_COMMAND`]. One that is no row, or not due, is passed over.
+    pub hints: Vec<Hint>,
+}
+
+/// Walks a piece of the rows of a bucket whose rules changed, and puts hints of when they are due. Done:
+/// [`Done::Nothing`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FillDue {
+    /// Which one; one that is not being walked is passed over.
+    pub bucket: BucketId,
+}
+
 /// The outcome of a command. Kept per (session, sequence), so that a repeat gets its first reply.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Reply {
@@ -748,6 +769,23 @@ pub enum Done {
     Part(ClusterMs),
     /// The first reply of the command that was given up; `None`: it never happens.
     GivenUp(Option<Box<Reply>>),
+    /// What was due and is done.
+    Expired(Expired),
+}
+
+/// What an [`Expire`] did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Expired {
+    /// Current versions that were removed, or hidden by a delete marker.
+    pub current: u64,
+    /// Versions and markers behind newer ones that were removed.
+    pub noncurrent: u64,
+    /// Delete markers removed that were all that was left of their keys.
+    pub markers: u64,
+    /// Uploads that were aborted.
+    pub uploads: u64,
+    /// What is due and stays, as a lock keeps it.
+    pub put_off: u64,
 }
 
 /// Outcome of the deletion of one key. Deleting what is not there is done, too.

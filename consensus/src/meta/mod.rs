@@ -7,6 +7,8 @@ pub mod answer;
 pub mod apply;
 pub mod audit;
 pub mod command;
+mod due;
+pub mod lifecycle;
 mod lookup;
 pub mod model;
 pub mod names;

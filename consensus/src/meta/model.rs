@@ -8,6 +8,7 @@ use bytes::Bytes;
 use fabric::ids::{BucketId, ExtentId, Incarnation, LayoutVersion, NodeId, RaftId, Stamp};
 use serde::{Deserialize, Serialize};
 
+use super::lifecycle::Lifecycle;
 use super::names::{AccessKeyId, BucketName, ObjectKey, UserName};
 
 /// Cluster time in milliseconds since 1970: stamped by the leader, never back. Decides nothing that
@@ -85,6 +86,8 @@ pub enum BucketSetting {
     OwnerEnforced,
     /// Who may do what in it: a document in the language of policies, as it came.
     Policy(String),
+    /// What happens to its objects as they age.
+    Lifecycle(Lifecycle),
 }
 
 /// The kinds of [`BucketSetting`]. The number is part of keys.
@@ -97,6 +100,7 @@ pub enum SettingKind {
     PublicAccessBlock = 3,
     OwnerEnforced = 4,
     Policy = 5,
+    Lifecycle = 6,
 }
 
 impl BucketSetting {
@@ -109,6 +113,7 @@ impl BucketSetting {
             BucketSetting::PublicAccessBlock(_) => SettingKind::PublicAccessBlock,
             BucketSetting::OwnerEnforced => SettingKind::OwnerEnforced,
             BucketSetting::Policy(_) => SettingKind::Policy,
+            BucketSetting::Lifecycle(_) => SettingKind::Lifecycle,
         }
     }
 }
@@ -520,6 +525,14 @@ impl Version {
             Version::DeleteMarker { null_version, .. } => *null_version,
         }
     }
+
+    /// When it was stored or set.
+    pub fn modified(&self) -> ClusterMs {
+        match self {
+            Version::Object(object) => object.modified,
+            Version::DeleteMarker { modified, .. } => *modified,
+        }
+    }
 }
 
 /// A multipart upload in progress, keyed (bucket, key, stamp); the stamp is the upload id.
@@ -790,4 +803,34 @@ impl ClusterRow {
     pub fn expired(&self, at: ClusterMs, kept: Duration) -> bool {
         self.expires_after <= self.time && at.0.saturating_add(kept.as_millis() as u64) <= self.time.0
     }
+}
+
+/// Says when to look at a version, a delete marker or an upload, as a rule of its bucket may be due then. Whether one is
+/// is decided when it is looked at.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hint {
+    /// When.
+    pub due: ClusterMs,
+    /// Of which key.
+    pub home: Home,
+    /// The stamp of the version or marker, or the id of the upload.
+    pub item: Stamp,
+}
+
+/// How far the rows of a bucket were walked to put hints, since its rules changed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DueWalk {
+    /// Which table is walked.
+    pub stage: WalkStage,
+    /// The key of its last row that was looked at, in bytes; empty at the front.
+    pub after: Bytes,
+}
+
+/// The tables of a [`DueWalk`], in order. The order is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub enum WalkStage {
+    Objects,
+    Versions,
+    Uploads,
 }

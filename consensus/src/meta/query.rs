@@ -9,8 +9,9 @@ use serde::{Deserialize, Serialize};
 
 use super::command::{Reject, VersionSelector};
 use super::model::{
-    Absence, AccessKey, Bucket, BucketSetting, ClusterRow, Event, Extent, Garbage, Hold, Home, Leaving, Lock,
-    NodeRow, Object, Part, Quota, QuotaOf, Session, SettingKind, Slice, Upload, Usage, User,
+    Absence, AccessKey, Bucket, BucketSetting, ClusterMs, ClusterRow, Event, Extent, Garbage, Hint, Hold,
+    Home, Leaving, Lock, NodeRow, Object, Part, Quota, QuotaOf, Session, SettingKind, Slice, Upload, Usage,
+    User,
 };
 use super::names::{AccessKeyId, BucketName, ObjectKey, PolicyName, UserName};
 
@@ -193,6 +194,13 @@ pub enum Query {
     Settings(BucketId),
     /// What a user may do, as its policies say → [`Answer::UserPolicies`].
     UserPolicies(UserName),
+    /// Hints of the lifecycle of buckets whose time has come, oldest first → [`Answer::Due`].
+    Due {
+        /// Only behind this one.
+        after: Option<Hint>,
+        /// At most so many.
+        limit: u32,
+    },
 }
 
 /// Partitions of a [`Query::Placed`].
@@ -309,6 +317,20 @@ pub enum Answer {
     Lock(Lock),
     Settings(Arc<Vec<BucketSetting>>),
     UserPolicies(Arc<Vec<(PolicyName, String)>>),
+    Due(DuePage),
+}
+
+/// Hints that are due.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DuePage {
+    /// Cluster time.
+    pub now: ClusterMs,
+    /// What is to be looked at.
+    pub hints: Vec<Hint>,
+    /// When the next one behind these is due.
+    pub next: Option<ClusterMs>,
+    /// A bucket whose rows are to be walked for hints.
+    pub walk: Option<BucketId>,
 }
 
 /// Inline payloads, from one snapshot. A page may have none and still not be the last.

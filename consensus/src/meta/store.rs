@@ -117,6 +117,10 @@ tables! {
     LOCKS = 36, "locks";
     /// What users may do.
     USER_POLICIES = 37, "user_policies";
+    /// When to look at what, by time.
+    DUE = 38, "due";
+    /// Buckets whose rows are still to be walked for that.
+    DUE_WALKS = 39, "due_walks";
 }
 
 impl TableId {
@@ -149,6 +153,15 @@ pub trait Rows {
     fn get(&self, table: TableId, key: &[u8]) -> Result<Option<Bytes>, Fault>;
     /// Rows between two keys, ascending. An empty or inverted range has no rows.
     fn range(&self, table: TableId, lower: Bound<&[u8]>, upper: Bound<&[u8]>) -> Result<RowsIter<'_>, Fault>;
+    /// The last of these rows. A store that can go backwards does not walk them all.
+    fn last(
+        &self,
+        table: TableId,
+        lower: Bound<&[u8]>,
+        upper: Bound<&[u8]>,
+    ) -> Result<Option<(Bytes, Bytes)>, Fault> {
+        self.range(table, lower, upper)?.last().transpose()
+    }
 }
 
 /// A view that `apply` writes to; what is written is seen by the next read.
@@ -235,7 +248,7 @@ mod tests {
         buckets_by_owner usage objects versions null_versions inline extents bodies uploads \
         parts completed debts debt_counts garbage sessions session_nonces replies events \
         event_order cursors absences leaving removed_nodes hold bucket_quotas user_quotas bucket_settings locks \
-        user_policies";
+        user_policies due due_walks";
         assert_eq!(names.join(" "), golden, "names are stored");
     }
 

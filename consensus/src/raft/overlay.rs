@@ -53,24 +53,34 @@ impl Overlay {
     }
 
     fn range(&self, table: TableId, lower: Bound<&[u8]>, upper: Bound<&[u8]>) -> Layer<'_> {
-        let row = |key: &[u8]| (table, Bytes::copy_from_slice(key));
-        let lower = match lower {
-            Bound::Included(key) => Bound::Included(row(key)),
-            Bound::Excluded(key) => Bound::Excluded(row(key)),
-            Bound::Unbounded => Bound::Included((table, Bytes::new())),
-        };
-        let upper = match upper {
-            Bound::Included(key) => Bound::Included(row(key)),
-            Bound::Excluded(key) => Bound::Excluded(row(key)),
-            Bound::Unbounded => match TABLES.iter().find(|(other, _)| *other > table) {
-                Some((next, _)) => Bound::Excluded((*next, Bytes::new())),
-                None => Bound::Unbounded,
-            },
-        };
-        let rows = self.rows.range((lower, upper));
+        let rows = self.rows.range(bounds(table, lower, upper));
         let layer: LayerIter<'_> = Box::new(rows.map(|((_, key), value)| Ok((key.clone(), value.clone()))));
         layer.peekable()
     }
+
+    /// The last key between two, whether its row is there or deleted.
+    fn last(&self, table: TableId, lower: Bound<&[u8]>, upper: Bound<&[u8]>) -> Option<Bytes> {
+        self.rows.range(bounds(table, lower, upper)).next_back().map(|((_, key), _)| key.clone())
+    }
+}
+
+/// The rows of a table between two keys, among those of all tables.
+fn bounds(table: TableId, lower: Bound<&[u8]>, upper: Bound<&[u8]>) -> (Bound<RowKey>, Bound<RowKey>) {
+    let row = |key: &[u8]| (table, Bytes::copy_from_slice(key));
+    let lower = match lower {
+        Bound::Included(key) => Bound::Included(row(key)),
+        Bound::Excluded(key) => Bound::Excluded(row(key)),
+        Bound::Unbounded => Bound::Included((table, Bytes::new())),
+    };
+    let upper = match upper {
+        Bound::Included(key) => Bound::Included(row(key)),
+        Bound::Excluded(key) => Bound::Excluded(row(key)),
+        Bound::Unbounded => match TABLES.iter().find(|(other, _)| *other > table) {
+            Some((next, _)) => Bound::Excluded((*next, Bytes::new())),
+            None => Bound::Unbounded,
+        },
+    };
+    (lower, upper)
 }
 
 /// The tables of the file as of one checkpoint. Keeps the database open as long as somebody reads.
@@ -102,6 +112,13 @@ impl FileView {
     fn get(&self, table: TableId, key: &[u8]) -> Result<Option<Bytes>, Fault> {
         let found = self.table(table).get(key).map_err(|error| fault(table, &error))?;
         Ok(found.map(|value| Bytes::copy_from_slice(value.value())))
+    }
+
+    fn last(&self, table: TableId, lower: Bound<&[u8]>, upper: Bound<&[u8]>) -> Result<Option<Bytes>, Fault> {
+        let mut rows =
+            self.table(table).range::<&[u8]>((lower, upper)).map_err(|error| fault(table, &error))?;
+        let row = rows.next_back().transpose().map_err(|error| fault(table, &error))?;
+        Ok(row.map(|(key, _)| Bytes::copy_from_slice(key.value())))
     }
 
     /// Rows between two keys.
@@ -172,6 +189,29 @@ impl Rows for View {
         layers.push(stored.peekable());
         Ok(Box::new(Merge { layers }))
     }
+
+    fn last(
+        &self,
+        table: TableId,
+        lower: Bound<&[u8]>,
+        upper: Bound<&[u8]>,
+    ) -> Result<Option<(Bytes, Bytes)>, Fault> {
+        let mut end: Option<Bytes> = None;
+        loop {
+            let upper = end.as_deref().map_or(upper, Bound::Excluded);
+            if is_empty_range(lower, upper) {
+                return Ok(None);
+            }
+            let changed = self.overlays().filter_map(|overlay| overlay.last(table, lower, upper)).max();
+            let Some(key) = changed.max(self.file.last(table, lower, upper)?) else {
+                return Ok(None);
+            };
+            if let Some(value) = self.get(table, &key)? {
+                return Ok(Some((key, value)));
+            }
+            end = Some(key); // It was deleted; on with what is before it.
+        }
+    }
 }
 
 impl RowsMut for View {
@@ -231,5 +271,61 @@ impl Iterator for Merge<'_> {
                 return Some(Ok((key, value)));
             }
         }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use redb::backends::InMemoryBackend;
+
+    use super::*;
+
+    /// A view over rows of `stored`, with changes that are frozen and active ones over them; `None` deletes.
+    fn view(stored: &[u8], frozen: &[(u8, bool)], active: &[(u8, bool)]) -> View {
+        let database = Database::builder().create_with_backend(InMemoryBackend::new()).unwrap();
+        let transaction = database.begin_write().unwrap();
+        for (table, _) in TABLES {
+            let mut table = transaction.open_table(definition(*table)).unwrap();
+            stored.iter().for_each(|key| drop(table.insert(&[*key][..], &b"stored"[..]).unwrap()));
+        }
+        transaction.commit().unwrap();
+        let overlay = |changes: &[(u8, bool)]| {
+            let mut overlay = Overlay::default();
+            for (key, there) in changes {
+                let value = there.then(|| Bytes::from_static(b"changed"));
+                overlay.set(TableId::OBJECTS, Bytes::copy_from_slice(&[*key]), value);
+            }
+            overlay
+        };
+        View {
+            active: overlay(active),
+            frozen: Some(overlay(frozen)),
+            file: Arc::new(FileView::of(&Arc::new(database)).unwrap()),
+            applied: None,
+            membership: StoredMembership::default(),
+        }
+    }
+
+    #[test]
+    fn the_last_row_is_the_last_of_the_range() {
+        let view =
+            view(&[1, 3, 5, 7], &[(7, false), (4, true), (9, true)], &[(9, false), (5, false), (2, true)]);
+        for lower in 0..=10_u8 {
+            for upper in 0..=10_u8 {
+                let (from, to) = ([lower], [upper]);
+                for (lower, upper) in [
+                    (Bound::Included(&from[..]), Bound::Excluded(&to[..])),
+                    (Bound::Excluded(&from[..]), Bound::Included(&to[..])),
+                    (Bound::Unbounded, Bound::Excluded(&to[..])),
+                    (Bound::Included(&from[..]), Bound::Unbounded),
+                ] {
+                    let walked =
+                        view.range(TableId::OBJECTS, lower, upper).unwrap().last().transpose().unwrap();
+                    assert_eq!(view.last(TableId::OBJECTS, lower, upper).unwrap(), walked);
+                }
+            }
+        }
+        assert!(view.last(TableId::VERSIONS, Bound::Unbounded, Bound::Unbounded).unwrap().is_some());
     }
 }

@@ -14,6 +14,7 @@ pub mod cors;
 pub mod error;
 pub mod form;
 pub mod headers;
+pub mod lifecycle;
 pub mod listing;
 pub mod locks;
 pub mod op;

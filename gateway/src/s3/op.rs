@@ -145,6 +145,7 @@ actions! {
     BypassGovernanceRetention
     PutBucketPolicy
     DeleteBucketPolicy
+    PutLifecycleConfiguration
 }
 
 impl Action {
@@ -213,6 +214,8 @@ pub struct Context {
     pub region: Arc<str>,
     /// Who asks, as the signature proved, and what that one may do.
     pub access: Access,
+    /// How long a day is for new lifecycle rules: 24 hours, but in tests.
+    pub lifecycle_day_ms: u64,
     /// The bucket of the path; `None` only where [`Action::needs_bucket`] is false.
     pub bucket: Option<Arc<Bucket>>,
     /// Who asks from where: goes into every command.

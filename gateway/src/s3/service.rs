@@ -64,6 +64,8 @@ pub struct Settings {
     pub require_signed_payload: bool,
     /// Proxies whose word is taken for the address of a client.
     pub proxies: Proxies,
+    /// How long a day is for lifecycle rules: 24 hours, but in tests.
+    pub lifecycle_day: Duration,
 }
 
 /// What operations stand on.
@@ -90,6 +92,7 @@ pub struct S3Service {
     secure: bool,
     require_signed_payload: bool,
     proxies: Proxies,
+    lifecycle_day: Duration,
     host_id: String,
 }
 
@@ -110,6 +113,7 @@ impl S3Service {
             secure: settings.secure,
             require_signed_payload: settings.require_signed_payload,
             proxies: settings.proxies,
+            lifecycle_day: settings.lifecycle_day,
             host_id: super::checksum::encode(&id),
         }
     }
@@ -340,6 +344,7 @@ impl S3Service {
             env: self.backend.env.clone(),
             region: self.region.clone(),
             access,
+            lifecycle_day_ms: self.lifecycle_day.as_millis() as u64,
             bucket,
             origin,
         }

@@ -8,6 +8,7 @@ use consensus::meta::command::{Command, Done};
 use consensus::meta::model::{ClusterMs, Versioning};
 use consensus::meta::query::{Answer, Answered, Query as MetaQuery};
 use fabric::ids::BucketId;
+use fabric::limits::LIFECYCLE_DAY_DEFAULT;
 
 use super::*;
 use crate::data::DataConfig;
@@ -112,6 +113,7 @@ fn service() -> S3Service {
         secure: false,
         require_signed_payload: false,
         proxies: Proxies::default(),
+        lifecycle_day: LIFECYCLE_DAY_DEFAULT,
     };
     S3Service::new(backend, settings, OPS)
 }

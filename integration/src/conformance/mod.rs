@@ -10,6 +10,7 @@ mod conditions;
 mod copies;
 mod cors;
 mod forms;
+mod lifecycle;
 mod listing;
 mod locks;
 pub(crate) mod multipart;
@@ -63,6 +64,7 @@ pub fn all() -> impl Iterator<Item = Behaviour> {
         locks::BEHAVIOURS,
         access::BEHAVIOURS,
         forms::BEHAVIOURS,
+        lifecycle::BEHAVIOURS,
     ];
     files.into_iter().flatten().copied()
 }

@@ -3,10 +3,10 @@
 use bytes::Bytes;
 use consensus::meta::tables::{
     Absences, AccessKeys, Bodies, BucketNames, BucketQuotas, BucketSettings, Buckets, BucketsByOwner,
-    Cluster, Completeds, Cursors, DebtCounts, Debts, DecodeKey, EncodeKey, EventOrder, Events, Extents,
-    Garbages, Holds, Inline, KeysByUser, Layouts, LeavingCopies, Locks, Nodes, NullVersions, Objects, Parts,
-    RemovedNodes, Replies, SessionNonces, Sessions, Table, Uploads, Usages, UserPolicies, UserQuotas, Users,
-    Versions, key_bytes,
+    Cluster, Completeds, Cursors, DebtCounts, Debts, DecodeKey, Due, DueWalks, EncodeKey, EventOrder, Events,
+    Extents, Garbages, Holds, Inline, KeysByUser, Layouts, LeavingCopies, Locks, Nodes, NullVersions,
+    Objects, Parts, RemovedNodes, Replies, SessionNonces, Sessions, Table, Uploads, Usages, UserPolicies,
+    UserQuotas, Users, Versions, key_bytes,
 };
 use fabric::codec::crc32c;
 use fabric::rpc::read_all;
@@ -56,6 +56,8 @@ const TABLES: &[ReadRow] = &[
     row::<UserQuotas>,
     row::<Users>,
     row::<Versions>,
+    row::<Due>,
+    row::<DueWalks>,
 ];
 
 /// A table, the length of a key, the key, and the value behind it.

@@ -45,6 +45,8 @@ const AUDIT_PAUSE: Duration = Duration::from_millis(100);
 /// Between two tries to make a user.
 const USER_PAUSE: Duration = Duration::from_millis(200);
 
+/// Short enough to see objects expire.
+const LIFECYCLE_DAY: Duration = Duration::from_secs(2);
 /// How long an operator tries.
 const OPERATOR_PATIENCE: Duration = Duration::from_secs(20);
 
@@ -182,6 +184,7 @@ async fn gateway(seams: &Seams, shared: &Shared) -> Result<(), Failure> {
         founded: Arc::new(AtomicBool::new(true)),
         require_signed_payload: false,
         proxies: Default::default(),
+        lifecycle_day: LIFECYCLE_DAY,
         connections_max: CONNECTIONS_MAX,
     };
     let s3 = seams.net.listen(&format!("0.0.0.0:{S3_PORT}")).await?;

@@ -19,12 +19,15 @@ const LARGE_BYTES: u64 = 256 << 20;
 const MEMORY_LIMIT: u64 = 512 << 20;
 /// Where the writers of rounds write.
 pub(super) const BUCKET: &str = "failover";
+/// Days of two seconds, so that objects expire while the suite looks.
+const SHORT_DAYS: [&str; 2] = ["--lifecycle-day-seconds", "2"];
 /// Longest time without a success after a kill -9.
 pub(super) const GAP_MAX: Duration = Duration::from_secs(3);
 
 pub(super) fn embedded(tally: &mut Tally) -> Result<()> {
     block_on(async {
-        let store = Embedded::start(&["--data", "fluffy-data", "--memory-limit", "512MiB"]).await?;
+        let limit = ["--data", "fluffy-data", "--memory-limit", "512MiB"];
+        let store = Embedded::start(&[&limit[..], &SHORT_DAYS].concat()).await?;
         tally.note(format!("start to ready: {} ms", store.start_time.as_millis()));
         store.add_other_user()?;
         conformance::run(&store, |name, outcome| tally.check(name, outcome)).await;
@@ -38,7 +41,8 @@ pub(super) fn embedded(tally: &mut Tally) -> Result<()> {
 /// The suite where the metadata have little room for small bodies: most of them become chunks, or move there.
 pub(super) fn inline_room(tally: &mut Tally) -> Result<()> {
     block_on(async {
-        let store = Embedded::start(&["--data", "fluffy-data", "--inline-bytes-max", "32KiB"]).await?;
+        let room = ["--data", "fluffy-data", "--inline-bytes-max", "32KiB"];
+        let store = Embedded::start(&[&room[..], &SHORT_DAYS].concat()).await?;
         store.add_other_user()?;
         let moved = small_objects_move(&store).await;
         tally.check("small objects move into chunks and stay what they are", moved);
@@ -106,7 +110,7 @@ async fn small_objects_move(store: &Embedded) -> Result<(), String> {
 pub(super) fn cluster(tally: &mut Tally) -> Result<()> {
     block_on(async {
         let begin = Instant::now();
-        let store = Cluster::start(3, 2, "").await?;
+        let store = Cluster::start(3, 2, "lifecycle_day_seconds: 2\n").await?;
         tally.note(format!("3 nodes and 2 gateways, start to ready: {} ms", begin.elapsed().as_millis()));
         store.add_other_user()?;
         conformance::run(&store, |name, outcome| tally.check(name, outcome)).await;

@@ -12,6 +12,7 @@ mod copy;
 mod debts;
 mod expire_uploads;
 mod leave;
+mod lifecycle;
 mod moving;
 mod orphans;
 mod pack_inline;
@@ -44,6 +45,7 @@ pub use compact::Compact;
 pub use debts::Debts;
 pub use expire_uploads::ExpireUploads;
 pub use leave::Leave;
+pub use lifecycle::Lifecycle;
 pub use orphans::Orphans;
 pub use pack_inline::PackInline;
 pub use rebalance::Rebalance;
@@ -199,6 +201,7 @@ pub fn all(
         Box::new(Orphans::default()),
         Box::new(PackInline::new(inline_bytes_max)),
         Box::new(ExpireUploads::new(upload_period)),
+        Box::new(Lifecycle::default()),
     ]
 }
 

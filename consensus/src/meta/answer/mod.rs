@@ -127,6 +127,7 @@ fn decide(rows: &dyn Rows, query: &Query) -> Result<Answer, Stop> {
             let named = policies.map(|row| row.map(|((_, name), document)| (name, document)));
             Answer::UserPolicies(Arc::new(named.collect::<Result<_, _>>()?))
         }
+        Query::Due { after, limit } => Answer::Due(work::due(rows, after.as_ref(), *limit)?),
         Query::LayoutUse { after } => moves::layout_use(rows, after.as_ref())?,
     })
 }

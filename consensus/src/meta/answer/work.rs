@@ -10,12 +10,12 @@ use fabric::limits::{
 };
 
 use super::{bounded, bucket_of};
-use crate::meta::model::{Absence, ClusterRow, Extent, Garbage, Home};
-use crate::meta::query::{Answer, InlinePage, PlacedOf};
+use crate::meta::model::{Absence, ClusterRow, Extent, Garbage, Hint, Home};
+use crate::meta::query::{Answer, DuePage, InlinePage, PlacedOf};
 use crate::meta::store::{Fault, Rows};
 use crate::meta::tables::{
-    Absences, Cluster, DebtCounts, Debts, Extents, Garbages, Holds, Inline, Sessions, Uploads, get,
-    key_bytes, owners_of, partition_of, scan, scan_all, scan_under, successor,
+    Absences, Cluster, DebtCounts, Debts, Due, DueWalks, Extents, Garbages, Holds, Inline, Sessions, Uploads,
+    get, key_bytes, owners_of, partition_of, scan, scan_all, scan_under, successor,
 };
 
 /// Extents of garbage bodies in one answer, so that it fits a frame.
@@ -199,6 +199,25 @@ pub(super) fn old_uploads(
         last = Some(place);
     }
     Ok(Answer::OldUploads { uploads, next: last.filter(|_| visited == bounded(limit)) })
+}
+
+/// Hints whose time has come; none where nothing expires now.
+pub(super) fn due(rows: &dyn Rows, after: Option<&Hint>, limit: u32) -> Result<DuePage, Fault> {
+    let cluster = get::<Cluster>(rows, ())?.unwrap_or_else(ClusterRow::first);
+    let walk = scan_all::<DueWalks>(rows)?.next().transpose()?.map(|(bucket, _)| bucket);
+    let mut page = DuePage { now: cluster.time, hints: Vec::new(), next: None, walk };
+    let after = after.map(|Hint { due, home, item }| key_bytes(&(*due, home, *item)));
+    let lower = after.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+    for row in scan::<Due>(rows, lower, Bound::Unbounded)? {
+        let ((due, home, item), ()) = row?;
+        let from = due.max(cluster.expires_after);
+        if page.now < from || page.hints.len() == bounded(limit) {
+            page.next = Some(from);
+            break;
+        }
+        page.hints.push(Hint { due, home, item });
+    }
+    Ok(page)
 }
 
 /// Payloads of one bucket that are older than an index, while all of them have more than `above` bytes.

@@ -4,7 +4,7 @@ use fabric::ids::BucketId;
 use fabric::limits::BUCKETS_PER_USER_MAX;
 
 use super::transaction::Transaction;
-use super::{Outcome, Stop, lock, malformed, quota};
+use super::{Outcome, Stop, lifecycle, lock, malformed, quota};
 use crate::meta::command::{BucketChange, CreateBucket, DeleteBucket, Done, Reject, SetBucket};
 use crate::meta::model::{Bucket, BucketSetting, ObjectLock, SettingKind, Usage, User, Versioning};
 use crate::meta::names::{BucketName, UserName};
@@ -79,6 +79,7 @@ pub(super) fn delete(tx: &mut Transaction<'_>, command: &DeleteBucket) -> Outcom
     tx.delete::<Usages>(bucket.id);
     quota::remove_of_bucket(tx, bucket.id)?;
     tx.delete_under::<BucketSettings>(bucket.id)?;
+    lifecycle::end_walk(tx, bucket.id);
     Ok(Done::Nothing)
 }
 
@@ -103,8 +104,16 @@ pub(super) fn set(tx: &mut Transaction<'_>, command: &SetBucket) -> Outcome {
         }
         BucketChange::Set(setting) => {
             tx.put::<BucketSettings>((bucket.id, setting.kind() as u16), setting);
+            if setting.kind() == SettingKind::Lifecycle {
+                lifecycle::begin_walk(tx, bucket.id);
+            }
         }
-        BucketChange::Remove(kind) => tx.delete::<BucketSettings>((bucket.id, *kind as u16)),
+        BucketChange::Remove(kind) => {
+            tx.delete::<BucketSettings>((bucket.id, *kind as u16));
+            if *kind == SettingKind::Lifecycle {
+                lifecycle::end_walk(tx, bucket.id);
+            }
+        }
     }
     Ok(Done::Nothing)
 }

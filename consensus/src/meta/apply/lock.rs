@@ -5,7 +5,7 @@
 use fabric::ids::{BucketId, Stamp};
 
 use super::transaction::Transaction;
-use super::{Outcome, Stop, object};
+use super::{Outcome, Stop, lifecycle, object};
 use crate::meta::command::{Done, Guard, LockChange, Reject, SetLock};
 use crate::meta::model::{
     BucketSetting, ClusterMs, Home, Lock, ObjectLock, Retention, RetentionMode, SettingKind,
@@ -120,6 +120,7 @@ pub(super) fn set(tx: &mut Transaction<'_>, command: &SetLock) -> Outcome {
     } else {
         tx.put::<Locks>((&home, found.stamp), &lock);
     }
+    lifecycle::note(tx, &home, found.stamp)?;
     Ok(Done::Stored(object::stored(&bucket, &found)))
 }
 

@@ -9,6 +9,7 @@ mod bucket;
 mod cluster;
 mod extent;
 mod garbage;
+mod lifecycle;
 mod lock;
 mod moves;
 mod multipart;
@@ -134,6 +135,8 @@ fn run(tx: &mut Transaction<'_>, entry: &Entry) -> Result<Reply, Fault> {
         Command::SetTags(command) => object::set_tags(tx, command),
         Command::SetLock(command) => lock::set(tx, command),
         Command::SetUserPolicy(command) => user::set_policy(tx, command),
+        Command::Expire(command) => lifecycle::expire(tx, command),
+        Command::FillDue(command) => lifecycle::fill(tx, command),
         Command::Guarded(_) => malformed("a guarded command guards another one"),
     };
     match outcome {

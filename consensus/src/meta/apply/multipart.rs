@@ -9,7 +9,7 @@ use md5::{Digest, Md5};
 
 use super::transaction::Transaction;
 use super::version::check_expect;
-use super::{Outcome, Stop, body, extent, lock, malformed, object, quota};
+use super::{Outcome, Stop, body, extent, lifecycle, lock, malformed, object, quota};
 use crate::meta::command::{
     AbortUpload, CompletePart, CompleteUpload, CreateUpload, Done, Guard, PutPart, Reject,
 };
@@ -42,6 +42,7 @@ pub(super) fn create(tx: &mut Transaction<'_>, command: &CreateUpload, guard: &G
         checksum: command.checksum,
     };
     tx.put::<Uploads>((&home, upload.id), &upload);
+    lifecycle::note(tx, &home, upload.id)?;
     if guard.lock != Lock::default() {
         tx.put::<Locks>((&home, upload.id), &guard.lock);
     }
@@ -208,6 +209,7 @@ fn forget(
     part_bytes: u64,
     unused: Vec<ExtentId>,
 ) -> Result<(), Fault> {
+    lifecycle::forget(tx, home, upload)?;
     tx.delete_under::<Parts>((home, upload))?;
     tx.delete::<Uploads>((home, upload));
     tx.delete::<Locks>((home, upload));

@@ -4,7 +4,7 @@ use fabric::limits::DELETE_KEYS_PER_COMMAND;
 
 use super::transaction::Transaction;
 use super::version::{self, check_expect};
-use super::{Outcome, Stop, body, lock, malformed, quota};
+use super::{Outcome, Stop, body, lifecycle, lock, malformed, quota};
 use crate::meta::command::{
     CopyObject, DeleteKey, DeleteObjects, DeletedKey, Done, Guard, PutObject, ReadConditions, Reject,
     SetTags, VersionSelector,
@@ -123,7 +123,9 @@ pub(super) fn install(
     origin: &Origin,
     wanted: &Lock,
 ) -> Result<Done, Fault> {
+    let watch = lifecycle::watch(tx, bucket, home, None)?;
     version::install(tx, bucket, home, object)?;
+    lifecycle::settle(tx, bucket, home, watch)?;
     lock::lock_new(tx, home, object.stamp, wanted)?;
     let event = Event {
         kind,
@@ -155,12 +157,14 @@ pub(super) fn set_tags(tx: &mut Transaction<'_>, command: &SetTags) -> Outcome {
     let bucket = tx.get::<Buckets>(command.bucket)?.ok_or(Reject::NoSuchBucket)?;
     let home = Home { bucket: bucket.id, key: command.key.clone() };
     let mut object = existing(tx, &home, command.version)?;
+    let watch = lifecycle::watch(tx, &bucket, &home, Some(object.stamp))?;
     object.attributes.tags.clone_from(&command.tags);
     if tx.get::<Objects>(&home)?.is_some_and(|current| current.stamp == object.stamp) {
         tx.put::<Objects>(&home, &object);
     } else {
         tx.put::<Versions>((&home, Descending(object.stamp)), &Version::Object(object.clone()));
     }
+    lifecycle::settle(tx, &bucket, &home, watch)?;
     let event = Event {
         kind: EventKind::Tags,
         key: home.key,
@@ -191,7 +195,8 @@ pub(super) fn delete(tx: &mut Transaction<'_>, command: &DeleteObjects, bypass: 
     Ok(Done::Deleted(outcomes))
 }
 
-fn delete_key(
+/// Deletes a key or a version of it, with what the change feed hears of it.
+pub(super) fn delete_key(
     tx: &mut Transaction<'_>,
     bucket: &Bucket,
     key: &DeleteKey,
@@ -199,10 +204,16 @@ fn delete_key(
     (origin, bypass): (&Origin, bool),
 ) -> Result<DeletedKey, Stop> {
     let home = Home { bucket: bucket.id, key: key.key.clone() };
+    let named = match key.version {
+        Some(VersionSelector::Stamp(stamp)) => Some(stamp),
+        Some(VersionSelector::Null) | None => None,
+    };
+    let watch = lifecycle::watch(tx, bucket, &home, named)?;
     let (deleted, event) = match key.version {
         None => delete_current(tx, bucket, &home, key, ordinal)?,
         Some(selector) => delete_version(tx, &home, key, selector, bypass)?,
     };
+    lifecycle::settle(tx, bucket, &home, watch)?;
     if let Some((kind, version)) = event {
         let event =
             Event { kind, key: home.key, version, bytes: 0, etag: None, at: tx.now, origin: origin.clone() };

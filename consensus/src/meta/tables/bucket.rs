@@ -40,6 +40,10 @@ table! {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::meta::lifecycle::{
+        Expiration, FilterForm, Lifecycle, LifecycleFilter, LifecycleRule, NoncurrentExpiration,
+        TransitionMinimum,
+    };
     use crate::meta::model::{
         ClusterMs, CorsRule, DefaultRetention, ObjectLock, PublicAccessBlock, RetentionMode, Versioning,
     };
@@ -108,6 +112,29 @@ mod tests {
             BucketSetting::Cors(vec![rule]),
             "00000000000000050001",
             "01010101016901012a010347455401016801016501ac02",
+        );
+        let filter = LifecycleFilter {
+            form: FilterForm::And,
+            prefix: Some("p".to_string()),
+            tags: vec![("k".to_string(), "v".to_string())],
+            larger_than: Some(300),
+            smaller_than: Some(400),
+        };
+        let rule = LifecycleRule {
+            id: "i".to_string(),
+            enabled: true,
+            filter,
+            expiration: Some(Expiration::Days(300)),
+            noncurrent: Some(NoncurrentExpiration { days: 3, newer_versions: Some(2) }),
+            abort_uploads_days: Some(4),
+        };
+        let transition_minimum = TransitionMinimum::AllClasses128K;
+        let rules = Lifecycle { rules: vec![rule], day_ms: 86_400_000, transition_minimum };
+        golden::<BucketSettings>(
+            (BucketId(5), 6),
+            BucketSetting::Lifecycle(rules),
+            "00000000000000050006",
+            "0106010169010201017001016b017601ac020190030100ac0201030102010480b8992900",
         );
     }
 }

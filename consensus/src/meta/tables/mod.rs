@@ -8,6 +8,7 @@
 mod body;
 mod bucket;
 mod cluster;
+mod due;
 mod event;
 mod garbage;
 mod object;
@@ -23,7 +24,7 @@ use fabric::ids::{BucketId, ExtentId, LayoutVersion, NodeId, SessionId, Stamp};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::model::Home;
+use super::model::{ClusterMs, Home};
 use super::names::{AccessKeyId, BucketName, ObjectKey, PolicyName, UserName};
 use super::store::{Fault, Rows, RowsMut, TableId};
 
@@ -33,6 +34,7 @@ pub use cluster::{
     Cluster, Holds, LayoutPart, LayoutRow, Layouts, Nodes, RemovedNodes, get_layout, owners_of, partition_of,
     put_layout,
 };
+pub use due::{Due, DueWalks};
 pub use event::{EventOrder, EventPlace, Events};
 pub use garbage::{Absences, DebtCounts, Debts, Garbages, LeavingCopies};
 pub use object::{Locks, NullVersions, Objects, Versions};
@@ -97,9 +99,11 @@ pub fn delete<T: Table>(rows: &mut dyn RowsMut, key: T::Key<'_>) {
     rows.delete(T::ID, &key_bytes(&key));
 }
 
+/// A typed row.
+pub type Row<T> = (<T as Table>::Owned, <T as Table>::Value);
+
 /// Typed rows, as a scan gives them.
-pub type Scan<'a, T> =
-    Box<dyn Iterator<Item = Result<(<T as Table>::Owned, <T as Table>::Value), Fault>> + 'a>;
+pub type Scan<'a, T> = Box<dyn Iterator<Item = Result<Row<T>, Fault>> + 'a>;
 
 /// Rows between two keys in bytes, ascending.
 pub fn scan<'a, T: Table>(
@@ -129,6 +133,17 @@ pub fn scan_after<'a, T: Table>(
 ) -> Result<Scan<'a, T>, Fault> {
     let upper = successor(&key_bytes(&leading));
     scan::<T>(rows, Bound::Excluded(&key_bytes(&after)), as_upper(&upper))
+}
+
+/// The last row whose key begins with `leading` and sorts before `before` (both in parts).
+pub fn last_before<T: Table>(
+    rows: &dyn Rows,
+    leading: impl EncodeKey,
+    before: impl EncodeKey,
+) -> Result<Option<Row<T>>, Fault> {
+    let (lower, upper) = (key_bytes(&leading), key_bytes(&before));
+    let found = rows.last(T::ID, Bound::Included(&lower), Bound::Excluded(&upper))?;
+    found.map(|(key, value)| Ok((decode_key::<T>(&key)?, T::decode_value(&value)?))).transpose()
 }
 
 /// All rows of a table.
@@ -209,6 +224,7 @@ key_part! {
     u16: |value| value.to_be_bytes(), |bytes| u16::from_be_bytes(bytes);
     u64: |value| value.to_be_bytes(), |bytes| u64::from_be_bytes(bytes);
     u128: |value| value.to_be_bytes(), |bytes| u128::from_be_bytes(bytes);
+    ClusterMs: |value| value.0.to_be_bytes(), |bytes| ClusterMs(u64::from_be_bytes(bytes));
     BucketId: |value| value.0.to_be_bytes(), |bytes| BucketId(u64::from_be_bytes(bytes));
     NodeId: |value| value.0.to_be_bytes(), |bytes| NodeId(u16::from_be_bytes(bytes));
     LayoutVersion: |value| value.0.to_be_bytes(), |bytes| LayoutVersion(u32::from_be_bytes(bytes));

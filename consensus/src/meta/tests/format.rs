@@ -12,6 +12,7 @@ use serde::de::DeserializeOwned;
 
 use super::world::{etag, key};
 use crate::meta::command::*;
+use crate::meta::lifecycle::*;
 use crate::meta::model::*;
 use crate::meta::names::{BucketName, PolicyName, UserName};
 use crate::meta::query::*;
@@ -333,8 +334,46 @@ fn commands() -> Vec<Command> {
             tags: vec![("k".to_string(), "v".to_string())],
             origin: origin(),
         }),
+        Command::SetBucket(SetBucket {
+            bucket: BucketId(5),
+            change: BucketChange::Set(BucketSetting::Lifecycle(lifecycle())),
+        }),
+        Command::Expire(Expire { hints: vec![hint()] }),
+        Command::FillDue(FillDue { bucket: BucketId(5) }),
     ]);
     commands
+}
+
+fn hint() -> Hint {
+    Hint { due: ClusterMs(1_000), home: home(), item: stamp() }
+}
+
+/// Rules of every kind.
+fn lifecycle() -> Lifecycle {
+    let filter = |form| LifecycleFilter {
+        form,
+        prefix: Some("p".to_string()),
+        tags: vec![("k".to_string(), "v".to_string())],
+        larger_than: Some(300),
+        smaller_than: None,
+    };
+    let rule = |form, expiration| LifecycleRule {
+        id: "i".to_string(),
+        enabled: true,
+        filter: filter(form),
+        expiration,
+        noncurrent: Some(NoncurrentExpiration { days: 300, newer_versions: Some(2) }),
+        abort_uploads_days: Some(300),
+    };
+    Lifecycle {
+        rules: vec![
+            rule(FilterForm::Prefix, Some(Expiration::Days(300))),
+            rule(FilterForm::Filter, Some(Expiration::Date(ClusterMs(1_000)))),
+            rule(FilterForm::And, Some(Expiration::DeleteMarkers(true))),
+        ],
+        day_ms: 86_400_000,
+        transition_minimum: TransitionMinimum::VariesByClass,
+    }
 }
 
 fn cluster_commands() -> Vec<Command> {
@@ -398,6 +437,7 @@ fn replies() -> Vec<Reply> {
         Done::Part(ClusterMs(1_000)),
         Done::GivenUp(None),
         Done::GivenUp(Some(Box::new(Reply::Done(Done::Part(ClusterMs(1_000)))))),
+        Done::Expired(Expired { current: 1, noncurrent: 2, markers: 3, uploads: 4, put_off: 300 }),
     ];
     let mut replies: Vec<Reply> = done.into_iter().map(Reply::Done).collect();
     replies.extend([Reply::Rejected(Reject::NoSuchKey), Reply::TooLate]);
@@ -527,6 +567,7 @@ fn work_queries() -> Vec<Query> {
         Query::Lock { bucket: BucketId(5), key: key("a/b"), version: stamp() },
         Query::Settings(BucketId(5)),
         Query::UserPolicies(user()),
+        Query::Due { after: Some(hint()), limit: 300 },
     ]
 }
 
@@ -634,5 +675,11 @@ fn work_answers() -> Vec<Answer> {
         Answer::Lock(lock()),
         Answer::Settings(vec![setting()].into()),
         Answer::UserPolicies(vec![(policy_name(), "{}".to_string())].into()),
+        Answer::Due(DuePage {
+            now: ClusterMs(1_000),
+            hints: vec![hint()],
+            next: Some(ClusterMs(1_001)),
+            walk: Some(BucketId(5)),
+        }),
     ]
 }

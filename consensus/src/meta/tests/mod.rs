@@ -1,6 +1,7 @@
 //! The model as its users see it: commands in, replies, answers and rows out.
 
 mod format;
+mod lifecycle;
 mod listing;
 mod locks;
 mod moves;

@@ -2,6 +2,7 @@
 
 mod abort_multipart_upload;
 mod bucket_cors;
+mod bucket_lifecycle;
 mod bucket_policy;
 mod bucket_tagging;
 mod complete_multipart_upload;
@@ -50,6 +51,9 @@ static OPS: &[&dyn Op] = &[
     &bucket_cors::DeleteBucketCors,
     &bucket_cors::GetBucketCors,
     &bucket_cors::PutBucketCors,
+    &bucket_lifecycle::DeleteBucketLifecycle,
+    &bucket_lifecycle::GetBucketLifecycleConfiguration,
+    &bucket_lifecycle::PutBucketLifecycleConfiguration,
     &bucket_policy::DeleteBucketPolicy,
     &bucket_policy::GetBucketPolicy,
     &bucket_policy::GetBucketPolicyStatus,

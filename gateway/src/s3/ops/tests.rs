@@ -197,6 +197,7 @@ impl World {
             env: TestEnv::shared(),
             region: "us-east-1".into(),
             access,
+            lifecycle_day_ms: 24 * 60 * 60 * 1000,
             bucket,
             origin: Origin { requester: user.to_string(), ..Origin::default() },
         };

@@ -1,8 +1,13 @@
 //! XML: a writer for answers and a strict reader of the few documents that clients send.
 
+mod lifecycle;
 mod reader;
 mod writer;
 
+pub use lifecycle::{
+    AbortElement, ConditionsElement, ExpirationElement, FilterElement, NoncurrentElement, RuleElement,
+    lifecycle_rules,
+};
 pub use reader::{
     CompleteDocument, CompletePartElement, DefaultRetentionElement, DeleteDocument, DeleteElement,
     ObjectLockDocument, RetentionDocument, VersioningDocument, cors_rules, create_bucket_location, grants,

@@ -186,7 +186,7 @@ pub fn tagging(body: &[u8]) -> S3Result<Tags> {
     set.children.into_iter().map(tag).collect()
 }
 
-fn tag(node: Node) -> S3Result<(String, String)> {
+pub(super) fn tag(node: Node) -> S3Result<(String, String)> {
     if node.name != "Tag" {
         return Err(malformed());
     }
@@ -428,22 +428,22 @@ pub fn create_bucket_location(body: &[u8]) -> S3Result<Option<String>> {
     Ok(location.filter(|text: &String| !text.is_empty()))
 }
 
-fn malformed() -> S3Error {
+pub(super) fn malformed() -> S3Error {
     Code::MalformedXML.into()
 }
 
 /// An element: a text or children.
 #[derive(Debug, Default)]
-struct Node {
+pub(super) struct Node {
     /// Without its prefix.
-    name: String,
+    pub(super) name: String,
     text: String,
-    children: Vec<Node>,
+    pub(super) children: Vec<Node>,
 }
 
 impl Node {
     /// The text of a leaf, into a field that was not set before.
-    fn text_into(self, field: &mut Option<String>) -> S3Result<()> {
+    pub(super) fn text_into(self, field: &mut Option<String>) -> S3Result<()> {
         if !self.children.is_empty() || field.is_some() {
             return Err(malformed());
         }
@@ -461,7 +461,7 @@ impl Node {
 }
 
 /// Parses a document whose root has this name.
-fn parse(body: &[u8], root: &str) -> S3Result<Node> {
+pub(super) fn parse(body: &[u8], root: &str) -> S3Result<Node> {
     let text = std::str::from_utf8(body).map_err(|_| malformed())?;
     let mut tree = Tree::default();
     let mut reader = Reader::from_str(text.strip_prefix('\u{feff}').unwrap_or(text));

@@ -1,0 +1,219 @@
+//! Lifecycle: rules are set and shown, and what they cover goes in its time. A day has two seconds here.
+
+use std::time::Duration;
+
+use super::{Cx, Outcome, behaviours, equal, has_header, ok, refused, xml_of};
+use crate::client::{Element, Request};
+
+behaviours![
+    lifecycle_rules_are_set_shown_and_removed,
+    lifecycle_rules_are_checked,
+    what_is_due_goes_and_the_rest_stays,
+];
+
+/// Between two looks at what is left, and how many there are at most.
+const LOOK_PAUSE: Duration = Duration::from_millis(200);
+const LOOKS: usize = 300;
+
+fn rules(method: &str, bucket: &str) -> Request {
+    Request::bucket(method, bucket).flag("lifecycle")
+}
+
+fn document(rules: &str) -> String {
+    format!(
+        "<LifecycleConfiguration xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\">{rules}</LifecycleConfiguration>"
+    )
+}
+
+/// One rule that holds.
+fn rule(id: &str, filter: &str, actions: &str) -> String {
+    format!("<Rule><ID>{id}</ID><Filter>{filter}</Filter><Status>Enabled</Status>{actions}</Rule>")
+}
+
+async fn set(cx: &Cx<'_>, bucket: &str, list: &str) -> Outcome {
+    cx.ok(rules("PUT", bucket).body(document(list)).content_md5()).await.map(drop)
+}
+
+const ONE_DAY: &str = "<Expiration><Days>1</Days></Expiration>";
+const OTHERS: &str =
+    "<NoncurrentVersionExpiration><NoncurrentDays>1</NoncurrentDays></NoncurrentVersionExpiration>";
+const ABORT: &str = "<AbortIncompleteMultipartUpload><DaysAfterInitiation>1</DaysAfterInitiation>\
+                     </AbortIncompleteMultipartUpload>";
+const MARKERS: &str = "<Expiration><ExpiredObjectDeleteMarker>true</ExpiredObjectDeleteMarker></Expiration>";
+
+async fn lifecycle_rules_are_set_shown_and_removed(cx: &Cx<'_>) -> Outcome {
+    let bucket = cx.bucket().await?;
+    cx.refused(rules("GET", &bucket), 404, "NoSuchLifecycleConfiguration").await?;
+    let and = "<And><Prefix>a&amp;b/</Prefix><Tag><Key>k</Key><Value>v</Value></Tag>\
+               <ObjectSizeGreaterThan>10</ObjectSizeGreaterThan></And>";
+    let list = [
+        rule("first", and, "<Expiration><Days>3650</Days></Expiration>"),
+        rule("second", "<Prefix>logs/</Prefix>", &format!("{MARKERS}{OTHERS}{ABORT}")),
+        rule("third", "", "<Expiration><Date>2099-01-01T00:00:00.000Z</Date></Expiration>"),
+    ];
+    let put = rules("PUT", &bucket).body(document(&list.concat())).content_md5();
+    let minimum = "x-amz-transition-default-minimum-object-size";
+    let answer = cx.ok(put.header(minimum, "varies_by_storage_class")).await?;
+    has_header(&answer, minimum, "varies_by_storage_class")?;
+    let shown = ok(&cx.gateway(1), rules("GET", &bucket)).await?;
+    has_header(&shown, minimum, "varies_by_storage_class")?;
+    xml_of(&shown, "LifecycleConfiguration")?;
+    let text = String::from_utf8_lossy(&shown.body).into_owned();
+    equal("rules", text.contains(&list.concat()), true).map_err(|why| format!("{why}: {text}"))?;
+    // Other rules take their place, written as was the custom; a rule without a name gets one.
+    let old = format!("<Rule><Prefix>old/</Prefix><Status>Disabled</Status>{ONE_DAY}</Rule>");
+    set(cx, &bucket, &old).await?;
+    let shown = cx.ok(rules("GET", &bucket)).await?;
+    has_header(&shown, minimum, "all_storage_classes_128K")?;
+    let shown = xml_of(&shown, "LifecycleConfiguration")?;
+    let only = shown.child("Rule").ok_or("no rule")?;
+    equal("prefix", only.text_of("Prefix"), "old/")?;
+    equal("a name", only.text_of("ID").is_empty(), false)?;
+    if let Some(other) = cx.other() {
+        for method in ["GET", "DELETE"] {
+            refused(&other, rules(method, &bucket), 403, "AccessDenied").await?;
+        }
+    }
+    for _ in 0..2 {
+        equal("status", cx.ok(rules("DELETE", &bucket)).await?.status, 204)?;
+        cx.refused(rules("GET", &bucket), 404, "NoSuchLifecycleConfiguration").await?;
+    }
+    Ok(())
+}
+
+async fn lifecycle_rules_are_checked(cx: &Cx<'_>) -> Outcome {
+    let bucket = cx.bucket().await?;
+    let tag = "<Tag><Key>k</Key><Value>v</Value></Tag>";
+    let days = |days: &str| rule("i", "", &format!("<Expiration><Days>{days}</Days></Expiration>"));
+    let date = |date: &str| rule("i", "", &format!("<Expiration><Date>{date}</Date></Expiration>"));
+    let transition = "<Transition><Days>1</Days><StorageClass>GLACIER</StorageClass></Transition>";
+    for (list, code) in [
+        (String::new(), "MalformedXML"),
+        (rule("i", "", ONE_DAY).repeat(1001), "MalformedXML"),
+        (format!("<Rule><Filter/>{ONE_DAY}</Rule>"), "MalformedXML"),
+        (format!("<Rule><Status>Enabled</Status>{ONE_DAY}</Rule>"), "MalformedXML"),
+        (format!("<Rule><Filter/><Status>enabled</Status>{ONE_DAY}</Rule>"), "MalformedXML"),
+        (rule("i", "", ""), "InvalidRequest"),
+        (rule("i", "", &format!("{ONE_DAY}{ONE_DAY}")), "MalformedXML"),
+        (rule("i", "", "<Unknown/>"), "MalformedXML"),
+        (rule("i", &format!("<Prefix>p</Prefix>{tag}"), ONE_DAY), "MalformedXML"),
+        (rule("i", &format!("<And>{tag}{tag}</And>"), ONE_DAY), "InvalidRequest"),
+        (rule(&"i".repeat(256), "", ONE_DAY), "InvalidArgument"),
+        (rule("same", "", ONE_DAY).repeat(2), "InvalidArgument"),
+        (days("0"), "InvalidArgument"),
+        (days("-1"), "InvalidArgument"),
+        (days("soon"), "MalformedXML"),
+        (date("2099-01-01T12:00:00Z"), "InvalidArgument"),
+        (date("20990101"), "MalformedXML"),
+        (rule("i", tag, MARKERS), "InvalidRequest"),
+        (rule("i", tag, ABORT), "InvalidRequest"),
+        (rule("i", "", transition), "InvalidStorageClass"),
+    ] {
+        let put = rules("PUT", &bucket).body(document(&list)).content_md5();
+        cx.refused(put, 400, code).await.map_err(|why| format!("{list:.120}: {why}"))?;
+    }
+    let unproved = rules("PUT", &bucket).body(document(&days("1")));
+    cx.refused(unproved, 400, "InvalidRequest").await?;
+    let minimum = rules("PUT", &bucket).header("x-amz-transition-default-minimum-object-size", "some");
+    cx.refused(minimum.body(document(&days("1"))).content_md5(), 400, "InvalidArgument").await?;
+    cx.refused(rules("GET", &bucket), 404, "NoSuchLifecycleConfiguration").await
+}
+
+async fn versioned(cx: &Cx<'_>) -> Result<String, String> {
+    let bucket = cx.bucket_name();
+    cx.ok(Request::bucket("PUT", &bucket).header("x-amz-bucket-object-lock-enabled", "true")).await?;
+    Ok(bucket)
+}
+
+async fn put(cx: &Cx<'_>, bucket: &str, key: &str, header: Option<(&str, &str)>) -> Result<String, String> {
+    let put = Request::object("PUT", bucket, key).body("x").content_md5();
+    let put = header.into_iter().fold(put, |put, (name, value)| put.header(name, value));
+    Ok(cx.ok(put).await?.header("x-amz-version-id").unwrap_or_default().to_string())
+}
+
+async fn begin_upload(cx: &Cx<'_>, bucket: &str, key: &str) -> Outcome {
+    cx.ok(Request::object("POST", bucket, key).flag("uploads")).await.map(drop)
+}
+
+/// Objects and uploads of a bucket that has no versions: before its rules, and after.
+async fn fill_plain(cx: &Cx<'_>, bucket: &str, time: &str) -> Outcome {
+    put(cx, bucket, &format!("tmp/{time}"), None).await?;
+    put(cx, bucket, &format!("kept/{time}"), None).await?;
+    put(cx, bucket, &format!("tagged/{time}"), Some(("x-amz-tagging", "class=tmp"))).await?;
+    put(cx, bucket, &format!("tagged/{time}-kept"), Some(("x-amz-tagging", "class=kept"))).await?;
+    begin_upload(cx, bucket, &format!("tmp/{time}")).await?;
+    begin_upload(cx, bucket, &format!("kept/{time}")).await
+}
+
+/// Versions, markers and uploads of a bucket: `key` for a version, `key-` for a marker, `key+` for an upload.
+async fn left(cx: &Cx<'_>, bucket: &str) -> Result<Vec<String>, String> {
+    let listed = cx.ok(Request::bucket("GET", bucket).flag("versions")).await?;
+    let uploads = cx.ok(Request::bucket("GET", bucket).flag("uploads")).await?;
+    let (listed, uploads) =
+        (xml_of(&listed, "ListVersionsResult")?, xml_of(&uploads, "ListMultipartUploadsResult")?);
+    let names = |list: &Element, name: &str, sign: &str| {
+        list.all(name).map(|one| format!("{}{sign}", one.text_of("Key"))).collect::<Vec<_>>()
+    };
+    let mut left =
+        [names(&listed, "Version", ""), names(&listed, "DeleteMarker", "-"), names(&uploads, "Upload", "+")]
+            .concat();
+    left.sort();
+    Ok(left)
+}
+
+async fn what_is_due_goes_and_the_rest_stays(cx: &Cx<'_>) -> Outcome {
+    let (plain, others, current) = (cx.bucket().await?, versioned(cx).await?, versioned(cx).await?);
+    fill_plain(cx, &plain, "before").await?;
+    let tagged = "<Tag><Key>class</Key><Value>tmp</Value></Tag>";
+    let tmp = rule("tmp", "<Prefix>tmp/</Prefix>", &format!("{ONE_DAY}{ABORT}"));
+    let off = rule("off", "", ONE_DAY).replace("Enabled", "Disabled");
+    set(cx, &plain, &[tmp, rule("tagged", tagged, ONE_DAY), off].concat()).await?;
+    fill_plain(cx, &plain, "after").await?;
+
+    let two = "<NoncurrentVersionExpiration><NoncurrentDays>1</NoncurrentDays>\
+               <NewerNoncurrentVersions>1</NewerNoncurrentVersions></NoncurrentVersionExpiration>";
+    let list = [
+        rule("many", "<Prefix>many</Prefix>", two),
+        rule("all", "<Prefix>a</Prefix>", &format!("{MARKERS}{OTHERS}")),
+    ];
+    set(cx, &others, &list.concat()).await?;
+    for _ in 0..5 {
+        put(cx, &others, "many", None).await?;
+    }
+    put(cx, &others, "a/hidden", None).await?;
+    cx.ok(Request::object("DELETE", &others, "a/hidden")).await?;
+    put(cx, &others, "a/held", Some(("x-amz-object-lock-legal-hold", "ON"))).await?;
+    put(cx, &others, "a/held", None).await?;
+
+    put(cx, &current, "k", None).await?;
+    set(cx, &current, &rule("current", "", ONE_DAY)).await?;
+
+    let expected = [
+        vec![
+            "kept/after",
+            "kept/after+",
+            "kept/before",
+            "kept/before+",
+            "tagged/after-kept",
+            "tagged/before-kept",
+        ],
+        // Of what was hidden nothing is left, not even its marker.
+        vec!["a/held", "a/held", "many", "many"],
+        vec!["k", "k-"],
+    ];
+    let mut found = Vec::new();
+    for _ in 0..LOOKS {
+        found = vec![left(cx, &plain).await?, left(cx, &others).await?, left(cx, &current).await?];
+        if found == expected {
+            break;
+        }
+        tokio::time::sleep(LOOK_PAUSE).await;
+    }
+    equal(
+        "what is left",
+        found,
+        expected.map(|list| list.into_iter().map(str::to_string).collect()).to_vec(),
+    )?;
+    equal("body", cx.get(&plain, "kept/before").await?.body, b"x".to_vec())?;
+    cx.refused(Request::object("GET", &current, "k"), 404, "NoSuchKey").await
+}
