@@ -27,6 +27,7 @@ Exit codes:
 
 Variables beside those named above:
   FLUFFY_ROOT_ACCESS_KEY, FLUFFY_ROOT_SECRET_KEY   keys of the first user, used on the first start only
+  FLUFFY_ENCRYPTION_KEY_LINES                      the lines of --encryption-keys themselves, one behind another with ;
   FLUFFY_SECRET_KEY                                secret for `user add` (not visible to other processes' users)
   FLUFFY_LOG                                       what is logged: error, warn, info (with a line a request), debug,
                                                    or filters; without it info without the requests
@@ -97,6 +98,9 @@ pub struct ServeArgs {
     /// Private key (PEM) of --tls-cert
     #[arg(long, value_name = "FILE", requires = "tls_cert", env = "FLUFFY_TLS_KEY")]
     pub tls_key: Option<PathBuf>,
+    /// Master keys of server-side encryption, a file that nobody else may read
+    #[arg(long, value_name = "FILE", env = "FLUFFY_ENCRYPTION_KEYS")]
+    pub encryption_keys: Option<PathBuf>,
     /// Refuse bodies that are not signed (UNSIGNED-PAYLOAD) on connections without TLS
     #[arg(long, env = "FLUFFY_REQUIRE_SIGNED_PAYLOAD")]
     pub require_signed_payload: bool,
@@ -106,6 +110,9 @@ pub struct ServeArgs {
     /// How long a day is for lifecycle rules; for tests
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(LIFECYCLE_DAY_SECONDS), hide = true)]
     pub lifecycle_day_seconds: Option<u64>,
+    /// Take keys that customers encrypt with (SSE-C) on connections without TLS from other machines, too
+    #[arg(long, env = "FLUFFY_CUSTOMER_KEYS_WITHOUT_TLS")]
+    pub customer_keys_without_tls: bool,
 }
 
 /// What can be done instead of serving. All of it talks to the admin port of a running store.
@@ -340,12 +347,16 @@ pub struct Settings {
     pub inline_bytes_max: u64,
     /// Certificate and key.
     pub tls: Option<(PathBuf, PathBuf)>,
+    /// Where the master keys of encryption are; without it they follow from the cluster key.
+    pub encryption_keys: Option<PathBuf>,
     /// Whether bodies must be signed on connections without TLS.
     pub require_signed_payload: bool,
     /// Proxies whose word is taken for the address of a client.
     pub proxies: Proxies,
     /// How long a day is for lifecycle rules.
     pub lifecycle_day: Duration,
+    /// Whether keys of customers may come on connections without TLS.
+    pub customer_keys_without_tls: bool,
 }
 
 /// The data directory when none is given.
@@ -389,9 +400,11 @@ impl Settings {
                 .or(serve.inline_bytes_max)
                 .unwrap_or(INLINE_BYTES_TOTAL_DEFAULT),
             tls: serve.tls_cert.clone().zip(serve.tls_key.clone()).or(tls),
+            encryption_keys: serve.encryption_keys.clone().or(file.encryption_keys),
             require_signed_payload: serve.require_signed_payload || file.require_signed_payload,
             proxies,
             lifecycle_day: lifecycle_day.unwrap_or(LIFECYCLE_DAY_DEFAULT),
+            customer_keys_without_tls: serve.customer_keys_without_tls || file.customer_keys_without_tls,
         };
         settings.check()?;
         Ok(settings)

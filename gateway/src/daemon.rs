@@ -21,6 +21,7 @@ use crate::data::{Data, DataConfig};
 use crate::http::Handler;
 use crate::http::server::{self, serve};
 use crate::http::tls::{self, Keys};
+use crate::keyring::KeyRing;
 use crate::queue::Budget;
 use crate::s3::ops;
 use crate::s3::proxies::Proxies;
@@ -40,6 +41,8 @@ pub struct GatewayParts {
     pub chunks: Arc<dyn Chunks>,
     /// Opens and seals the secrets of users.
     pub cluster_key: ClusterKey,
+    /// Master keys of encryption.
+    pub key_ring: Arc<KeyRing>,
     /// Opens the admin port.
     pub admin_token: Secret,
     /// Region.
@@ -64,6 +67,8 @@ pub struct GatewayParts {
     pub proxies: Proxies,
     /// How long a day is for lifecycle rules: 24 hours, but in tests.
     pub lifecycle_day: Duration,
+    /// Whether keys of customers may come on connections without TLS.
+    pub customer_keys_without_tls: bool,
     /// Connections of S3 clients at once.
     pub connections_max: usize,
 }
@@ -90,7 +95,7 @@ impl Gateway {
         };
         let data = Data::new(env.clone(), parts.meta.clone(), parts.chunks, config);
         let keys = Arc::new(Accounts { records: records.clone(), cluster_key: parts.cluster_key.clone() });
-        let backend = Backend { meta: records, data: Arc::new(data), env, keys };
+        let backend = Backend { meta: records, data: Arc::new(data), env, keys, ring: parts.key_ring };
         let settings = Settings {
             region: parts.region,
             domains: parts.domains,
@@ -98,6 +103,7 @@ impl Gateway {
             require_signed_payload: parts.require_signed_payload,
             proxies: parts.proxies,
             lifecycle_day: parts.lifecycle_day,
+            customer_keys_without_tls: parts.customer_keys_without_tls,
         };
         let service = S3Service::new(backend, settings, &ops::all());
         let s3 = Admission::new(Arc::new(service), &parts.budget);

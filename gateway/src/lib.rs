@@ -10,6 +10,7 @@ pub mod config;
 pub mod daemon;
 pub mod data;
 pub mod http;
+pub mod keyring;
 pub mod queue;
 pub mod s3;
 pub mod secrets;

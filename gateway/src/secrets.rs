@@ -10,6 +10,8 @@ use aes_gcm::{Aes256Gcm, KeyInit, Nonce};
 use bytes::Bytes;
 use consensus::meta::names::AccessKeyId;
 use fabric::env::Env;
+use hmac::{Hmac, Mac};
+use sha2::Sha256;
 
 /// Characters of a secret that a person chose, at least.
 pub const SECRET_CHARS_MIN: usize = 16;
@@ -129,6 +131,13 @@ impl ClusterKey {
     /// The text for a key file.
     pub fn to_hex(&self) -> String {
         hex::encode(self.0)
+    }
+
+    /// A key for another purpose, which `label` names; the label is stored, in a way: it never changes.
+    pub fn derive(&self, label: &str) -> [u8; 32] {
+        let mut mac = Hmac::<Sha256>::new_from_slice(&self.0).expect("an HMAC takes keys of every length");
+        mac.update(label.as_bytes());
+        mac.finalize().into_bytes().into()
     }
 
     /// Seals the secret of an access key.

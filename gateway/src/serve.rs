@@ -10,6 +10,7 @@ use consensus::client::MetaError;
 use fabric::Seams;
 use fabric::cluster::Config;
 use fabric::disks::MemoryDisks;
+use fabric::disks::system::{is_private, read_text};
 use fabric::env::system::raise_descriptor_limit;
 use fabric::env::{Env, run_blocking};
 use fabric::limits::{CONNECTIONS_MAX, DISK_RESERVE_BYTES};
@@ -18,6 +19,7 @@ use gateway::admin::users::{ensure_root, has_users};
 use gateway::config::{Cli, Mode, Settings};
 use gateway::daemon::{Gateway, GatewayParts};
 use gateway::http::tls::Keys;
+use gateway::keyring::KeyRing;
 use gateway::queue::Budget;
 use gateway::store_files::{ROOT_CREDENTIALS, RootKeys, StoreFiles, choose_root, root_keys};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
@@ -44,6 +46,7 @@ pub async fn serve(system: Seams, cli: &Cli) -> Result<(), Failure> {
     let given = GivenKeys::read(&*system.env)?;
     let stop = stop_on_signals(&*system.env)?;
     let tls = load_tls(&system, &settings).await?;
+    let key_lines = load_key_lines(&system, &settings).await?;
     // The ports first: a port in use is known at once and nothing has been written.
     let s3 = listen(&system, "--listen", &settings.listen).await?;
     let admin = listen(&system, "--admin-listen", &settings.admin_listen).await?;
@@ -56,12 +59,15 @@ pub async fn serve(system: Seams, cli: &Cli) -> Result<(), Failure> {
         () = stopped(stop.clone()) => return Ok(()),
         store = with_progress(starting) => store?,
     };
+    let key_ring = KeyRing::parse(&store.cluster_key, &key_lines);
+    let key_ring = key_ring.map_err(|error| Failure::Usage(format!("the keys of encryption: {error}")))?;
     say(&greeting(&settings, &urls, &store, &given));
     let gateway = Gateway::new(GatewayParts {
         seams: system.clone(),
         meta: store.meta.clone(),
         chunks: store.chunks.clone(),
         cluster_key: store.cluster_key.clone(),
+        key_ring: Arc::new(key_ring),
         admin_token: store.admin_token.clone(),
         region: settings.region.clone(),
         domains: settings.domains.clone(),
@@ -74,6 +80,7 @@ pub async fn serve(system: Seams, cli: &Cli) -> Result<(), Failure> {
         require_signed_payload: settings.require_signed_payload,
         proxies: settings.proxies,
         lifecycle_day: settings.lifecycle_day,
+        customer_keys_without_tls: settings.customer_keys_without_tls,
         connections_max: connections_max(),
     });
     gateway.serve(s3, admin, stop).await;
@@ -208,6 +215,27 @@ async fn load_tls(seams: &Seams, settings: &Settings) -> Result<Option<Arc<Keys>
     let disks = seams.disks.clone();
     let keys = run_blocking(&*seams.env, move || Keys::load(&*disks, &certificate, &key)).await;
     keys.map(|keys| Some(Arc::new(keys))).map_err(|error| Failure::Usage(error.to_string()))
+}
+
+/// The lines of the key ring: from its file, or from the environment.
+async fn load_key_lines(seams: &Seams, settings: &Settings) -> Result<String, Failure> {
+    let given = std::env::var("FLUFFY_ENCRYPTION_KEY_LINES").ok().filter(|lines| !lines.is_empty());
+    let path = match (settings.encryption_keys.clone(), given) {
+        (None, lines) => return Ok(lines.unwrap_or_default().replace(';', "\n")),
+        (Some(path), None) => path,
+        (Some(_), Some(_)) => {
+            return Err(Failure::Usage(
+                "--encryption-keys and FLUFFY_ENCRYPTION_KEY_LINES exclude each other".to_string(),
+            ));
+        }
+    };
+    let shown = path.display().to_string();
+    let load = move || Ok::<_, std::io::Error>((is_private(&path)?, read_text(&path)?));
+    match run_blocking(&*seams.env, load).await {
+        Ok((true, lines)) => Ok(lines),
+        Ok((false, _)) => Err(Failure::Usage(format!("{shown}: others may read it; chmod 600"))),
+        Err(error) => Err(Failure::Usage(format!("read {shown}: {error}"))),
+    }
 }
 
 fn record_metrics() -> Option<PrometheusHandle> {

@@ -278,6 +278,39 @@ def lifecycle():
     refused("NoSuchLifecycleConfiguration", s3.get_bucket_lifecycle_configuration, Bucket=BUCKET)
 
 
+def encryption():
+    name = f"{BUCKET}-encrypted"
+    s3.create_bucket(Bucket=name)
+    refused("ServerSideEncryptionConfigurationNotFoundError", s3.get_bucket_encryption, Bucket=name)
+    data = content(20_000_000)
+    ours, theirs = {"SSECustomerAlgorithm": "AES256", "SSECustomerKey": b"k" * 32}, {"ServerSideEncryption": "aws:kms"}
+    for writing, reading in (({"ServerSideEncryption": "AES256"}, {}), (theirs, {}), (ours, ours)):
+        config = TransferConfig(multipart_threshold=8 << 20, multipart_chunksize=8 << 20)
+        s3.upload_fileobj(io.BytesIO(data), name, "large", ExtraArgs=writing, Config=config)
+        s3.put_object(Bucket=name, Key="small", Body=data[:1000], **writing)
+        head = s3.head_object(Bucket=name, Key="large", **reading)
+        equal(head["ContentLength"], len(data))
+        equal(head.get("ServerSideEncryption"), writing.get("ServerSideEncryption"))
+        into = io.BytesIO()
+        s3.download_fileobj(name, "large", into, ExtraArgs=reading)
+        assert into.getvalue() == data, "other bytes"
+        equal(s3.get_object(Bucket=name, Key="small", **reading)["Body"].read(), data[:1000])
+        part = s3.get_object(Bucket=name, Key="large", Range="bytes=9000000-9000099", **reading)
+        equal(part["Body"].read(), data[9_000_000:9_000_100])
+    refused("InvalidRequest", s3.get_object, Bucket=name, Key="small")
+    refused("AccessDenied", s3.get_object, Bucket=name, Key="small", **{**ours, "SSECustomerKey": b"x" * 32})
+    copied = {"CopySource": f"{name}/small", "CopySourceSSECustomerAlgorithm": "AES256", "CopySourceSSECustomerKey": b"k" * 32}
+    s3.copy_object(Bucket=name, Key="copy", ServerSideEncryption="AES256", **copied)
+    equal(s3.get_object(Bucket=name, Key="copy")["Body"].read(), data[:1000])
+    rule = {"ApplyServerSideEncryptionByDefault": {"SSEAlgorithm": "AES256"}, "BucketKeyEnabled": False}
+    s3.put_bucket_encryption(Bucket=name, ServerSideEncryptionConfiguration={"Rules": [rule]})
+    equal(s3.get_bucket_encryption(Bucket=name)["ServerSideEncryptionConfiguration"]["Rules"], [rule])
+    equal(s3.put_object(Bucket=name, Key="default", Body=b"x")["ServerSideEncryption"], "AES256")
+    s3.delete_bucket_encryption(Bucket=name)
+    boto3.resource("s3").Bucket(name).objects.all().delete()
+    s3.delete_bucket(Bucket=name)
+
+
 @check
 def probes_of_a_bare_bucket():
     refused("NoSuchBucketPolicy", s3.get_bucket_policy, Bucket=BUCKET)

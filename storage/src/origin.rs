@@ -25,7 +25,7 @@ pub struct ChunkOrigin {
     pub part: Option<(Stamp, u16)>,
     /// What the client said: see [`describe`].
     pub headers: Vec<(String, String)>,
-    /// Data key of an encrypted extent, wrapped.
+    /// How an encrypted extent is encrypted, with its sealed data key: see [`consensus::meta::sealing::Sealing::encode`].
     pub wrapped_key: Option<Bytes>,
 }
 

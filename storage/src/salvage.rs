@@ -2,18 +2,20 @@
 //!
 //! The first chunk of an extent says what it belongs to. An object that was written whole comes back under its key, with
 //! the headers that came with it; the parts of an upload come back as one object. Each body is read from end to end, and
-//! the owners that the layout gives it hold it, before it is named. What was deleted or overwritten shortly before comes
-//! back, too: nobody can tell. Bodies that lie in the metadata itself leave nothing behind.
+//! the owners that the layout gives it hold it, before it is named. An encrypted body comes back encrypted as it was: its
+//! sealed data key lies with the first chunk; only its tag is another one. What was deleted or overwritten shortly before
+//! comes back, too: nobody can tell. Bodies that lie in the metadata itself leave nothing behind.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use bytes::Bytes;
 use consensus::client::{Meta, MetaError, ask};
-use consensus::meta::command::{Command, Reject, Salvage, SalvagedBody};
+use consensus::meta::command::{Command, Reject, Salvage, SalvagedBody, Sealed};
 use consensus::meta::model::Extent;
 use consensus::meta::names::{BucketName, ObjectKey, UserName};
 use consensus::meta::query::{Answer, Query};
+use consensus::meta::sealing::Sealing;
 use fabric::ids::{BucketId, ChunkId, ExtentId, NodeId, Stamp};
 use fabric::limits::{CHUNK_BYTES, COPIES, COPIES_DURABLE_MIN, EXTENT_CHUNKS_MAX};
 use fabric::placement::Layout;
@@ -69,6 +71,9 @@ pub enum Left {
     /// Its writer gave up, or it holds packed payloads of many objects.
     #[error("nobody said how long it is: packed small objects, or no object")]
     Unknown,
+    /// What is stored with it does not say how, or its parts say different things.
+    #[error("it is encrypted, and how cannot be read")]
+    Sealed,
     /// Chunks are missing or rotten everywhere.
     #[error("not all of it is there: {0}")]
     Incomplete(String),
@@ -205,6 +210,7 @@ impl Salvager<'_> {
             extent: extent.clone(),
             md5: *md5,
         });
+        let Ok(sealing) = sealing_of(bodies) else { return Ok(Err(Left::Sealed)) };
         let command = Salvage {
             bucket: first.bucket,
             bucket_name: first.bucket_name.clone(),
@@ -214,7 +220,7 @@ impl Salvager<'_> {
             attributes: first.attributes(),
             newer: self.wishes.newer,
         };
-        Ok(match self.name(command).await? {
+        Ok(match self.name(command, sealing).await? {
             Ok(()) => {
                 self.tidy(&found).await;
                 Ok(bytes)
@@ -234,10 +240,15 @@ impl Salvager<'_> {
     }
 
     /// Says that the bodies are there. A bucket whose name another one took meanwhile gets its number appended.
-    async fn name(&self, mut command: Salvage) -> Result<Result<(), Left>, SalvageError> {
+    async fn name(
+        &self,
+        mut command: Salvage,
+        sealing: Option<Sealing>,
+    ) -> Result<Result<(), Left>, SalvageError> {
         let renamed = format!("{:.40}-{}", command.bucket_name.to_string(), command.bucket.0);
         loop {
-            let refused = match self.meta.propose(Command::Salvage(command.clone())).await {
+            let proposed = self.meta.propose(encrypted(sealing.clone(), Command::Salvage(command.clone())));
+            let refused = match proposed.await {
                 Ok(_) => return Ok(Ok(())),
                 Err(MetaError::Rejected(refused)) => refused,
                 Err(error) => return Err(error.into()),
@@ -336,6 +347,24 @@ impl Salvager<'_> {
     }
 }
 
+/// How bodies that become one object are encrypted: all alike, if at all.
+fn sealing_of(bodies: &Upload) -> Result<Option<Sealing>, Left> {
+    let mut wrapped = bodies.values().map(|(_, origin)| &origin.wrapped_key);
+    let Some(first) = wrapped.next() else { return Ok(None) };
+    if wrapped.any(|other| other != first) {
+        return Err(Left::Sealed);
+    }
+    first.as_deref().map(Sealing::decode).transpose().map_err(|_| Left::Sealed)
+}
+
+/// A command about encrypted bodies, where they are.
+fn encrypted(sealing: Option<Sealing>, command: Command) -> Command {
+    match sealing {
+        None => command,
+        sealing => Command::Sealed(Sealed { sealing, copied: false, command: Box::new(command) }),
+    }
+}
+
 /// A body of which all was read.
 struct Gathered {
     extent: Extent,
@@ -395,6 +424,7 @@ impl fmt::Display for Salvaged {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use consensus::meta::model::Attributes;
+    use consensus::meta::sealing::{Frames, Scheme};
 
     use super::*;
     use crate::jobs::testing::{World, extent};
@@ -446,6 +476,27 @@ mod tests {
         assert_eq!(stray, vec![None]);
         let again = run(&*world.meta, &*world.chunks, &wishes(), |_| ()).await.unwrap();
         assert_eq!((again.objects, again.left.len()), (0, 2));
+    }
+
+    #[tokio::test]
+    async fn an_encrypted_body_comes_back_encrypted() {
+        let world = World::new(3);
+        let sealing = Sealing {
+            frames: Frames::Gcm,
+            scheme: Scheme::Store { version: 1 },
+            data_key: Bytes::from_static(b"key"),
+        };
+        let (good, strange) = (extent(1, 64, 64), extent(2, 64, 64));
+        for (extent, wrapped) in [(&good, sealing.encode()), (&strange, Bytes::from_static(b"no sealing"))] {
+            let origin = ChunkOrigin { wrapped_key: Some(wrapped), ..origin(extent, None) };
+            let (chunk, body) = (extent.id.chunk(0), world.body(extent, 0));
+            world.chunks.put(NodeId(1), chunk, vec![body], Some(origin)).await.unwrap();
+        }
+        let salvaged = run(&*world.meta, &*world.chunks, &wishes(), |_| ()).await.unwrap();
+        assert_eq!(salvaged.objects, 1);
+        assert_eq!(world.meta.salvaged()[0].bodies[0].extent.id, good.id);
+        assert_eq!(world.meta.sealings(), vec![Some(sealing)]);
+        assert!(matches!(salvaged.left[&strange.id].1, Left::Sealed));
     }
 
     #[tokio::test]

@@ -86,10 +86,14 @@ pub struct GatewayConfig {
     pub tls: Option<TlsFiles>,
     /// Ceiling for the memory of the process.
     pub memory_limit: Option<ByteSize>,
+    /// Master keys of server-side encryption.
+    pub encryption_keys: Option<PathBuf>,
     /// Whether bodies must be signed on connections without TLS.
     pub require_signed_payload: bool,
     /// Networks of proxies whose `X-Forwarded-For` is believed.
     pub trusted_proxies: Vec<String>,
+    /// Whether keys of customers may come on connections without TLS.
+    pub customer_keys_without_tls: bool,
 }
 
 /// A certificate chain and its key, PEM files.
@@ -288,6 +292,7 @@ fn check(
 
     let (mut storage, mut gateway) = (written.storage, written.gateway);
     storage.data = base.join(storage.data);
+    gateway.encryption_keys = gateway.encryption_keys.map(|keys| base.join(keys));
     gateway.tls =
         gateway.tls.map(|tls| TlsFiles { certificate: base.join(tls.certificate), key: base.join(tls.key) });
     Ok(Config {

@@ -14,8 +14,8 @@ use super::model::{Body, ClusterMs, ClusterRow, Garbage, Home, Lock, Object, Usa
 use super::store::{Fault, Rows};
 use super::tables::{
     Bodies, BucketQuotas, Buckets, Cluster, DebtCounts, Debts, Descending, Due, DueWalks, EventOrder, Events,
-    Extents, Garbages, Inline, LeavingCopies, Locks, NullVersions, Objects, Parts, Uploads, Usages,
-    UserQuotas, Versions, get, owners_of, scan_all,
+    Extents, Garbages, Inline, LeavingCopies, Locks, NullVersions, Objects, Parts, UploadSealings, Uploads,
+    Usages, UserQuotas, Versions, get, owners_of, scan_all,
 };
 
 /// A home as it sorts.
@@ -69,12 +69,12 @@ impl Tally {
             }
             None => self.problems.push(format!("{own:?} lies in no bucket")),
         }
-        match &object.body {
+        match object.body.place() {
             Body::Empty => {
                 self.check(object.bytes == 0, || format!("{own:?} is empty with {} bytes", object.bytes))
             }
             Body::Inline(id) => {
-                let twice = self.inline.insert((place(own), *id), object.bytes);
+                let twice = self.inline.insert((place(own), *id), object.stored_bytes());
                 self.check(twice.is_none(), || format!("{own:?} names payload {id} twice"));
             }
             Body::Extent { id, home } | Body::Packed { id, home, .. } => {
@@ -83,6 +83,7 @@ impl Tally {
             Body::Slices { id, home } => {
                 *self.bodies.entry((place(home.as_ref().unwrap_or(own)), *id)).or_default() += 1;
             }
+            Body::Sealed { .. } => self.problems.push(format!("{own:?} is sealed twice")),
         }
     }
 }
@@ -137,6 +138,11 @@ fn count_uploads(rows: &dyn Rows, tally: &mut Tally) -> Result<(), Fault> {
             Some(usage) => usage.uploads += 1,
             None => tally.problems.push(format!("upload {id} lies in no bucket")),
         }
+    }
+    for row in scan_all::<UploadSealings>(rows)? {
+        let ((home, id), _) = row?;
+        let known = get::<Uploads>(rows, (&home, id))?.is_some();
+        tally.check(known, || format!("{home:?} has a sealing for upload {id}, which is not there"));
     }
     for row in scan_all::<Parts>(rows)? {
         let ((home, id, number), part) = row?;

@@ -13,6 +13,7 @@ use super::model::{
     Stored, Tags, Versioning,
 };
 use super::names::{AccessKeyId, BucketName, ObjectKey, PolicyName, UserName};
+use super::sealing::Sealing;
 
 /// A command with its place in a session and the leader's time. This is what the log holds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -83,6 +84,8 @@ pub enum Command {
     Expire(Expire),
     /// See [`FillDue`].
     FillDue(FillDue),
+    /// See [`Sealed`].
+    Sealed(Sealed),
 }
 
 impl Command {
@@ -103,6 +106,7 @@ impl Command {
             | Command::SetLock(_)
             | Command::FillDue(_) => true,
             Command::Guarded(guarded) => guarded.command.grows(),
+            Command::Sealed(sealed) => sealed.command.grows(),
             // What takes away is taken on a full disk, too.
             Command::SetBucket(command) => matches!(command.change, BucketChange::Set(_)),
             Command::SetUserPolicy(command) => command.document.is_some(),
@@ -672,7 +676,18 @@ pub struct SetTags {
 pub struct Guarded {
     /// What object lock says.
     pub guard: Guard,
-    /// PutObject, CopyObject, CreateUpload, DeleteObjects or CreateBucket.
+    /// PutObject, CopyObject, CreateUpload, DeleteObjects or CreateBucket; or [`Sealed`].
+    pub command: Box<Command>,
+}
+
+/// A command about encrypted bytes, or about bytes that were. Done: as the command.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sealed {
+    /// How the bytes of the command, or of the upload's parts to come, are encrypted; `None`: they are not.
+    pub sealing: Option<Sealing>,
+    /// Of a PutObject: its bytes are another object's, and the change feed tells of a copy.
+    pub copied: bool,
+    /// PutObject, CreateUpload or Salvage; [`Guarded`] stands around it.
     pub command: Box<Command>,
 }
 

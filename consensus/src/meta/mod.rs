@@ -13,6 +13,7 @@ mod lookup;
 pub mod model;
 pub mod names;
 pub mod query;
+pub mod sealing;
 pub mod store;
 pub mod tables;
 #[cfg(test)]

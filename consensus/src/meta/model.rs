@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::lifecycle::Lifecycle;
 use super::names::{AccessKeyId, BucketName, ObjectKey, UserName};
+use super::sealing::Sealing;
 
 /// Cluster time in milliseconds since 1970: stamped by the leader, never back. Decides nothing that
 /// safety depends on.
@@ -88,6 +89,8 @@ pub enum BucketSetting {
     Policy(String),
     /// What happens to its objects as they age.
     Lifecycle(Lifecycle),
+    /// How objects are encrypted whose writer does not say.
+    Encryption(DefaultEncryption),
 }
 
 /// The kinds of [`BucketSetting`]. The number is part of keys.
@@ -101,6 +104,7 @@ pub enum SettingKind {
     OwnerEnforced = 4,
     Policy = 5,
     Lifecycle = 6,
+    Encryption = 7,
 }
 
 impl BucketSetting {
@@ -114,8 +118,29 @@ impl BucketSetting {
             BucketSetting::OwnerEnforced => SettingKind::OwnerEnforced,
             BucketSetting::Policy(_) => SettingKind::Policy,
             BucketSetting::Lifecycle(_) => SettingKind::Lifecycle,
+            BucketSetting::Encryption(_) => SettingKind::Encryption,
         }
     }
+}
+
+/// How objects of a bucket are encrypted whose writer does not say.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DefaultEncryption {
+    /// Under which master key; `None`: not at all.
+    pub key: Option<DefaultKey>,
+    /// Whether clients hear that a key of the bucket was used.
+    pub bucket_key: bool,
+    /// Whether keys of customers are refused.
+    pub no_customer_keys: bool,
+}
+
+/// See [`DefaultEncryption`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DefaultKey {
+    /// SSE-S3: that of the store.
+    Store,
+    /// SSE-KMS: one by name; `None` is the one that is meant where nobody names one.
+    Named(Option<String>),
 }
 
 /// What may not be made public in a bucket, by S3's names.
@@ -264,7 +289,7 @@ pub struct UserQuota {
 /// The entity tag, without quotes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Etag {
-    /// MD5 of the body.
+    /// MD5 of the body; of one that is encrypted under a named or a customer's key sixteen random bytes.
     Md5([u8; 16]),
     /// MD5 of the MD5s of the parts, and how many parts.
     Multipart([u8; 16], u16),
@@ -403,7 +428,7 @@ pub struct Slice {
     pub bytes: u64,
     /// Number of the part it came from.
     pub part: u16,
-    /// MD5 of the part.
+    /// MD5 of the part, or its stand-in (see [`Etag::Md5`]).
     pub md5: [u8; 16],
     /// Additional checksum of the part, where the upload had one.
     pub checksum: Option<Checksum>,
@@ -457,6 +482,14 @@ pub enum Body {
         /// Whose rows.
         home: Option<Home>,
     },
+    /// Encrypted bytes, there where the other body says. Lengths of objects and slices are those of the bytes that
+    /// clients know; extents and payloads are as long as what is encrypted.
+    Sealed {
+        /// How they are encrypted.
+        sealing: Sealing,
+        /// Where they are; never sealed itself.
+        body: Box<Body>,
+    },
 }
 
 impl Body {
@@ -467,6 +500,23 @@ impl Body {
             Body::Extent { home, .. } | Body::Slices { home, .. } | Body::Packed { home, .. } => {
                 home.clone().unwrap_or(own)
             }
+            Body::Sealed { body, .. } => body.home(own),
+        }
+    }
+
+    /// Where its bytes are, encrypted or not.
+    pub fn place(&self) -> &Body {
+        match self {
+            Body::Sealed { body, .. } => body,
+            body => body,
+        }
+    }
+
+    /// How its bytes are encrypted, if they are.
+    pub fn sealing(&self) -> Option<&Sealing> {
+        match self {
+            Body::Sealed { sealing, .. } => Some(sealing),
+            _ => None,
         }
     }
 }
@@ -490,6 +540,13 @@ pub struct Object {
     pub checksum: Option<Checksum>,
     /// Content headers, user metadata, storage class, tags.
     pub attributes: Attributes,
+}
+
+impl Object {
+    /// Bytes that the body takes where it is stored.
+    pub fn stored_bytes(&self) -> u64 {
+        self.body.sealing().map_or(self.bytes, |sealing| sealing.sealed_bytes(self.bytes))
+    }
 }
 
 /// A version that is not current, or a delete marker. Keyed (bucket, key, stamp descending).
@@ -557,7 +614,7 @@ pub struct Part {
     pub number: u16,
     /// Bytes.
     pub bytes: u64,
-    /// MD5 of the bytes.
+    /// MD5 of the bytes, or its stand-in (see [`Etag::Md5`]).
     pub md5: [u8; 16],
     /// Additional checksum.
     pub checksum: Option<Checksum>,

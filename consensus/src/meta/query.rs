@@ -14,6 +14,7 @@ use super::model::{
     User,
 };
 use super::names::{AccessKeyId, BucketName, ObjectKey, PolicyName, UserName};
+use super::sealing::Sealing;
 
 /// A question. Each is answered from one applied index.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -201,6 +202,15 @@ pub enum Query {
         /// At most so many.
         limit: u32,
     },
+    /// One upload, without its parts → [`Answer::Upload`].
+    Upload {
+        /// Where.
+        bucket: BucketId,
+        /// Of which key.
+        key: ObjectKey,
+        /// Which upload.
+        upload: Stamp,
+    },
 }
 
 /// Partitions of a [`Query::Placed`].
@@ -318,6 +328,7 @@ pub enum Answer {
     Settings(Arc<Vec<BucketSetting>>),
     UserPolicies(Arc<Vec<(PolicyName, String)>>),
     Due(DuePage),
+    Upload { upload: Upload, sealing: Option<Sealing> },
 }
 
 /// Hints that are due.
@@ -363,9 +374,10 @@ pub struct ObjectView {
 pub enum BodyView {
     /// Only the row was asked for.
     NotAsked,
-    /// All the bytes.
+    /// All the bytes, encrypted where [`Object::body`] says so.
     Inline(Bytes),
-    /// Where the bytes are, in order; one extent is one piece.
+    /// Where the bytes are, in order; one extent is one piece. Of an encrypted body offsets and lengths are those of
+    /// what is stored.
     Pieces(Vec<Piece>),
 }
 

@@ -121,6 +121,8 @@ tables! {
     DUE = 38, "due";
     /// Buckets whose rows are still to be walked for that.
     DUE_WALKS = 39, "due_walks";
+    /// How uploads in progress are encrypted.
+    UPLOAD_SEALINGS = 40, "upload_sealings";
 }
 
 impl TableId {
@@ -248,7 +250,7 @@ mod tests {
         buckets_by_owner usage objects versions null_versions inline extents bodies uploads \
         parts completed debts debt_counts garbage sessions session_nonces replies events \
         event_order cursors absences leaving removed_nodes hold bucket_quotas user_quotas bucket_settings locks \
-        user_policies due due_walks";
+        user_policies due due_walks upload_sealings";
         assert_eq!(names.join(" "), golden, "names are stored");
     }
 

@@ -113,6 +113,7 @@ fn told(view: &View, command: &Command) -> Option<String> {
         Command::SetUserPolicy(set) => format!("change policies of user {}", set.user),
         Command::SetLock(set) => format!("lock {}/{}", name(set.bucket), set.key),
         Command::Guarded(guarded) => return told(view, &guarded.command),
+        Command::Sealed(sealed) => return told(view, &sealed.command),
         _ => return None,
     })
 }

@@ -4,12 +4,14 @@
 //! - no body is ever in memory as a whole: chunks in flight are bounded per body and by a [`budget`] per process;
 //! - a [`Written`] extent is complete and durable on as many nodes as its mask says, and the write stays open
 //!   until the caller drops the guard, after the outcome of the command that names it is known;
-//! - a read yields exactly the bytes asked for, each checked, or ends with an error: never short and clean.
+//! - a read yields exactly the bytes asked for, each checked, or ends with an error: never short and clean;
+//! - what is written encrypted is plain in requests and answers only: chunks, caches and the metadata have ciphertext.
 
 pub mod budget;
 mod cache;
 #[cfg(test)]
 pub(crate) mod fakes;
+mod frames;
 mod inline;
 mod layouts;
 mod nodes;
@@ -32,8 +34,9 @@ use inline::InlineRoom;
 use layouts::Layouts;
 use nodes::Nodes;
 
+pub use frames::{BodyKey, DataKey, KeyUse};
 pub use reader::{BodyStream, ReadError};
-pub use writer::{Source, SourceError, Target, WriteError, Written};
+pub use writer::{Seal, Source, SourceError, Target, WriteError, Written};
 
 /// What this process may spend on bodies.
 #[derive(Debug, Clone, Copy)]

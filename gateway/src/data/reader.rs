@@ -26,6 +26,7 @@ use tokio::sync::oneshot;
 
 use super::Data;
 use super::budget::Held;
+use super::frames::{BodyKey, Opener};
 use super::writer::{Source, SourceError};
 
 /// Chunks of one body that are fetched or wait to be sent.
@@ -50,6 +51,9 @@ pub enum ReadError {
     /// No replica gave the bytes.
     #[error("chunk {0} cannot be read: {1}")]
     Unavailable(ChunkId, String),
+    /// A frame of an encrypted body is not what was encrypted.
+    #[error("frame {0} of the encrypted body does not open")]
+    Forged(u32),
     /// The rows do not describe the range that was asked for.
     #[error("the body is not what its rows say: {0}")]
     Inconsistent(&'static str),
@@ -60,6 +64,8 @@ pub struct BodyStream {
     data: Data,
     plan: Plan,
     ahead: VecDeque<Fetch>,
+    /// Decrypts what is fetched, where the body is encrypted.
+    opener: Option<Opener>,
     /// What [`BodyStream::start`] waited for.
     first: Option<Result<Bytes, ReadError>>,
     failed: bool,
@@ -75,7 +81,32 @@ impl Data {
             // There is nothing to plan with; a range that is not empty ends in an error.
             BodyView::NotAsked => (None, Plan::new(Vec::new(), range)),
         };
-        BodyStream { data: self.clone(), plan, ahead: VecDeque::new(), first, failed: false, guard }
+        BodyStream {
+            data: self.clone(),
+            plan,
+            ahead: VecDeque::new(),
+            opener: None,
+            first,
+            failed: false,
+            guard,
+        }
+    }
+
+    /// Reads bytes `range` of an encrypted body.
+    pub fn open(&self, body: BodyView, key: &BodyKey, range: Range<u64>, guard: ReadGuard) -> BodyStream {
+        match Opener::new(key, &body, range) {
+            Ok((mut opener, stored)) => {
+                let mut stream = self.read(body, stored, guard);
+                match stream.first.take() {
+                    Some(Ok(payload)) => opener.feed(payload),
+                    first => stream.first = first,
+                }
+                BodyStream { opener: Some(opener), ..stream }
+            }
+            Err(error) => {
+                BodyStream { first: Some(Err(error)), ..self.read(BodyView::NotAsked, 0..0, guard) }
+            }
+        }
     }
 }
 
@@ -126,6 +157,42 @@ impl BodyStream {
     }
 }
 
+impl BodyStream {
+    /// The next bytes as clients know them.
+    fn poll_plain(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, ReadError>>> {
+        loop {
+            match self.opener.as_mut().map(Opener::next).transpose() {
+                Ok(None) => return self.poll_stored(cx),
+                Ok(Some(Some(plain))) => return Poll::Ready(Some(Ok(plain))),
+                Ok(Some(None)) => {}
+                Err(error) => return Poll::Ready(Some(Err(error))),
+            }
+            let stored = ready!(self.poll_stored(cx));
+            match (stored, &mut self.opener) {
+                (Some(Ok(stored)), Some(opener)) => opener.feed(stored),
+                (None, Some(opener)) if !opener.is_done() => {
+                    let why = ReadError::Inconsistent("the encrypted body ends before the range");
+                    return Poll::Ready(Some(Err(why)));
+                }
+                (other, _) => return Poll::Ready(other),
+            }
+        }
+    }
+
+    /// The next bytes as they are stored.
+    fn poll_stored(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, ReadError>>> {
+        let item = match self.fetch_ahead() {
+            Err(error) => Err(error),
+            Ok(()) => match self.ahead.front_mut() {
+                None => return Poll::Ready(None),
+                Some(fetch) => ready!(fetch.poll(cx)),
+            },
+        };
+        self.ahead.pop_front();
+        Poll::Ready(Some(item))
+    }
+}
+
 impl Stream for BodyStream {
     type Item = Result<Bytes, ReadError>;
 
@@ -134,23 +201,15 @@ impl Stream for BodyStream {
         if this.failed {
             return Poll::Ready(None);
         }
-        if let Some(first) = this.first.take() {
-            this.failed = first.is_err();
-            return Poll::Ready(Some(first));
-        }
-        let item = match this.fetch_ahead() {
-            Err(error) => Err(error),
-            Ok(()) => match this.ahead.front_mut() {
-                None => return Poll::Ready(None),
-                Some(fetch) => ready!(fetch.poll(cx)),
-            },
+        let item = match this.first.take() {
+            Some(first) => Some(first),
+            None => ready!(this.poll_plain(cx)),
         };
-        this.ahead.pop_front();
-        if item.is_err() {
+        if let Some(Err(_)) = &item {
             this.failed = true;
             this.ahead.clear();
         }
-        Poll::Ready(Some(item))
+        Poll::Ready(item)
     }
 }
 

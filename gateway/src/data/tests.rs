@@ -65,6 +65,7 @@ fn target(part: Option<(Stamp, u16)>) -> Target {
         key: "cat".parse().unwrap(),
         part,
         attributes: Attributes::default(),
+        seal: None,
     }
 }
 

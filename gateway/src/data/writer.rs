@@ -7,6 +7,7 @@ use consensus::client::WriteGuard;
 use consensus::meta::command::NewBody;
 use consensus::meta::model::{Attributes, Home};
 use consensus::meta::names::{BucketName, ObjectKey};
+use consensus::meta::sealing::sealed_bytes;
 use fabric::ids::{BucketId, ExtentId, Stamp};
 use fabric::limits::{CHUNK_BYTES, INLINE_BYTES_MAX, PUT_BYTES_MAX};
 use fabric::placement::Layout;
@@ -16,6 +17,7 @@ use async_trait::async_trait;
 use storage::origin::{ChunkOrigin, describe};
 
 use super::Data;
+use super::frames::{BodyKey, CHUNK_PLAIN_BYTES, DataKey, KeyUse, Sealer};
 use super::transfer::Transfer;
 
 /// A body waits this long for its first bytes of the budget.
@@ -48,11 +50,29 @@ pub struct Target {
     pub part: Option<(Stamp, u16)>,
     /// What the client says of the object.
     pub attributes: Attributes,
+    /// How the body is encrypted, if it is.
+    pub seal: Option<Seal>,
+}
+
+/// How a body is encrypted.
+#[derive(Debug, Clone)]
+pub struct Seal {
+    /// The data key, of this body alone or of the upload of this part.
+    pub key: DataKey,
+    /// The same for who finds the chunks: [`consensus::meta::sealing::Sealing::encode`].
+    pub sealing: Bytes,
+}
+
+impl Target {
+    fn body_key(&self) -> Option<BodyKey> {
+        let used = if self.part.is_some() { KeyUse::Parts } else { KeyUse::Whole };
+        self.seal.as_ref().map(|seal| BodyKey { key: seal.key.clone(), used })
+    }
 }
 
 /// A body that is ready to be named by a command.
 pub struct Written {
-    /// For the command. A part of no bytes is [`NewBody::Inline`] with no bytes.
+    /// For the command; encrypted where its target says so. A part of no bytes is [`NewBody::Inline`] with no bytes.
     pub body: NewBody,
     /// To be dropped once the outcome of the command is known; `None` for inline bytes.
     pub guard: Option<WriteGuard>,
@@ -89,23 +109,28 @@ impl Data {
         if known_length.is_some_and(|length| PUT_BYTES_MAX < length) {
             return Err(WriteError::TooLarge);
         }
-        let mut input = Input::new(source, known_length);
+        let key = target.body_key();
+        let mut input = Input::new(source, known_length, key.is_some());
         let held = self.writes.take(input.next_chunk_bytes_max(), ADMISSION_PATIENCE).await;
         let held = held.map_err(|_| WriteError::Overloaded)?;
-        let first = input.chunk().await?;
+        let first = input.plain_chunk().await?;
 
         let bytes: usize = first.iter().map(Bytes::len).sum();
-        let may_be_inline = bytes <= INLINE_BYTES_MAX && target.part.is_none();
+        let may_be_inline =
+            input.stored_bytes(bytes as u64) <= INLINE_BYTES_MAX as u64 && target.part.is_none();
         if bytes == 0 || (may_be_inline && !self.inline.is_full().await) {
-            return Ok(Written { body: NewBody::Inline(join(first)), guard: None });
+            input.sealer = key.map(|key| Sealer::new(&key, None));
+            return Ok(Written { body: NewBody::Inline(join(input.seal(first))), guard: None });
         }
 
         let guard = self.meta.begin_write().await.map_err(unavailable)?;
         let layout = self.layouts.newest().await.map_err(unavailable)?;
         let extent = self.draw_extent(&guard, &layout);
         guard.writes(Home { bucket: target.bucket, key: target.key.clone() }, extent);
-        let mut transfer = Transfer::new(self, &layout, extent, origin(target, known_length));
-        transfer.send(first, held);
+        input.sealer = key.map(|key| Sealer::new(&key, Some(extent)));
+        let length = known_length.map(|length| input.stored_bytes(length));
+        let mut transfer = Transfer::new(self, &layout, extent, origin(target, length));
+        transfer.send(input.seal(first), held);
         let extent = transfer.run(&mut input, &guard).await?;
         Ok(Written { body: NewBody::Extent(extent), guard: Some(guard) })
     }
@@ -134,7 +159,7 @@ fn origin(target: Target, length: Option<u64>) -> ChunkOrigin {
         bucket_name: target.bucket_name,
         key: target.key,
         part: target.part,
-        wrapped_key: None,
+        wrapped_key: target.seal.map(|seal| seal.sealing),
     }
 }
 
@@ -146,7 +171,7 @@ fn join(mut pieces: Vec<Bytes>) -> Bytes {
     }
 }
 
-/// A source cut into chunks.
+/// A source cut into chunks, and encrypted chunk by chunk.
 pub(super) struct Input<'a> {
     source: &'a mut dyn Source,
     known_length: Option<u64>,
@@ -154,31 +179,68 @@ pub(super) struct Input<'a> {
     rest: Bytes,
     taken_bytes: u64,
     ended: bool,
+    /// Whether chunks will be encrypted …
+    sealing: bool,
+    /// … and by what; known once the extent is.
+    sealer: Option<Sealer>,
 }
 
 impl<'a> Input<'a> {
-    fn new(source: &'a mut dyn Source, known_length: Option<u64>) -> Input<'a> {
-        Input { source, known_length, rest: Bytes::new(), taken_bytes: 0, ended: false }
+    fn new(source: &'a mut dyn Source, known_length: Option<u64>, sealing: bool) -> Input<'a> {
+        Input {
+            source,
+            known_length,
+            rest: Bytes::new(),
+            taken_bytes: 0,
+            ended: false,
+            sealing,
+            sealer: None,
+        }
+    }
+
+    /// Bytes that so many take where they are stored.
+    fn stored_bytes(&self, bytes: u64) -> u64 {
+        if self.sealing { sealed_bytes(bytes) } else { bytes }
     }
 
     /// Bytes the next chunk can have; what to reserve for it.
     pub(super) fn next_chunk_bytes_max(&self) -> usize {
         let used = self.taken_bytes - self.rest.len() as u64;
         let left = self.known_length.map_or(u64::MAX, |length| length.saturating_sub(used));
-        left.min(CHUNK_BYTES as u64) as usize
+        let most = if self.sealing { CHUNK_PLAIN_BYTES } else { CHUNK_BYTES };
+        self.stored_bytes(left.min(most as u64)) as usize
     }
 
-    /// The next chunk in pieces: [`CHUNK_BYTES`], fewer at the end, none after it.
+    /// The next chunk in pieces as it is stored: [`CHUNK_BYTES`], fewer at the end, none after it.
     pub(super) async fn chunk(&mut self) -> Result<Vec<Bytes>, WriteError> {
+        let pieces = self.plain_chunk().await?;
+        Ok(self.seal(pieces))
+    }
+
+    /// The next chunk before it is encrypted. Then, whether it is the last one is known with it.
+    async fn plain_chunk(&mut self) -> Result<Vec<Bytes>, WriteError> {
+        let most = if self.sealing { CHUNK_PLAIN_BYTES } else { CHUNK_BYTES };
         let mut pieces = Pieces::default();
-        while pieces.bytes < CHUNK_BYTES {
+        while pieces.bytes < most {
             if self.rest.is_empty() && !self.refill().await? {
                 break;
             }
-            let room = CHUNK_BYTES - pieces.bytes;
+            let room = most - pieces.bytes;
             pieces.push(self.rest.split_to(room.min(self.rest.len())));
         }
+        if self.sealing {
+            self.refill().await?;
+        }
         Ok(pieces.finish())
+    }
+
+    /// Encrypts what [`Input::plain_chunk`] gave last.
+    fn seal(&mut self, pieces: Vec<Bytes>) -> Vec<Bytes> {
+        let last = self.ended && self.rest.is_empty();
+        match &mut self.sealer {
+            Some(sealer) if !pieces.is_empty() => vec![sealer.seal(pieces, last)],
+            Some(_) | None => pieces,
+        }
     }
 
     async fn refill(&mut self) -> Result<bool, WriteError> {

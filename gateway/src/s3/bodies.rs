@@ -1,16 +1,21 @@
 //! Where the dialect meets the data: request bodies as sources, and what failures of bodies mean to clients.
 
+use std::ops::Range;
+
 use async_trait::async_trait;
 use bytes::Bytes;
+use consensus::client::ReadGuard;
 use consensus::meta::model::Attributes;
 use consensus::meta::names::ObjectKey;
+use consensus::meta::query::BodyView;
 use fabric::ids::Stamp;
 use fabric::limits::PUT_BYTES_MAX;
 
+use super::encryption::Encryption;
 use super::error::{Code, S3Error, S3Result};
 use super::op::Context;
 use super::payload::Payload;
-use crate::data::{ReadError, Source, SourceError, Target, WriteError, Written};
+use crate::data::{BodyKey, BodyStream, ReadError, Source, SourceError, Target, WriteError, Written};
 
 /// A request body as a source: it ends cleanly only when every digest and signature matched.
 struct PayloadSource<'a>(&'a mut Payload);
@@ -29,9 +34,10 @@ pub async fn store(
     key: &ObjectKey,
     part: Option<(Stamp, u16)>,
     attributes: Option<&Attributes>,
+    encryption: Option<&Encryption>,
 ) -> S3Result<Written> {
     let length = payload.length();
-    let target = target(cx, key, part, attributes)?;
+    let target = target(cx, key, part, attributes, encryption)?;
     Ok(cx.data.write(&mut PayloadSource(payload), length, target).await?)
 }
 
@@ -41,6 +47,7 @@ pub fn target(
     key: &ObjectKey,
     part: Option<(Stamp, u16)>,
     attributes: Option<&Attributes>,
+    encryption: Option<&Encryption>,
 ) -> S3Result<Target> {
     let bucket = cx.bucket()?;
     Ok(Target {
@@ -49,7 +56,22 @@ pub fn target(
         key: key.clone(),
         part,
         attributes: attributes.cloned().unwrap_or_default(),
+        seal: encryption.map(Encryption::for_target),
     })
+}
+
+/// Reads bytes of a body, encrypted or not. Take `guard` before the query that gave `body`.
+pub fn read(
+    cx: &Context,
+    body: BodyView,
+    key: Option<&BodyKey>,
+    range: Range<u64>,
+    guard: ReadGuard,
+) -> BodyStream {
+    match key {
+        Some(key) => cx.data.open(body, key, range, guard),
+        None => cx.data.read(body, range, guard),
+    }
 }
 
 impl From<WriteError> for S3Error {
@@ -75,7 +97,7 @@ impl From<ReadError> for S3Error {
     fn from(error: ReadError) -> S3Error {
         match error {
             ReadError::Overloaded | ReadError::Unavailable(..) => Code::SlowDown.caused(error),
-            ReadError::Inconsistent(_) => Code::InternalError.caused(error),
+            ReadError::Inconsistent(_) | ReadError::Forged(_) => Code::InternalError.caused(error),
         }
     }
 }

@@ -1,13 +1,17 @@
-//! What CopyObject and UploadPartCopy share: the source of a copy.
+//! What CopyObject and UploadPartCopy share: the source of a copy, and its bytes where they are written anew.
 
+use async_trait::async_trait;
+use bytes::Bytes;
 use consensus::meta::command::{ReadConditions, Reject, VersionSelector};
-use consensus::meta::model::{Bucket, Home};
+use consensus::meta::model::{Bucket, Checksum, ChecksumAlgorithm, Home};
 use consensus::meta::names::{BucketName, ObjectKey};
 use consensus::meta::query::{ObjectView, Want};
 use http::HeaderMap;
+use md5::{Digest as _, Md5};
 use std::sync::Arc;
 
 use super::access::Subject;
+use super::checksum::Hasher;
 use super::error::{Code, S3Error, S3Result};
 use super::op::Context;
 use super::path::percent_decoded;
@@ -15,6 +19,7 @@ use super::reading::version_in;
 use super::request::header_text;
 use super::response::Response;
 use super::{conditions, versions};
+use crate::data::{BodyStream, Source as BodySource, SourceError};
 
 const HEADER: &str = "x-amz-copy-source";
 
@@ -97,6 +102,37 @@ impl Source {
             Reject::DeleteMarker { .. } => self.refused(Reject::NoSuchKey),
             reject => S3Error::from(reject).field("Key", self.key.as_str()),
         }
+    }
+}
+
+/// Bytes of a source, hashed as they pass.
+pub struct Hashing {
+    stream: BodyStream,
+    md5: Md5,
+    hasher: Hasher,
+}
+
+impl Hashing {
+    /// Hashes everything that `stream` gives from now on.
+    pub fn new(stream: BodyStream, algorithm: ChecksumAlgorithm) -> Hashing {
+        Hashing { stream, md5: Md5::new(), hasher: Hasher::new(algorithm) }
+    }
+
+    /// MD5 and checksum of what passed.
+    pub fn finish(self) -> ([u8; 16], Checksum) {
+        (self.md5.finalize().into(), self.hasher.finish())
+    }
+}
+
+#[async_trait]
+impl BodySource for Hashing {
+    async fn next(&mut self) -> Result<Option<Bytes>, SourceError> {
+        let bytes = BodySource::next(&mut self.stream).await?;
+        if let Some(bytes) = &bytes {
+            self.md5.update(bytes);
+            self.hasher.update(bytes);
+        }
+        Ok(bytes)
     }
 }
 

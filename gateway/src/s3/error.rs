@@ -21,7 +21,9 @@ pub type S3Result<T> = Result<T, S3Error>;
 pub type BoxError = Box<dyn std::error::Error + Send + Sync + 'static>;
 
 macro_rules! codes {
-    ($($name:ident $status:ident $message:literal;)*) => {
+    (@wire $name:ident) => { stringify!($name) };
+    (@wire $name:ident $wire:literal) => { $wire };
+    ($($name:ident $(= $wire:literal)? $status:ident $message:literal;)*) => {
         /// Everything a client can be told, by S3's names. A code exists only if a client would act on it.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
         #[allow(missing_docs)]
@@ -34,7 +36,7 @@ macro_rules! codes {
             /// What goes on the wire: name, status, and the words used where the error has none of its own.
             pub fn wire(self) -> (&'static str, StatusCode, &'static str) {
                 match self {
-                    $(Code::$name => (stringify!($name), StatusCode::$status, $message),)*
+                    $(Code::$name => (codes!(@wire $name $($wire)?), StatusCode::$status, $message),)*
                 }
             }
         }
@@ -72,6 +74,7 @@ codes! {
     InvalidChunkSizeError BAD_REQUEST "Only the last chunk is allowed to have a size less than 8192 bytes";
     InvalidDigest BAD_REQUEST "The Content-MD5 you specified is not valid.";
     InvalidEncodingMethod BAD_REQUEST "Invalid Encoding Method specified in Request";
+    InvalidEncryptionAlgorithmError BAD_REQUEST "The encryption request you specified is not valid. The valid value is AES256.";
     InvalidLocationConstraint BAD_REQUEST "The specified location constraint is not valid.";
     InvalidObjectState FORBIDDEN "The operation is not valid for the object's state.";
     InvalidPart BAD_REQUEST "One or more of the specified parts could not be found, or its entity tag or checksum differs.";
@@ -86,6 +89,7 @@ codes! {
     InvalidURI BAD_REQUEST "Couldn't parse the specified URI.";
     KeyTooLongError BAD_REQUEST "Your key is too long";
     MalformedPolicy BAD_REQUEST "Policies must be valid JSON and the first byte must be '{'";
+    KmsNotFoundException = "KMS.NotFoundException" BAD_REQUEST "The key does not exist here.";
     MalformedTrailerError BAD_REQUEST "The request contained trailing data that was not well-formed.";
     MalformedXML BAD_REQUEST "The XML you provided was not well-formed or did not validate against our published schema.";
     MaxMessageLengthExceeded BAD_REQUEST "Your request was too big.";

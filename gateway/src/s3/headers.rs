@@ -105,11 +105,9 @@ fn storage_class(headers: &HeaderMap) -> S3Result<Option<String>> {
 }
 
 /// Headers of S3 that ask for something that does not exist here: refused, never passed over, since an object
-/// stored without the encryption or the lock that was asked for is not what was asked for.
+/// stored without the grant that was asked for is not what was asked for.
 pub fn refuse_unsupported(headers: &HeaderMap) -> S3Result<()> {
     const PREFIXES: &[&str] = &[
-        "x-amz-server-side-encryption",
-        "x-amz-copy-source-server-side-encryption",
         "x-amz-write-offset-bytes",
         "x-amz-grant-",
         "x-amz-rename-source",
@@ -286,7 +284,6 @@ mod tests {
     #[test]
     fn what_does_not_exist_is_refused() {
         for (name, value, code) in [
-            ("x-amz-server-side-encryption", "AES256", Some(Code::NotImplemented)),
             ("x-amz-acl", "public-read", Some(Code::AccessControlListNotSupported)),
             ("x-amz-acl", "private", None),
             ("x-amz-write-offset-bytes", "0", Some(Code::NotImplemented)),

@@ -11,6 +11,7 @@ mod chunked;
 pub mod conditions;
 pub mod copying;
 pub mod cors;
+pub mod encryption;
 pub mod error;
 pub mod form;
 pub mod headers;

@@ -11,13 +11,14 @@ use consensus::meta::query::{Answer, Query};
 use fabric::env::Env;
 use http::HeaderMap;
 
-use super::access::{Access, Subject};
+use super::access::{self, Access, Subject};
 use super::error::{Code, S3Error, S3Result};
 use super::locks;
 use super::request::Request;
 use super::response::Response;
 use super::route::Route;
 use crate::data::Data;
+use crate::keyring::KeyRing;
 
 /// One S3 operation. Operations never import each other.
 #[async_trait]
@@ -146,6 +147,7 @@ actions! {
     PutBucketPolicy
     DeleteBucketPolicy
     PutLifecycleConfiguration
+    PutEncryptionConfiguration
 }
 
 impl Action {
@@ -210,6 +212,8 @@ pub struct Context {
     pub data: Arc<Data>,
     /// Clocks and randomness.
     pub env: Arc<dyn Env>,
+    /// Master keys of encryption.
+    pub ring: Arc<KeyRing>,
     /// The region of this gateway.
     pub region: Arc<str>,
     /// Who asks, as the signature proved, and what that one may do.
@@ -267,6 +271,13 @@ impl Context {
         }
     }
 
+    /// What the owner of the bucket set, as this gateway knows it: perhaps some seconds old, and as a rule without a
+    /// question to the metadata.
+    pub async fn recent_setting(&self, kind: SettingKind) -> S3Result<Option<BucketSetting>> {
+        let settings = access::settings(&*self.meta, self.bucket()?).await?;
+        Ok(settings.iter().find(|setting| setting.kind() == kind).cloned())
+    }
+
     /// Sets it, in place of the one of its kind.
     pub async fn set(&self, setting: BucketSetting) -> S3Result<()> {
         self.change(BucketChange::Set(setting)).await
@@ -302,6 +313,7 @@ impl Context {
     fn sign(&self, command: &mut Command) {
         let origin = match command {
             Command::Guarded(guarded) => return self.sign(&mut guarded.command),
+            Command::Sealed(sealed) => return self.sign(&mut sealed.command),
             Command::PutObject(command) => &mut command.origin,
             Command::CopyObject(command) => &mut command.origin,
             Command::DeleteObjects(command) => &mut command.origin,

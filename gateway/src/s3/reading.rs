@@ -13,6 +13,7 @@ use http::header::{CONTENT_RANGE, LAST_MODIFIED};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
 use super::conditions::{self, Verdict};
+use super::encryption::{self, Customer};
 use super::error::{Code, S3Error, S3Result};
 use super::headers;
 use super::locks;
@@ -41,6 +42,8 @@ pub struct Found {
     pub response: Response,
     /// The bytes to send; `None` for 304.
     pub range: Option<Range<u64>>,
+    /// The version.
+    pub object: Object,
     /// Where the bytes are.
     pub body: BodyView,
     /// Keeps them there.
@@ -69,11 +72,18 @@ impl Input {
     }
 
     /// Finds the version and decides the answer. `want` is a hint: a part needs the body anyway.
-    pub async fn find(self, cx: &Context, key: &ObjectKey, want: Want) -> S3Result<Found> {
+    pub async fn find(
+        self,
+        cx: &Context,
+        key: &ObjectKey,
+        want: Want,
+        customer: Option<&Customer>,
+    ) -> S3Result<Found> {
         let guard = cx.meta.begin_read();
         let want = if self.part.is_some() { Want::Body } else { want };
         let view = version(cx, key, self.version, want).await?;
         guard.reads(Home { bucket: cx.bucket()?.id, key: key.clone() }, &view);
+        encryption::check_reader(&view.object, customer)?;
         let chosen = match conditions::decide(&self.conditions, &view.object) {
             Verdict::Failed => return Err(Code::PreconditionFailed.into()),
             Verdict::NotModified => None,
@@ -83,12 +93,13 @@ impl Input {
         let status = chosen.as_ref().map_or(StatusCode::NOT_MODIFIED, Chosen::status);
         let mut response = headers::describe(Response::new(status), &view.object, self.overrides);
         response = versions::show(response, bucket, &view.object);
+        response = encryption::show_object(response, &view.object, customer);
         response = locks::show(cx, key, &view.object, response).await?;
         let range = chosen.as_ref().map(|chosen| chosen.range.clone());
         if let Some(chosen) = chosen {
             response = chosen.show(response, &view.object, self.with_checksum);
         }
-        Ok(Found { response, range, body: view.body, guard })
+        Ok(Found { response, range, object: view.object, body: view.body, guard })
     }
 
     fn choose(&self, view: &ObjectView) -> S3Result<Chosen> {

@@ -27,6 +27,7 @@ pub struct Request {
     pub(super) source: IpAddr,
     pub(super) secure: bool,
     pub(super) reply: Option<Reply>,
+    pub(super) may_carry_keys: bool,
 }
 
 impl Request {
@@ -78,6 +79,12 @@ impl Request {
     /// Whether it came over TLS.
     pub fn secure(&self) -> bool {
         self.secure
+    }
+
+    /// Whether nobody on the way sees what is in its headers: it came over TLS, or from this machine, or who runs the
+    /// gateway said so.
+    pub fn may_carry_keys(&self) -> bool {
+        self.may_carry_keys
     }
 
     /// Bytes of the decoded body. Operations whose rule is [`super::BodyRule::Object`] always have a length.

@@ -38,6 +38,7 @@ use super::route::Router;
 use super::versions;
 use crate::data::Data;
 use crate::http::{Handler, Refusal, RequestBody, ResponseBody as HttpBody};
+use crate::keyring::KeyRing;
 
 /// A body that an operation has no use for is read and verified up to this size.
 const USELESS_BODY_BYTES_MAX: usize = 64 * KIB as usize;
@@ -66,6 +67,8 @@ pub struct Settings {
     pub proxies: Proxies,
     /// How long a day is for lifecycle rules: 24 hours, but in tests.
     pub lifecycle_day: Duration,
+    /// Whether keys of customers may come where connections are not TLS.
+    pub customer_keys_without_tls: bool,
 }
 
 /// What operations stand on.
@@ -79,6 +82,8 @@ pub struct Backend {
     pub env: Arc<dyn Env>,
     /// Secrets of users.
     pub keys: Arc<dyn Keys>,
+    /// Master keys of encryption.
+    pub ring: Arc<KeyRing>,
 }
 
 /// The S3 service of one gateway.
@@ -93,6 +98,7 @@ pub struct S3Service {
     require_signed_payload: bool,
     proxies: Proxies,
     lifecycle_day: Duration,
+    customer_keys_without_tls: bool,
     host_id: String,
 }
 
@@ -114,6 +120,7 @@ impl S3Service {
             require_signed_payload: settings.require_signed_payload,
             proxies: settings.proxies,
             lifecycle_day: settings.lifecycle_day,
+            customer_keys_without_tls: settings.customer_keys_without_tls,
             host_id: super::checksum::encode(&id),
         }
     }
@@ -238,6 +245,7 @@ impl S3Service {
             source,
             secure: self.secure,
             reply,
+            may_carry_keys: self.may_carry_keys(source),
         };
         match run(op, &context, request).await {
             Err(error) if head.method.is_safe() && error.code() == Code::NoSuchKey => {
@@ -272,6 +280,11 @@ impl S3Service {
             verified: Verified::of_form(signer),
             body: form.into_file(),
         })
+    }
+
+    /// What comes from this machine has nobody on the way.
+    fn may_carry_keys(&self, source: IpAddr) -> bool {
+        self.secure || self.customer_keys_without_tls || source.to_canonical().is_loopback()
     }
 
     /// Where it is required, what comes in plain text is signed with its body, so that nobody on the way changes it.
@@ -342,6 +355,7 @@ impl S3Service {
             meta: self.backend.meta.clone(),
             data: self.backend.data.clone(),
             env: self.backend.env.clone(),
+            ring: self.backend.ring.clone(),
             region: self.region.clone(),
             access,
             lifecycle_day_ms: self.lifecycle_day.as_millis() as u64,

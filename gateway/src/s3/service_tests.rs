@@ -13,9 +13,11 @@ use fabric::limits::LIFECYCLE_DAY_DEFAULT;
 use super::*;
 use crate::data::DataConfig;
 use crate::data::fakes::{FakeChunks, FakeMeta, TestEnv};
+use crate::keyring::KeyRing;
 use crate::s3::auth::tests::{OneKey, Sent, signed};
 use crate::s3::op::Action;
 use crate::s3::route::Route;
+use crate::secrets::ClusterKey;
 
 /// Knows two buckets: `photos` of `tester` and `secret` of `other`.
 struct Buckets(Arc<FakeMeta>);
@@ -104,7 +106,8 @@ fn service() -> S3Service {
     let meta: Arc<dyn Meta> = Arc::new(Buckets(FakeMeta::of_nodes(1)));
     let config = DataConfig::within(64 << 20);
     let data = Data::new(env.clone(), meta.clone(), Arc::new(FakeChunks::default()), config);
-    let backend = Backend { meta, data: Arc::new(data), env, keys: Arc::new(OneKey) };
+    let ring = Arc::new(KeyRing::derived(&ClusterKey::from_bytes([1; 32])));
+    let backend = Backend { meta, data: Arc::new(data), env, keys: Arc::new(OneKey), ring };
     let domains = vec!["example.org".to_string()];
     let region = "us-east-1".to_string();
     let settings = Settings {
@@ -114,6 +117,7 @@ fn service() -> S3Service {
         require_signed_payload: false,
         proxies: Proxies::default(),
         lifecycle_day: LIFECYCLE_DAY_DEFAULT,
+        customer_keys_without_tls: false,
     };
     S3Service::new(backend, settings, OPS)
 }
@@ -211,7 +215,7 @@ async fn headers_are_judged() {
     for (name, value, status) in [
         ("x-amz-expected-bucket-owner", "tester", 200),
         ("x-amz-expected-bucket-owner", "other", 403),
-        ("x-amz-server-side-encryption", "AES256", 501),
+        ("x-amz-write-offset-bytes", "0", 501),
         ("x-fluffy-internal", "1", 200),
     ] {
         let mut sent = request(Method::GET, "/photos/k");

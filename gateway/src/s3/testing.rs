@@ -63,6 +63,7 @@ impl TestRequest {
             source: std::net::IpAddr::from([127, 0, 0, 1]),
             secure: false,
             reply: None,
+            may_carry_keys: true,
         }
     }
 }

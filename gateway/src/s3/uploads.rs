@@ -3,6 +3,7 @@
 use consensus::meta::model::{Checksum, ChecksumAlgorithm, ChecksumKind, Part, Upload};
 use consensus::meta::names::ObjectKey;
 use consensus::meta::query::{Answer, PartsPage, Query as MetaQuery};
+use consensus::meta::sealing::Sealing;
 use fabric::ids::Stamp;
 use fabric::limits::{LIST_KEYS_MAX, PARTS_MAX};
 
@@ -49,6 +50,17 @@ pub async fn parts(
     match cx.ask(query).await {
         Ok(Answer::Parts(page)) => Ok(page),
         Ok(_) => Err(unexpected("Parts")),
+        Err(error) if error.code() == Code::NoSuchUpload => Err(error.field("UploadId", upload.to_string())),
+        Err(error) => Err(error),
+    }
+}
+
+/// An upload, and how it is encrypted.
+pub async fn find(cx: &Context, key: &ObjectKey, upload: Stamp) -> S3Result<(Upload, Option<Sealing>)> {
+    let query = MetaQuery::Upload { bucket: cx.bucket()?.id, key: key.clone(), upload };
+    match cx.ask(query).await {
+        Ok(Answer::Upload { upload, sealing }) => Ok((upload, sealing)),
+        Ok(_) => Err(unexpected("Upload")),
         Err(error) if error.code() == Code::NoSuchUpload => Err(error.field("UploadId", upload.to_string())),
         Err(error) => Err(error),
     }

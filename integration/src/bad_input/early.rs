@@ -95,7 +95,7 @@ fn headers(scene: &Scene<'_>) -> Vec<Case> {
         waiting(
             ID,
             "encryption that is not there",
-            put("x-amz-server-side-encryption", "AES256"),
+            put("x-amz-server-side-encryption", "aws:kms:dsse"),
             501,
             "NotImplemented",
         ),

@@ -9,6 +9,7 @@ mod checksums;
 mod conditions;
 mod copies;
 mod cors;
+mod encryption;
 mod forms;
 mod lifecycle;
 mod listing;
@@ -65,6 +66,7 @@ pub fn all() -> impl Iterator<Item = Behaviour> {
         access::BEHAVIOURS,
         forms::BEHAVIOURS,
         lifecycle::BEHAVIOURS,
+        encryption::BEHAVIOURS,
     ];
     files.into_iter().flatten().copied()
 }

@@ -22,6 +22,7 @@ use fabric::limits::{CONNECTIONS_MAX, COPIES, KIB, MIB, UPLOAD_PERIOD_DEFAULT};
 use fabric::rpc::{Identity, Peer, RpcClient};
 use gateway::admin::users::ensure_user;
 use gateway::daemon::{Gateway, GatewayParts};
+use gateway::keyring::KeyRing;
 use gateway::queue::Budget;
 use gateway::secrets::{ClusterKey, Secret};
 use storage::chunks::ChunkStore;
@@ -172,6 +173,7 @@ async fn gateway(seams: &Seams, shared: &Shared) -> Result<(), Failure> {
         seams: seams.clone(),
         meta,
         chunks: Arc::new(ChunkClient::new(rpc)),
+        key_ring: Arc::new(KeyRing::derived(&cluster_key)),
         cluster_key,
         admin_token: Secret::draw(&*seams.env),
         region: "us-east-1".to_string(),
@@ -185,6 +187,7 @@ async fn gateway(seams: &Seams, shared: &Shared) -> Result<(), Failure> {
         require_signed_payload: false,
         proxies: Default::default(),
         lifecycle_day: LIFECYCLE_DAY,
+        customer_keys_without_tls: true,
         connections_max: CONNECTIONS_MAX,
     };
     let s3 = seams.net.listen(&format!("0.0.0.0:{S3_PORT}")).await?;

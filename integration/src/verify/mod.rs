@@ -9,6 +9,7 @@
 mod campaign;
 pub(crate) mod clients;
 mod deploy;
+mod encryption;
 mod figures;
 mod flips;
 mod full_disk;
@@ -93,6 +94,11 @@ const STAGES: &[Stage] = &[
         name: "users",
         about: "users and keys by the command line, removed ones refused",
         run: users::run,
+    },
+    Stage {
+        name: "encryption",
+        about: "what lies on disks, and master keys that come and go",
+        run: encryption::run,
     },
     Stage { name: "bad-input", about: "hostile requests over raw sockets", run: campaign::bad_input },
     Stage {

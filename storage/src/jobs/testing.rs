@@ -15,6 +15,7 @@ use consensus::meta::model::{
 };
 use consensus::meta::names::ObjectKey;
 use consensus::meta::query::{Answer, Answered, InlinePage, PlacedOf, Query};
+use consensus::meta::sealing::Sealing;
 use fabric::codec::crc32c;
 use fabric::env::Env;
 use fabric::ids::{BucketId, ChunkId, ExtentId, Incarnation, LayoutVersion, NodeId, SessionId, Stamp};
@@ -162,6 +163,7 @@ struct MetaState {
     moved: Vec<MovedExtent>,
     leaving: BTreeMap<ExtentId, Leaving>,
     salvaged: Vec<Salvage>,
+    sealings: Vec<Option<Sealing>>,
 }
 
 pub(crate) struct FakeMeta {
@@ -248,6 +250,11 @@ impl FakeMeta {
         self.state.lock().unwrap().salvaged.clone()
     }
 
+    /// How what was salvaged is encrypted, where a command said so.
+    pub(crate) fn sealings(&self) -> Vec<Option<Sealing>> {
+        self.state.lock().unwrap().sealings.clone()
+    }
+
     pub(super) fn pin(&self, extent: &Extent) {
         self.state.lock().unwrap().pinned.push(extent.id);
     }
@@ -261,6 +268,13 @@ impl FakeMeta {
 impl Meta for FakeMeta {
     async fn propose(&self, command: Command) -> Result<Done, MetaError> {
         let mut state = self.state.lock().unwrap();
+        let command = match command {
+            Command::Sealed(sealed) => {
+                state.sealings.push(sealed.sealing);
+                *sealed.command
+            }
+            command => command,
+        };
         match command {
             Command::PayDebts(pay) => {
                 for (_, extent) in pay.extents {

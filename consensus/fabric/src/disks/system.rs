@@ -5,7 +5,7 @@ use std::fs::{self, DirBuilder, OpenOptions, TryLockError};
 use std::io::{self, Read};
 use std::ops::Range;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -234,6 +234,11 @@ impl File for SystemFile {
 pub fn read_text(path: &Path) -> io::Result<String> {
     let bytes = read_whole(path)?;
     String::from_utf8(bytes).map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "it is not UTF-8"))
+}
+
+/// Whether a file is for its owner alone.
+pub fn is_private(path: &Path) -> io::Result<bool> {
+    Ok(fs::metadata(path)?.permissions().mode() & 0o077 == 0)
 }
 
 /// A small file, whole. `InvalidData` where it is larger than a MiB.

@@ -21,8 +21,9 @@ use super::query::{Answer, Answered, PartsPage, Query, Status};
 use super::store::{Fault, Rows};
 use super::tables::{
     AccessKeys, BucketNames, BucketQuotas, BucketSettings, Buckets, BucketsByOwner, Cluster, DebtCounts,
-    Events, Holds, KeysByUser, Locks, Nodes, Parts, Sessions, Uploads, Usages, UserPolicies, UserQuotas,
-    Users, as_upper, get, get_layout, key_bytes, scan, scan_after, scan_all, scan_under, successor,
+    Events, Holds, KeysByUser, Locks, Nodes, Parts, Sessions, UploadSealings, Uploads, Usages, UserPolicies,
+    UserQuotas, Users, as_upper, get, get_layout, key_bytes, scan, scan_after, scan_all, scan_under,
+    successor,
 };
 
 /// Answers `query` from a view whose applied index is `index`.
@@ -111,6 +112,11 @@ fn decide(rows: &dyn Rows, query: &Query) -> Result<Answer, Stop> {
         Query::Lock { bucket, key, version } => {
             let home = home_in(rows, *bucket, key)?;
             Answer::Lock(get::<Locks>(rows, (&home, *version))?.unwrap_or_default())
+        }
+        Query::Upload { bucket, key, upload } => {
+            let home = home_in(rows, *bucket, key)?;
+            let row = get::<Uploads>(rows, (&home, *upload))?.ok_or(Reject::NoSuchUpload)?;
+            Answer::Upload { upload: row, sealing: get::<UploadSealings>(rows, (&home, *upload))? }
         }
         Query::Setting { bucket, kind } => {
             must_exist(rows, *bucket)?;

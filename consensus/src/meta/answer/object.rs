@@ -48,28 +48,32 @@ fn marked(marker: &Version, current: bool) -> Reject {
 }
 
 fn resolve(rows: &dyn Rows, own: &Home, object: &Object) -> Result<(BodyView, Vec<Slice>), Fault> {
-    match &object.body {
+    match object.body.place() {
         Body::Empty => Ok((BodyView::Inline(bytes::Bytes::new()), Vec::new())),
         Body::Inline(id) => {
             let payload = get::<Inline>(rows, (own, *id))?.ok_or_else(|| missing("payload", *id))?;
             Ok((BodyView::Inline(payload), Vec::new()))
         }
         Body::Extent { id, home } => {
-            let piece = piece(rows, home.as_ref().unwrap_or(own), *id, 0, object.bytes)?;
+            let piece = piece(rows, home.as_ref().unwrap_or(own), *id, 0, object.stored_bytes())?;
             Ok((BodyView::Pieces(vec![piece]), Vec::new()))
         }
         Body::Packed { id, offset, home } => {
-            let piece = piece(rows, home.as_ref().unwrap_or(own), *id, *offset, object.bytes)?;
+            let piece = piece(rows, home.as_ref().unwrap_or(own), *id, *offset, object.stored_bytes())?;
             Ok((BodyView::Pieces(vec![piece]), Vec::new()))
         }
         Body::Slices { id, home } => {
             let home = home.as_ref().unwrap_or(own);
             let row = get::<Bodies>(rows, (home, *id))?.ok_or_else(|| missing("body", *id))?;
+            let sealing = object.body.sealing();
+            let stored = |bytes| sealing.map_or(bytes, |sealing| sealing.sealed_bytes(bytes));
             // A part of no bytes names no extent.
             let pieces = row.slices.iter().filter(|slice| slice.bytes != 0);
-            let pieces = pieces.map(|slice| piece(rows, home, slice.extent, slice.offset, slice.bytes));
+            let pieces =
+                pieces.map(|slice| piece(rows, home, slice.extent, slice.offset, stored(slice.bytes)));
             Ok((BodyView::Pieces(pieces.collect::<Result<_, _>>()?), row.slices))
         }
+        Body::Sealed { .. } => Err(Fault::new("read body", format!("{own:?} is sealed twice"))),
     }
 }
 

@@ -9,6 +9,7 @@ use super::transaction::Transaction;
 use super::{Outcome, Stop, extent, malformed};
 use crate::meta::command::{Done, NewBody, PackInline, PackedPayload, Reject};
 use crate::meta::model::{Body, BodyRow, Garbage, Home, Object, Slice, Version};
+use crate::meta::sealing::sealed;
 use crate::meta::store::Fault;
 use crate::meta::tables::{Bodies, Descending, Inline, Objects, Versions};
 
@@ -55,18 +56,19 @@ pub(super) fn store_slices(tx: &mut Transaction<'_>, home: &Home, stamp: Stamp, 
     Body::Slices { id: stamp, home: None }
 }
 
-/// Gives the body of `source` (a version of `from`) to the version `stamp` of `to` as well.
+/// Gives the body `source` of a version of `from` to the version `stamp` of `to` as well. One that is encrypted stays as
+/// it is.
 pub(super) fn share(
     tx: &mut Transaction<'_>,
     from: &Home,
-    source: &Object,
+    source: &Body,
     to: &Home,
     stamp: Stamp,
 ) -> Result<Body, Fault> {
     // A copy names the first owner, never another copy; its own rows it does not name.
     let named = |home: &Option<Home>| home.clone().unwrap_or_else(|| from.clone());
     let foreign = |home: Home| (home != *to).then_some(home);
-    match &source.body {
+    match source {
         Body::Empty => Ok(Body::Empty),
         Body::Inline(id) => {
             let payload = tx.get::<Inline>((from, *id))?.ok_or_else(|| missing("payload", *id))?;
@@ -89,22 +91,27 @@ pub(super) fn share(
             extent::retain(tx, &home, *id)?;
             Ok(Body::Packed { id: *id, offset: *offset, home: foreign(home) })
         }
+        Body::Sealed { sealing, body } => {
+            let shared = share(tx, from, body, to, stamp)?;
+            Ok(sealed(Some(sealing.clone()), shared))
+        }
     }
 }
 
 /// Releases the body of a version of `own` that is going away.
 pub(super) fn release(tx: &mut Transaction<'_>, own: &Home, object: &Object) -> Result<(), Fault> {
-    match &object.body {
+    match object.body.place() {
         Body::Empty => Ok(()),
         Body::Inline(id) => {
             tx.delete::<Inline>((own, *id));
-            tx.cluster.inline_bytes = tx.cluster.inline_bytes.saturating_sub(object.bytes);
+            tx.cluster.inline_bytes = tx.cluster.inline_bytes.saturating_sub(object.stored_bytes());
             Ok(())
         }
         Body::Extent { id, home } | Body::Packed { id, home, .. } => {
             extent::release(tx, home.as_ref().unwrap_or(own), *id)
         }
         Body::Slices { id, home } => release_slices(tx, home.as_ref().unwrap_or(own), *id),
+        Body::Sealed { .. } => Err(Fault::new("release body", format!("{own:?} is sealed twice"))),
     }
 }
 
@@ -139,7 +146,7 @@ pub(super) fn pack(tx: &mut Transaction<'_>, command: &PackInline) -> Outcome {
     for payload in payloads {
         let own = Home { bucket: home.bucket, key: payload.key.clone() };
         let Some(version) = inline_version(tx, &own, payload.version)? else { continue };
-        if extent.bytes.saturating_sub(payload.offset) < version.object().bytes {
+        if extent.bytes.saturating_sub(payload.offset) < version.object().stored_bytes() {
             return malformed("a payload ends after the extent");
         }
         moving.push((own, payload, version));
@@ -151,9 +158,11 @@ pub(super) fn pack(tx: &mut Transaction<'_>, command: &PackInline) -> Outcome {
     extent::name(tx, home, extent, moving.len() as u32, &copies)?;
     for (own, payload, version) in moving {
         tx.delete::<Inline>((&own, payload.version));
-        tx.cluster.inline_bytes = tx.cluster.inline_bytes.saturating_sub(version.object().bytes);
+        let packed = version.object();
+        tx.cluster.inline_bytes = tx.cluster.inline_bytes.saturating_sub(packed.stored_bytes());
         let foreign = (own != *home).then(|| home.clone());
-        let body = Body::Packed { id: extent.id, offset: payload.offset, home: foreign };
+        let place = Body::Packed { id: extent.id, offset: payload.offset, home: foreign };
+        let body = sealed(packed.body.sealing().cloned(), place);
         match version {
             InlineVersion::Current(object) => tx.put::<Objects>(&own, &Object { body, ..object }),
             InlineVersion::Other(object) => {
@@ -187,7 +196,7 @@ fn inline_version(tx: &Transaction<'_>, own: &Home, stamp: Stamp) -> Result<Opti
             Some(Version::DeleteMarker { .. }) | None => None,
         },
     };
-    Ok(version.filter(|version| version.object().body == Body::Inline(stamp)))
+    Ok(version.filter(|version| *version.object().body.place() == Body::Inline(stamp)))
 }
 
 fn missing(what: &str, id: Stamp) -> Fault {

@@ -11,6 +11,7 @@ use super::transaction::Transaction;
 use super::{Stop, absence, malformed};
 use crate::meta::command::Reject;
 use crate::meta::model::{Debt, Extent, ExtentRow, Garbage, Home};
+use crate::meta::sealing::sealed_bytes;
 use crate::meta::store::Fault;
 use crate::meta::tables::{DebtCounts, Debts, Extents, Sessions, owners_of};
 
@@ -31,7 +32,7 @@ pub(super) fn check_new(tx: &Transaction<'_>, home: &Home, extent: &Extent) -> R
 
 /// The same for one whose writer is not asked any more.
 pub(super) fn check_unnamed(tx: &Transaction<'_>, home: &Home, extent: &Extent) -> Result<Copies, Stop> {
-    if extent.bytes == 0 || PUT_BYTES_MAX < extent.bytes {
+    if extent.bytes == 0 || sealed_bytes(PUT_BYTES_MAX) < extent.bytes {
         return malformed("the size of the extent is out of bounds");
     }
     if extent.chunk_bytes == 0 || EXTENT_CHUNKS_MAX < extent.bytes.div_ceil(u64::from(extent.chunk_bytes)) {

@@ -23,6 +23,7 @@ mod version;
 
 use super::command::{Command, Done, Entry, Guard, Reject, Reply};
 use super::store::{Fault, RowsMut};
+use object::Around;
 use session::Admission;
 use transaction::Transaction;
 
@@ -99,6 +100,12 @@ fn run(tx: &mut Transaction<'_>, entry: &Entry) -> Result<Reply, Fault> {
         Command::Guarded(guarded) => (&*guarded.command, guarded.guard.clone()),
         command => (command, Guard::default()),
     };
+    let (command, sealing, copied) = match command {
+        Command::Sealed(sealed) if !may_be_sealed(&sealed.command) => return Ok(unsealable()),
+        Command::Sealed(sealed) => (&*sealed.command, sealed.sealing.as_ref(), sealed.copied),
+        command => (command, None, false),
+    };
+    let around = Around { guard: &guard, sealing, copied };
     let outcome = match command {
         Command::OpenSession(command) => session::open(tx, command),
         Command::RenewSession(command) => session::renew(tx, entry.session, command),
@@ -111,10 +118,10 @@ fn run(tx: &mut Transaction<'_>, entry: &Entry) -> Result<Reply, Fault> {
         Command::RemoveAccessKey(command) => user::remove_key(tx, command),
         Command::CreateBucket(command) => bucket::create(tx, command, guard.bucket),
         Command::DeleteBucket(command) => bucket::delete(tx, command),
-        Command::PutObject(command) => object::put(tx, command, &guard),
+        Command::PutObject(command) => object::put(tx, command, &around),
         Command::CopyObject(command) => object::copy(tx, command, &guard),
         Command::DeleteObjects(command) => object::delete(tx, command, guard.bypass),
-        Command::CreateUpload(command) => multipart::create(tx, command, &guard),
+        Command::CreateUpload(command) => multipart::create(tx, command, &around),
         Command::PutPart(command) => multipart::put_part(tx, command),
         Command::CompleteUpload(command) => multipart::complete(tx, command),
         Command::AbortUpload(command) => multipart::abort(tx, command),
@@ -130,20 +137,29 @@ fn run(tx: &mut Transaction<'_>, entry: &Entry) -> Result<Reply, Fault> {
         Command::BeginEpoch(command) => cluster::begin_epoch(tx, command),
         Command::EndHold(command) => cluster::end_hold(tx, command),
         Command::SetQuota(command) => quota::set(tx, command),
-        Command::Salvage(command) => salvage::salvage(tx, command),
+        Command::Salvage(command) => salvage::salvage(tx, command, sealing),
         Command::SetBucket(command) => bucket::set(tx, command),
         Command::SetTags(command) => object::set_tags(tx, command),
         Command::SetLock(command) => lock::set(tx, command),
         Command::SetUserPolicy(command) => user::set_policy(tx, command),
         Command::Expire(command) => lifecycle::expire(tx, command),
         Command::FillDue(command) => lifecycle::fill(tx, command),
-        Command::Guarded(_) => malformed("a guarded command guards another one"),
+        Command::Guarded(_) | Command::Sealed(_) => malformed("a command stands around one that it may not"),
     };
     match outcome {
         Ok(done) => Ok(Reply::Done(done)),
         Err(Stop::Reject(reject)) => Ok(Reply::Rejected(reject)),
         Err(Stop::Fault(fault)) => Err(fault),
     }
+}
+
+/// Whether bytes come with a command, now or later.
+fn may_be_sealed(command: &Command) -> bool {
+    matches!(command, Command::PutObject(_) | Command::CreateUpload(_) | Command::Salvage(_))
+}
+
+fn unsealable() -> Reply {
+    Reply::Rejected(Reject::Malformed("no bytes come with the command".to_string()))
 }
 
 /// What the functions of commands return.

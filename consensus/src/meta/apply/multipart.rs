@@ -7,18 +7,18 @@ use fabric::ids::{ExtentId, Stamp};
 use fabric::limits::{COMPLETED_KEPT, OBJECT_BYTES_MAX, PART_BYTES_MIN, PARTS_MAX};
 use md5::{Digest, Md5};
 
+use super::object::Around;
 use super::transaction::Transaction;
 use super::version::check_expect;
 use super::{Outcome, Stop, body, extent, lifecycle, lock, malformed, object, quota};
-use crate::meta::command::{
-    AbortUpload, CompletePart, CompleteUpload, CreateUpload, Done, Guard, PutPart, Reject,
-};
+use crate::meta::command::{AbortUpload, CompletePart, CompleteUpload, CreateUpload, Done, PutPart, Reject};
 use crate::meta::model::{
     Bucket, Completed, Etag, EventKind, Home, Lock, Object, Part, Slice, Upload, Usage, Versioning,
 };
+use crate::meta::sealing::sealed;
 use crate::meta::store::Fault;
 use crate::meta::tables::{
-    Buckets, Completeds, Cursor, Cursors, Locks, Objects, Parts, Uploads, key_bytes, scan,
+    Buckets, Completeds, Cursor, Cursors, Locks, Objects, Parts, UploadSealings, Uploads, key_bytes, scan,
 };
 
 /// Completed uploads that one Complete looks at, to remove those that are old. More than one, so that the walk
@@ -26,14 +26,15 @@ use crate::meta::tables::{
 const COMPLETED_VISITED: usize = 2;
 
 /// Begins an upload.
-pub(super) fn create(tx: &mut Transaction<'_>, command: &CreateUpload, guard: &Guard) -> Outcome {
+pub(super) fn create(tx: &mut Transaction<'_>, command: &CreateUpload, around: &Around<'_>) -> Outcome {
     let bucket = tx.get::<Buckets>(command.bucket)?.ok_or(Reject::NoSuchBucket)?;
     let Ok(initiator) = command.origin.requester.parse() else {
         return malformed("the initiator is no user name");
     };
     quota::check(tx, &bucket, Usage { uploads: 1, ..Usage::default() }, Usage::default())?;
     let home = Home { bucket: bucket.id, key: command.key.clone() };
-    lock::check_wanted(tx, &home, guard)?;
+    lock::check_wanted(tx, &home, around.guard)?;
+    object::check_sealing(around.sealing)?;
     let upload = Upload {
         id: tx.stamp(&bucket, 0),
         initiator,
@@ -43,8 +44,11 @@ pub(super) fn create(tx: &mut Transaction<'_>, command: &CreateUpload, guard: &G
     };
     tx.put::<Uploads>((&home, upload.id), &upload);
     lifecycle::note(tx, &home, upload.id)?;
-    if guard.lock != Lock::default() {
-        tx.put::<Locks>((&home, upload.id), &guard.lock);
+    if around.guard.lock != Lock::default() {
+        tx.put::<Locks>((&home, upload.id), &around.guard.lock);
+    }
+    if let Some(sealing) = around.sealing {
+        tx.put::<UploadSealings>((&home, upload.id), sealing);
     }
     tx.count(bucket.id, |usage| usage.uploads += 1)?;
     Ok(Done::Upload(upload.id))
@@ -60,7 +64,9 @@ pub(super) fn put_part(tx: &mut Transaction<'_>, command: &PutPart) -> Outcome {
     let copies = command.extent.as_ref().map(|extent| extent::check_new(tx, &home, extent)).transpose()?;
     let key = (&home, command.upload, command.number);
     let replaced = tx.get::<Parts>(key)?;
-    let bytes = command.extent.as_ref().map_or(0, |extent| extent.bytes);
+    let sealing = tx.get::<UploadSealings>((&home, command.upload))?;
+    let stored = command.extent.as_ref().map_or(0, |extent| extent.bytes);
+    let bytes = object::plain_bytes(sealing.as_ref(), stored)?;
     let added = Usage { part_bytes: bytes, ..Usage::default() };
     let freed =
         Usage { part_bytes: replaced.as_ref().map_or(0, |replaced| replaced.bytes), ..Usage::default() };
@@ -113,16 +119,19 @@ pub(super) fn complete(tx: &mut Transaction<'_>, command: &CompleteUpload) -> Ou
     quota::check_version(tx, &bucket, &home, bytes, freed)?;
 
     let lock = lock::take(tx, &home, command.upload)?;
+    let sealing = tx.get::<UploadSealings>((&home, command.upload))?;
     let unused = stored.into_values().filter_map(|part| part.extent).collect();
     forget(tx, &home, command.upload, part_bytes, unused)?;
     let stamp = tx.stamp(&bucket, 0);
+    let etag = etag_of(chosen.iter().map(|part| part.md5));
+    let body = body::store_slices(tx, &home, stamp, chosen.into_iter().map(slice_of).collect());
     let object = Object {
         stamp,
         null_version: bucket.versioning != Versioning::Enabled,
         modified: tx.now,
         bytes,
-        etag: etag_of(chosen.iter().map(|part| part.md5)),
-        body: body::store_slices(tx, &home, stamp, chosen.into_iter().map(slice_of).collect()),
+        etag,
+        body: sealed(sealing, body),
         checksum: command.checksum.clone(),
         attributes: upload.attributes,
     };
@@ -213,6 +222,7 @@ fn forget(
     tx.delete_under::<Parts>((home, upload))?;
     tx.delete::<Uploads>((home, upload));
     tx.delete::<Locks>((home, upload));
+    tx.delete::<UploadSealings>((home, upload));
     tx.count(home.bucket, |usage| *usage -= Usage { uploads: 1, part_bytes, ..Usage::default() })?;
     extent::release_all(tx, home, unused)
 }

@@ -1,6 +1,6 @@
 //! Objects: put, copy, delete.
 
-use fabric::limits::DELETE_KEYS_PER_COMMAND;
+use fabric::limits::{DELETE_KEYS_PER_COMMAND, PUT_BYTES_MAX};
 
 use super::transaction::Transaction;
 use super::version::{self, check_expect};
@@ -13,30 +13,61 @@ use crate::meta::lookup::{Found, find};
 use crate::meta::model::{
     Bucket, Event, EventKind, Home, Lock, Object, Origin, Stored, Usage, Version, Versioning,
 };
+use crate::meta::sealing::{Sealing, sealed};
 use crate::meta::store::Fault;
 use crate::meta::tables::{Buckets, Descending, Objects, Versions};
 
+/// What stands around a command about bytes.
+pub(super) struct Around<'a> {
+    /// See [`Guard`].
+    pub guard: &'a Guard,
+    /// See [`crate::meta::command::Sealed::sealing`].
+    pub sealing: Option<&'a Sealing>,
+    /// See [`crate::meta::command::Sealed::copied`].
+    pub copied: bool,
+}
+
+/// Bytes of a new body as its client knows them.
+pub(super) fn plain_bytes(sealing: Option<&Sealing>, stored: u64) -> Result<u64, Stop> {
+    match sealing.map_or(Some(stored), |sealing| sealing.plain_bytes(stored)) {
+        Some(bytes) if bytes <= PUT_BYTES_MAX => Ok(bytes),
+        _ => malformed("no body has this length"),
+    }
+}
+
+/// Refuses a sealing that rows are not made for.
+pub(super) fn check_sealing(sealing: Option<&Sealing>) -> Result<(), Stop> {
+    match sealing {
+        Some(sealing) if !sealing.is_bounded() => malformed("the sealing is too long"),
+        _ => Ok(()),
+    }
+}
+
 /// Stores an object.
-pub(super) fn put(tx: &mut Transaction<'_>, command: &PutObject, guard: &Guard) -> Outcome {
+pub(super) fn put(tx: &mut Transaction<'_>, command: &PutObject, around: &Around<'_>) -> Outcome {
     let bucket = tx.get::<Buckets>(command.bucket)?.ok_or(Reject::NoSuchBucket)?;
     let home = Home { bucket: bucket.id, key: command.key.clone() };
     check_expect(tx, &command.expect, tx.get::<Objects>(&home)?.as_ref())?;
-    lock::check_wanted(tx, &home, guard)?;
+    lock::check_wanted(tx, &home, around.guard)?;
+    check_sealing(around.sealing)?;
     let copies = body::check_new(tx, &home, &command.body)?;
-    quota::check_version(tx, &bucket, &home, command.body.bytes(), Usage::default())?;
+    let bytes = plain_bytes(around.sealing, command.body.bytes())?;
+    quota::check_version(tx, &bucket, &home, bytes, Usage::default())?;
 
     let stamp = tx.stamp(&bucket, 0);
+    let body = body::store(tx, &home, stamp, &command.body, &copies)?;
     let object = Object {
         stamp,
         null_version: bucket.versioning != Versioning::Enabled,
         modified: tx.now,
-        bytes: command.body.bytes(),
+        bytes,
         etag: command.etag,
-        body: body::store(tx, &home, stamp, &command.body, &copies)?,
+        body: sealed(around.sealing.cloned(), body),
         checksum: command.checksum.clone(),
         attributes: command.attributes.clone(),
     };
-    Ok(install(tx, &bucket, &home, &object, EventKind::Put, &command.origin, &guard.lock)?)
+    let kind = if around.copied { EventKind::Copy } else { EventKind::Put };
+    Ok(install(tx, &bucket, &home, &object, kind, &command.origin, &around.guard.lock)?)
 }
 
 /// Copies an object by sharing its body.
@@ -65,7 +96,7 @@ pub(super) fn copy(tx: &mut Transaction<'_>, command: &CopyObject, guard: &Guard
         modified: tx.now,
         bytes: source.bytes,
         etag: source.etag,
-        body: body::share(tx, &from, &source, &home, stamp)?,
+        body: body::share(tx, &from, &source.body, &home, stamp)?,
         checksum: command.checksum.clone().or(source.checksum),
         attributes: command.attributes.clone().unwrap_or(source.attributes),
     };

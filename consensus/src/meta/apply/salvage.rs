@@ -16,15 +16,17 @@ use crate::meta::lookup::newest_other;
 use crate::meta::model::{
     Body, Bucket, Etag, EventKind, Garbage, Hold, Home, Lock, Object, Origin, Slice, Versioning,
 };
+use crate::meta::sealing::{Sealing, sealed};
 use crate::meta::store::Fault;
 use crate::meta::tables::{Bodies, Buckets, Garbages, Holds, Objects};
 
 /// Makes a version of bodies that were found.
-pub(super) fn salvage(tx: &mut Transaction<'_>, command: &Salvage) -> Outcome {
+pub(super) fn salvage(tx: &mut Transaction<'_>, command: &Salvage, sealing: Option<&Sealing>) -> Outcome {
     let Some(hold) = tx.get::<Holds>(())? else {
         return malformed("garbage is collected: what lies on nodes may be on its way out");
     };
-    let bytes = check(command)?;
+    object::check_sealing(sealing)?;
+    let found = check(command, sealing)?;
     let known = match tx.get::<Buckets>(command.bucket)? {
         Some(known) => Ok(known),
         None => Err(bucket::check_free(tx, &command.bucket_name, &command.owner)?),
@@ -37,7 +39,7 @@ pub(super) fn salvage(tx: &mut Transaction<'_>, command: &Salvage) -> Outcome {
         Ok(known) => known,
         Err(mut owner) => bucket::insert(tx, command.bucket, &command.bucket_name, &mut owner),
     };
-    install(tx, &bucket, &home, command, bytes, &copies)
+    install(tx, &bucket, &home, command, &found, &copies)
 }
 
 fn install(
@@ -45,7 +47,7 @@ fn install(
     bucket: &Bucket,
     home: &Home,
     command: &Salvage,
-    bytes: u64,
+    found: &Found<'_>,
     copies: &[Copies],
 ) -> Outcome {
     let stamp = tx.stamp(bucket, 0);
@@ -58,7 +60,9 @@ fn install(
             for (part, copies) in bodies.iter().zip(copies) {
                 extent::name(tx, home, &part.extent, 1, copies)?;
             }
-            let body = body::store_slices(tx, home, stamp, bodies.iter().map(slice_of).collect());
+            let slices =
+                bodies.iter().zip(&found.bytes).map(|(body, bytes)| slice_of(body, *bytes)).collect();
+            let body = body::store_slices(tx, home, stamp, slices);
             (body, multipart::etag_of(bodies.iter().map(|part| part.md5)))
         }
     };
@@ -66,17 +70,24 @@ fn install(
         stamp,
         null_version: bucket.versioning != Versioning::Enabled,
         modified: tx.now,
-        bytes,
+        bytes: found.bytes.iter().sum(),
         etag,
-        body,
+        body: sealed(found.sealing.cloned(), body),
         checksum: None,
         attributes: command.attributes.clone(),
     };
     Ok(object::install(tx, bucket, home, &object, EventKind::Put, &Origin::default(), &Lock::default())?)
 }
 
+/// What the bodies are to their client.
+struct Found<'a> {
+    /// Their bytes, in order.
+    bytes: Vec<u64>,
+    sealing: Option<&'a Sealing>,
+}
+
 /// The bytes of all bodies, if they can be an object.
-fn check(command: &Salvage) -> Result<u64, Stop> {
+fn check<'a>(command: &Salvage, sealing: Option<&'a Sealing>) -> Result<Found<'a>, Stop> {
     let bodies = &command.bodies;
     if bodies.is_empty() || usize::from(PARTS_MAX) < bodies.len() {
         return malformed("an object has 1 to 10000 bodies");
@@ -85,8 +96,13 @@ fn check(command: &Salvage) -> Result<u64, Stop> {
     if !whole && (bodies[0].part == 0 || bodies.windows(2).any(|pair| pair[1].part <= pair[0].part)) {
         return malformed("the numbers of parts do not ascend from 1");
     }
-    let bytes = bodies.iter().map(|body| body.extent.bytes).sum();
-    if OBJECT_BYTES_MAX < bytes { Err(Reject::TooLarge.into()) } else { Ok(bytes) }
+    let bytes = bodies.iter().map(|body| object::plain_bytes(sealing, body.extent.bytes));
+    let bytes = bytes.collect::<Result<Vec<_>, _>>()?;
+    if OBJECT_BYTES_MAX < bytes.iter().sum() {
+        Err(Reject::TooLarge.into())
+    } else {
+        Ok(Found { bytes, sealing })
+    }
 }
 
 /// Whether the version that is there may be replaced.
@@ -105,7 +121,7 @@ fn check_gives_way(tx: &Transaction<'_>, home: &Home, command: &Salvage, hold: &
 
 /// The youngest extent of a version that was written under its own key; of others nobody knows.
 fn written(tx: &Transaction<'_>, home: &Home, object: &Object) -> Result<Option<ExtentId>, Fault> {
-    Ok(match &object.body {
+    Ok(match object.body.place() {
         Body::Extent { id, home: None } => Some(*id),
         Body::Slices { id, home: None } => {
             let row = tx.get::<Bodies>((home, *id))?;
@@ -136,13 +152,6 @@ fn check_extents(tx: &Transaction<'_>, home: &Home, bodies: &[SalvagedBody]) -> 
     bodies.iter().map(|body| extent::check_unnamed(tx, home, &body.extent)).collect()
 }
 
-fn slice_of(body: &SalvagedBody) -> Slice {
-    Slice {
-        extent: body.extent.id,
-        offset: 0,
-        bytes: body.extent.bytes,
-        part: body.part,
-        md5: body.md5,
-        checksum: None,
-    }
+fn slice_of(body: &SalvagedBody, bytes: u64) -> Slice {
+    Slice { extent: body.extent.id, offset: 0, bytes, part: body.part, md5: body.md5, checksum: None }
 }

@@ -45,7 +45,8 @@ mod tests {
         TransitionMinimum,
     };
     use crate::meta::model::{
-        ClusterMs, CorsRule, DefaultRetention, ObjectLock, PublicAccessBlock, RetentionMode, Versioning,
+        ClusterMs, CorsRule, DefaultEncryption, DefaultKey, DefaultRetention, ObjectLock, PublicAccessBlock,
+        RetentionMode, Versioning,
     };
     use crate::meta::tables::testing::golden;
 
@@ -91,6 +92,13 @@ mod tests {
             BucketSetting::Policy("{}".to_string()),
             "00000000000000050005",
             "0105027b7d",
+        );
+        let key = Some(DefaultKey::Named(Some("k".to_string())));
+        golden::<BucketSettings>(
+            (BucketId(5), 7),
+            BucketSetting::Encryption(DefaultEncryption { key, bucket_key: true, no_customer_keys: false }),
+            "00000000000000050007",
+            "0107010101016b0100",
         );
         let default = DefaultRetention { mode: RetentionMode::Compliance, days: 300, in_years: false };
         golden::<BucketSettings>(

@@ -39,7 +39,7 @@ pub use event::{EventOrder, EventPlace, Events};
 pub use garbage::{Absences, DebtCounts, Debts, Garbages, LeavingCopies};
 pub use object::{Locks, NullVersions, Objects, Versions};
 pub use session::{Replies, SessionNonces, Sessions};
-pub use upload::{Completeds, Cursor, Cursors, Parts, Uploads};
+pub use upload::{Completeds, Cursor, Cursors, Parts, UploadSealings, Uploads};
 pub use user::{AccessKeys, KeysByUser, UserPolicies, UserQuotas, Users};
 
 /// One table. The key comes in two forms so that lookups need not clone what they name.

@@ -40,6 +40,7 @@ mod tests {
         Attributes, Body, Checksum, ChecksumAlgorithm, ChecksumKind, ClusterMs, Etag, Retention,
         RetentionMode,
     };
+    use crate::meta::sealing::{Frames, Scheme, Sealing};
     use crate::meta::tables::testing::{extent_id, golden, home, stamp};
 
     fn object(body: Body) -> Object {
@@ -97,6 +98,17 @@ mod tests {
             object(Body::Packed { id: extent_id(3), offset: 300, home: Some(home(6, "c")) }),
             "0000000000000005612f6200",
             "0101090201e807ac020033333333333333333333333333333333048080809880808080808e808080a08080cdd702ac0201060163010200080102030405060708010c636f6e74656e742d747970650a746578742f706c61696e01056d74696d650131010b5354414e444152445f494101016b0176",
+        );
+        let sealing = Sealing {
+            frames: Frames::Gcm,
+            scheme: Scheme::Store { version: 1 },
+            data_key: Bytes::from_static(b"key"),
+        };
+        golden::<Objects>(
+            &key,
+            object(Body::Sealed { sealing, body: Box::new(Body::Inline(stamp(9))) }),
+            "0000000000000005612f6200",
+            "0101090201e807ac02003333333333333333333333333333333305000001036b657901010902010200080102030405060708010c636f6e74656e742d747970650a746578742f706c61696e01056d74696d650131010b5354414e444152445f494101016b0176",
         );
         let version = (&key, Descending(stamp(9)));
         golden::<Versions>(

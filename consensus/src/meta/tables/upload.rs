@@ -5,6 +5,7 @@ use fabric::ids::Stamp;
 
 use super::{DecodeKey, EncodeKey, table};
 use crate::meta::model::{Completed, Home, Part, Upload};
+use crate::meta::sealing::Sealing;
 
 table! {
     /// (bucket, key, upload) → an upload in progress. Missing: completed, aborted, or never begun.
@@ -14,6 +15,11 @@ table! {
 table! {
     /// (bucket, key, upload, number) → a part. Its extent's home is the same (bucket, key).
     Parts(PARTS): (&'a Home, Stamp, u16) | (Home, Stamp, u16) => Part
+}
+
+table! {
+    /// (bucket, key, upload) → how its parts are encrypted. Missing: they are not.
+    UploadSealings(UPLOAD_SEALINGS): (&'a Home, Stamp) | (Home, Stamp) => Sealing
 }
 
 table! {
@@ -52,6 +58,7 @@ mod tests {
     use crate::meta::model::{
         Attributes, Checksum, ChecksumAlgorithm, ChecksumKind, ClusterMs, Etag, Stored,
     };
+    use crate::meta::sealing::{Frames, Scheme};
     use crate::meta::tables::testing::{extent_id, golden, home, stamp};
 
     #[test]
@@ -74,6 +81,17 @@ mod tests {
             upload,
             "0000000000000005612f6200000100000000000000090002",
             "0101090204616e6e61e80700000000010401",
+        );
+        let sealing = Sealing {
+            frames: Frames::Gcm,
+            scheme: Scheme::Store { version: 1 },
+            data_key: Bytes::from_static(b"key"),
+        };
+        golden::<UploadSealings>(
+            (&key, stamp(9)),
+            sealing,
+            "0000000000000005612f6200000100000000000000090002",
+            "01000001036b6579",
         );
         let part = Part {
             number: 258,

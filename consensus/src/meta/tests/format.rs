@@ -16,6 +16,7 @@ use crate::meta::lifecycle::*;
 use crate::meta::model::*;
 use crate::meta::names::{BucketName, PolicyName, UserName};
 use crate::meta::query::*;
+use crate::meta::sealing::{Frames, Scheme, Sealing};
 
 /// Format version of entries, queries and answers.
 const FORMAT: u8 = 1;
@@ -85,6 +86,11 @@ fn setting() -> BucketSetting {
 fn lock() -> Lock {
     let retention = Retention { mode: RetentionMode::Compliance, until: ClusterMs(1_000) };
     Lock { retention: Some(retention), legal_hold: true }
+}
+
+fn sealing() -> Sealing {
+    let scheme = Scheme::Named { key: "k".to_string(), version: 1, context: None, bucket_key: true };
+    Sealing { frames: Frames::Gcm, scheme, data_key: Bytes::from_static(b"key") }
 }
 
 fn stamp() -> Stamp {
@@ -327,6 +333,11 @@ fn commands() -> Vec<Command> {
             change: LockChange::LegalHold(true),
             bypass: false,
         }),
+        Command::Sealed(Sealed {
+            sealing: Some(sealing()),
+            copied: true,
+            command: Box::new(Command::DeleteBucket(DeleteBucket { bucket: BucketId(5) })),
+        }),
         Command::SetTags(SetTags {
             bucket: BucketId(5),
             key: key("a/b"),
@@ -568,6 +579,7 @@ fn work_queries() -> Vec<Query> {
         Query::Settings(BucketId(5)),
         Query::UserPolicies(user()),
         Query::Due { after: Some(hint()), limit: 300 },
+        Query::Upload { bucket: BucketId(5), key: key("a/b"), upload: stamp() },
     ]
 }
 
@@ -681,5 +693,6 @@ fn work_answers() -> Vec<Answer> {
             next: Some(ClusterMs(1_001)),
             walk: Some(BucketId(5)),
         }),
+        Answer::Upload { upload: upload(), sealing: Some(sealing()) },
     ]
 }

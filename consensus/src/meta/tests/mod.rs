@@ -9,4 +9,5 @@ mod quota;
 mod random;
 mod rules;
 mod salvage;
+mod sealing;
 mod world;

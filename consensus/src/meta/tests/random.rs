@@ -9,20 +9,21 @@ use fabric::limits::PART_BYTES_MIN;
 use fabric::placement::Layout;
 use proptest::prelude::*;
 
-use super::world::{World, cases, etag, key};
+use super::world::{World, cases, encrypted, etag, key, sealing};
 use crate::meta::command::*;
 use crate::meta::model::*;
 use crate::meta::names::ObjectKey;
 use crate::meta::query::{Answer, BodyView, List, PageEntry, Piece, Query, Want};
+use crate::meta::sealing::sealed_bytes;
 use crate::meta::tables::{Extents, owners_of, scan_all};
 
 /// One step; small numbers choose keys, uploads and earlier entries.
 #[derive(Debug, Clone)]
 enum Step {
-    Put { key: u8, size: Size, condition: Condition, tag: u8 },
+    Put { key: u8, size: Size, condition: Condition, tag: u8, sealed: bool },
     Copy { from: u8, to: u8, replace: bool, condition: Condition },
     Delete { key: u8, condition: Condition },
-    CreateUpload { key: u8 },
+    CreateUpload { key: u8, sealed: bool },
     PutPart { upload: u8, number: u16, size: Size },
     Complete { upload: u8, skip: u16 },
     Abort { upload: u8 },
@@ -70,12 +71,12 @@ fn condition() -> impl Strategy<Value = Condition> {
 fn step() -> impl Strategy<Value = Step> {
     let key = || 0..5_u8;
     prop_oneof![
-        6 => (key(), size(), condition(), any::<u8>())
-            .prop_map(|(key, size, condition, tag)| Step::Put { key, size, condition, tag }),
+        6 => (key(), size(), condition(), any::<u8>(), any::<bool>())
+            .prop_map(|(key, size, condition, tag, sealed)| Step::Put { key, size, condition, tag, sealed }),
         4 => (key(), key(), any::<bool>(), condition())
             .prop_map(|(from, to, replace, condition)| Step::Copy { from, to, replace, condition }),
         4 => (key(), condition()).prop_map(|(key, condition)| Step::Delete { key, condition }),
-        2 => key().prop_map(|key| Step::CreateUpload { key }),
+        2 => (key(), any::<bool>()).prop_map(|(key, sealed)| Step::CreateUpload { key, sealed }),
         5 => (any::<u8>(), 1..5_u16, size()).prop_map(|(upload, number, size)| Step::PutPart { upload, number, size }),
         3 => (any::<u8>(), 0..8_u16).prop_map(|(upload, skip)| Step::Complete { upload, skip }),
         1 => any::<u8>().prop_map(|upload| Step::Abort { upload }),
@@ -109,6 +110,7 @@ enum Content {
 struct KnownUpload {
     key: String,
     id: Stamp,
+    sealed: bool,
     parts: Option<BTreeMap<u16, Option<(ExtentId, u64)>>>,
 }
 
@@ -176,14 +178,16 @@ impl Run {
 
     fn step(&mut self, step: &Step) {
         match *step {
-            Step::Put { key, size, condition, tag } => self.put(&name(key), size, condition, tag),
+            Step::Put { key, size, condition, tag, sealed } => {
+                self.put(&name(key), size, condition, tag, sealed)
+            }
             Step::Copy { from, to, replace, condition } => {
                 self.copy(&name(from), &name(to), replace, condition)
             }
             Step::Delete { key, condition } => self.delete(&name(key), condition),
-            Step::CreateUpload { key } => {
-                let id = self.world.create_upload(&name(key));
-                self.uploads.push(KnownUpload { key: name(key), id, parts: Some(BTreeMap::new()) });
+            Step::CreateUpload { key, sealed } => {
+                let id = self.world.create_upload_sealed(&name(key), sealed.then(sealing));
+                self.uploads.push(KnownUpload { key: name(key), id, sealed, parts: Some(BTreeMap::new()) });
             }
             Step::PutPart { upload, number, size } => self.put_part(upload, number, size),
             Step::Complete { upload, skip } => self.complete(upload, skip),
@@ -205,11 +209,11 @@ impl Run {
         }
     }
 
-    fn put(&mut self, name: &str, size: Size, condition: Condition, tag: u8) {
+    fn put(&mut self, name: &str, size: Size, condition: Condition, tag: u8, sealed: bool) {
         let (body, content) = match size {
             Size::None => (NewBody::Inline(Bytes::new()), Content::Text(Bytes::new())),
             Size::Small => {
-                let text = Bytes::from(format!("text {tag}"));
+                let text = Bytes::from(format!("text {tag}, longer than a tag"));
                 (NewBody::Inline(text.clone()), Content::Text(text))
             }
             Size::Large => {
@@ -221,7 +225,8 @@ impl Run {
         };
         let (expect, refused) = self.expect(name, condition);
         let put = PutObject { expect, etag: etag(tag), ..self.world.put(name, body) };
-        self.stored(name, refused, Command::PutObject(put), Known { etag: etag(tag), content, user: None });
+        let put = encrypted(sealed.then(sealing), Command::PutObject(put));
+        self.stored(name, refused, put, Known { etag: etag(tag), content, user: None });
     }
 
     fn copy(&mut self, from: &str, to: &str, replace: bool, condition: Condition) {
@@ -275,6 +280,7 @@ impl Run {
             Size::Large => PART_BYTES_MIN,
         };
         let (name, id) = (self.uploads[place].key.clone(), self.uploads[place].id);
+        let bytes = if self.uploads[place].sealed { sealed_bytes(bytes) } else { bytes };
         let part = self.world.part(&name, id, number, bytes);
         let extent = part.extent.as_ref().map(|extent| (extent.id, extent.bytes));
         let reply = self.apply(Command::PutPart(part));
@@ -314,7 +320,7 @@ impl Run {
 
     fn abort(&mut self, upload: u8) {
         let Some(place) = self.upload(upload) else { return };
-        let KnownUpload { key: name, id, parts } = &mut self.uploads[place];
+        let KnownUpload { key: name, id, parts, .. } = &mut self.uploads[place];
         let open = parts.take().is_some();
         let abort = AbortUpload { bucket: self.world.bucket, key: key(name), upload: *id };
         let reply = self.apply(Command::AbortUpload(abort));

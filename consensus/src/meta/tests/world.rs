@@ -11,6 +11,7 @@ use crate::meta::command::*;
 use crate::meta::model::*;
 use crate::meta::names::ObjectKey;
 use crate::meta::query::{Answer, Query};
+use crate::meta::sealing::{Frames, Scheme, Sealing};
 use crate::meta::store::MemoryRows;
 
 pub(super) struct World {
@@ -191,6 +192,10 @@ impl World {
     }
 
     pub fn create_upload(&mut self, key: &str) -> Stamp {
+        self.create_upload_sealed(key, None)
+    }
+
+    pub fn create_upload_sealed(&mut self, key: &str, sealing: Option<Sealing>) -> Stamp {
         let create = CreateUpload {
             bucket: self.bucket,
             key: self::key(key),
@@ -198,7 +203,7 @@ impl World {
             checksum: None,
             origin: Origin { requester: "anna".to_string(), ..Origin::default() },
         };
-        match self.done(Command::CreateUpload(create)) {
+        match self.done(encrypted(sealing, Command::CreateUpload(create))) {
             Done::Upload(id) => id,
             done => panic!("{done:?}"),
         }
@@ -244,6 +249,22 @@ pub(super) fn key(text: &str) -> ObjectKey {
 
 pub(super) fn etag(byte: u8) -> Etag {
     Etag::Md5([byte; 16])
+}
+
+pub(super) fn sealing() -> Sealing {
+    Sealing {
+        frames: Frames::Gcm,
+        scheme: Scheme::Store { version: 1 },
+        data_key: Bytes::from_static(b"data key"),
+    }
+}
+
+/// A command about encrypted bytes, where there is a sealing.
+pub(super) fn encrypted(sealing: Option<Sealing>, command: Command) -> Command {
+    match sealing {
+        None => command,
+        sealing => Command::Sealed(Sealed { sealing, copied: false, command: Box::new(command) }),
+    }
 }
 
 pub(super) fn stored(done: Done) -> Stored {

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use consensus::meta::command::{Command, CompletePart, CompleteUpload, Done, Expect};
 use consensus::meta::model::{Checksum, ChecksumAlgorithm, ChecksumKind, Etag, Origin, Part, Stored, Upload};
 use consensus::meta::names::ObjectKey;
+use consensus::meta::sealing::Sealing;
 use fabric::ids::Stamp;
 use fabric::limits::XML_BODY_BYTES_MAX;
 use http::header::HOST;
@@ -21,7 +22,7 @@ use crate::s3::request::{Request, header_text};
 use crate::s3::response::Response;
 use crate::s3::route::Route;
 use crate::s3::xml::{CompleteDocument, CompletePartElement, XmlWriter, url_encoded};
-use crate::s3::{checksum, conditions, headers, listing, uploads, versions};
+use crate::s3::{checksum, conditions, encryption, headers, listing, uploads, versions};
 
 /// See the module.
 pub struct CompleteMultipartUpload;
@@ -53,6 +54,8 @@ impl Op for CompleteMultipartUpload {
         let named = CompleteDocument::parse(&document)?.parts;
         let mut parts = named.iter().map(named_part).collect::<S3Result<Vec<_>>>()?;
         let checksum = object_checksum(cx, &key, upload, &mut parts, &input).await?;
+        let sealing = sealing_of(cx, &key, upload).await?;
+        encryption::check_completing(&request, sealing.as_ref())?;
         let bucket = cx.bucket()?;
         let command = CompleteUpload {
             bucket: bucket.id,
@@ -71,6 +74,7 @@ impl Op for CompleteMultipartUpload {
         let host = request.header(HOST.as_str())?.unwrap_or("localhost");
         let location = format!("{scheme}://{host}/{}/{}", bucket.name, url_encoded(key.as_str()));
         let response = Response::xml(answer(&location, bucket.name.as_str(), &key, &stored));
+        let response = encryption::show_completed(response, sealing.as_ref());
         Ok(versions::show_stored(response, bucket, &stored))
     }
 }
@@ -128,6 +132,15 @@ async fn refuse_early(cx: &Context, key: &ObjectKey, upload: Stamp, expect: &Exp
     match uploads::parts(cx, key, upload, 0, 0).await {
         Ok(_) => Err(refusal),
         Err(error) if error.code() == Code::NoSuchUpload => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// How the upload is encrypted. One that is gone is a repeat, and nobody remembers.
+async fn sealing_of(cx: &Context, key: &ObjectKey, upload: Stamp) -> S3Result<Option<Sealing>> {
+    match uploads::find(cx, key, upload).await {
+        Ok((_, sealing)) => Ok(sealing),
+        Err(error) if error.code() == Code::NoSuchUpload => Ok(None),
         Err(error) => Err(error),
     }
 }

@@ -1,13 +1,16 @@
 //! CopyObject: the copy names its source in the command and shares the body; no byte is moved.
 //!
-//! Only where the client wants a checksum of an algorithm that the source has not, the bytes are read. What was
+//! Where the client wants a checksum of an algorithm that the source has not, the bytes are read. Where the copy is to be
+//! encrypted otherwise than the source, or one of them under a customer's key, they are written anew. What was
 //! decided from the source holds for the version that was seen; if it changes meanwhile, everything is decided again.
 
 use async_trait::async_trait;
-use consensus::client::{MetaError, ReadGuard};
-use consensus::meta::command::{Command, CopyObject as CopyCommand, Done, Expect, Guard, Reject};
+use consensus::client::{MetaError, WriteGuard};
+use consensus::meta::command::{
+    Command, CopyObject as CopyCommand, Done, Expect, Guard, PutObject as PutCommand, Reject,
+};
 use consensus::meta::model::{
-    Attributes, Bucket, Checksum, ChecksumAlgorithm, ChecksumKind, Object, Origin, Stored,
+    Attributes, Bucket, Checksum, ChecksumAlgorithm, ChecksumKind, Etag, Object, Origin, Stored,
 };
 use consensus::meta::names::ObjectKey;
 use consensus::meta::query::{BodyView, ObjectView, Want};
@@ -15,15 +18,18 @@ use fabric::limits::PUT_BYTES_MAX;
 use futures::StreamExt as _;
 use http::{HeaderMap, Method};
 
+use crate::data::{BodyStream, Written};
 use crate::s3::checksum::{self, Hasher};
-use crate::s3::copying::{Source, show_source};
+use crate::s3::conditions::{self, Verdict};
+use crate::s3::copying::{Hashing, Source, show_source};
+use crate::s3::encryption::{self, Customer, Encryption, Stated, Whose, Wish};
 use crate::s3::error::{Code, S3Error, S3Result};
 use crate::s3::op::{Action, Context, Op, unexpected};
 use crate::s3::request::{Request, header_text};
 use crate::s3::response::Response;
 use crate::s3::route::Route;
 use crate::s3::xml::XmlWriter;
-use crate::s3::{conditions, headers, listing, locks, time, versions};
+use crate::s3::{bodies, headers, listing, locks, time, versions};
 
 /// How often a copy is decided again because its source changed.
 const TRIES_MAX: usize = 4;
@@ -46,34 +52,63 @@ impl Op for CopyObject {
     }
 
     async fn run(&self, cx: &Context, request: Request) -> S3Result<Response> {
-        let input = Input::parse(request.headers())?;
+        let stated = Stated::parse(&request)?;
+        let input = Input::parse(request.headers(), encryption::customer(&request, Whose::Source)?)?;
         let key = request.key().clone();
+        let wish = stated.wish(cx).await?;
         let source_bucket = input.source.bucket(cx).await?;
         // The source may have to be read for a checksum: not for a copy that will be refused.
         conditions::refuse_early(cx, &key, &input.expect).await?;
         for _ in 0..TRIES_MAX {
-            let (command, view) = input.decide(cx, &key, &source_bucket).await?;
-            let stored =
-                match cx.propose_raw(locks::guarded(Command::CopyObject(command), input.guard.clone())).await
-                {
-                    Ok(Done::Stored(stored)) => stored,
-                    Ok(_) => return Err(unexpected("CopyObject")),
-                    Err(MetaError::Rejected(Reject::SourceChanged)) => continue,
-                    Err(MetaError::Rejected(Reject::NoSuchKey)) if input.expect != Expect::default() => {
-                        return Err(Code::NoSuchKey.into());
-                    }
-                    Err(MetaError::Rejected(reject)) => return Err(input.source.refused(reject)),
-                    Err(error) => return Err(error.into()),
-                };
+            let Decided { command, view, bytes, guard } =
+                input.decide(cx, &key, &source_bucket, &wish).await?;
+            let done = cx.propose_raw(locks::guarded(command, input.guard.clone())).await;
+            // The outcome is known (or given up): from here on what was written is named, or garbage.
+            drop(guard);
+            let stored = match done {
+                Ok(Done::Stored(stored)) => stored,
+                Ok(_) => return Err(unexpected("CopyObject")),
+                Err(MetaError::Rejected(Reject::SourceChanged)) => continue,
+                Err(MetaError::Rejected(Reject::NoSuchKey)) if input.expect != Expect::default() => {
+                    return Err(Code::NoSuchKey.into());
+                }
+                Err(MetaError::Rejected(reject)) => return Err(input.source.refused(reject)),
+                Err(error) => return Err(error.into()),
+            };
             let response = show_source(Response::xml(document(&stored)), &source_bucket, &view);
+            let response = match &bytes {
+                Bytes::Shared => encryption::show_object(response, &view.object, None),
+                Bytes::Anew(encryption) => encryption::show(response, encryption.as_ref()),
+            };
             return Ok(versions::show_stored(response, cx.bucket()?, &stored));
         }
         Err(Code::ConditionalRequestConflict.into())
     }
 }
 
+/// What will be proposed, and what it was decided from.
+struct Decided {
+    command: Command,
+    /// The source.
+    view: ObjectView,
+    /// Whence its bytes come.
+    bytes: Bytes,
+    /// Of those that were written.
+    guard: Option<WriteGuard>,
+}
+
+/// Whence the bytes of a copy come.
+enum Bytes {
+    /// They are the source's, encrypted or not as they are.
+    Shared,
+    /// They were written anew, encrypted like this, if at all.
+    Anew(Option<Encryption>),
+}
+
 struct Input {
     source: Source,
+    /// The key of the customer who encrypted the source.
+    customer: Option<Customer>,
     guard: Guard,
     expect: Expect,
     /// What the headers say about the copy.
@@ -102,10 +137,17 @@ impl Directive {
 }
 
 impl Input {
-    fn parse(headers: &HeaderMap) -> S3Result<Input> {
-        let names = ["x-amz-storage-class", "x-amz-website-redirect-location", "x-amz-checksum-algorithm"];
+    fn parse(headers: &HeaderMap, customer: Option<Customer>) -> S3Result<Input> {
+        let names = [
+            "x-amz-storage-class",
+            "x-amz-website-redirect-location",
+            "x-amz-checksum-algorithm",
+            "x-amz-server-side-encryption",
+            "x-amz-server-side-encryption-customer-algorithm",
+        ];
         Ok(Input {
             source: Source::parse(headers)?,
+            customer,
             guard: Guard { lock: locks::of_headers(headers)?, ..Guard::default() },
             expect: conditions::of_write(headers)?,
             said: headers::attributes(headers)?,
@@ -122,20 +164,46 @@ impl Input {
         cx: &Context,
         key: &ObjectKey,
         source_bucket: &Bucket,
-    ) -> S3Result<(CopyCommand, ObjectView)> {
-        let mut view = self.source.find(cx, source_bucket, Want::Row).await?;
+        wish: &Wish,
+    ) -> S3Result<Decided> {
+        let view = self.source.find(cx, source_bucket, Want::Row).await?;
+        encryption::check_reader(&view.object, self.customer.as_ref())?;
         if PUT_BYTES_MAX < view.object.bytes {
             return Err(Code::InvalidRequest.says(format!(
                 "The specified copy source is larger than the maximum allowable size for a copy source: {PUT_BYTES_MAX}"
             )));
         }
-        let mut checksum = None;
+        match wish.is_met_by(view.object.body.sealing()) {
+            true => self.share(cx, key, source_bucket, view).await,
+            false => self.write_anew(cx, key, source_bucket, wish).await,
+        }
+    }
+
+    /// The bytes of the source as they are now.
+    async fn bytes(&self, cx: &Context, source_bucket: &Bucket) -> S3Result<(ObjectView, BodyStream)> {
+        let guard = cx.meta.begin_read();
+        let mut view = self.source.find(cx, source_bucket, Want::Body).await?;
+        guard.reads(self.source.home(source_bucket), &view);
+        encryption::check_reader(&view.object, self.customer.as_ref())?;
+        let source_key = encryption::body_key(cx, &view.object, self.customer.as_ref())?;
+        let body = std::mem::replace(&mut view.body, BodyView::NotAsked);
+        let range = 0..view.object.bytes;
+        Ok((view, bodies::read(cx, body, source_key.as_ref(), range, guard)))
+    }
+
+    /// A copy that shares the body of its source.
+    async fn share(
+        &self,
+        cx: &Context,
+        key: &ObjectKey,
+        source_bucket: &Bucket,
+        seen: ObjectView,
+    ) -> S3Result<Decided> {
+        let (mut view, mut checksum) = (seen, None);
         if let Some(algorithm) = self.algorithm.filter(|&wanted| !has_checksum(&view.object, wanted)) {
-            let guard = cx.meta.begin_read();
-            view = self.source.find(cx, source_bucket, Want::Body).await?;
-            guard.reads(self.source.home(source_bucket), &view);
-            let body = std::mem::replace(&mut view.body, BodyView::NotAsked);
-            checksum = Some(hash(cx, body, view.object.bytes, guard, algorithm).await?);
+            let (read, stream) = self.bytes(cx, source_bucket).await?;
+            view = read;
+            checksum = Some(hash(stream, algorithm).await?);
         }
         let command = CopyCommand {
             source_bucket: source_bucket.id,
@@ -150,7 +218,43 @@ impl Input {
             source_seen: Some(view.object.stamp),
             origin: Origin::default(),
         };
-        Ok((command, view))
+        Ok(Decided { command: Command::CopyObject(command), view, bytes: Bytes::Shared, guard: None })
+    }
+
+    /// A copy whose bytes are written anew, as they are to be encrypted otherwise, or no more.
+    async fn write_anew(
+        &self,
+        cx: &Context,
+        key: &ObjectKey,
+        source_bucket: &Bucket,
+        wish: &Wish,
+    ) -> S3Result<Decided> {
+        let (view, stream) = self.bytes(cx, source_bucket).await?;
+        let source = &view.object;
+        if conditions::decide(&self.source.conditions, source) != Verdict::Proceed {
+            return Err(Code::PreconditionFailed.into());
+        }
+        let encryption = wish.seal(cx)?;
+        let sealing = encryption::sealing_of(encryption.as_ref());
+        let attributes = self.attributes(source).unwrap_or_else(|| source.attributes.clone());
+        let had = source.checksum.as_ref().map(|checksum| checksum.algorithm);
+        let algorithm = self.algorithm.or(had).unwrap_or(ChecksumAlgorithm::Crc64Nvme);
+        let mut hashing = Hashing::new(stream, algorithm);
+        let target = bodies::target(cx, key, None, Some(&attributes), encryption.as_ref())?;
+        let Written { body, guard } = cx.data.write(&mut hashing, Some(source.bytes), target).await?;
+        let (md5, checksum) = hashing.finish();
+        let command = PutCommand {
+            bucket: cx.bucket()?.id,
+            key: key.clone(),
+            expect: self.expect.clone(),
+            body,
+            etag: Etag::Md5(encryption::tag(&*cx.env, sealing, md5)),
+            checksum: Some(checksum),
+            attributes,
+            origin: Origin::default(),
+        };
+        let command = encryption::copied(Command::PutObject(command), sealing.cloned());
+        Ok(Decided { command, view, bytes: Bytes::Anew(encryption), guard })
     }
 
     /// The attributes of the copy; `None` where they are the source's and nothing was asked to change.
@@ -182,15 +286,8 @@ fn has_checksum(object: &Object, wanted: ChecksumAlgorithm) -> bool {
     object.checksum.as_ref().is_some_and(|checksum| checksum.algorithm == wanted && of_all_bytes(checksum))
 }
 
-async fn hash(
-    cx: &Context,
-    body: BodyView,
-    bytes: u64,
-    guard: ReadGuard,
-    algorithm: ChecksumAlgorithm,
-) -> S3Result<Checksum> {
+async fn hash(mut stream: BodyStream, algorithm: ChecksumAlgorithm) -> S3Result<Checksum> {
     let mut hasher = Hasher::new(algorithm);
-    let mut stream = cx.data.read(body, 0..bytes, guard);
     while let Some(piece) = stream.next().await {
         hasher.update(&piece?);
     }
@@ -220,7 +317,8 @@ mod tests {
     fn input(pairs: &[(&'static str, &'static str)]) -> S3Result<Input> {
         let source = ("x-amz-copy-source", "photos/cat");
         let pairs = pairs.iter().chain([&source]);
-        Input::parse(&pairs.map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect())
+        let headers = pairs.map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect();
+        Input::parse(&headers, None)
     }
 
     #[test]

@@ -5,13 +5,14 @@ use consensus::meta::command::{Command, CreateUpload, Done, Guard};
 use consensus::meta::model::{Attributes, ChecksumAlgorithm, ChecksumKind, Lock, Origin};
 use http::{HeaderMap, Method};
 
+use crate::s3::encryption::Stated;
 use crate::s3::error::{Code, S3Result};
 use crate::s3::op::{Action, Context, Op, unexpected};
 use crate::s3::request::{Request, header_text};
 use crate::s3::response::Response;
 use crate::s3::route::Route;
 use crate::s3::xml::XmlWriter;
-use crate::s3::{checksum, headers, locks};
+use crate::s3::{checksum, encryption, headers, locks};
 
 /// See the module.
 pub struct CreateMultipartUpload;
@@ -34,6 +35,7 @@ impl Op for CreateMultipartUpload {
         // An upload is somebody's.
         cx.access.user()?;
         let input = Input::parse(request.headers())?;
+        let encryption = Stated::parse(&request)?.wish(cx).await?.seal(cx)?;
         let bucket = cx.bucket()?;
         let command = CreateUpload {
             bucket: bucket.id,
@@ -43,8 +45,9 @@ impl Op for CreateMultipartUpload {
             origin: Origin::default(),
         };
         let guard = Guard { lock: input.lock, ..Guard::default() };
-        let Done::Upload(upload) = cx.propose(locks::guarded(Command::CreateUpload(command), guard)).await?
-        else {
+        let sealing = encryption::sealing_of(encryption.as_ref()).cloned();
+        let command = encryption::sealed(Command::CreateUpload(command), sealing);
+        let Done::Upload(upload) = cx.propose(locks::guarded(command, guard)).await? else {
             return Err(unexpected("CreateUpload"));
         };
         let mut xml = XmlWriter::new();
@@ -53,7 +56,7 @@ impl Op for CreateMultipartUpload {
         xml.text("Key", request.key().as_str());
         xml.value("UploadId", upload);
         xml.close("InitiateMultipartUploadResult");
-        let response = Response::xml(xml);
+        let response = encryption::show(Response::xml(xml), encryption.as_ref());
         Ok(match input.checksum {
             None => response,
             Some((algorithm, kind)) => response

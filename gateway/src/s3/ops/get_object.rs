@@ -13,6 +13,7 @@ use crate::s3::reading::{Found, Input, not_modified};
 use crate::s3::request::Request;
 use crate::s3::response::Response;
 use crate::s3::route::Route;
+use crate::s3::{bodies, encryption};
 
 /// See the module.
 pub struct GetObject;
@@ -33,12 +34,15 @@ impl Op for GetObject {
 
     async fn run(&self, cx: &Context, request: Request) -> S3Result<Response> {
         let input = Input::parse(request.query(), request.headers())?;
-        let Found { response, range, body, guard } = input.find(cx, request.key(), Want::Body).await?;
+        let customer = encryption::of_reader(&request)?;
+        let found = input.find(cx, request.key(), Want::Body, customer.as_ref()).await?;
+        let Found { response, range, object, body, guard } = found;
         let Some(range) = range else {
             return Ok(not_modified(response));
         };
         let bytes = range.end - range.start;
-        let mut stream = cx.data.read(body, range, guard);
+        let key = encryption::body_key(cx, &object, customer.as_ref())?;
+        let mut stream = bodies::read(cx, body, key.as_ref(), range, guard);
         // A failure before the first byte can still be told in the status.
         stream.start().await?;
         let pieces = stream.map(|piece| piece.map_err(|error| Box::new(error) as BoxError));

@@ -15,7 +15,7 @@ use crate::s3::response::Response;
 use crate::s3::route::Route;
 use crate::s3::time::http_date;
 use crate::s3::xml::XmlWriter;
-use crate::s3::{checksum, headers, listing, versions};
+use crate::s3::{checksum, encryption, headers, listing, versions};
 
 const HEADER: &str = "x-amz-object-attributes";
 
@@ -38,11 +38,13 @@ impl Op for GetObjectAttributes {
 
     async fn run(&self, cx: &Context, request: Request) -> S3Result<Response> {
         let input = Input::parse(request.headers())?;
+        let customer = encryption::of_reader(&request)?;
         let selector = versions::from_query(request.query())?;
         let mut view = version(cx, request.key(), selector, Want::Row).await?;
         if input.parts && 0 < headers::parts_of(&view.object.etag) {
             view = version(cx, request.key(), selector, Want::Body).await?;
         }
+        encryption::check_reader(&view.object, customer.as_ref())?;
         let response = Response::xml(document(&input, &view));
         let response = response.header(LAST_MODIFIED, http_date(view.object.modified.0));
         Ok(versions::show(response, cx.bucket()?, &view.object))

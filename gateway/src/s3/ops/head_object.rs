@@ -4,6 +4,7 @@ use async_trait::async_trait;
 use consensus::meta::query::Want;
 use http::Method;
 
+use crate::s3::encryption;
 use crate::s3::error::S3Result;
 use crate::s3::op::{Action, Context, Op};
 use crate::s3::reading::{Input, not_modified};
@@ -30,7 +31,8 @@ impl Op for HeadObject {
 
     async fn run(&self, cx: &Context, request: Request) -> S3Result<Response> {
         let input = Input::parse(request.query(), request.headers())?;
-        let found = input.find(cx, request.key(), Want::Row).await?;
+        let customer = encryption::of_reader(&request)?;
+        let found = input.find(cx, request.key(), Want::Row, customer.as_ref()).await?;
         Ok(match found.range {
             Some(range) => found.response.length(range.end - range.start),
             None => not_modified(found.response),

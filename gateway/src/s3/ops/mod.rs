@@ -2,6 +2,7 @@
 
 mod abort_multipart_upload;
 mod bucket_cors;
+mod bucket_encryption;
 mod bucket_lifecycle;
 mod bucket_policy;
 mod bucket_tagging;
@@ -51,6 +52,9 @@ static OPS: &[&dyn Op] = &[
     &bucket_cors::DeleteBucketCors,
     &bucket_cors::GetBucketCors,
     &bucket_cors::PutBucketCors,
+    &bucket_encryption::DeleteBucketEncryption,
+    &bucket_encryption::GetBucketEncryption,
+    &bucket_encryption::PutBucketEncryption,
     &bucket_lifecycle::DeleteBucketLifecycle,
     &bucket_lifecycle::GetBucketLifecycleConfiguration,
     &bucket_lifecycle::PutBucketLifecycleConfiguration,

@@ -10,12 +10,13 @@ use consensus::meta::model::{Attributes, Etag, Lock, Origin};
 use http::{HeaderMap, Method};
 
 use crate::data::Written;
+use crate::s3::encryption::Stated;
 use crate::s3::error::{Code, S3Result};
 use crate::s3::op::{Action, BodyRule, Context, Op, unexpected};
 use crate::s3::request::Request;
 use crate::s3::response::Response;
 use crate::s3::route::Route;
-use crate::s3::{bodies, conditions, headers, locks, versions};
+use crate::s3::{bodies, conditions, encryption, headers, locks, versions};
 
 /// See the module.
 pub struct PutObject;
@@ -41,6 +42,8 @@ impl Op for PutObject {
 
     async fn run(&self, cx: &Context, mut request: Request) -> S3Result<Response> {
         let input = Input::parse(request.headers())?;
+        let encryption = Stated::parse(&request)?.wish(cx).await?.seal(cx)?;
+        let sealing = encryption::sealing_of(encryption.as_ref());
         let (key, bucket) = (request.key().clone(), cx.bucket()?);
         conditions::refuse_early(cx, &key, &input.expect).await?;
         let payload = request.payload_mut();
@@ -49,20 +52,22 @@ impl Op for PutObject {
                 "Content-MD5 OR x-amz-checksum- HTTP header is required for Put Object requests with Object Lock parameters",
             ));
         }
-        let Written { body, guard } = bodies::store(cx, payload, &key, None, Some(&input.attributes)).await?;
+        let Written { body, guard } =
+            bodies::store(cx, payload, &key, None, Some(&input.attributes), encryption.as_ref()).await?;
         let digests = payload.digests().ok_or(Code::IncompleteBody)?.clone();
         let command = PutCommand {
             bucket: bucket.id,
             key,
             expect: input.expect,
             body,
-            etag: Etag::Md5(digests.md5),
+            etag: Etag::Md5(encryption::tag(&*cx.env, sealing, digests.md5)),
             checksum: Some(digests.checksum.clone()),
             attributes: input.attributes,
             origin: Origin::default(),
         };
         let locked = Guard { lock: input.lock, ..Guard::default() };
-        let done = cx.propose(locks::guarded(Command::PutObject(command), locked)).await;
+        let command = encryption::sealed(Command::PutObject(command), sealing.cloned());
+        let done = cx.propose(locks::guarded(command, locked)).await;
         // The outcome is known (or given up): from here on the extent is named, or garbage.
         drop(guard);
         let Done::Stored(stored) = done? else {
@@ -70,6 +75,7 @@ impl Op for PutObject {
         };
         let response = Response::ok().etag(&stored.etag);
         let response = headers::show_checksum(response, &digests.checksum, 0);
+        let response = encryption::show(response, encryption.as_ref());
         Ok(versions::show_stored(response, bucket, &stored))
     }
 }

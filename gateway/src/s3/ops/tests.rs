@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod encryption;
+
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
@@ -22,6 +24,7 @@ use http::{Method, StatusCode};
 use super::all;
 use crate::data::fakes::{FakeChunks, TestEnv};
 use crate::data::{Data, DataConfig};
+use crate::keyring::KeyRing;
 use crate::s3::access::{Access, Facts, Policies, Subject};
 use crate::s3::auth::Verified;
 use crate::s3::checksum::{self, Hasher};
@@ -32,6 +35,7 @@ use crate::s3::request::Request;
 use crate::s3::response::{Response, ResponseBody};
 use crate::s3::route::Router;
 use crate::s3::testing::TestRequest;
+use crate::secrets::ClusterKey;
 
 /// The model without a log: every proposal is applied at once.
 struct ModelMeta(Mutex<Model>);
@@ -87,6 +91,8 @@ impl Meta for ModelMeta {
 struct World {
     meta: Arc<dyn Meta>,
     data: Arc<Data>,
+    chunks: Arc<FakeChunks>,
+    ring: Arc<KeyRing>,
     router: Router,
 }
 
@@ -118,8 +124,11 @@ async fn world() -> World {
         cache_bytes_max: 0,
         inline_bytes_max: u64::MAX,
     };
-    let data = Data::new(env, meta.clone(), Arc::new(FakeChunks::default()), config);
-    let world = World { meta, data: Arc::new(data), router: Router::new(&all()) };
+    let chunks = Arc::new(FakeChunks::default());
+    let data = Data::new(env, meta.clone(), chunks.clone(), config);
+    let ring = format!("photos-key 1 {}\n", "ab".repeat(32));
+    let ring = Arc::new(KeyRing::parse(&ClusterKey::from_bytes([1; 32]), &ring).unwrap());
+    let world = World { meta, data: Arc::new(data), chunks, ring, router: Router::new(&all()) };
     world.ok(Method::PUT, "/photos", &[], "").await;
     world
 }
@@ -195,6 +204,7 @@ impl World {
             meta: self.meta.clone(),
             data: self.data.clone(),
             env: TestEnv::shared(),
+            ring: self.ring.clone(),
             region: "us-east-1".into(),
             access,
             lifecycle_day_ms: 24 * 60 * 60 * 1000,

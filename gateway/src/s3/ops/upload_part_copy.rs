@@ -1,17 +1,16 @@
 //! UploadPartCopy: a part whose bytes come from an object. They are read and written anew.
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use consensus::meta::command::{Command, Done, NewBody, PutPart};
 use consensus::meta::model::{ChecksumAlgorithm, ClusterMs, Etag};
 use consensus::meta::query::Want;
 use http::Method;
-use md5::{Digest as _, Md5};
 
-use crate::data::{BodyStream, Source as BodySource, SourceError, Written};
-use crate::s3::checksum::{self, Hasher};
+use crate::data::Written;
+use crate::s3::checksum;
 use crate::s3::conditions::{self, Verdict};
-use crate::s3::copying::{Source, show_source};
+use crate::s3::copying::{Hashing, Source, show_source};
+use crate::s3::encryption::Whose;
 use crate::s3::error::{Code, S3Result};
 use crate::s3::op::{Action, Context, Op, unexpected};
 use crate::s3::range;
@@ -20,7 +19,7 @@ use crate::s3::response::Response;
 use crate::s3::route::Route;
 use crate::s3::uploads::{self, Place};
 use crate::s3::xml::XmlWriter;
-use crate::s3::{bodies, listing, time};
+use crate::s3::{bodies, encryption, listing, time};
 
 /// See the module.
 pub struct UploadPartCopy;
@@ -43,12 +42,15 @@ impl Op for UploadPartCopy {
         let place = Place::parse(request.query())?;
         let source = Source::parse(request.headers())?;
         let key = request.key().clone();
-        let upload = uploads::parts(cx, &key, place.upload, 0, 0).await?.upload;
+        let (upload, sealing) = uploads::find(cx, &key, place.upload).await?;
+        let encryption = encryption::of_part(cx, &request, sealing.as_ref())?;
+        let customer = encryption::customer(&request, Whose::Source)?;
 
         let source_bucket = source.bucket(cx).await?;
         let guard = cx.meta.begin_read();
         let view = source.find(cx, &source_bucket, Want::Body).await?;
         guard.reads(source.home(&source_bucket), &view);
+        encryption::check_reader(&view.object, customer.as_ref())?;
         if conditions::decide(&source.conditions, &view.object) != Verdict::Proceed {
             return Err(Code::PreconditionFailed.into());
         }
@@ -59,17 +61,20 @@ impl Op for UploadPartCopy {
         };
         let response = show_source(Response::ok(), &source_bucket, &view);
         let length = range.end - range.start;
-        let stream = cx.data.read(view.body, range, guard);
+        let source_key = encryption::body_key(cx, &view.object, customer.as_ref())?;
+        let stream = bodies::read(cx, view.body, source_key.as_ref(), range, guard);
 
         let algorithm = upload.checksum.map_or(ChecksumAlgorithm::Crc64Nvme, |(algorithm, _)| algorithm);
-        let mut hashing = Hashing { stream, md5: Md5::new(), hasher: Hasher::new(algorithm) };
-        let target = bodies::target(cx, &key, Some((place.upload, place.number)), Some(&upload.attributes))?;
+        let mut hashing = Hashing::new(stream, algorithm);
+        let part = Some((place.upload, place.number));
+        let target = bodies::target(cx, &key, part, Some(&upload.attributes), encryption.as_ref())?;
         let Written { body, guard } = cx.data.write(&mut hashing, Some(length), target).await?;
         let extent = match body {
             NewBody::Extent(extent) => Some(extent),
             NewBody::Inline(_) => None,
         };
-        let (md5, checksum) = (hashing.md5.finalize().into(), hashing.hasher.finish());
+        let (md5, checksum) = hashing.finish();
+        let md5 = encryption::tag(&*cx.env, sealing.as_ref(), md5);
         let command = PutPart {
             bucket: cx.bucket()?.id,
             key,
@@ -87,27 +92,9 @@ impl Op for UploadPartCopy {
         };
         let shown = upload.checksum.map(|_| checksum);
         let document = document(modified, &Etag::Md5(md5), shown.as_ref());
+        let response = encryption::show_part(response, encryption.as_ref());
         Ok(Response { headers: response.headers, ..Response::xml(document) }
             .header(http::header::CONTENT_TYPE, "application/xml"))
-    }
-}
-
-/// Bytes of the source, hashed as they pass.
-struct Hashing {
-    stream: BodyStream,
-    md5: Md5,
-    hasher: Hasher,
-}
-
-#[async_trait]
-impl BodySource for Hashing {
-    async fn next(&mut self) -> Result<Option<Bytes>, SourceError> {
-        let bytes = BodySource::next(&mut self.stream).await?;
-        if let Some(bytes) = &bytes {
-            self.md5.update(bytes);
-            self.hasher.update(bytes);
-        }
-        Ok(bytes)
     }
 }
 

@@ -10,7 +10,7 @@ pub use lifecycle::{
 };
 pub use reader::{
     CompleteDocument, CompletePartElement, DefaultRetentionElement, DeleteDocument, DeleteElement,
-    ObjectLockDocument, RetentionDocument, VersioningDocument, cors_rules, create_bucket_location, grants,
-    legal_hold, object_ownership, payer, public_access_block, tagging,
+    EncryptionDocument, ObjectLockDocument, RetentionDocument, VersioningDocument, cors_rules,
+    create_bucket_location, grants, legal_hold, object_ownership, payer, public_access_block, tagging,
 };
 pub use writer::{NAMESPACE, XmlWriter, url_encoded};

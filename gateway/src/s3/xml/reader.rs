@@ -328,6 +328,63 @@ pub fn legal_hold(body: &[u8]) -> S3Result<bool> {
     }
 }
 
+/// The body of PutBucketEncryption, texts as sent.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct EncryptionDocument {
+    /// `SSEAlgorithm`.
+    pub algorithm: Option<String>,
+    /// `KMSMasterKeyID`.
+    pub key: Option<String>,
+    /// `BucketKeyEnabled`.
+    pub bucket_key: bool,
+    /// `BlockedEncryptionTypes`.
+    pub refused: Vec<String>,
+}
+
+impl EncryptionDocument {
+    /// Parses the document: one rule.
+    pub fn parse(body: &[u8]) -> S3Result<EncryptionDocument> {
+        let mut rules = parse(body, "ServerSideEncryptionConfiguration")?.children.into_iter();
+        let (Some(rule), None) = (rules.next(), rules.next()) else { return Err(malformed()) };
+        if rule.name != "Rule" {
+            return Err(malformed());
+        }
+        let mut document = EncryptionDocument::default();
+        for child in rule.children {
+            match child.name.as_str() {
+                "ApplyServerSideEncryptionByDefault" => document.take_default(child)?,
+                "BucketKeyEnabled" => document.bucket_key = child.boolean()?,
+                "BlockedEncryptionTypes" => document.take_refused(child)?,
+                _ => return Err(malformed()),
+            }
+        }
+        Ok(document)
+    }
+
+    fn take_default(&mut self, node: Node) -> S3Result<()> {
+        for child in node.children {
+            match child.name.as_str() {
+                "SSEAlgorithm" => child.text_into(&mut self.algorithm)?,
+                "KMSMasterKeyID" => child.text_into(&mut self.key)?,
+                _ => return Err(malformed()),
+            }
+        }
+        if self.algorithm.is_none() { Err(malformed()) } else { Ok(()) }
+    }
+
+    fn take_refused(&mut self, node: Node) -> S3Result<()> {
+        for child in node.children {
+            if child.name != "EncryptionType" {
+                return Err(malformed());
+            }
+            let mut text = None;
+            child.text_into(&mut text)?;
+            self.refused.push(text.ok_or_else(malformed)?);
+        }
+        Ok(())
+    }
+}
+
 /// The body of PutPublicAccessBlock; what it does not name is false.
 pub fn public_access_block(body: &[u8]) -> S3Result<PublicAccessBlock> {
     let mut block = PublicAccessBlock::default();
