@@ -311,6 +311,26 @@ def encryption():
     s3.delete_bucket(Bucket=name)
 
 
+def renames_and_appends():
+    s3.put_object(Bucket=BUCKET, Key="log", Body=b"first")
+    for more in [b" second", content(50_000), b" third"]:
+        size = s3.head_object(Bucket=BUCKET, Key="log")["ContentLength"]
+        put = s3.put_object(Bucket=BUCKET, Key="log", Body=more, WriteOffsetBytes=size)
+        equal(put["Size"], size + len(more))
+    refused("InvalidWriteOffset", s3.put_object, Bucket=BUCKET, Key="log", Body=b"x", WriteOffsetBytes=5)
+    s3.rename_object(Bucket=BUCKET, Key="log.1", RenameSource=f"{BUCKET}/log")
+    whole = s3.get_object(Bucket=BUCKET, Key="log.1", ChecksumMode="ENABLED")
+    equal(whole["Body"].read(), b"first second" + content(50_000) + b" third")
+    refused("NoSuchKey", s3.rename_object, Bucket=BUCKET, Key="log.2", RenameSource="log")
+    s3.put_object(Bucket=BUCKET, Key="log", Body=b"new")
+    taken = {"Bucket": BUCKET, "Key": "log.1", "RenameSource": "log", "DestinationIfNoneMatch": "*"}
+    refused("PreconditionFailed", s3.rename_object, **taken)
+    twice = {"Bucket": BUCKET, "Key": "log.2", "RenameSource": "log.1", "ClientToken": "once"}
+    s3.rename_object(**twice)
+    s3.rename_object(**twice)
+    refused("IdempotencyParameterMismatch", s3.rename_object, **{**twice, "Key": "log.3"})
+
+
 @check
 def probes_of_a_bare_bucket():
     refused("NoSuchBucketPolicy", s3.get_bucket_policy, Bucket=BUCKET)

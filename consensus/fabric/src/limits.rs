@@ -35,6 +35,8 @@ pub const PUT_BYTES_MAX: u64 = 5 * GIB;
 pub const PART_BYTES_MIN: u64 = 5 * MIB;
 /// Parts of one upload.
 pub const PARTS_MAX: u16 = 10_000;
+/// Most parts of a body that is appended to while other versions share it: one command names them all once more.
+pub const SHARED_APPEND_PARTS_MAX: usize = 1000;
 /// Largest object: all parts at their largest.
 pub const OBJECT_BYTES_MAX: u64 = 53_687_091_200_000;
 /// Chunks of one extent: the ordinal has 20 bits.
@@ -161,6 +163,8 @@ pub const BLOCKING_THREADS_PER_CORE: usize = 4;
 pub const LANE_QUEUE_MAX: usize = 1024;
 /// How long, in cluster time, a completed upload answers a repeat.
 pub const COMPLETED_KEPT: Duration = Duration::from_secs(24 * 60 * 60);
+/// How long, in cluster time, the token of a rename answers a repeat.
+pub const RENAMES_KEPT: Duration = Duration::from_secs(10 * 60);
 /// Extents of one body that one step of collection releases, and most that a command releases at once.
 pub const COLLECT_EXTENTS_PER_STEP: usize = 1000;
 /// Extents that one MoveExtents moves.

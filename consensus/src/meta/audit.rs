@@ -25,7 +25,8 @@ type Place = (BucketId, String);
 #[derive(Default)]
 struct Tally {
     extents: BTreeMap<(Place, ExtentId), u32>,
-    bodies: BTreeMap<(Place, Stamp), u32>,
+    /// Of each body the bytes of the versions that name it.
+    bodies: BTreeMap<(Place, Stamp), Vec<u64>>,
     inline: BTreeMap<(Place, Stamp), u64>,
     usages: BTreeMap<BucketId, Usage>,
     problems: Vec<String>,
@@ -81,7 +82,8 @@ impl Tally {
                 *self.extents.entry((place(home.as_ref().unwrap_or(own)), *id)).or_default() += 1;
             }
             Body::Slices { id, home } => {
-                *self.bodies.entry((place(home.as_ref().unwrap_or(own)), *id)).or_default() += 1;
+                let named = self.bodies.entry((place(home.as_ref().unwrap_or(own)), *id)).or_default();
+                named.push(object.bytes);
             }
             Body::Sealed { .. } => self.problems.push(format!("{own:?} is sealed twice")),
         }
@@ -161,9 +163,13 @@ fn count_uploads(rows: &dyn Rows, tally: &mut Tally) -> Result<(), Fault> {
 fn compare_bodies(rows: &dyn Rows, tally: &mut Tally) -> Result<(), Fault> {
     for row in scan_all::<Bodies>(rows)? {
         let ((home, id), body) = row?;
-        let named = tally.bodies.remove(&(place(&home), id)).unwrap_or(0);
-        tally.check(named == body.references && named != 0, || {
-            format!("body {id} of {home:?} counts {} references and has {named}", body.references)
+        let named = tally.bodies.remove(&(place(&home), id)).unwrap_or_default();
+        tally.check(named.len() as u32 == body.references && !named.is_empty(), || {
+            format!("body {id} of {home:?} counts {} references and has {}", body.references, named.len())
+        });
+        let bytes = body.slices.iter().map(|slice| slice.bytes).sum::<u64>();
+        tally.check(named.iter().all(|named| *named == bytes), || {
+            format!("body {id} of {home:?} has {bytes} bytes and is named with {named:?}")
         });
         for slice in body.slices.iter().filter(|slice| slice.bytes != 0) {
             *tally.extents.entry((place(&home), slice.extent)).or_default() += 1;

@@ -12,7 +12,7 @@ use super::model::{
     Extent, Hint, Home, Lock, NodeRow, Object, Origin, Quota, QuotaOf, Retention, SessionKind, SettingKind,
     Stored, Tags, Versioning,
 };
-use super::names::{AccessKeyId, BucketName, ObjectKey, PolicyName, UserName};
+use super::names::{AccessKeyId, BucketName, ClientToken, ObjectKey, PolicyName, UserName};
 use super::sealing::Sealing;
 
 /// A command with its place in a session and the leader's time. This is what the log holds.
@@ -86,6 +86,10 @@ pub enum Command {
     FillDue(FillDue),
     /// See [`Sealed`].
     Sealed(Sealed),
+    /// See [`RenameObject`].
+    RenameObject(RenameObject),
+    /// See [`AppendObject`].
+    AppendObject(AppendObject),
 }
 
 impl Command {
@@ -104,7 +108,9 @@ impl Command {
             | Command::Salvage(_)
             | Command::SetTags(_)
             | Command::SetLock(_)
-            | Command::FillDue(_) => true,
+            | Command::FillDue(_)
+            | Command::RenameObject(_)
+            | Command::AppendObject(_) => true,
             Command::Guarded(guarded) => guarded.command.grows(),
             Command::Sealed(sealed) => sealed.command.grows(),
             // What takes away is taken on a full disk, too.
@@ -293,7 +299,7 @@ impl EtagCondition {
     }
 }
 
-/// Conditions on the source of a copy; decided in `apply` against the version named.
+/// Conditions on the source of a copy, or on either end of a rename; decided in `apply` against the version named.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct ReadConditions {
     /// `If-Match`.
@@ -676,7 +682,7 @@ pub struct SetTags {
 pub struct Guarded {
     /// What object lock says.
     pub guard: Guard,
-    /// PutObject, CopyObject, CreateUpload, DeleteObjects or CreateBucket; or [`Sealed`].
+    /// PutObject, AppendObject, CopyObject, CreateUpload, DeleteObjects or CreateBucket; or [`Sealed`].
     pub command: Box<Command>,
 }
 
@@ -752,6 +758,72 @@ pub struct Expire {
 pub struct FillDue {
     /// Which one; one that is not being walked is passed over.
     pub bucket: BucketId,
+}
+
+/// Gives an object another key; what is there gives way as to a write. No byte is copied. Where there are versions, the
+/// new key gets a version and the old one a delete marker. Done: [`Done::Stored`]; repeated with the same token within
+/// [`fabric::limits::RENAMES_KEPT`]: the same.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RenameObject {
+    /// Where.
+    pub bucket: BucketId,
+    /// The key before.
+    pub source_key: ObjectKey,
+    /// Conditions on what is renamed; refused with [`Reject::SourcePreconditionFailed`].
+    pub source_conditions: ReadConditions,
+    /// The key from now on.
+    pub key: ObjectKey,
+    /// Conditions on what is there; refused with [`Reject::PreconditionFailed`].
+    pub conditions: ReadConditions,
+    /// By what the client recognises the request.
+    pub token: Option<ClientToken>,
+    /// Who asked.
+    pub origin: Origin,
+}
+
+/// Puts bytes behind those of an object, which keeps its attributes; where there is none it is made. Done:
+/// [`Done::Stored`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AppendObject {
+    /// Where.
+    pub bucket: BucketId,
+    /// Under which key.
+    pub key: ObjectKey,
+    /// On which condition.
+    pub expect: Expect,
+    /// Bytes that are there; otherwise [`Reject::WrongOffset`].
+    pub offset: u64,
+    /// The version that the gateway saw, `None` if there was none; another one is [`Reject::SourceChanged`].
+    pub seen: Option<Stamp>,
+    /// The bytes.
+    pub appended: Appended,
+    /// The additional checksum of all bytes, if there is one.
+    pub checksum: Option<Checksum>,
+    /// What the client says about an object that is made.
+    pub attributes: Attributes,
+    /// Who asked.
+    pub origin: Origin,
+}
+
+/// What an [`AppendObject`] brings.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Appended {
+    /// All bytes that there will be, for those that were there are few.
+    Whole {
+        /// The bytes.
+        body: NewBody,
+        /// Their MD5.
+        md5: [u8; 16],
+    },
+    /// A part behind those that are there. Those have an extent, under whose home this one was written.
+    Part {
+        /// The bytes; `None` for a part of no bytes.
+        extent: Option<Extent>,
+        /// MD5 of the part.
+        md5: [u8; 16],
+        /// Additional checksum of the part.
+        checksum: Option<Checksum>,
+    },
 }
 
 /// The outcome of a command. Kept per (session, sequence), so that a repeat gets its first reply.
@@ -914,4 +986,13 @@ pub enum Reject {
     NoSuchPolicy,
     /// The user has [`fabric::limits::POLICIES_PER_USER_MAX`] others.
     TooManyPolicies,
+    /// The object that is appended to has another size.
+    WrongOffset {
+        /// The bytes that it has.
+        bytes: u64,
+    },
+    /// The object that is appended to has too many parts.
+    TooManyParts,
+    /// The client used the token for another rename.
+    TokenReused,
 }

@@ -634,6 +634,20 @@ pub struct Completed {
     pub at: ClusterMs,
 }
 
+/// A rename whose client may repeat it; kept for [`fabric::limits::RENAMES_KEPT`] of cluster time, so that a repeat gets
+/// the same answer. Keyed (bucket, token of the client).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Renamed {
+    /// The key before.
+    pub from: ObjectKey,
+    /// The key since.
+    pub to: ObjectKey,
+    /// The answer.
+    pub stored: Stored,
+    /// When.
+    pub at: ClusterMs,
+}
+
 /// What a write became.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stored {

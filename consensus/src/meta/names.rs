@@ -26,6 +26,9 @@ pub enum NameError {
     /// Not an access key id.
     #[error("the access key is not valid: {0}")]
     AccessKey(&'static str),
+    /// Not a client token.
+    #[error("the client token is not valid: {0}")]
+    ClientToken(&'static str),
 }
 
 macro_rules! text_name {
@@ -98,6 +101,11 @@ text_name! {
     PolicyName
 }
 
+text_name! {
+    /// By what a client recognises a request of its own: 1–64 visible ASCII characters.
+    ClientToken
+}
+
 impl BucketName {
     fn check(text: &str) -> Result<(), NameError> {
         let alphanumeric = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
@@ -156,6 +164,15 @@ impl PolicyName {
     fn check(text: &str) -> Result<(), NameError> {
         if !(1..=128).contains(&text.len()) || !text.bytes().all(is_of_a_name) {
             return Err(NameError::Policy("it has 1 to 128 letters, digits and +=,.@_-"));
+        }
+        Ok(())
+    }
+}
+
+impl ClientToken {
+    fn check(text: &str) -> Result<(), NameError> {
+        if !(1..=64).contains(&text.len()) || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err(NameError::ClientToken("it has 1 to 64 visible ASCII characters"));
         }
         Ok(())
     }

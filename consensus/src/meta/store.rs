@@ -123,6 +123,8 @@ tables! {
     DUE_WALKS = 39, "due_walks";
     /// How uploads in progress are encrypted.
     UPLOAD_SEALINGS = 40, "upload_sealings";
+    /// Renames by the tokens of their clients.
+    RENAMES = 41, "renames";
 }
 
 impl TableId {
@@ -250,7 +252,7 @@ mod tests {
         buckets_by_owner usage objects versions null_versions inline extents bodies uploads \
         parts completed debts debt_counts garbage sessions session_nonces replies events \
         event_order cursors absences leaving removed_nodes hold bucket_quotas user_quotas bucket_settings locks \
-        user_policies due due_walks upload_sealings";
+        user_policies due due_walks upload_sealings renames";
         assert_eq!(names.join(" "), golden, "names are stored");
     }
 

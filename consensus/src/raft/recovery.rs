@@ -112,6 +112,10 @@ fn told(view: &View, command: &Command) -> Option<String> {
         Command::SetTags(set) => format!("tag {}/{}", name(set.bucket), set.key),
         Command::SetUserPolicy(set) => format!("change policies of user {}", set.user),
         Command::SetLock(set) => format!("lock {}/{}", name(set.bucket), set.key),
+        Command::RenameObject(rename) => {
+            format!("rename {}/{} to {}", name(rename.bucket), rename.source_key, rename.key)
+        }
+        Command::AppendObject(append) => format!("append to {}/{}", name(append.bucket), append.key),
         Command::Guarded(guarded) => return told(view, &guarded.command),
         Command::Sealed(sealed) => return told(view, &sealed.command),
         _ => return None,

@@ -73,8 +73,9 @@ pub struct BodyStream {
 }
 
 impl Data {
-    /// Reads bytes `range` of a body. Take `guard` before the query that gave `body`.
-    pub fn read(&self, body: BodyView, range: Range<u64>, guard: ReadGuard) -> BodyStream {
+    /// Reads bytes `range` of a body as it is stored: of an encrypted one that is ciphertext. Take `guard` before the query
+    /// that gave `body`.
+    pub fn read_stored(&self, body: BodyView, range: Range<u64>, guard: ReadGuard) -> BodyStream {
         let (first, plan) = match body {
             BodyView::Pieces(pieces) => (None, Plan::new(pieces, range)),
             BodyView::Inline(payload) => (inline(payload, &range), Plan::new(Vec::new(), 0..0)),
@@ -96,7 +97,7 @@ impl Data {
     pub fn open(&self, body: BodyView, key: &BodyKey, range: Range<u64>, guard: ReadGuard) -> BodyStream {
         match Opener::new(key, &body, range) {
             Ok((mut opener, stored)) => {
-                let mut stream = self.read(body, stored, guard);
+                let mut stream = self.read_stored(body, stored, guard);
                 match stream.first.take() {
                     Some(Ok(payload)) => opener.feed(payload),
                     first => stream.first = first,
@@ -104,7 +105,7 @@ impl Data {
                 BodyStream { opener: Some(opener), ..stream }
             }
             Err(error) => {
-                BodyStream { first: Some(Err(error)), ..self.read(BodyView::NotAsked, 0..0, guard) }
+                BodyStream { first: Some(Err(error)), ..self.read_stored(BodyView::NotAsked, 0..0, guard) }
             }
         }
     }

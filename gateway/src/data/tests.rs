@@ -86,7 +86,7 @@ fn whole(extent: &Extent) -> BodyView {
 }
 
 async fn read(world: &World, view: BodyView, range: Range<u64>) -> Result<Vec<u8>, ReadError> {
-    let mut stream = world.data.read(view, range, world.meta.begin_read());
+    let mut stream = world.data.read_stored(view, range, world.meta.begin_read());
     let mut found = Vec::new();
     while let Some(bytes) = StreamExt::next(&mut stream).await {
         found.extend_from_slice(&bytes?);
@@ -336,7 +336,7 @@ async fn a_stalled_reader_leaves_room_for_others() {
     world.data = Data::new(TestEnv::shared(), world.meta.clone(), world.chunks.clone(), config);
     let body = body(CHUNK_BYTES * 3);
     let extent = extent(&write(&world, &body).await.unwrap());
-    let mut stalled = world.data.read(whole(&extent), 0..extent.bytes, world.meta.begin_read());
+    let mut stalled = world.data.read_stored(whole(&extent), 0..extent.bytes, world.meta.begin_read());
     let held = StreamExt::next(&mut stalled).await.unwrap().unwrap();
     assert_eq!(held.len(), CHUNK_BYTES);
     assert!(read(&world, whole(&extent), 0..extent.bytes).await.unwrap() == body);
@@ -347,7 +347,7 @@ async fn what_its_session_gave_up_ends() {
     let world = world(3);
     let body = body(CHUNK_BYTES * 8);
     let extent = extent(&write(&world, &body).await.unwrap());
-    let mut reading = world.data.read(whole(&extent), 0..extent.bytes, world.meta.begin_read());
+    let mut reading = world.data.read_stored(whole(&extent), 0..extent.bytes, world.meta.begin_read());
     assert!(StreamExt::next(&mut reading).await.unwrap().is_ok());
     world.meta.give_up_holds();
     let mut last = None;

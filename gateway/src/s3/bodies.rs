@@ -70,7 +70,7 @@ pub fn read(
 ) -> BodyStream {
     match key {
         Some(key) => cx.data.open(body, key, range, guard),
-        None => cx.data.read(body, range, guard),
+        None => cx.data.read_stored(body, range, guard),
     }
 }
 

@@ -37,7 +37,7 @@ impl Verdict {
     }
 }
 
-/// The conditions of a GET or HEAD.
+/// The conditions of a GET or HEAD, and those of a rename on what is at its new key.
 pub fn of_read(headers: &HeaderMap) -> S3Result<ReadConditions> {
     read_conditions(headers, ["if-match", "if-none-match", "if-modified-since", "if-unmodified-since"])
 }
@@ -51,6 +51,19 @@ pub fn of_copy_source(headers: &HeaderMap) -> S3Result<ReadConditions> {
             "x-amz-copy-source-if-none-match",
             "x-amz-copy-source-if-modified-since",
             "x-amz-copy-source-if-unmodified-since",
+        ],
+    )
+}
+
+/// The conditions on the source of a rename.
+pub fn of_rename_source(headers: &HeaderMap) -> S3Result<ReadConditions> {
+    read_conditions(
+        headers,
+        [
+            "x-amz-rename-source-if-match",
+            "x-amz-rename-source-if-none-match",
+            "x-amz-rename-source-if-modified-since",
+            "x-amz-rename-source-if-unmodified-since",
         ],
     )
 }

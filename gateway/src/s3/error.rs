@@ -58,6 +58,7 @@ codes! {
     EntityTooLarge BAD_REQUEST "Your proposed upload exceeds the maximum allowed size.";
     EntityTooSmall BAD_REQUEST "Your proposed upload is smaller than the minimum allowed size.";
     ExpiredToken BAD_REQUEST "The provided token has expired.";
+    IdempotencyParameterMismatch BAD_REQUEST "The client token was used for another request before.";
     IllegalLocationConstraintException BAD_REQUEST "The location constraint is incompatible with the region of this endpoint.";
     IllegalVersioningConfigurationException BAD_REQUEST "The versioning configuration specified in the request is invalid.";
     IncorrectNumberOfFilesInPostRequest BAD_REQUEST "POST requires exactly one file upload per request.";
@@ -87,6 +88,7 @@ codes! {
     InvalidTag BAD_REQUEST "The tag provided was not a valid tag.";
     InvalidToken BAD_REQUEST "The provided token is malformed or otherwise invalid.";
     InvalidURI BAD_REQUEST "Couldn't parse the specified URI.";
+    InvalidWriteOffset BAD_REQUEST "The write offset value that you specified does not match the current object size.";
     KeyTooLongError BAD_REQUEST "Your key is too long";
     MalformedPolicy BAD_REQUEST "Policies must be valid JSON and the first byte must be '{'";
     KmsNotFoundException = "KMS.NotFoundException" BAD_REQUEST "The key does not exist here.";
@@ -124,6 +126,7 @@ codes! {
     SignatureDoesNotMatch FORBIDDEN "The request signature we calculated does not match the signature you provided. Check your key and signing method.";
     SlowDown SERVICE_UNAVAILABLE "Please reduce your request rate.";
     TooManyBuckets BAD_REQUEST "You have attempted to create more buckets than allowed.";
+    TooManyParts BAD_REQUEST "The object has as many parts as it may have.";
     UnexpectedContent BAD_REQUEST "This request does not support content";
     XAmzContentSHA256Mismatch BAD_REQUEST "The provided 'x-amz-content-sha256' header does not match what was computed.";
 }
@@ -327,11 +330,19 @@ impl From<Reject> for S3Error {
                 .field("PartNumber", number.to_string()),
             Reject::TooLarge => Code::EntityTooLarge.into(),
             Reject::QuotaExceeded { of, quota } => quota_exceeded(&of, quota),
+            Reject::WrongOffset { bytes } => wrong_offset(bytes),
+            Reject::TooManyParts => Code::TooManyParts.into(),
+            Reject::TokenReused => Code::IdempotencyParameterMismatch.into(),
             Reject::WrongSize => {
                 Code::InvalidRequest.says("x-amz-mp-object-size differs from the sum of the sizes of the parts.")
             }
         }
     }
+}
+
+/// The object that is appended to has so many bytes, and not as many as the client believes.
+pub fn wrong_offset(bytes: u64) -> S3Error {
+    S3Error::from(Code::InvalidWriteOffset).field("ObjectSize", bytes.to_string())
 }
 
 /// What is a delete marker cannot be read: 404 without a version id, else 405.
@@ -385,9 +396,10 @@ impl From<NameError> for S3Error {
                 .field("Size", bytes.to_string())
                 .field("MaxSizeAllowed", fabric::limits::KEY_BYTES_MAX.to_string()),
             NameError::Key(why) => Code::InvalidURI.says(format!("The key is not valid: {why}.")),
-            NameError::User(_) | NameError::AccessKey(_) | NameError::Policy(_) => {
-                Code::InvalidArgument.caused(error)
-            }
+            NameError::User(_)
+            | NameError::AccessKey(_)
+            | NameError::Policy(_)
+            | NameError::ClientToken(_) => Code::InvalidArgument.caused(error),
         }
     }
 }

@@ -106,14 +106,8 @@ fn storage_class(headers: &HeaderMap) -> S3Result<Option<String>> {
 
 /// Headers of S3 that ask for something that does not exist here: refused, never passed over, since an object
 /// stored without the grant that was asked for is not what was asked for.
-pub fn refuse_unsupported(headers: &HeaderMap) -> S3Result<()> {
-    const PREFIXES: &[&str] = &[
-        "x-amz-write-offset-bytes",
-        "x-amz-grant-",
-        "x-amz-rename-source",
-        "x-amz-meta-snowball-auto-extract",
-        "x-amz-mfa",
-    ];
+pub fn refuse_unsupported(headers: &HeaderMap, operation: &str) -> S3Result<()> {
+    const PREFIXES: &[&str] = &["x-amz-grant-", "x-amz-meta-snowball-auto-extract", "x-amz-mfa"];
     for (name, value) in headers {
         let name = name.as_str();
         let text = value.to_str().unwrap_or("");
@@ -123,6 +117,9 @@ pub fn refuse_unsupported(headers: &HeaderMap) -> S3Result<()> {
             "x-amz-acl" => return Err(Code::AccessControlListNotSupported.into()),
             "x-amz-object-ownership" => text != "BucketOwnerEnforced",
             "x-amz-bucket-namespace" => text != "global",
+            // These exist for one operation only.
+            name if name.starts_with("x-amz-write-offset-bytes") => operation != "PutObject",
+            name if name.starts_with("x-amz-rename-source") => operation != "RenameObject",
             name => PREFIXES.iter().any(|prefix| name.starts_with(prefix)),
         };
         if lacking {
@@ -284,13 +281,20 @@ mod tests {
     #[test]
     fn what_does_not_exist_is_refused() {
         for (name, value, code) in [
+            ("x-amz-rename-source", "photos/cat", Some(Code::NotImplemented)),
             ("x-amz-acl", "public-read", Some(Code::AccessControlListNotSupported)),
             ("x-amz-acl", "private", None),
-            ("x-amz-write-offset-bytes", "0", Some(Code::NotImplemented)),
+            ("x-amz-write-offset-bytes", "0", None),
             ("x-amz-meta-acl", "public-read", None),
         ] {
-            let got = refuse_unsupported(&headers(&[(name, value)])).err().map(|error| error.code());
+            let headers = headers(&[(name, value)]);
+            let got = refuse_unsupported(&headers, "PutObject").err().map(|error| error.code());
             assert_eq!(got, code, "{name}");
+        }
+        for (name, operation) in
+            [("x-amz-write-offset-bytes", "UploadPart"), ("x-amz-rename-source-if-match", "CopyObject")]
+        {
+            assert!(refuse_unsupported(&headers(&[(name, "1")]), operation).is_err(), "{name}");
         }
     }
 

@@ -320,6 +320,8 @@ impl Context {
             Command::CreateUpload(command) => &mut command.origin,
             Command::CompleteUpload(command) => &mut command.origin,
             Command::SetTags(command) => &mut command.origin,
+            Command::RenameObject(command) => &mut command.origin,
+            Command::AppendObject(command) => &mut command.origin,
             _ => return,
         };
         *origin = self.origin.clone();

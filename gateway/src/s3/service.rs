@@ -221,7 +221,7 @@ impl S3Service {
         if verified.signer().is_none() {
             refuse_overrides(&query)?;
         }
-        refuse_unsupported(&headers)?;
+        refuse_unsupported(&headers, op.name())?;
         let facts = self.facts(source, &query, &headers);
         let meta = self.backend.meta.clone();
         let access = Access::of(self.policies.clone(), meta, verified.signer().cloned(), facts).await?;

@@ -4,6 +4,7 @@
 //! the same table runs against real daemons and in the simulator.
 
 mod access;
+mod appends;
 mod buckets;
 mod checksums;
 mod conditions;
@@ -18,6 +19,7 @@ pub(crate) mod multipart;
 mod objects;
 mod payloads;
 mod ranges;
+mod renames;
 mod versions;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -67,6 +69,8 @@ pub fn all() -> impl Iterator<Item = Behaviour> {
         forms::BEHAVIOURS,
         lifecycle::BEHAVIOURS,
         encryption::BEHAVIOURS,
+        renames::BEHAVIOURS,
+        appends::BEHAVIOURS,
     ];
     files.into_iter().flatten().copied()
 }

@@ -5,8 +5,8 @@ use consensus::meta::tables::{
     Absences, AccessKeys, Bodies, BucketNames, BucketQuotas, BucketSettings, Buckets, BucketsByOwner,
     Cluster, Completeds, Cursors, DebtCounts, Debts, DecodeKey, Due, DueWalks, EncodeKey, EventOrder, Events,
     Extents, Garbages, Holds, Inline, KeysByUser, Layouts, LeavingCopies, Locks, Nodes, NullVersions,
-    Objects, Parts, RemovedNodes, Replies, SessionNonces, Sessions, Table, UploadSealings, Uploads, Usages,
-    UserPolicies, UserQuotas, Users, Versions, key_bytes,
+    Objects, Parts, RemovedNodes, Renames, Replies, SessionNonces, Sessions, Table, UploadSealings, Uploads,
+    Usages, UserPolicies, UserQuotas, Users, Versions, key_bytes,
 };
 use fabric::codec::crc32c;
 use fabric::rpc::read_all;
@@ -47,6 +47,7 @@ const TABLES: &[ReadRow] = &[
     row::<Objects>,
     row::<Parts>,
     row::<RemovedNodes>,
+    row::<Renames>,
     row::<Replies>,
     row::<SessionNonces>,
     row::<Sessions>,

@@ -8,6 +8,7 @@ use fabric::ids::BucketId;
 use fabric::rpc::{decode_head, encode_head};
 use futures::executor::block_on;
 use gateway::http::head;
+use gateway::s3::appending;
 use gateway::s3::auth::{self, Keys, PayloadAuth, Policy, SigningKeys, Unverified};
 use gateway::s3::copying::Source;
 use gateway::s3::listing;
@@ -227,9 +228,11 @@ fn headers(input: &[u8]) -> Result<String, String> {
     let answers = [
         told(conditions::of_read(&headers)),
         told(conditions::of_copy_source(&headers)),
+        told(conditions::of_rename_source(&headers)),
         told(conditions::of_write(&headers)),
         told(conditions::of_delete(&headers)),
         told(Source::parse(&headers)),
+        told(appending::offset(&headers)),
     ];
     Ok(answers.join(", "))
 }

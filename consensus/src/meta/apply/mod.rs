@@ -4,6 +4,7 @@
 //! checks everything before it writes anything: a refusal leaves no trace but its reply.
 
 mod absence;
+mod append;
 mod body;
 mod bucket;
 mod cluster;
@@ -15,6 +16,7 @@ mod moves;
 mod multipart;
 mod object;
 mod quota;
+mod rename;
 mod salvage;
 mod session;
 mod transaction;
@@ -144,6 +146,8 @@ fn run(tx: &mut Transaction<'_>, entry: &Entry) -> Result<Reply, Fault> {
         Command::SetUserPolicy(command) => user::set_policy(tx, command),
         Command::Expire(command) => lifecycle::expire(tx, command),
         Command::FillDue(command) => lifecycle::fill(tx, command),
+        Command::RenameObject(command) => rename::rename(tx, command),
+        Command::AppendObject(command) => append::append(tx, command, around.guard),
         Command::Guarded(_) | Command::Sealed(_) => malformed("a command stands around one that it may not"),
     };
     match outcome {

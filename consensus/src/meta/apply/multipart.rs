@@ -1,7 +1,6 @@
 //! Multipart uploads: parts come in any order, Complete makes one object of those it names.
 
 use std::collections::BTreeMap;
-use std::ops::Bound;
 
 use fabric::ids::{ExtentId, Stamp};
 use fabric::limits::{COMPLETED_KEPT, OBJECT_BYTES_MAX, PART_BYTES_MIN, PARTS_MAX};
@@ -17,13 +16,7 @@ use crate::meta::model::{
 };
 use crate::meta::sealing::sealed;
 use crate::meta::store::Fault;
-use crate::meta::tables::{
-    Buckets, Completeds, Cursor, Cursors, Locks, Objects, Parts, UploadSealings, Uploads, key_bytes, scan,
-};
-
-/// Completed uploads that one Complete looks at, to remove those that are old. More than one, so that the walk
-/// is faster than the table grows.
-const COMPLETED_VISITED: usize = 2;
+use crate::meta::tables::{Buckets, Completeds, Cursor, Locks, Objects, Parts, UploadSealings, Uploads};
 
 /// Begins an upload.
 pub(super) fn create(tx: &mut Transaction<'_>, command: &CreateUpload, around: &Around<'_>) -> Outcome {
@@ -139,7 +132,7 @@ pub(super) fn complete(tx: &mut Transaction<'_>, command: &CompleteUpload) -> Ou
     if let Done::Stored(stored) = &done {
         tx.put::<Completeds>((&home, command.upload), &Completed { stored: stored.clone(), at: tx.now });
     }
-    trim_completed(tx)?;
+    tx.trim_old::<Completeds>(Cursor::Completeds, |completed| completed.at, COMPLETED_KEPT)?;
     Ok(done)
 }
 
@@ -225,21 +218,4 @@ fn forget(
     tx.delete::<UploadSealings>((home, upload));
     tx.count(home.bucket, |usage| *usage -= Usage { uploads: 1, part_bytes, ..Usage::default() })?;
     extent::release_all(tx, home, unused)
-}
-
-/// Goes on with the walk over completed uploads, and begins again at the end.
-fn trim_completed(tx: &mut Transaction<'_>) -> Result<(), Fault> {
-    let cursor = tx.get::<Cursors>(Cursor::Completeds)?.unwrap_or_default();
-    let visited: Vec<_> = scan::<Completeds>(tx.rows(), Bound::Excluded(&cursor), Bound::Unbounded)?
-        .take(COMPLETED_VISITED)
-        .collect::<Result<_, _>>()?;
-    let last = visited.last().filter(|_| visited.len() == COMPLETED_VISITED);
-    let next = last.map_or_else(Vec::new, |((home, upload), _)| key_bytes(&(home, *upload)));
-    for ((home, upload), completed) in &visited {
-        if tx.expired(completed.at, COMPLETED_KEPT) {
-            tx.delete::<Completeds>((home, *upload));
-        }
-    }
-    tx.put::<Cursors>(Cursor::Completeds, &next.into());
-    Ok(())
 }

@@ -109,7 +109,7 @@ fn source(tx: &Transaction<'_>, from: &Home, command: &CopyObject) -> Result<Obj
     if command.source_seen.is_some_and(|seen| seen != source.stamp) {
         return Err(Reject::SourceChanged.into());
     }
-    if !tx.planted.skip_condition && !source_meets(&command.source_conditions, &source) {
+    if !tx.planted.skip_condition && !meets(&command.source_conditions, &source) {
         return Err(Reject::SourcePreconditionFailed.into());
     }
     Ok(source)
@@ -131,14 +131,14 @@ pub(super) fn existing(
 }
 
 /// Conditions on tags take precedence over those on times, as in RFC 9110.
-fn source_meets(conditions: &ReadConditions, source: &Object) -> bool {
-    let modified = source.modified.0 / 1000;
+pub(super) fn meets(conditions: &ReadConditions, object: &Object) -> bool {
+    let modified = object.modified.0 / 1000;
     let matches = match &conditions.if_match {
-        Some(condition) => condition.meets(&source.etag),
+        Some(condition) => condition.meets(&object.etag),
         None => conditions.if_unmodified_since.is_none_or(|since| modified <= since),
     };
     let differs = match &conditions.if_none_match {
-        Some(condition) => !condition.meets(&source.etag),
+        Some(condition) => !condition.meets(&object.etag),
         None => conditions.if_modified_since.is_none_or(|since| since < modified),
     };
     matches && differs

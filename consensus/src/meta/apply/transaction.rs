@@ -1,5 +1,6 @@
 //! One entry being applied: the rows with what every command needs beside them.
 
+use std::ops::Bound;
 use std::time::Duration;
 
 use fabric::ids::{BucketId, Stamp};
@@ -9,11 +10,15 @@ use super::{Planted, quota};
 use crate::meta::model::{Bucket, ClusterMs, ClusterRow, Event, Garbage, Usage};
 use crate::meta::store::{Fault, Rows, RowsMut};
 use crate::meta::tables::{
-    self, Cluster, EventOrder, EventPlace, Events, Garbages, Scan, Table, Usages, key_bytes, scan_after,
+    self, Cluster, Cursor, Cursors, EventOrder, EventPlace, Events, Garbages, Scan, Table, Usages, key_bytes,
+    scan, scan_after,
 };
 
 /// Events that one entry trims beyond the number it adds.
 const EVENTS_TRIMMED_MAX: u64 = 4;
+
+/// Rows that one step of [`Transaction::trim_old`] visits.
+const OLD_VISITED: usize = 2;
 
 /// Cluster time that moves further at once has jumped.
 const JUMP_MS: u64 = 60 * 60 * 1000;
@@ -149,11 +154,37 @@ impl<'a> Transaction<'a> {
         Ok(())
     }
 
+    /// Goes on with the walk over the rows of a table that are kept for a while, and begins again at the end. For every row
+    /// that is added; it visits more than one, so that it is faster than the table grows.
+    pub(super) fn trim_old<T: Table>(
+        &mut self,
+        cursor: Cursor,
+        made: impl Fn(&T::Value) -> ClusterMs,
+        kept: Duration,
+    ) -> Result<(), Fault>
+    where
+        T::Owned: tables::EncodeKey,
+    {
+        let behind = self.get::<Cursors>(cursor)?.unwrap_or_default();
+        let visited: Vec<_> = scan::<T>(self.rows(), Bound::Excluded(&behind), Bound::Unbounded)?
+            .take(OLD_VISITED)
+            .collect::<Result<_, _>>()?;
+        let last = visited.last().filter(|_| visited.len() == OLD_VISITED);
+        let next = last.map_or_else(Vec::new, |(key, _)| key_bytes(key));
+        for (key, value) in &visited {
+            if self.expired(made(value), kept) {
+                self.rows.delete(T::ID, &key_bytes(key));
+            }
+        }
+        self.put::<Cursors>(cursor, &next.into());
+        Ok(())
+    }
+
     /// Removes every row of a table whose key begins with these parts. For ranges that are known to be small.
     pub(super) fn delete_under<T: Table>(&mut self, leading: impl tables::EncodeKey) -> Result<u64, Fault> {
         let lower = key_bytes(&leading);
         let upper = tables::successor(&lower);
-        let range = self.rows().range(T::ID, std::ops::Bound::Included(&lower), tables::as_upper(&upper))?;
+        let range = self.rows().range(T::ID, Bound::Included(&lower), tables::as_upper(&upper))?;
         let keys: Vec<_> = range.map(|row| row.map(|(key, _)| key)).collect::<Result<_, _>>()?;
         for key in &keys {
             self.rows.delete(T::ID, key);

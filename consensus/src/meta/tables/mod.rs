@@ -25,7 +25,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::model::{ClusterMs, Home};
-use super::names::{AccessKeyId, BucketName, ObjectKey, PolicyName, UserName};
+use super::names::{AccessKeyId, BucketName, ClientToken, ObjectKey, PolicyName, UserName};
 use super::store::{Fault, Rows, RowsMut, TableId};
 
 pub use body::{Bodies, Extents, Inline};
@@ -37,7 +37,7 @@ pub use cluster::{
 pub use due::{Due, DueWalks};
 pub use event::{EventOrder, EventPlace, Events};
 pub use garbage::{Absences, DebtCounts, Debts, Garbages, LeavingCopies};
-pub use object::{Locks, NullVersions, Objects, Versions};
+pub use object::{Locks, NullVersions, Objects, Renames, Versions};
 pub use session::{Replies, SessionNonces, Sessions};
 pub use upload::{Completeds, Cursor, Cursors, Parts, UploadSealings, Uploads};
 pub use user::{AccessKeys, KeysByUser, UserPolicies, UserQuotas, Users};
@@ -280,7 +280,7 @@ macro_rules! text_part {
     )*};
 }
 
-text_part! { BucketName ObjectKey UserName AccessKeyId PolicyName }
+text_part! { BucketName ObjectKey UserName AccessKeyId PolicyName ClientToken }
 
 impl EncodeKey for Home {
     fn encode(&self, out: &mut Vec<u8>) {

@@ -3,10 +3,11 @@
 //! A key's newest version, if it is no delete marker, is its row in [`Objects`]; all else is in [`Versions`]. So a key
 //! without a row in [`Objects`] has no versions, or its newest one in [`Versions`] is a marker.
 
-use fabric::ids::Stamp;
+use fabric::ids::{BucketId, Stamp};
 
 use super::{Descending, table};
-use crate::meta::model::{Home, Lock, Object, Version};
+use crate::meta::model::{Home, Lock, Object, Renamed, Version};
+use crate::meta::names::ClientToken;
 
 table! {
     /// (bucket, key) → the current version. Missing: there is no such object, or a delete marker hides it.
@@ -30,6 +31,11 @@ table! {
     Locks(LOCKS): (&'a Home, Stamp) | (Home, Stamp) => Lock
 }
 
+table! {
+    /// (bucket, token) → a rename that its client may repeat; for ten minutes, then it counts as missing.
+    Renames(RENAMES): (BucketId, &'a ClientToken) | (BucketId, ClientToken) => Renamed
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
@@ -38,7 +44,7 @@ mod tests {
     use super::*;
     use crate::meta::model::{
         Attributes, Body, Checksum, ChecksumAlgorithm, ChecksumKind, ClusterMs, Etag, Retention,
-        RetentionMode,
+        RetentionMode, Stored,
     };
     use crate::meta::sealing::{Frames, Scheme, Sealing};
     use crate::meta::tables::testing::{extent_id, golden, home, stamp};
@@ -133,5 +139,20 @@ mod tests {
             "010101e80701",
         );
         golden::<NullVersions>(&key, stamp(9), "0000000000000005612f6200", "01010902");
+        let stored = Stored {
+            stamp: stamp(10),
+            version_visible: true,
+            etag: Etag::Md5([0x66; 16]),
+            modified: ClusterMs(1_000),
+            bytes: 300,
+            checksum: None,
+        };
+        let (from, to) = ("c".parse().unwrap(), "a/b".parse().unwrap());
+        golden::<Renames>(
+            (BucketId(5), &"token".parse().unwrap()),
+            Renamed { from, to, stored, at: ClusterMs(1_000) },
+            "0000000000000005746f6b656e00",
+            "01016303612f62010a02010066666666666666666666666666666666e807ac0200e807",
+        );
     }
 }

@@ -37,6 +37,8 @@ table! {
 pub enum Cursor {
     /// Over [`Completeds`], for those that are old.
     Completeds = 1,
+    /// Over [`super::Renames`], for those that are old.
+    Renames = 2,
 }
 
 impl EncodeKey for Cursor {
@@ -47,7 +49,11 @@ impl EncodeKey for Cursor {
 
 impl DecodeKey for Cursor {
     fn decode(input: &mut &[u8]) -> Option<Cursor> {
-        (u8::decode(input)? == Cursor::Completeds as u8).then_some(Cursor::Completeds)
+        match u8::decode(input)? {
+            1 => Some(Cursor::Completeds),
+            2 => Some(Cursor::Renames),
+            _ => None,
+        }
     }
 }
 
@@ -122,5 +128,6 @@ mod tests {
             "01010a0201016666666666666666666666666666666602e807ac02010401204444444444444444444444444444444444444444444444444444444444444444e807",
         );
         golden::<Cursors>(Cursor::Completeds, Bytes::from_static(b"key"), "01", "01036b6579");
+        golden::<Cursors>(Cursor::Renames, Bytes::from_static(b"key"), "02", "01036b6579");
     }
 }

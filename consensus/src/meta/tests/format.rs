@@ -351,7 +351,20 @@ fn commands() -> Vec<Command> {
         }),
         Command::Expire(Expire { hints: vec![hint()] }),
         Command::FillDue(FillDue { bucket: BucketId(5) }),
+        Command::RenameObject(RenameObject {
+            bucket: BucketId(5),
+            source_key: key("c"),
+            source_conditions: ReadConditions {
+                if_match: Some(EtagCondition::Any),
+                ..ReadConditions::default()
+            },
+            key: key("a/b"),
+            conditions: ReadConditions { if_unmodified_since: Some(2), ..ReadConditions::default() },
+            token: Some("token".parse().unwrap()),
+            origin: origin(),
+        }),
     ]);
+    commands.extend(append_commands());
     commands
 }
 
@@ -385,6 +398,26 @@ fn lifecycle() -> Lifecycle {
         day_ms: 86_400_000,
         transition_minimum: TransitionMinimum::VariesByClass,
     }
+}
+
+fn append_commands() -> [Command; 2] {
+    let append = |appended| {
+        Command::AppendObject(AppendObject {
+            bucket: BucketId(5),
+            key: key("a/b"),
+            expect: expect(),
+            offset: 300,
+            seen: Some(stamp()),
+            appended,
+            checksum: Some(checksum()),
+            attributes: attributes(),
+            origin: origin(),
+        })
+    };
+    [
+        append(Appended::Whole { body: NewBody::Inline(Bytes::from_static(b"payload")), md5: [3; 16] }),
+        append(Appended::Part { extent: Some(extent()), md5: [3; 16], checksum: Some(checksum()) }),
+    ]
 }
 
 fn cluster_commands() -> Vec<Command> {
@@ -495,6 +528,9 @@ fn rejects() -> Vec<Reject> {
         Reject::NoSuchPolicy,
         Reject::TooManyPolicies,
         Reject::DeleteMarker { version: "null".to_string(), modified: ClusterMs(1_000), current: true },
+        Reject::WrongOffset { bytes: 300 },
+        Reject::TooManyParts,
+        Reject::TokenReused,
     ]
 }
 

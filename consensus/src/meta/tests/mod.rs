@@ -1,5 +1,6 @@
 //! The model as its users see it: commands in, replies, answers and rows out.
 
+mod appends;
 mod format;
 mod lifecycle;
 mod listing;
@@ -7,6 +8,7 @@ mod locks;
 mod moves;
 mod quota;
 mod random;
+mod renames;
 mod rules;
 mod salvage;
 mod sealing;

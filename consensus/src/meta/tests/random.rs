@@ -9,7 +9,7 @@ use fabric::limits::PART_BYTES_MIN;
 use fabric::placement::Layout;
 use proptest::prelude::*;
 
-use super::world::{World, cases, encrypted, etag, key, sealing};
+use super::world::{World, cases, encrypted, etag, key, sealing, stored};
 use crate::meta::command::*;
 use crate::meta::model::*;
 use crate::meta::names::ObjectKey;
@@ -22,6 +22,8 @@ use crate::meta::tables::{Extents, owners_of, scan_all};
 enum Step {
     Put { key: u8, size: Size, condition: Condition, tag: u8, sealed: bool },
     Copy { from: u8, to: u8, replace: bool, condition: Condition },
+    Rename { from: u8, to: u8, condition: Condition },
+    Append { key: u8, size: Size, condition: Condition, tag: u8 },
     Delete { key: u8, condition: Condition },
     CreateUpload { key: u8, sealed: bool },
     PutPart { upload: u8, number: u16, size: Size },
@@ -75,6 +77,10 @@ fn step() -> impl Strategy<Value = Step> {
             .prop_map(|(key, size, condition, tag, sealed)| Step::Put { key, size, condition, tag, sealed }),
         4 => (key(), key(), any::<bool>(), condition())
             .prop_map(|(from, to, replace, condition)| Step::Copy { from, to, replace, condition }),
+        3 => (key(), key(), condition())
+            .prop_map(|(from, to, condition)| Step::Rename { from, to, condition }),
+        4 => (key(), size(), condition(), any::<u8>())
+            .prop_map(|(key, size, condition, tag)| Step::Append { key, size, condition, tag }),
         4 => (key(), condition()).prop_map(|(key, condition)| Step::Delete { key, condition }),
         2 => (key(), any::<bool>()).prop_map(|(key, sealed)| Step::CreateUpload { key, sealed }),
         5 => (any::<u8>(), 1..5_u16, size()).prop_map(|(upload, number, size)| Step::PutPart { upload, number, size }),
@@ -184,6 +190,8 @@ impl Run {
             Step::Copy { from, to, replace, condition } => {
                 self.copy(&name(from), &name(to), replace, condition)
             }
+            Step::Rename { from, to, condition } => self.rename(&name(from), &name(to), condition),
+            Step::Append { key, size, condition, tag } => self.append(&name(key), size, condition, tag),
             Step::Delete { key, condition } => self.delete(&name(key), condition),
             Step::CreateUpload { key, sealed } => {
                 let id = self.world.create_upload_sealed(&name(key), sealed.then(sealing));
@@ -248,6 +256,71 @@ impl Run {
             known.user = Some(text);
         }
         self.stored(to, refused, Command::CopyObject(copy), known);
+    }
+
+    fn rename(&mut self, from: &str, to: &str, condition: Condition) {
+        let (Expect { etag: if_match, absent, .. }, refused) = self.expect(to, condition);
+        let conditions = ReadConditions {
+            if_match,
+            if_none_match: absent.then_some(EtagCondition::Any),
+            ..ReadConditions::default()
+        };
+        let rename = RenameObject { conditions, ..self.world.rename(from, to) };
+        let source = self.objects.get(from).cloned();
+        let expected = match (&source, refused) {
+            (None, _) => Err(Reject::NoSuchKey),
+            (Some(_), Some(_)) => Err(Reject::PreconditionFailed),
+            (Some(known), None) => Ok(known.etag),
+        };
+        match (self.apply(Command::RenameObject(rename)), expected) {
+            (Reply::Done(Done::Stored(stored)), Ok(etag)) => {
+                assert_eq!(stored.etag, etag);
+                let known = self.objects.remove(from).unwrap();
+                self.objects.insert(to.to_string(), known);
+            }
+            (Reply::Rejected(reject), Err(refused)) => assert_eq!(reject, refused),
+            (reply, expected) => panic!("{reply:?}, expected {expected:?}"),
+        }
+    }
+
+    /// Behind text comes text, or all of it becomes an extent; behind extents comes another one. An odd tag names an
+    /// offset that is wrong.
+    fn append(&mut self, name: &str, size: Size, condition: Condition, tag: u8) {
+        let (expect, refused) = self.expect(name, condition);
+        let known = self.objects.get(name).cloned();
+        let user = known.as_ref().and_then(|known| known.user.clone());
+        let before = known.map_or(Content::Text(Bytes::new()), |known| known.content);
+        let (appended, content) = match (before, size) {
+            (Content::Text(text), Size::None | Size::Small) => {
+                let more = if matches!(size, Size::None) { "" } else { "more" };
+                let whole = Bytes::from([&text[..], more.as_bytes()].concat());
+                (
+                    Appended::Whole { body: NewBody::Inline(whole.clone()), md5: [tag; 16] },
+                    Content::Text(whole),
+                )
+            }
+            (Content::Text(_), Size::Large) => {
+                let extent = self.world.extent(100_000);
+                let content = Content::Extents(vec![(extent.id, extent.bytes)]);
+                (Appended::Whole { body: NewBody::Extent(extent), md5: [tag; 16] }, content)
+            }
+            (Content::Extents(mut extents), size) => {
+                let extent = (!matches!(size, Size::None)).then(|| self.world.extent(10 + u64::from(tag)));
+                extents.extend(extent.iter().map(|extent| (extent.id, extent.bytes)));
+                (Appended::Part { extent, md5: [tag; 16], checksum: None }, Content::Extents(extents))
+            }
+        };
+        let mut command = AppendObject { expect, appended, ..self.world.append(name, "") };
+        let bytes = command.offset;
+        command.offset += u64::from(tag % 2);
+        let wrong = (tag % 2 == 1).then_some(Reject::WrongOffset { bytes });
+        match (self.apply(Command::AppendObject(command)), refused.or(wrong)) {
+            (Reply::Done(Done::Stored(Stored { etag, .. })), None) => {
+                self.objects.insert(name.to_string(), Known { etag, content, user });
+            }
+            (Reply::Rejected(reject), Some(refused)) => assert_eq!(reject, refused),
+            (reply, refused) => panic!("{reply:?}, expected {refused:?}"),
+        }
     }
 
     fn stored(&mut self, name: &str, refused: Option<Reject>, command: Command, known: Known) {
@@ -522,7 +595,7 @@ proptest! {
 
     #[test]
     fn versions_leave_the_rows_in_agreement(
-        steps in proptest::collection::vec((0..3_u8, 0..9_u8, any::<u8>()), 1..60),
+        steps in proptest::collection::vec((0..3_u8, 0..11_u8, any::<u8>()), 1..60),
     ) {
         let mut world = World::new();
         let mut stamps = Vec::new();
@@ -548,6 +621,18 @@ proptest! {
                 5 if !stamps.is_empty() => Some(VersionSelector::Stamp(stamps[usize::from(which) % stamps.len()])),
                 6 => {
                     stamps.push(world.put_inline(&name, "x").stamp);
+                    continue;
+                }
+                9 => {
+                    world.run(Command::RenameObject(world.rename(&self::name(which % 3), &name)));
+                    stamps.extend((0..2).map(|ordinal| Stamp { epoch: 1, index: world.index, ordinal }));
+                    world.audit();
+                    continue;
+                }
+                10 => {
+                    let append = world.append(&name, "more");
+                    stamps.push(stored(world.done(Command::AppendObject(append))).stamp);
+                    world.audit();
                     continue;
                 }
                 8 => {

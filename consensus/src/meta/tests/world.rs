@@ -10,7 +10,7 @@ use crate::meta::audit::audit;
 use crate::meta::command::*;
 use crate::meta::model::*;
 use crate::meta::names::ObjectKey;
-use crate::meta::query::{Answer, Query};
+use crate::meta::query::{Answer, BodyView, Query, Want};
 use crate::meta::sealing::{Frames, Scheme, Sealing};
 use crate::meta::store::MemoryRows;
 
@@ -170,6 +170,50 @@ impl World {
             attributes: None,
             checksum: None,
             source_seen: None,
+            origin: Origin::default(),
+        }
+    }
+
+    pub fn rename(&self, from: &str, to: &str) -> RenameObject {
+        RenameObject {
+            bucket: self.bucket,
+            source_key: key(from),
+            source_conditions: ReadConditions::default(),
+            key: key(to),
+            conditions: ReadConditions::default(),
+            token: None,
+            origin: Origin::default(),
+        }
+    }
+
+    /// As a gateway appends: a part where there is an extent, else all bytes once more.
+    pub fn append(&mut self, key: &str, text: &str) -> AppendObject {
+        let query =
+            Query::Object { bucket: self.bucket, key: self::key(key), version: None, want: Want::Body };
+        let view = match self.ask(query) {
+            Ok(Answer::Object(view)) => Some(view),
+            _ => None,
+        };
+        let body = view.as_ref().map_or(BodyView::Inline(Bytes::new()), |view| view.body.clone());
+        let appended = match body {
+            BodyView::Inline(before) => {
+                let whole = [&before[..], text.as_bytes()].concat();
+                Appended::Whole { body: NewBody::Inline(whole.into()), md5: [7; 16] }
+            }
+            _ => {
+                let extent = (!text.is_empty()).then(|| self.extent(text.len() as u64));
+                Appended::Part { extent, md5: [8; 16], checksum: None }
+            }
+        };
+        AppendObject {
+            bucket: self.bucket,
+            key: self::key(key),
+            expect: Expect::default(),
+            offset: view.as_ref().map_or(0, |view| view.object.bytes),
+            seen: view.map(|view| view.object.stamp),
+            appended,
+            checksum: None,
+            attributes: Attributes::default(),
             origin: Origin::default(),
         }
     }

@@ -33,6 +33,7 @@ mod probes;
 mod public_access_block;
 mod put_bucket_versioning;
 mod put_object;
+mod rename_object;
 #[cfg(test)]
 mod tests;
 mod upload_part;
@@ -103,6 +104,7 @@ static OPS: &[&dyn Op] = &[
     &public_access_block::PutPublicAccessBlock,
     &put_bucket_versioning::PutBucketVersioning,
     &put_object::PutObject,
+    &rename_object::RenameObject,
     &upload_part::UploadPart,
     &upload_part_copy::UploadPartCopy,
 ];

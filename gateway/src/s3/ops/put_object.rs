@@ -2,7 +2,7 @@
 //!
 //! The body is written first, as chunks that nobody can see. The metadata command is the commit point: the object
 //! exists once it is applied and not before. If we stop in between, the chunks are orphans and garbage collection
-//! removes them.
+//! removes them. With `x-amz-write-offset-bytes` it is an append: see [`crate::s3::appending`].
 
 use async_trait::async_trait;
 use consensus::meta::command::{Command, Done, Expect, Guard, PutObject as PutCommand};
@@ -10,6 +10,7 @@ use consensus::meta::model::{Attributes, Etag, Lock, Origin};
 use http::{HeaderMap, Method};
 
 use crate::data::Written;
+use crate::s3::appending::{self, Append};
 use crate::s3::encryption::Stated;
 use crate::s3::error::{Code, S3Result};
 use crate::s3::op::{Action, BodyRule, Context, Op, unexpected};
@@ -42,16 +43,23 @@ impl Op for PutObject {
 
     async fn run(&self, cx: &Context, mut request: Request) -> S3Result<Response> {
         let input = Input::parse(request.headers())?;
-        let encryption = Stated::parse(&request)?.wish(cx).await?.seal(cx)?;
-        let sealing = encryption::sealing_of(encryption.as_ref());
-        let (key, bucket) = (request.key().clone(), cx.bucket()?);
-        conditions::refuse_early(cx, &key, &input.expect).await?;
-        let payload = request.payload_mut();
-        if input.lock != Lock::default() && !payload.has_integrity() {
+        if input.lock != Lock::default() && !request.payload_mut().has_integrity() {
             return Err(Code::InvalidRequest.says(
                 "Content-MD5 OR x-amz-checksum- HTTP header is required for Put Object requests with Object Lock parameters",
             ));
         }
+        let encryption = Stated::parse(&request)?.wish(cx).await?.seal(cx)?;
+        if let Some(offset) = appending::offset(request.headers())? {
+            if encryption.is_some() {
+                return Err(appending::encrypted());
+            }
+            let Input { attributes, lock, expect } = input;
+            return Append { offset, attributes, lock, expect }.run(cx, request).await;
+        }
+        let sealing = encryption::sealing_of(encryption.as_ref());
+        let (key, bucket) = (request.key().clone(), cx.bucket()?);
+        conditions::refuse_early(cx, &key, &input.expect).await?;
+        let payload = request.payload_mut();
         let Written { body, guard } =
             bodies::store(cx, payload, &key, None, Some(&input.attributes), encryption.as_ref()).await?;
         let digests = payload.digests().ok_or(Code::IncompleteBody)?.clone();

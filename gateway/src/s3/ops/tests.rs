@@ -572,3 +572,94 @@ async fn many_keys_are_deleted_at_once() {
     let left = world.ok(Method::GET, "/photos?list-type=2", &[], "").await;
     assert_eq!(left.elements("Key"), ["k0"]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn objects_are_renamed_with_all_that_belongs_to_them() {
+    let world = world().await;
+    let headers = [("x-amz-meta-a", "source"), ("x-amz-tagging", "t=1"), ("content-type", "text/plain")];
+    for body in [b"hello".to_vec(), vec![9_u8; 2_000_000]] {
+        let put = world.ok(Method::PUT, "/photos/from", &headers, body.clone()).await;
+        let before = world.ok(Method::HEAD, "/photos/from", &[], "").await;
+        let token = put.header("etag").trim_matches('"').to_string();
+        let source = [("x-amz-rename-source", "photos/from"), ("x-amz-client-token", token.as_str())];
+        for _ in 0..2 {
+            let renamed = world.ok(Method::PUT, "/photos/to%20b?renameObject", &source, "").await;
+            assert_eq!((renamed.status, renamed.body.len()), (StatusCode::OK, 0));
+        }
+        let got = world.ok(Method::GET, "/photos/to%20b", &[], "").await;
+        assert!(got.body == body);
+        for name in ["etag", "last-modified", "x-amz-meta-a", "x-amz-tagging-count", "content-type"] {
+            assert_eq!(got.header(name), before.header(name), "{name}");
+        }
+        assert_eq!(world.code(Method::GET, "/photos/from", &[], "").await, Code::NoSuchKey);
+        let elsewhere = world.code(Method::PUT, "/photos/c?renameObject", &source, "").await;
+        assert_eq!(elsewhere, Code::IdempotencyParameterMismatch);
+    }
+    world.ok(Method::PUT, "/photos/k", &[], "hello").await;
+    let from = |key| ("x-amz-rename-source", key);
+    for (headers, code) in [
+        (&[][..], Code::InvalidArgument),
+        (&[from("/archive/k")], Code::InvalidArgument),
+        (&[from("none")], Code::NoSuchKey),
+        (&[from("k"), ("if-none-match", "*")], Code::PreconditionFailed),
+        (&[from("k"), ("x-amz-rename-source-if-none-match", HELLO_TAG)], Code::PreconditionFailed),
+    ] {
+        assert_eq!(world.code(Method::PUT, "/photos/to%20b?renameObject", headers, "").await, code);
+    }
+    world.call("other", Method::PUT, "/theirs", &[], "").await.unwrap();
+    let stolen = world.call("other", Method::PUT, "/photos/k2?renameObject", &[from("k")], "").await;
+    assert_eq!(stolen.unwrap_err().code(), Code::AccessDenied);
+}
+
+#[tokio::test(start_paused = true)]
+async fn bytes_are_appended_to_bodies_of_every_size() {
+    let world = world().await;
+    let sizes = [0, 5, 16_384, 16_385, 1_200_000];
+    for start in sizes {
+        let mut whole: Vec<u8> = (0..start).map(|at| (at % 251) as u8).collect();
+        world.ok(Method::PUT, "/photos/k", &[("x-amz-meta-a", "1")], whole.clone()).await;
+        for (at, more) in sizes.into_iter().enumerate() {
+            let body: Vec<u8> = (0..more).map(|byte| (byte % 241) as u8).collect();
+            let offset = whole.len().to_string();
+            // The client's own checksum may be of another algorithm than that of the object.
+            let sum = crc32(&body);
+            let headers = [("x-amz-write-offset-bytes", offset.as_str()), ("x-amz-checksum-crc32", &sum)];
+            let put = world.ok(Method::PUT, "/photos/k", &headers[..1 + at % 2], body.clone()).await;
+            whole.extend(body);
+            assert_eq!(put.header("x-amz-object-size"), whole.len().to_string());
+            let got = world.ok(Method::GET, "/photos/k", &[("x-amz-checksum-mode", "ENABLED")], "").await;
+            assert!(got.body == whole, "{start} and {more}");
+            assert_eq!(got.header("x-amz-checksum-crc64nvme"), crc64(&whole), "{start} and {more}");
+            assert_eq!((got.header("etag"), got.header("x-amz-meta-a")), (put.header("etag"), "1"));
+        }
+    }
+    let part = world.ok(Method::GET, "/photos/k?partNumber=5", &[], "").await;
+    assert_eq!((part.body.len(), part.header("x-amz-mp-parts-count")), (16_385, "6"));
+    // Behind a renamed object, whose extents have their home at the old key.
+    world.ok(Method::PUT, "/photos/new?renameObject", &[("x-amz-rename-source", "photos/k")], "").await;
+    let size = world.ok(Method::HEAD, "/photos/new", &[], "").await.header("content-length").to_string();
+    let offset = [("x-amz-write-offset-bytes", size.as_str())];
+    world.ok(Method::PUT, "/photos/new", &offset, "end").await;
+    assert!(world.ok(Method::GET, "/photos/new", &[], "").await.body.ends_with(b"end"));
+    for (offset, code) in [(size.as_str(), Code::InvalidWriteOffset), ("x", Code::InvalidArgument)] {
+        let headers = [("x-amz-write-offset-bytes", offset)];
+        assert_eq!(world.code(Method::PUT, "/photos/new", &headers, "end").await, code);
+    }
+    for (headers, code) in [
+        ([("x-amz-write-offset-bytes", "1"), ("if-match", "*")], Code::NoSuchKey),
+        ([("x-amz-write-offset-bytes", "1"), ("if-none-match", "*")], Code::InvalidWriteOffset),
+        ([("x-amz-write-offset-bytes", "0"), ("x-amz-checksum-crc32", "AAAAAA==")], Code::BadDigest),
+    ] {
+        assert_eq!(world.code(Method::PUT, "/photos/none", &headers, "x").await, code);
+    }
+    let made = [("x-amz-write-offset-bytes", "0"), ("x-amz-meta-a", "made")];
+    let made = world.ok(Method::PUT, "/photos/none", &made, "hello").await;
+    assert_eq!((made.header("etag"), made.header("x-amz-object-size")), (HELLO_TAG, "5"));
+    assert_eq!(world.ok(Method::HEAD, "/photos/none", &[], "").await.header("x-amz-meta-a"), "made");
+}
+
+fn crc32(bytes: &[u8]) -> String {
+    let mut hasher = Hasher::new(consensus::meta::model::ChecksumAlgorithm::Crc32);
+    hasher.update(bytes);
+    checksum::encode(&hasher.finish().value)
+}
