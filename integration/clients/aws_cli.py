@@ -64,6 +64,21 @@ def sync_deletes_what_is_gone():
 
 
 @check
+def sync_between_buckets_with_filters():
+    s3("mb", f"s3://{BUCKET}-mirror")
+    s3("sync", f"s3://{BUCKET}/tree/", f"s3://{BUCKET}-mirror/", "--exclude", "*", "--include", "in*")
+    equal(s3("ls", f"s3://{BUCKET}-mirror", "--recursive").split()[-1], "inline")
+    s3("sync", f"s3://{BUCKET}/tree/", f"s3://{BUCKET}-mirror/", "--size-only")
+    s3("sync", f"s3://{BUCKET}-mirror/", "mirror")
+    equal(tree("mirror"), tree("up"))
+    write("mirror/inline", content(16_384, 9))  # As long as before, and newer.
+    equal(s3("sync", "mirror", f"s3://{BUCKET}-mirror/", "--size-only").strip(), "")
+    assert "inline" in s3("sync", "mirror", f"s3://{BUCKET}-mirror/", "--dryrun")
+    assert "inline" in s3("sync", "mirror", f"s3://{BUCKET}-mirror/", "--delete")
+    s3("rb", f"s3://{BUCKET}-mirror", "--force")
+
+
+@check
 def copy_and_move_on_the_server():
     s3("cp", f"s3://{BUCKET}/large", f"s3://{BUCKET}/large-copy")
     s3("mv", f"s3://{BUCKET}/large-copy", f"s3://{BUCKET}/moved")

@@ -213,6 +213,11 @@ def lifecycle():
     s3cmd("dellifecycle", "s3://s3cmd")
 
 
+def setacl_to_what_holds_anyway():
+    s3cmd("setacl", "--acl-private", "s3://s3cmd", "s3://s3cmd/hello.txt")
+    assert "FULL_CONTROL" in s3cmd("info", "s3://s3cmd/hello.txt")
+
+
 @only("s3cmd")
 def du_and_remove():
     assert "s3://s3cmd" in s3cmd("du", "s3://s3cmd")

@@ -248,6 +248,21 @@ impl Daemon {
         Some(fs::read_dir(directory).ok()?.count())
     }
 
+    /// Waits until its log has these words.
+    pub async fn says(&self, words: &str) -> Result<Duration> {
+        let begin = Instant::now();
+        while !self.log_text().contains(words) {
+            if let Some(status) = self.exited() {
+                bail!("{} ended with {status}:\n{}", self.name, self.log_tail());
+            }
+            if begin.elapsed() > READY_DEADLINE {
+                bail!("{} does not say {words:?}:\n{}", self.name, self.log_tail());
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        Ok(begin.elapsed())
+    }
+
     /// Waits until `GET /health/ready` on `admin` says 200.
     pub async fn ready(&self, admin: SocketAddr) -> Result<Duration> {
         let begin = Instant::now();
@@ -294,8 +309,13 @@ pub async fn get(address: SocketAddr, path: &str) -> io::Result<Response> {
         body: Vec::new(),
         generated: None,
     };
+    send_plain(address, &wire).await
+}
+
+/// Any request, as it is, on a connection of its own.
+pub async fn send_plain(address: SocketAddr, wire: &Wire) -> io::Result<Response> {
     let stream: BoxStream = Box::new(TcpStream::connect(address).await?);
-    let answer = tokio::time::timeout(Duration::from_secs(5), exchange(stream, &wire, None)).await;
+    let answer = tokio::time::timeout(Duration::from_secs(5), exchange(stream, wire, None)).await;
     answer.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
 }
 
@@ -360,6 +380,15 @@ impl Embedded {
         let start_time = gateway.start().await?;
         let embedded = Embedded { gateway, start_time, directory };
         Ok(embedded)
+    }
+
+    /// Starts one whose ports speak TLS, the admin port too: it is ready when it says so.
+    pub async fn start_tls(args: &[&str]) -> Result<Embedded> {
+        let directory = scratch("embedded-")?;
+        let gateway = Gateway::new("gateway", directory.path(), args)?;
+        gateway.daemon.start()?;
+        let start_time = gateway.daemon.says(" is ready.").await?;
+        Ok(Embedded { gateway, start_time, directory })
     }
 
     /// Where its files are.

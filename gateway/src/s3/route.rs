@@ -91,6 +91,26 @@ impl Route {
         self
     }
 
+    /// What it is about.
+    pub fn scope(&self) -> Scope {
+        self.scope
+    }
+
+    /// Its method.
+    pub fn method(&self) -> &Method {
+        &self.method
+    }
+
+    /// The sub-resources that must be there, with their value where it must be a certain one.
+    pub fn sub_resources(&self) -> &[(&'static str, Option<&'static str>)] {
+        &self.sub_resources
+    }
+
+    /// The headers that must be there.
+    pub fn headers(&self) -> &[&'static str] {
+        &self.with_headers
+    }
+
     fn matches(&self, call: &Call<'_>) -> bool {
         self.scope == call.scope
             && self.method == *call.method

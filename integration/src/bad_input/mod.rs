@@ -4,11 +4,13 @@
 //! well-formed XML with the request id of the header; a connection that the server closes is closed and
 //! one that it keeps answers the next request; what the store holds is as it was before.
 
+mod admin;
 mod auth;
 mod crowds;
 mod early;
 mod http;
 mod keys;
+mod matrix;
 mod multipart;
 mod payload;
 mod presigned;
@@ -27,7 +29,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::client::{Exchange, Request, Response, Target, Wire, exchange_on, read_response};
 
+pub use admin::run as run_admin;
 pub use crowds::run as run_crowds;
+pub use matrix::run as run_matrix;
 pub use scene::Scene;
 pub use slow::run as run_slow;
 pub use strict::run as run_strict;

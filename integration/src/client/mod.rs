@@ -7,6 +7,7 @@
 
 mod checksum;
 mod http1;
+mod line;
 mod pattern;
 mod sign;
 mod xml;
@@ -18,6 +19,7 @@ use fabric::net::BoxStream;
 
 pub use checksum::{ALGORITHMS, Algorithm, composite};
 pub use http1::{Exchange, Response, exchange, exchange_on, read_response};
+pub use line::Line;
 pub use pattern::{Pattern, PatternCheck};
 pub use sign::{Auth, Credentials, Payload, Request, Signer, TRAILER_SIGNATURE, Wire, amz_date, encode_uri};
 pub use xml::{Element, parse as parse_xml};

@@ -3,6 +3,8 @@
 use std::time::{Duration, UNIX_EPOCH};
 
 use aws_sigv4::sign::v4::{calculate_signature, generate_signing_key};
+use base64::Engine as _;
+use hmac::{Hmac, KeyInit as _, Mac as _};
 use md5::Digest;
 use sha2::Sha256;
 
@@ -38,6 +40,8 @@ pub enum Auth {
     Query(u64),
     /// No signature.
     Anonymous,
+    /// A URL presigned with signature version 2 that lives this many seconds.
+    QueryV2(u64),
 }
 
 /// What `x-amz-content-sha256` says and how the body is framed.
@@ -150,7 +154,6 @@ impl Request {
 
     /// Adds `Content-MD5` of the body as it is now.
     pub fn content_md5(self) -> Request {
-        use base64::Engine;
         let digest = base64::engine::general_purpose::STANDARD.encode(md5::Md5::digest(&self.body));
         self.header("content-md5", digest)
     }
@@ -272,6 +275,7 @@ impl Signer {
         let auth = if self.credentials.is_none() { Auth::Anonymous } else { request.auth };
         match auth {
             Auth::Query(seconds) => self.presign(request, seconds),
+            Auth::QueryV2(seconds) => self.presign_v2(request, seconds),
             Auth::Header => self.sign_header(request),
             Auth::Anonymous => self.unsigned(request),
         }
@@ -368,6 +372,35 @@ impl Signer {
             canonical_request(&request.method, &request.path, &request.query, &canonical, &names, &content);
         let signature = self.signature(&self.string_to_sign(&canonical));
         self.finish(request.query("X-Amz-Signature", signature), headers, None)
+    }
+
+    /// Version 2 signs its own headers and the sub-resources: here, every parameter but those that say how to list.
+    fn presign_v2(&self, request: Request, seconds: u64) -> Wire {
+        let expires = self.at_ms / 1000 + seconds;
+        let value = |name: &str| {
+            request.headers.iter().find(|(found, _)| found == name).map_or("", |(_, value)| value.as_str())
+        };
+        let mut text =
+            format!("{}\n{}\n{}\n{expires}\n", request.method, value("content-md5"), value("content-type"));
+        let mut amz: Vec<_> = request.headers.iter().filter(|(name, _)| name.starts_with("x-amz-")).collect();
+        amz.sort();
+        for (name, value) in amz {
+            text.push_str(&format!("{name}:{value}\n"));
+        }
+        text.push_str(&request.path);
+        let mut signed: Vec<_> = request.query.iter().filter(|(name, _)| name != "list-type").collect();
+        signed.sort();
+        for (at, (name, value)) in signed.into_iter().enumerate() {
+            text.push_str(if at == 0 { "?" } else { "&" });
+            text.push_str(&value.as_ref().map_or(name.clone(), |value| format!("{name}={value}")));
+        }
+        let secret = self.credentials.as_ref().map_or("", |credentials| &credentials.secret_key);
+        let signature = hmac_sha1(secret.as_bytes(), text.as_bytes());
+        let request = request
+            .query("AWSAccessKeyId", self.access_key())
+            .query("Expires", expires)
+            .query("Signature", base64::engine::general_purpose::STANDARD.encode(signature));
+        self.unsigned(request)
     }
 
     fn string_to_sign(&self, canonical: &str) -> String {
@@ -567,6 +600,12 @@ fn decode_pair(pair: &str) -> (String, Option<String>) {
         Some((name, value)) => (text(name), Some(text(value))),
         None => (text(pair), None),
     }
+}
+
+fn hmac_sha1(key: &[u8], text: &[u8]) -> Vec<u8> {
+    let mut mac = Hmac::<sha1::Sha1>::new_from_slice(key).expect("an HMAC takes keys of every length");
+    mac.update(text);
+    mac.finalize().into_bytes().to_vec()
 }
 
 fn sha256_hex(bytes: &[u8]) -> String {

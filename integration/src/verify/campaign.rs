@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
-use super::{Tally, block_on, syncs};
+use super::{Tally, block_on, cas, syncs};
 use crate::client::{Client, Pattern, PatternCheck, Request, Target};
 use crate::daemons::{Cluster, Daemon, Embedded, OTHER, ROOT, binary, get, scratch};
 use crate::{bad_input, conformance};
@@ -117,6 +117,7 @@ pub(super) fn cluster(tally: &mut Tally) -> Result<()> {
         for daemon in store.nodes.iter().chain(store.gateways.iter().map(|gateway| &gateway.daemon)) {
             footprint(daemon, tally);
         }
+        cas::rounds(&store, cas::ROUNDS_SHORT, tally).await?;
         syncs::count(&store, tally).await
     })
 }
@@ -138,6 +139,11 @@ pub(super) fn bad_input(tally: &mut Tally) -> Result<()> {
         for (name, outcome) in outcomes {
             tally.check(&name, outcome);
         }
+        let judged = bad_input::run_matrix(&table, |name, outcome| tally.check(name, outcome)).await?;
+        tally.note(format!("{judged} requests of the matrix of authentication"));
+        let token = std::fs::read_to_string(table.directory().join("fluffy-data/admin-token"))?;
+        bad_input::run_admin(table.gateway.admin, token.trim(), |name, outcome| tally.check(name, outcome))
+            .await?;
         tally.check("no secret is in the log of bad input", tells_no_secret(&table.gateway.daemon));
         back_to_normal(&table.gateway.daemon, before, tally).await;
         Ok(())

@@ -25,11 +25,17 @@ const fn script(client: &'static str, file: &'static str) -> Script {
 const SCRIPTS: &[Script] = &[
     script("aws-cli", "aws_cli.py"),
     script("boto3", "boto3_client.py"),
+    script("boto3-resources", "boto3_resources.py"),
     script("actions", "actions.py"),
     script("rclone", "tools.py"),
     script("s5cmd", "tools.py"),
     Script { client: "s3cmd", file: "tools.py", venv: "venv", package: "s3cmd" },
     Script { client: "restic", file: "tools.py", venv: "venv", package: "restic" },
+    script("rclone", "locked_buckets.py"),
+    Script { client: "restic", file: "locked_buckets.py", venv: "venv", package: "restic" },
+    script("delta", "tables.py"),
+    script("polars", "tables.py"),
+    script("duckdb", "tables.py"),
     script("pyarrow", "libraries.py"),
     script("minio", "libraries.py"),
     Script { client: "s3fs", file: "s3fs_client.py", venv: "venv-s3fs", package: "" },
@@ -53,6 +59,7 @@ pub(super) fn run(tally: &mut Tally) -> Result<()> {
             }
             run_script(script, &format!("http://{}", store.gateway.listen), tally)?;
         }
+        javascript(&format!("http://{}", store.gateway.listen), tally)?;
         super::campaign::footprint(&store.gateway.daemon, tally);
         Ok(())
     })
@@ -122,20 +129,91 @@ fn find_program(name: &str) -> Option<PathBuf> {
     std::env::split_paths(&paths).map(|directory| directory.join(name)).find(|candidate| candidate.is_file())
 }
 
-/// Runs one script; each of its lines is a check.
+/// Runs one script.
 fn run_script(script: &Script, endpoint: &str, tally: &mut Tally) -> Result<()> {
-    let home = scratch(&format!("{}-", script.client))?;
     let bin = venv_path(script.venv).join("bin");
-    let file = repository().join("integration/clients").join(script.file);
-    let output = Command::new(bin.join("python"))
-        .arg(&file)
-        .arg(script.client)
+    let mut command = bare(&bin.join("python"));
+    command.arg(repository().join("integration/clients").join(script.file)).arg(script.client);
+    run_client(script.client, command, &bin, endpoint, tally)
+}
+
+/// The SDK for JavaScript, where Node.js is.
+fn javascript(endpoint: &str, tally: &mut Tally) -> Result<()> {
+    let (Some(node), Some(npm)) = (find_program("node"), find_program("npm")) else {
+        tally.note("the SDK for JavaScript is not tried: install Node.js with npm".to_string());
+        return Ok(());
+    };
+    let place = prepare_node(&npm)?;
+    let mut program = bare(&node);
+    program.arg(place.join("client.mjs"));
+    run_client("javascript", program, &place, endpoint, tally)
+}
+
+/// A directory with the script and exactly the packages that its lock names. Node.js looks for them beside the script.
+fn prepare_node(npm: &Path) -> Result<PathBuf> {
+    let place = venv_path("node");
+    let from = repository().join("integration/clients/javascript");
+    let lock = fs::read(from.join("package-lock.json")).context("read package-lock.json")?;
+    let stamp = place.join("installed.json");
+    fs::create_dir_all(&place).with_context(|| format!("create {}", place.display()))?;
+    for name in ["package.json", "package-lock.json", "client.mjs"] {
+        fs::copy(from.join(name), place.join(name)).with_context(|| format!("copy {name}"))?;
+    }
+    if !fs::read(&stamp).is_ok_and(|installed| installed == lock) {
+        say(&format!("  installing package-lock.json into {}", place.display()));
+        let arguments = ["ci", "--no-audit", "--no-fund", "--ignore-scripts"];
+        command(Command::new(npm).args(arguments).current_dir(&place))?;
+        fs::write(&stamp, lock).context("note what was installed")?;
+    }
+    Ok(place)
+}
+
+/// PostgreSQL's log and backups in a bucket, by pgBackRest: it speaks TLS and nothing else.
+pub(super) fn archive(tally: &mut Tally) -> Result<()> {
+    if find_program("pgbackrest").is_none() {
+        let why = "install it: apt-get install --no-install-recommends postgresql pgbackrest".to_string();
+        tally.check("pgbackrest", Err(why));
+        return Ok(());
+    }
+    let python = python()?;
+    let home = scratch("tls-")?;
+    let made = rcgen::generate_simple_self_signed(["localhost".to_string()]).context("make a certificate")?;
+    let (certificate, key) = (home.path().join("certificate.pem"), home.path().join("key.pem"));
+    fs::write(&certificate, made.cert.pem())?;
+    fs::write(&key, made.signing_key.serialize_pem())?;
+    block_on(async {
+        let files = [&certificate, &key].map(|path| path.display().to_string());
+        let arguments = ["--data", "fluffy-data", "--tls-cert", &files[0], "--tls-key", &files[1]];
+        let store = Embedded::start_tls(&arguments).await?;
+        let mut command = bare(&python);
+        command.arg(repository().join("integration/clients/pgbackrest.py")).env("CA_FILE", &files[0]);
+        let endpoint = format!("https://localhost:{}", store.gateway.listen.port());
+        run_client("pgbackrest", command, &venv_path(VENVS[0].0).join("bin"), &endpoint, tally)
+    })
+}
+
+/// A program without anybody's own settings.
+fn bare(program: &Path) -> Command {
+    let mut command = Command::new(program);
+    command.env_clear();
+    command
+}
+
+/// Runs a client in a directory of its own; each of its lines is a check.
+fn run_client(
+    client: &str,
+    mut command: Command,
+    bin: &Path,
+    endpoint: &str,
+    tally: &mut Tally,
+) -> Result<()> {
+    let home = scratch(&format!("{client}-"))?;
+    let output = command
         .current_dir(home.path())
-        .env_clear()
-        .envs(variables(endpoint, home.path(), &bin))
+        .envs(variables(endpoint, home.path(), bin))
         .stdin(Stdio::null())
         .output()
-        .with_context(|| format!("run {}", file.display()))?;
+        .with_context(|| format!("run {client}"))?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let mut failed = 0;
     for line in text.lines() {
@@ -149,12 +227,12 @@ fn run_script(script: &Script, endpoint: &str, tally: &mut Tally) -> Result<()> 
     }
     if !output.status.success() && failed == 0 {
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        tally.check(script.client, Err(format!("the script ended early: {said}")));
+        tally.check(client, Err(format!("the script ended early: {said}")));
     }
     Ok(())
 }
 
-/// A clean environment: nobody's own settings, only what points at the store.
+/// What points at the store.
 fn variables(endpoint: &str, home: &Path, bin: &Path) -> Vec<(String, String)> {
     let path = std::env::var("PATH").unwrap_or_default();
     let pairs = [
@@ -169,6 +247,7 @@ fn variables(endpoint: &str, home: &Path, bin: &Path) -> Vec<(String, String)> {
         ("AWS_REGION", "us-east-1".to_string()),
         ("AWS_EC2_METADATA_DISABLED", "true".to_string()),
         ("AWS_PAGER", String::new()),
+        ("NODE_NO_WARNINGS", "1".to_string()),
     ];
     pairs.into_iter().map(|(name, value)| (name.to_string(), value)).collect()
 }

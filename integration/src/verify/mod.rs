@@ -7,6 +7,7 @@
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
 mod campaign;
+mod cas;
 pub(crate) mod clients;
 mod deploy;
 mod encryption;
@@ -143,6 +144,12 @@ const CAMPAIGNS: &[Stage] = &[
         about: "a node with 10 GiB lost its disk: how long until it is back",
         run: refill::run,
     },
+    Stage {
+        name: "archive",
+        about: "PostgreSQL archived, backed up and restored by pgBackRest over TLS",
+        run: clients::archive,
+    },
+    Stage { name: "cas", about: "10,000 rounds of 32 conditional writers, one winner each", run: cas::run },
     Stage { name: "flips", about: "10,000 bits of chunk volumes flip", run: flips::run },
     Stage {
         name: "memory",
