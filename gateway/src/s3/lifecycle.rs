@@ -6,11 +6,13 @@ use consensus::meta::lifecycle::{
     Expiration, FilterForm, Lifecycle, LifecycleFilter, LifecycleRule, NoncurrentExpiration, Subject,
     TransitionMinimum,
 };
-use consensus::meta::model::ClusterMs;
+use consensus::meta::model::{BucketSetting, ClusterMs, Object, SettingKind};
+use consensus::meta::names::ObjectKey;
 use fabric::limits::{KEY_BYTES_MAX, LIFECYCLE_RULES_MAX};
 use http::HeaderMap;
 
 use super::error::{Code, S3Error, S3Result};
+use super::op::Context;
 use super::request::header_text;
 use super::response::Response;
 use super::tags;
@@ -266,7 +268,14 @@ fn write_conditions(xml: &mut XmlWriter, filter: &LifecycleFilter) {
 }
 
 /// Says when the current version of a key expires, and by which rule.
-pub fn show(response: Response, rules: &Lifecycle, object: Subject<'_>) -> Response {
+pub async fn tell(cx: &Context, key: &ObjectKey, object: &Object, response: Response) -> S3Result<Response> {
+    Ok(match cx.recent_setting(SettingKind::Lifecycle).await? {
+        Some(BucketSetting::Lifecycle(rules)) => show(response, &rules, Subject::of(key.as_str(), object)),
+        _ => response,
+    })
+}
+
+fn show(response: Response, rules: &Lifecycle, object: Subject<'_>) -> Response {
     match rules.current(object) {
         Some((due, rule)) => {
             let (date, id) = (http_date(due.0), url_encoded(&rule.id));
@@ -277,7 +286,19 @@ pub fn show(response: Response, rules: &Lifecycle, object: Subject<'_>) -> Respo
 }
 
 /// Says when an upload that nobody completes is aborted, and by which rule.
-pub fn show_abort(response: Response, rules: &Lifecycle, key: &str, initiated: ClusterMs) -> Response {
+pub async fn tell_abort(
+    cx: &Context,
+    key: &ObjectKey,
+    initiated: ClusterMs,
+    response: Response,
+) -> S3Result<Response> {
+    Ok(match cx.recent_setting(SettingKind::Lifecycle).await? {
+        Some(BucketSetting::Lifecycle(rules)) => show_abort(response, &rules, key.as_str(), initiated),
+        _ => response,
+    })
+}
+
+fn show_abort(response: Response, rules: &Lifecycle, key: &str, initiated: ClusterMs) -> Response {
     match rules.upload(key, initiated) {
         Some((due, rule)) => response
             .amz("x-amz-abort-date", http_date(due.0))

@@ -2,7 +2,7 @@
 
 use consensus::meta::command::{Command, Guard, Guarded};
 use consensus::meta::model::{
-    ClusterMs, DefaultRetention, Lock, Object, ObjectLock, Retention, RetentionMode, Versioning,
+    ClusterMs, DefaultRetention, Lock, Object, ObjectLock, Retention, RetentionMode, SettingKind,
 };
 use consensus::meta::names::ObjectKey;
 use consensus::meta::query::{Answer, Query};
@@ -77,9 +77,9 @@ pub async fn of_version(cx: &Context, key: &ObjectKey, object: &Object) -> S3Res
     }
 }
 
-/// Adds what keeps a version to the answer about it. Only versions of versioned buckets can be locked.
+/// Adds what keeps a version to the answer about it. Only versions in buckets with object lock can be locked.
 pub async fn show(cx: &Context, key: &ObjectKey, object: &Object, response: Response) -> S3Result<Response> {
-    if cx.bucket()?.versioning != Versioning::Enabled {
+    if cx.recent_setting(SettingKind::ObjectLock).await?.is_none() {
         return Ok(response);
     }
     let Lock { retention, legal_hold } = of_version(cx, key, object).await?;

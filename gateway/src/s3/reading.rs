@@ -16,6 +16,7 @@ use super::conditions::{self, Verdict};
 use super::encryption::{self, Customer};
 use super::error::{Code, S3Error, S3Result};
 use super::headers;
+use super::lifecycle;
 use super::locks;
 use super::op::{Context, unexpected};
 use super::range::{self, ByteRange};
@@ -95,6 +96,9 @@ impl Input {
         response = versions::show(response, bucket, &view.object);
         response = encryption::show_object(response, &view.object, customer);
         response = locks::show(cx, key, &view.object, response).await?;
+        if self.version.is_none() {
+            response = lifecycle::tell(cx, key, &view.object, response).await?;
+        }
         let range = chosen.as_ref().map(|chosen| chosen.range.clone());
         if let Some(chosen) = chosen {
             response = chosen.show(response, &view.object, self.with_checksum);

@@ -314,7 +314,10 @@ impl Run {
         let bytes = command.offset;
         command.offset += u64::from(tag % 2);
         let wrong = (tag % 2 == 1).then_some(Reject::WrongOffset { bytes });
-        match (self.apply(Command::AppendObject(command)), refused.or(wrong)) {
+        let malformed = || Reject::Malformed("nothing is appended to encrypted bytes".to_string());
+        let encrypted = self.world.current(name).is_some_and(|object| object.body.sealing().is_some());
+        let refused = refused.or(wrong).or(encrypted.then(malformed));
+        match (self.apply(Command::AppendObject(command)), refused) {
             (Reply::Done(Done::Stored(Stored { etag, .. })), None) => {
                 self.objects.insert(name.to_string(), Known { etag, content, user });
             }

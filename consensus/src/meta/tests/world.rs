@@ -10,7 +10,7 @@ use crate::meta::audit::audit;
 use crate::meta::command::*;
 use crate::meta::model::*;
 use crate::meta::names::ObjectKey;
-use crate::meta::query::{Answer, BodyView, Query, Want};
+use crate::meta::query::{Answer, BodyView, ObjectView, Query, Want};
 use crate::meta::sealing::{Frames, Scheme, Sealing};
 use crate::meta::store::MemoryRows;
 
@@ -186,14 +186,24 @@ impl World {
         }
     }
 
-    /// As a gateway appends: a part where there is an extent, else all bytes once more.
-    pub fn append(&mut self, key: &str, text: &str) -> AppendObject {
+    /// The current version of a key with its body.
+    fn view(&self, key: &str) -> Option<ObjectView> {
         let query =
             Query::Object { bucket: self.bucket, key: self::key(key), version: None, want: Want::Body };
-        let view = match self.ask(query) {
+        match self.ask(query) {
             Ok(Answer::Object(view)) => Some(view),
             _ => None,
-        };
+        }
+    }
+
+    /// The current version of a key.
+    pub fn current(&self, key: &str) -> Option<Object> {
+        self.view(key).map(|view| view.object)
+    }
+
+    /// As a gateway appends: a part where there is an extent, else all bytes once more.
+    pub fn append(&mut self, key: &str, text: &str) -> AppendObject {
+        let view = self.view(key);
         let body = view.as_ref().map_or(BodyView::Inline(Bytes::new()), |view| view.body.clone());
         let appended = match body {
             BodyView::Inline(before) => {

@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 use consensus::meta::command::{Command, CreateUpload, Done, Guard};
-use consensus::meta::model::{Attributes, ChecksumAlgorithm, ChecksumKind, Lock, Origin};
+use consensus::meta::model::{Attributes, ChecksumAlgorithm, ChecksumKind, ClusterMs, Lock, Origin};
 use http::{HeaderMap, Method};
 
 use crate::s3::encryption::Stated;
@@ -12,7 +12,7 @@ use crate::s3::request::{Request, header_text};
 use crate::s3::response::Response;
 use crate::s3::route::Route;
 use crate::s3::xml::XmlWriter;
-use crate::s3::{checksum, encryption, headers, locks};
+use crate::s3::{checksum, encryption, headers, lifecycle, locks};
 
 /// See the module.
 pub struct CreateMultipartUpload;
@@ -57,6 +57,8 @@ impl Op for CreateMultipartUpload {
         xml.value("UploadId", upload);
         xml.close("InitiateMultipartUploadResult");
         let response = encryption::show(Response::xml(xml), encryption.as_ref());
+        let now = ClusterMs(cx.env.wall_ms());
+        let response = lifecycle::tell_abort(cx, request.key(), now, response).await?;
         Ok(match input.checksum {
             None => response,
             Some((algorithm, kind)) => response

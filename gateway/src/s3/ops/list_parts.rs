@@ -13,7 +13,7 @@ use crate::s3::request::{Query, Request};
 use crate::s3::response::Response;
 use crate::s3::route::Route;
 use crate::s3::xml::XmlWriter;
-use crate::s3::{checksum, listing, time, uploads, versions};
+use crate::s3::{checksum, lifecycle, listing, time, uploads, versions};
 
 /// See the module.
 pub struct ListParts;
@@ -35,7 +35,8 @@ impl Op for ListParts {
     async fn run(&self, cx: &Context, request: Request) -> S3Result<Response> {
         let input = Input::parse(request.query())?;
         let page = uploads::parts(cx, request.key(), input.upload, input.after, input.limit).await?;
-        Ok(Response::xml(document(cx.bucket()?, request.key(), &input, &page)))
+        let response = Response::xml(document(cx.bucket()?, request.key(), &input, &page));
+        lifecycle::tell_abort(cx, request.key(), page.upload.initiated, response).await
     }
 }
 
