@@ -157,7 +157,7 @@ impl Access {
             Some(text) => Some(self.policies.ready(Some(&bucket.name), text)?),
             None => None,
         };
-        let owns = self.signer.as_ref().is_some_and(|signer| signer.user == bucket.owner);
+        let owns = self.owns(bucket);
         let owns_freely = owns && self.own.is_empty();
         if owns_freely && (policy.is_none() || action.is_about_policy()) {
             return Ok(true); // Nobody locks an owner out for good.
@@ -171,6 +171,18 @@ impl Access {
             (Verdict::Silent, Verdict::Allow) => !theirs.iter().any(|policy| shut(policy)),
             (Verdict::Silent, Verdict::Silent) => owns_freely,
         })
+    }
+
+    /// Refuses who does not own the bucket and whom no policy could allow anything in it: a stranger's list of keys is
+    /// not even read.
+    pub async fn refuse_stranger(&self, bucket: &Bucket) -> S3Result<()> {
+        let may_be_let_in =
+            !self.own.is_empty() || policy_of(&settings(&*self.meta, bucket).await?).is_some();
+        if self.owns(bucket) || may_be_let_in { Ok(()) } else { Err(Code::AccessDenied.into()) }
+    }
+
+    fn owns(&self, bucket: &Bucket) -> bool {
+        self.signer.as_ref().is_some_and(|signer| signer.user == bucket.owner)
     }
 
     /// Refuses what may not be done, as [`Access::permits`] says.

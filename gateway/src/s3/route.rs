@@ -294,6 +294,10 @@ impl Router {
                 "Invalid List Type specified in Request",
             ),
             [name] if !CORE.contains(name) => not_implemented(name),
+            // Of an object AWS has it, too: UpdateObjectEncryption.
+            ["encryption"] if call.scope == Scope::Object && call.method == Method::PUT => {
+                not_implemented("encryption")
+            }
             // Same scope, method and sub-resources, but other headers: an operation of S3 that we lack.
             present
                 if self.routes.iter().any(|(route, _)| {

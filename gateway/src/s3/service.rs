@@ -334,7 +334,9 @@ impl S3Service {
         let action = if version.is_some() { op.action().of_version() } else { op.action() };
         let version = version.and_then(|text| versions::selector("versionId", text).ok());
         let subject = key.map(|key| Subject { key, version });
-        if !op.names_objects_in_body() {
+        if op.names_objects_in_body() {
+            access.refuse_stranger(&bucket).await?;
+        } else {
             for action in action.with(headers) {
                 access.allow(&bucket, action, subject).await?;
             }
