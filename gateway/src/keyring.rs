@@ -114,25 +114,35 @@ struct Versions {
     current: Option<u32>,
 }
 
+/// Keys that each store has.
+const DERIVED: [&str; 2] = [STORE_KEY, NAMED_KEY_DEFAULT];
+
 /// All master keys of a store.
+#[derive(Default)]
 pub struct KeyRing {
     keys: BTreeMap<String, Versions>,
 }
 
 impl KeyRing {
-    /// What follows from the cluster key.
-    pub fn derived(cluster_key: &ClusterKey) -> KeyRing {
-        let versions = |name: &str| {
-            let key = cluster_key.derive(&format!("{MASTER_LABEL}{name}"));
-            (name.to_string(), Versions { keys: [(0, key)].into(), current: Some(0) })
-        };
-        KeyRing { keys: [versions(STORE_KEY), versions(NAMED_KEY_DEFAULT)].into() }
+    /// With what follows from the cluster key, as the versions before all others.
+    #[must_use]
+    pub fn with_derived(mut self, cluster_key: &ClusterKey) -> KeyRing {
+        for name in DERIVED {
+            let versions = self.keys.entry(name.to_string()).or_default();
+            versions.keys.insert(0, cluster_key.derive(&format!("{MASTER_LABEL}{name}")));
+            versions.current = versions.current.max(Some(0));
+        }
+        self
     }
 
-    /// What follows from the cluster key, and the keys of a text: `NAME VERSION KEY [standby]` a line, the key as 64 hex
-    /// digits.
-    pub fn parse(cluster_key: &ClusterKey, text: &str) -> Result<KeyRing, RingError> {
-        let mut ring = KeyRing::derived(cluster_key);
+    /// Nothing but what follows from the cluster key.
+    pub fn derived(cluster_key: &ClusterKey) -> KeyRing {
+        KeyRing::default().with_derived(cluster_key)
+    }
+
+    /// The keys of a text: `NAME VERSION KEY [standby]` a line, the key as 64 hex digits.
+    pub fn parse(text: &str) -> Result<KeyRing, RingError> {
+        let mut ring = KeyRing::default();
         for (place, line) in text.lines().enumerate() {
             // Behind a hash is what people want to know.
             let line = line.split('#').next().unwrap_or_default().trim();
@@ -140,7 +150,10 @@ impl KeyRing {
                 ring.add(line).map_err(|what| RingError { line: place + 1, what })?;
             }
         }
-        match ring.keys.values().any(|versions| versions.current.is_none()) {
+        let stands_by = |(name, versions): (&String, &Versions)| {
+            versions.current.is_none() && !DERIVED.contains(&name.as_str())
+        };
+        match ring.keys.iter().any(stands_by) {
             true => {
                 Err(RingError { line: text.lines().count(), what: "a key has only versions that stand by" })
             }
@@ -293,7 +306,7 @@ mod tests {
     use super::*;
 
     fn ring(text: &str) -> Result<KeyRing, RingError> {
-        KeyRing::parse(&ClusterKey::from_bytes([1; 32]), text)
+        KeyRing::parse(text).map(|ring| ring.with_derived(&ClusterKey::from_bytes([1; 32])))
     }
 
     fn line(name: &str, version: u32, byte: u8) -> String {

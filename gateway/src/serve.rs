@@ -46,7 +46,8 @@ pub async fn serve(system: Seams, cli: &Cli) -> Result<(), Failure> {
     let given = GivenKeys::read(&*system.env)?;
     let stop = stop_on_signals(&*system.env)?;
     let tls = load_tls(&system, &settings).await?;
-    let key_lines = load_key_lines(&system, &settings).await?;
+    let key_ring = KeyRing::parse(&load_key_lines(&system, &settings).await?);
+    let key_ring = key_ring.map_err(|error| Failure::Usage(format!("the keys of encryption: {error}")))?;
     // The ports first: a port in use is known at once and nothing has been written.
     let s3 = listen(&system, "--listen", &settings.listen).await?;
     let admin = listen(&system, "--admin-listen", &settings.admin_listen).await?;
@@ -59,15 +60,13 @@ pub async fn serve(system: Seams, cli: &Cli) -> Result<(), Failure> {
         () = stopped(stop.clone()) => return Ok(()),
         store = with_progress(starting) => store?,
     };
-    let key_ring = KeyRing::parse(&store.cluster_key, &key_lines);
-    let key_ring = key_ring.map_err(|error| Failure::Usage(format!("the keys of encryption: {error}")))?;
     say(&greeting(&settings, &urls, &store, &given));
     let gateway = Gateway::new(GatewayParts {
         seams: system.clone(),
         meta: store.meta.clone(),
         chunks: store.chunks.clone(),
         cluster_key: store.cluster_key.clone(),
-        key_ring: Arc::new(key_ring),
+        key_ring: Arc::new(key_ring.with_derived(&store.cluster_key)),
         admin_token: store.admin_token.clone(),
         region: settings.region.clone(),
         domains: settings.domains.clone(),

@@ -127,7 +127,7 @@ async fn world() -> World {
     let chunks = Arc::new(FakeChunks::default());
     let data = Data::new(env, meta.clone(), chunks.clone(), config);
     let ring = format!("photos-key 1 {}\n", "ab".repeat(32));
-    let ring = Arc::new(KeyRing::parse(&ClusterKey::from_bytes([1; 32]), &ring).unwrap());
+    let ring = Arc::new(KeyRing::parse(&ring).unwrap().with_derived(&ClusterKey::from_bytes([1; 32])));
     let world = World { meta, data: Arc::new(data), chunks, ring, router: Router::new(&all()) };
     world.ok(Method::PUT, "/photos", &[], "").await;
     world
