@@ -113,6 +113,41 @@ def presigned():
         raise AssertionError("accepted with another content type")
 
 
+def send_form(url, fields, file):
+    """Sends a form as a browser does; returns the status, or that of the refusal."""
+    boundary = "form-boundary-7d1a"
+    parts = [
+        f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'
+        for name, value in fields.items()
+    ]
+    head = f'--{boundary}\r\nContent-Disposition: form-data; name="file"; filename="cat.png"\r\n\r\n'
+    body = "".join(parts).encode() + head.encode() + file + f"\r\n--{boundary}--\r\n".encode()
+    headers = {"Content-Type": f"multipart/form-data; boundary={boundary}"}
+    try:
+        return urllib.request.urlopen(urllib.request.Request(url, body, headers), timeout=30).status
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
+@check
+def presigned_posts_of_both_versions():
+    newer = boto3.client("s3", config=Config(signature_version="s3v4"))
+    for client, field in ((s3, "AWSAccessKeyId"), (newer, "x-amz-signature")):
+        conditions = [["content-length-range", 1, 1000], {"x-amz-meta-a": "1"}]
+        form = {"Fields": {"x-amz-meta-a": "1"}, "Conditions": conditions}
+        post = client.generate_presigned_post(BUCKET, "forms/${filename}", ExpiresIn=60, **form)
+        assert field in post["fields"], post["fields"]
+        equal(send_form(post["url"], post["fields"], b"meow"), 204)
+        got = s3.get_object(Bucket=BUCKET, Key="forms/cat.png")
+        equal((got["Body"].read(), got["Metadata"]), (b"meow", {"a": "1"}))
+        s3.delete_object(Bucket=BUCKET, Key="forms/cat.png")
+        equal(send_form(post["url"], post["fields"], b"x" * 1001), 400)
+        equal(send_form(post["url"], {**post["fields"], "x-amz-meta-a": "2"}, b"meow"), 403)
+        wrong = "signature" if field == "AWSAccessKeyId" else field
+        equal(send_form(post["url"], {**post["fields"], wrong: "0" * 64}, b"meow"), 403)
+        refused("NoSuchKey", s3.get_object, Bucket=BUCKET, Key="forms/cat.png")
+
+
 @check
 def presigned_with_version_4():
     client = boto3.client("s3", config=Config(signature_version="s3v4"))
@@ -278,6 +313,7 @@ def lifecycle():
     refused("NoSuchLifecycleConfiguration", s3.get_bucket_lifecycle_configuration, Bucket=BUCKET)
 
 
+@check
 def encryption():
     name = f"{BUCKET}-encrypted"
     s3.create_bucket(Bucket=name)
@@ -311,6 +347,7 @@ def encryption():
     s3.delete_bucket(Bucket=name)
 
 
+@check
 def renames_and_appends():
     s3.put_object(Bucket=BUCKET, Key="log", Body=b"first")
     for more in [b" second", content(50_000), b" third"]:
