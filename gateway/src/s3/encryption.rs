@@ -6,7 +6,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use consensus::meta::command::{Command, Sealed};
-use consensus::meta::model::{Body, BucketSetting, DefaultEncryption, DefaultKey, Object, SettingKind};
+use consensus::meta::model::{Body, BucketSetting, DefaultEncryption, DefaultKey, Object};
 use consensus::meta::sealing::{CONTEXT_BYTES_MAX, Scheme, Sealing};
 use fabric::env::Env;
 use http::HeaderMap;
@@ -129,10 +129,10 @@ impl Stated {
         if asked.algorithm.is_some() {
             return Ok(Wish { wanted: Some(asked.wanted(cx)?), customer });
         }
-        let default = match cx.recent_setting(SettingKind::Encryption).await? {
-            Some(BucketSetting::Encryption(default)) => Some(default),
+        let default = cx.recent_settings().await?.iter().find_map(|setting| match setting {
+            BucketSetting::Encryption(default) => Some(default.clone()),
             _ => None,
-        };
+        });
         if customer.is_some() && default.as_ref().is_some_and(|default| default.no_customer_keys) {
             return Err(Code::AccessDenied.says("The bucket refuses keys that customers provide."));
         }

@@ -6,7 +6,7 @@ use consensus::meta::lifecycle::{
     Expiration, FilterForm, Lifecycle, LifecycleFilter, LifecycleRule, NoncurrentExpiration, Subject,
     TransitionMinimum,
 };
-use consensus::meta::model::{BucketSetting, ClusterMs, Object, SettingKind};
+use consensus::meta::model::{BucketSetting, ClusterMs, Object};
 use consensus::meta::names::ObjectKey;
 use fabric::limits::{KEY_BYTES_MAX, LIFECYCLE_RULES_MAX};
 use http::HeaderMap;
@@ -267,11 +267,18 @@ fn write_conditions(xml: &mut XmlWriter, filter: &LifecycleFilter) {
     }
 }
 
+fn rules_of(settings: &[BucketSetting]) -> Option<&Lifecycle> {
+    settings.iter().find_map(|setting| match setting {
+        BucketSetting::Lifecycle(rules) => Some(rules),
+        _ => None,
+    })
+}
+
 /// Says when the current version of a key expires, and by which rule.
 pub async fn tell(cx: &Context, key: &ObjectKey, object: &Object, response: Response) -> S3Result<Response> {
-    Ok(match cx.recent_setting(SettingKind::Lifecycle).await? {
-        Some(BucketSetting::Lifecycle(rules)) => show(response, &rules, Subject::of(key.as_str(), object)),
-        _ => response,
+    Ok(match rules_of(&cx.recent_settings().await?) {
+        Some(rules) => show(response, rules, Subject::of(key.as_str(), object)),
+        None => response,
     })
 }
 
@@ -292,9 +299,9 @@ pub async fn tell_abort(
     initiated: ClusterMs,
     response: Response,
 ) -> S3Result<Response> {
-    Ok(match cx.recent_setting(SettingKind::Lifecycle).await? {
-        Some(BucketSetting::Lifecycle(rules)) => show_abort(response, &rules, key.as_str(), initiated),
-        _ => response,
+    Ok(match rules_of(&cx.recent_settings().await?) {
+        Some(rules) => show_abort(response, rules, key.as_str(), initiated),
+        None => response,
     })
 }
 

@@ -79,7 +79,7 @@ pub async fn of_version(cx: &Context, key: &ObjectKey, object: &Object) -> S3Res
 
 /// Adds what keeps a version to the answer about it. Only versions in buckets with object lock can be locked.
 pub async fn show(cx: &Context, key: &ObjectKey, object: &Object, response: Response) -> S3Result<Response> {
-    if cx.recent_setting(SettingKind::ObjectLock).await?.is_none() {
+    if !cx.recent_settings().await?.iter().any(|setting| setting.kind() == SettingKind::ObjectLock) {
         return Ok(response);
     }
     let Lock { retention, legal_hold } = of_version(cx, key, object).await?;

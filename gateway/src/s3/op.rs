@@ -271,11 +271,10 @@ impl Context {
         }
     }
 
-    /// What the owner of the bucket set, as this gateway knows it: perhaps some seconds old, and as a rule without a
+    /// All that the owner of the bucket set, as this gateway knows it: perhaps some seconds old, and as a rule without a
     /// question to the metadata.
-    pub async fn recent_setting(&self, kind: SettingKind) -> S3Result<Option<BucketSetting>> {
-        let settings = access::settings(&*self.meta, self.bucket()?).await?;
-        Ok(settings.iter().find(|setting| setting.kind() == kind).cloned())
+    pub async fn recent_settings(&self) -> S3Result<Arc<Vec<BucketSetting>>> {
+        access::settings(&*self.meta, self.bucket()?).await
     }
 
     /// Sets it, in place of the one of its kind.

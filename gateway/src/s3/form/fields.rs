@@ -1,11 +1,10 @@
 //! The fields of a form: `multipart/form-data`, up to the file.
 
 use bytes::BytesMut;
-use http_body_util::BodyExt as _;
 
-use super::file::{File, find};
+use super::file::{File, find, read_more};
 use crate::s3::error::{Code, S3Error, S3Result};
-use crate::s3::payload::{RawBody, broken};
+use crate::s3::payload::RawBody;
 
 /// All before the file, as S3 has it.
 const BYTES_MAX: usize = 20 * 1024;
@@ -139,7 +138,7 @@ impl Head {
                 self.read += end;
                 return Ok(self.buffer.split_to(end)[..at].to_vec());
             }
-            self.more().await?;
+            read_more(&mut self.body, &mut self.buffer).await?;
         }
     }
 
@@ -150,20 +149,9 @@ impl Head {
 
     async fn starts_with(&mut self, mark: &[u8]) -> S3Result<bool> {
         while self.buffer.len() < mark.len() {
-            self.more().await?;
+            read_more(&mut self.body, &mut self.buffer).await?;
         }
         Ok(self.buffer.starts_with(mark))
-    }
-
-    async fn more(&mut self) -> S3Result<()> {
-        match self.body.frame().await {
-            None => Err(malformed()),
-            Some(Err(cause)) => Err(broken(cause)),
-            Some(Ok(frame)) => {
-                self.buffer.extend_from_slice(&frame.into_data().unwrap_or_default());
-                Ok(())
-            }
-        }
     }
 }
 

@@ -92,13 +92,18 @@ impl File {
     }
 
     async fn more(&mut self) -> S3Result<()> {
-        match self.body.frame().await {
-            None => Err(malformed()),
-            Some(Err(cause)) => Err(broken(cause)),
-            Some(Ok(frame)) => {
-                self.buffer.extend_from_slice(&frame.into_data().unwrap_or_default());
-                Ok(())
-            }
+        read_more(&mut self.body, &mut self.buffer).await
+    }
+}
+
+/// Reads one more piece of a form, which does not end here.
+pub(super) async fn read_more(body: &mut RawBody, buffer: &mut BytesMut) -> S3Result<()> {
+    match body.frame().await {
+        None => Err(malformed()),
+        Some(Err(cause)) => Err(broken(cause)),
+        Some(Ok(frame)) => {
+            buffer.extend_from_slice(&frame.into_data().unwrap_or_default());
+            Ok(())
         }
     }
 }

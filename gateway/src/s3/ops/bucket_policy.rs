@@ -70,7 +70,7 @@ impl Op for PutBucketPolicy {
     }
 
     async fn run(&self, cx: &Context, mut request: Request) -> S3Result<Response> {
-        // One more, so that what is too long is told as that.
+        // More than a policy may have, so that one that is too long is told as that.
         let body = request.document(2 * POLICY_BYTES_MAX).await?;
         if body.is_empty() {
             return Err(Code::MissingRequestBodyError.into());

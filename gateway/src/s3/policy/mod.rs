@@ -23,13 +23,11 @@ use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use document::Json;
+use fabric::limits::POLICY_BYTES_MAX;
 use statement::{Effect, Statement};
 
 pub use names::is_action;
 pub use operands::Network;
-
-/// Bytes of a document, as S3 has it for buckets.
-pub const POLICY_BYTES_MAX: usize = 20 * 1024;
 
 /// What every resource of S3 begins with.
 const RESOURCE_PREFIX: &str = "arn:aws:s3:::";
