@@ -100,6 +100,19 @@ impl Daemon {
         })
     }
 
+    /// Lets it be the program of the same name in another directory.
+    pub fn from_directory(mut self, directory: &Path) -> Daemon {
+        self.program = self.program.file_name().map_or_else(PathBuf::new, |name| directory.join(name));
+        self
+    }
+
+    /// Lets it be the program of this build from its next start on.
+    pub fn renew(&mut self) -> Result<()> {
+        let name = self.program.file_name().context("a program without a name")?;
+        self.program = binary(&name.to_string_lossy())?;
+        Ok(())
+    }
+
     /// Sets an environment variable for it.
     pub fn variable(mut self, name: &str, value: &str) -> Daemon {
         self.variables.push((name.to_string(), value.to_string()));

@@ -17,7 +17,7 @@ use consensus::raft::wire::{Replace, VoterName};
 use fabric::Seams;
 use fabric::cluster::{Config, Directory};
 use fabric::disks::SystemDisks;
-use fabric::env::system::{SystemEnv, build_runtime, log_panics};
+use fabric::env::system::{SystemEnv, build_runtime, log_panics, raise_descriptor_limit};
 use fabric::ids::NodeId;
 use fabric::limits::{DISK_RESERVE_BYTES, SNAPSHOT_ENTRIES_DEFAULT};
 use fabric::net::TcpNet;
@@ -396,6 +396,7 @@ async fn serve(
     admin_listen: Option<String>,
     token: Option<String>,
 ) -> Result<(), Failure> {
+    raise_descriptor_limit();
     consensus::raft::prepare(&seams.env);
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;

@@ -15,6 +15,7 @@ use super::report::Row;
 use super::signer::{Request, Signer};
 use super::target::Target;
 use super::workload::{Kind, Workload};
+use crate::client;
 
 /// Connections that make the objects before.
 const FILLERS: usize = 16;
@@ -22,6 +23,9 @@ const FILLERS: usize = 16;
 const LATENCY_US_MAX: u64 = 600_000_000;
 /// Bodies up to this size go out behind their head, in one write.
 const JOINED_BYTES_MAX: usize = 64 << 10;
+/// A bucket's default of encryption with keys of the store.
+const SSE_S3: &str = "<ServerSideEncryptionConfiguration><Rule><ApplyServerSideEncryptionByDefault>\
+     <SSEAlgorithm>AES256</SSEAlgorithm></ApplyServerSideEncryptionByDefault></Rule></ServerSideEncryptionConfiguration>";
 /// Requests that may fail in one cell; a broken target ends the run.
 const FAILURES_MAX: u64 = 1_000;
 
@@ -79,6 +83,9 @@ impl<'a> Cell<'a> {
         let cell = Cell::over(options, target, workload, bucket);
         cell.shared.next.set(0);
         cell.create_bucket().await?;
+        if workload.encrypted {
+            cell.encrypt().await.context("encrypt what is to come")?;
+        }
         try_join_all((0..FILLERS as u64).map(|filler| cell.fill(filler))).await.context("make objects")?;
         Ok(cell)
     }
@@ -104,6 +111,23 @@ impl<'a> Cell<'a> {
         let path = format!("/{}", self.shared.bucket);
         let mut connection = Connection::new(self.target.address);
         self.send(&mut connection, "PUT", &path, "", &[]).await?.must().context("create a bucket").map(drop)
+    }
+
+    /// Lets the bucket encrypt what comes. A setting needs a digest of its body, which the lean signer does not send.
+    async fn encrypt(&self) -> Result<()> {
+        let target = self.target;
+        let signer = client::Signer {
+            credentials: Some(client::Credentials::new(&target.access_key, &target.secret_key)),
+            region: target.region.clone(),
+            service: "s3".to_string(),
+            host: target.address.to_string(),
+            at_ms: since_1970().as_millis() as u64,
+        };
+        let request = client::Request::bucket("PUT", &self.shared.bucket).flag("encryption");
+        let wire = signer.sign(request.body(SSE_S3).content_md5());
+        let answer = Connection::new(target.address).exchange(&wire.bytes(), &[], "PUT").await?;
+        ensure!(answer.status == 200, "status {}", answer.status);
+        Ok(())
     }
 
     async fn fill(&self, filler: u64) -> Result<()> {

@@ -7,48 +7,26 @@
 use std::fmt;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use bytes::Bytes;
-use consensus::client::{Contacts, Meta, MetaClient, ask};
-use consensus::meta::command::{Command, Expect, NewBody, PutObject};
-use consensus::meta::model::{Attributes, Etag, Origin, SessionKind};
-use consensus::meta::query::{Answer, Query};
-use consensus::raft::log::LogConfig;
 use consensus::raft::machine::{Machine, MachineConfig};
-use fabric::Seams;
-use fabric::cluster::{IpTable, Place};
 use fabric::disks::SystemDisks;
 use fabric::env::SystemEnv;
-use fabric::ids::{BucketId, NodeId};
-use fabric::limits::{
-    COPIES, DISK_RESERVE_BYTES, GIB, INLINE_BYTES_TOTAL_DEFAULT, SCRUB_PERIOD_DEFAULT,
-    SNAPSHOT_ENTRIES_DEFAULT, UPLOAD_PERIOD_DEFAULT, VOTER_PATIENCE_DEFAULT,
-};
-use fabric::net::LocalNet;
-use futures::{StreamExt, TryStreamExt};
-use gateway::store_files::StoreFiles;
 use openraft::storage::RaftStateMachine;
 use serde::Serialize;
-use storage::daemon::{StorageDaemon, StorageSettings};
 
 use super::Options;
 use super::calibration::{self, Calibration};
 use super::cell::Cell;
+use super::loader::{DATA, Loader};
 use super::target;
 use super::workload::{Kind, Workload};
 use crate::daemons::{Embedded, metric, scratch};
 
 const BUCKET: &str = "bench-grow";
-/// Where the gateway keeps its data, in its directory.
-const DATA: &str = "fluffy-data";
-const NODE: NodeId = NodeId(1);
-const ADDRESS: &str = "127.0.0.1:7001";
-/// Proposals of the loader under way at once.
-const PROPOSALS: usize = 512;
 /// A store is killed when it has worked for so long after the last measurement.
 const UNDER_LOAD: Duration = Duration::from_secs(3);
 
@@ -123,13 +101,17 @@ pub async fn run(options: &Options) -> Result<()> {
 }
 
 const fn row(kind: Kind, connections: usize, objects: u64) -> Workload {
-    Workload { name: "grow", kind, bytes: 100, connections, objects }
+    Workload { name: "grow", kind, bytes: 100, connections, objects, encrypted: false }
 }
 
 async fn one(options: &Options, store: &Embedded, there: u64, objects: u64) -> Result<Size> {
     let data = store.directory().join(DATA);
     let began = Instant::now();
-    load(&data, there, objects).await?;
+    let names = row(Kind::Put, 1, 0);
+    let loader = Loader::open(&data).await?;
+    let bucket = loader.bucket(BUCKET).await?;
+    loader.put(bucket, (there..objects).map(|number| names.key(number))).await?;
+    loader.close().await;
     let loaded_per_s = (objects - there) as f64 / began.elapsed().as_secs_f64();
     let snapshot = snapshot(&data.join("node-1")).await?;
     let start = store.gateway.start().await?;
@@ -191,70 +173,6 @@ async fn snapshot(directory: &Path) -> Result<Duration> {
     source.tables().close();
     target.tables().close();
     Ok(took)
-}
-
-/// Brings objects into the store that lies in `data`, through Raft and `apply`.
-async fn load(data: &Path, from: u64, to: u64) -> Result<()> {
-    let seams = Seams {
-        env: Arc::new(SystemEnv::default()),
-        net: Arc::new(LocalNet::default()),
-        disks: Arc::new(SystemDisks),
-    };
-    let files = StoreFiles::open(&seams, data, 1)?;
-    let daemon = StorageDaemon::start(seams.clone(), settings(&files, data.join("node-1"))).await?;
-    daemon.wait_ready().await?;
-    let (contacts, voter) = (Contacts::new(&[NODE], &[]), Some(daemon.meta_node().clone()));
-    let meta =
-        MetaClient::new(seams.env.clone(), daemon.rpc().clone(), contacts, SessionKind::Gateway, voter);
-    let Answer::Bucket(Some(bucket)) = ask(&meta, Query::Bucket(BUCKET.parse()?)).await? else {
-        bail!("the store has lost its bucket");
-    };
-    let names = row(Kind::Put, 1, 0);
-    let puts = futures::stream::iter(from..to).map(|number| {
-        let (meta, command) = (&meta, put(bucket.id, names.key(number)));
-        async move { anyhow::Ok(meta.propose(command?).await.map(drop)?) }
-    });
-    puts.buffer_unordered(PROPOSALS).try_for_each(|()| std::future::ready(Ok(()))).await?;
-    meta.close().await;
-    daemon.shutdown().await;
-    Ok(())
-}
-
-fn put(bucket: BucketId, key: String) -> Result<Command> {
-    Ok(Command::PutObject(PutObject {
-        bucket,
-        key: key.parse()?,
-        expect: Expect::default(),
-        body: NewBody::Inline(Bytes::new()),
-        etag: Etag::Md5([0xD4; 16]),
-        checksum: None,
-        attributes: Attributes::default(),
-        origin: Origin::default(),
-    }))
-}
-
-fn settings(files: &StoreFiles, data: PathBuf) -> StorageSettings {
-    StorageSettings {
-        cluster: files.cluster,
-        node: NODE,
-        data,
-        listen: ADDRESS.to_string(),
-        zone: String::new(),
-        voters: vec![NODE],
-        voter_patience: VOTER_PATIENCE_DEFAULT,
-        nodes: vec![NODE],
-        copies: COPIES,
-        scrub_period: SCRUB_PERIOD_DEFAULT,
-        upload_period: Some(UPLOAD_PERIOD_DEFAULT),
-        book: Arc::new(IpTable::new([(NODE, Place { address: ADDRESS.to_string(), zone: None })])),
-        tls: None,
-        memory_bytes: GIB,
-        reserve_bytes: DISK_RESERVE_BYTES,
-        log: LogConfig::default(),
-        snapshot_entries: SNAPSHOT_ENTRIES_DEFAULT,
-        inline_bytes_max: INLINE_BYTES_TOTAL_DEFAULT,
-        faults: None,
-    }
 }
 
 /// What all files under a directory take.

@@ -14,10 +14,12 @@ mod connection;
 mod empty;
 mod garage;
 mod grow;
+mod loader;
 mod measure;
 mod report;
 pub(crate) mod signer;
 mod target;
+mod versions;
 mod workload;
 
 use std::path::PathBuf;
@@ -82,6 +84,10 @@ pub struct Options {
     /// each number, ascending.
     #[arg(long, value_delimiter = ',')]
     grow: Vec<u64>,
+    /// Instead: what a page of a listing costs in a bucket of so many keys with ten versions each, beside one of single
+    /// objects; loaded through Raft.
+    #[arg(long, value_name = "KEYS")]
+    versions: Option<u64>,
     /// `memory_limit` of each process of the own cluster.
     #[arg(long, default_value = "1GiB")]
     memory_limit: String,
@@ -101,6 +107,9 @@ pub fn main(options: &Options) -> Result<()> {
 async fn run(options: &Options) -> Result<()> {
     if !options.grow.is_empty() {
         return grow::run(options).await;
+    }
+    if let Some(keys) = options.versions {
+        return versions::run(options, keys).await;
     }
     let workloads = choose(&options.workload)?;
     let mut report = Report::begin(calibration::calibrate().await?);

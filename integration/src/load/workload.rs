@@ -30,10 +30,16 @@ pub struct Workload {
     pub connections: usize,
     /// Objects that are there before it begins.
     pub objects: u64,
+    /// Whether the bucket encrypts them with keys of the store (SSE-S3).
+    pub encrypted: bool,
 }
 
 const fn row(name: &'static str, kind: Kind, bytes: u64, connections: usize, objects: u64) -> Workload {
-    Workload { name, kind, bytes, connections, objects }
+    Workload { name, kind, bytes, connections, objects, encrypted: false }
+}
+
+const fn encrypted(workload: Workload) -> Workload {
+    Workload { encrypted: true, ..workload }
 }
 
 /// The table, in the order of its rows.
@@ -47,6 +53,8 @@ pub const ALL: &[Workload] = &[
     row("get-64k", Kind::Get, 64 << 10, 16, 2_000),
     row("put-1m", Kind::Put, 1 << 20, 8, 0),
     row("get-1m", Kind::Get, 1 << 20, 8, 200),
+    encrypted(row("put-1m-sse", Kind::Put, 1 << 20, 8, 0)),
+    encrypted(row("get-1m-sse", Kind::Get, 1 << 20, 8, 200)),
     row("put-16m", Kind::Put, 16 << 20, 4, 0),
     row("get-16m", Kind::Get, 16 << 20, 4, 20),
     row("delete", Kind::Delete, 0, 32, 100_000),
@@ -56,7 +64,8 @@ impl Workload {
     /// In words.
     pub fn about(&self) -> String {
         let (kind, bytes, connections, objects) = (self.kind, self.bytes, self.connections, self.objects);
-        format!("{kind:?}, {bytes} bytes, {connections} connections, {objects} objects before")
+        let how = if self.encrypted { ", encrypted with SSE-S3" } else { "" };
+        format!("{kind:?}, {bytes} bytes, {connections} connections, {objects} objects before{how}")
     }
 
     /// A body that does not compress.

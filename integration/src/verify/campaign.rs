@@ -337,7 +337,7 @@ impl Round {
 #[derive(Default)]
 pub(super) struct History {
     pub(super) acknowledged: Vec<(String, Pattern)>,
-    refused: usize,
+    pub(super) refused: usize,
 }
 
 /// Writers run while node `index` is killed; then everything acknowledged is read back.

@@ -24,6 +24,7 @@ mod refill;
 mod replace;
 mod steps;
 mod syncs;
+mod upgrade;
 mod users;
 mod voters;
 
@@ -150,6 +151,11 @@ const CAMPAIGNS: &[Stage] = &[
         run: clients::archive,
     },
     Stage { name: "cas", about: "10,000 rounds of 32 conditional writers, one winner each", run: cas::run },
+    Stage {
+        name: "upgrade",
+        about: "a cluster of the earlier release is renewed under load, process by process",
+        run: upgrade::run,
+    },
     Stage { name: "flips", about: "10,000 bits of chunk volumes flip", run: flips::run },
     Stage {
         name: "memory",
