@@ -77,9 +77,17 @@ fn class(head: &Parts) -> Work {
         _ if head.headers.contains_key(TRANSFER_ENCODING) => Work::Upload,
         Some(bytes) if bytes > SMALL_BYTES_MAX => Work::Upload,
         Some(1..) => Work::Small,
+        _ if is_watch(head) => Work::Watch,
         _ if head.method == Method::GET && head.uri.path().trim_matches('/').contains('/') => Work::Small,
         _ => Work::Metadata,
     }
+}
+
+/// Whether it reads the change feed of a bucket, and may wait for it.
+fn is_watch(head: &Parts) -> bool {
+    let mut parameters = head.uri.query().unwrap_or("").split('&');
+    head.method == Method::GET
+        && parameters.any(|parameter| parameter.split('=').next().is_some_and(|name| name == "changes"))
 }
 
 #[cfg(test)]

@@ -80,12 +80,15 @@ pub struct Gateway {
     s3: Arc<dyn Handler>,
     admin: Arc<dyn Handler>,
     connections_max: usize,
+    /// Tells requests that wait for something that they wait no longer.
+    stopping: watch::Sender<bool>,
 }
 
 impl Gateway {
     /// Wires the parts.
     pub fn new(parts: GatewayParts) -> Gateway {
         let env = parts.seams.env.clone();
+        let stopping = watch::channel(false);
         let records = Arc::new(Records::new(parts.meta.clone(), env.clone()));
         let config = DataConfig {
             write_bytes_max: parts.budget.transfer_bytes / 2,
@@ -104,6 +107,7 @@ impl Gateway {
             proxies: parts.proxies,
             lifecycle_day: parts.lifecycle_day,
             customer_keys_without_tls: parts.customer_keys_without_tls,
+            stopping: stopping.1.clone(),
         };
         let service = S3Service::new(backend, settings, &ops::all());
         let s3 = Admission::new(Arc::new(service), &parts.budget);
@@ -122,6 +126,7 @@ impl Gateway {
             s3: Arc::new(s3),
             admin: Arc::new(admin),
             connections_max: parts.connections_max,
+            stopping: stopping.0,
         }
     }
 
@@ -132,7 +137,14 @@ impl Gateway {
             .clone()
             .map(|keys| self.seams.env.spawn("TLS reload", Box::pin(tls::watch(self.seams.clone(), keys))));
         let settings = |connections_max| server::Settings { connections_max, tls: self.tls.clone() };
+        let mut stopped = stop.clone();
+        let told = async {
+            // A sender that is gone means the same.
+            let _ = stopped.wait_for(|stopped| *stopped).await;
+            self.stopping.send_replace(true);
+        };
         tokio::join!(
+            told,
             serve(self.seams.clone(), s3, settings(self.connections_max), self.s3, stop.clone()),
             serve(self.seams.clone(), admin, settings(ADMIN_CONNECTIONS_MAX), self.admin, stop),
         );

@@ -44,6 +44,8 @@ pub enum Work {
     Download,
     /// Nobody waits for it.
     Background,
+    /// Readers of change feeds, who wait for events.
+    Watch,
 }
 
 impl Work {
@@ -55,6 +57,7 @@ impl Work {
             Work::Upload => "upload",
             Work::Download => "download",
             Work::Background => "background",
+            Work::Watch => "watch",
         }
     }
 }
@@ -125,6 +128,7 @@ pub struct Queues {
     upload: Queue,
     download: Queue,
     background: Queue,
+    watch: Queue,
 }
 
 /// A turn: the work may run until this is dropped.
@@ -149,6 +153,7 @@ impl Queues {
             upload: Queue::new(budget.bounds(Work::Upload)),
             download: Queue::new(budget.bounds(Work::Download)),
             background: Queue::new(budget.bounds(Work::Background)),
+            watch: Queue::new(budget.bounds(Work::Watch)),
         }
     }
 
@@ -160,6 +165,7 @@ impl Queues {
             Work::Upload => &self.upload,
             Work::Download => &self.download,
             Work::Background => &self.background,
+            Work::Watch => &self.watch,
         };
         let turn = queue.enter().await;
         if turn.is_err() {
@@ -257,6 +263,8 @@ impl Budget {
                 waiting_max: 512,
             },
             Work::Background => Bounds { running_max: 4, waiting_max: 64 },
+            // Each holds a page of events now and then.
+            Work::Watch => Bounds { running_max: fit(self.transfer_bytes / 8, MIB, 8, 256), waiting_max: 64 },
         }
     }
 }

@@ -89,6 +89,9 @@ pub struct Stamp {
 }
 
 impl Stamp {
+    /// Before everything that ever happened; the stamp of nothing.
+    pub const ZERO: Stamp = Stamp { epoch: 0, index: 0, ordinal: 0 };
+
     /// 12 bytes whose order is the order of stamps.
     pub fn to_bytes(self) -> [u8; 12] {
         let mut bytes = [0; 12];

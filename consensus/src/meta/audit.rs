@@ -13,9 +13,9 @@ use super::lookup::usage_of_user;
 use super::model::{Body, ClusterMs, ClusterRow, Garbage, Home, Lock, Object, Usage, Version};
 use super::store::{Fault, Rows};
 use super::tables::{
-    Bodies, BucketQuotas, Buckets, Cluster, DebtCounts, Debts, Descending, Due, DueWalks, EventOrder, Events,
-    Extents, Garbages, Inline, LeavingCopies, Locks, NullVersions, Objects, Parts, UploadSealings, Uploads,
-    Usages, UserQuotas, Versions, get, owners_of, scan_all,
+    Bodies, BucketQuotas, Buckets, Cluster, DebtCounts, Debts, Descending, Due, DueWalks, EventMarks,
+    EventOrder, Events, Extents, Garbages, Inline, LeavingCopies, Locks, NullVersions, Objects, Parts,
+    UploadSealings, Uploads, Usages, UserQuotas, Versions, get, owners_of, scan_all, scan_under,
 };
 
 /// A home as it sorts.
@@ -299,6 +299,16 @@ fn compare_counters(rows: &dyn Rows, tally: &mut Tally) -> Result<(), Fault> {
         ("quotas", cluster.quotas, quotas as u64),
         ("places of events", scan_all::<EventOrder>(rows)?.count() as u64, events),
     ];
+    for row in scan_all::<EventMarks>(rows)? {
+        let (bucket, mark) = row?;
+        tally.check(get::<Buckets>(rows, bucket)?.is_some(), || {
+            format!("events of {bucket:?}, which is gone")
+        });
+        let first = scan_under::<Events>(rows, bucket)?.next().transpose()?;
+        tally.check(first.is_none_or(|((_, stamp), _)| mark < stamp), || {
+            format!("{bucket:?} keeps what was trimmed")
+        });
+    }
     for (what, says, has) in counted {
         tally.check(says == has, || format!("{what}: counted {says}, there are {has}"));
     }

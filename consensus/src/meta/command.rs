@@ -90,6 +90,8 @@ pub enum Command {
     RenameObject(RenameObject),
     /// See [`AppendObject`].
     AppendObject(AppendObject),
+    /// A PutObject by the form of a browser: the change feed tells of it as such.
+    PostObject(PutObject),
 }
 
 impl Command {
@@ -110,7 +112,8 @@ impl Command {
             | Command::SetLock(_)
             | Command::FillDue(_)
             | Command::RenameObject(_)
-            | Command::AppendObject(_) => true,
+            | Command::AppendObject(_)
+            | Command::PostObject(_) => true,
             Command::Guarded(guarded) => guarded.command.grows(),
             Command::Sealed(sealed) => sealed.command.grows(),
             // What takes away is taken on a full disk, too.
@@ -682,7 +685,7 @@ pub struct SetTags {
 pub struct Guarded {
     /// What object lock says.
     pub guard: Guard,
-    /// PutObject, AppendObject, CopyObject, CreateUpload, DeleteObjects or CreateBucket; or [`Sealed`].
+    /// PutObject, PostObject, AppendObject, CopyObject, CreateUpload, DeleteObjects or CreateBucket; or [`Sealed`].
     pub command: Box<Command>,
 }
 
@@ -693,7 +696,7 @@ pub struct Sealed {
     pub sealing: Option<Sealing>,
     /// Of a PutObject: its bytes are another object's, and the change feed tells of a copy.
     pub copied: bool,
-    /// PutObject, CreateUpload or Salvage; [`Guarded`] stands around it.
+    /// PutObject, PostObject, CreateUpload or Salvage; [`Guarded`] stands around it.
     pub command: Box<Command>,
 }
 

@@ -784,7 +784,7 @@ pub struct Event {
     pub kind: EventKind,
     /// To which key.
     pub key: ObjectKey,
-    /// Which version.
+    /// Which version; [`Stamp::ZERO`] is the null version.
     pub version: Stamp,
     /// Bytes of it.
     pub bytes: u64,
@@ -806,6 +806,15 @@ pub enum EventKind {
     Delete,
     DeleteMarker,
     Tags,
+    Post,
+    Append,
+    /// Of the new key; the old one has a deletion of its own.
+    Rename,
+    DeleteTags,
+    /// By the lifecycle of the bucket.
+    Expire,
+    /// By the lifecycle of the bucket.
+    ExpireMarker,
 }
 
 /// Who asked for a change; part of the events.

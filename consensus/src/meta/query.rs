@@ -11,7 +11,7 @@ use super::command::{Reject, VersionSelector};
 use super::model::{
     Absence, AccessKey, Bucket, BucketSetting, ClusterMs, ClusterRow, Event, Extent, Garbage, Hint, Hold,
     Home, Leaving, Lock, NodeRow, Object, Part, Quota, QuotaOf, Session, SettingKind, Slice, Upload, Usage,
-    User,
+    User, Versioning,
 };
 use super::names::{AccessKeyId, BucketName, ObjectKey, PolicyName, UserName};
 use super::sealing::Sealing;
@@ -211,6 +211,22 @@ pub enum Query {
         /// Which upload.
         upload: Stamp,
     },
+    /// Events of a bucket after a stamp, with what a reader has to know of the feed → [`Answer::Changes`].
+    Changes {
+        /// Where.
+        bucket: BucketId,
+        /// Only later ones.
+        after: Stamp,
+        /// At most so many.
+        limit: u32,
+    },
+    /// Events of all buckets in the order of the log → [`Answer::AllChanges`].
+    AllChanges {
+        /// Only after this place in the order (cluster epoch, log index, ordinal).
+        after: Stamp,
+        /// At most so many.
+        limit: u32,
+    },
 }
 
 /// Partitions of a [`Query::Placed`].
@@ -329,6 +345,34 @@ pub enum Answer {
     UserPolicies(Arc<Vec<(PolicyName, String)>>),
     Due(DuePage),
     Upload { upload: Upload, sealing: Option<Sealing> },
+    Changes(Changes),
+    AllChanges(AllChanges),
+}
+
+/// A page of the change feed of a bucket.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Changes {
+    /// Stamps, which are cursors, and events; ascending.
+    pub events: Vec<(Stamp, Event)>,
+    /// Whether there are more behind them.
+    pub more: bool,
+    /// The last event that was trimmed: a reader with a cursor before it has missed some.
+    pub trimmed: Stamp,
+    /// The last event that there is, or was.
+    pub latest: Stamp,
+    /// How the bucket counts versions now: a null version is shown only where there are others.
+    pub versioning: Versioning,
+}
+
+/// A page of the change feed of all buckets.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AllChanges {
+    /// Places in the order, which are cursors, and where what happened.
+    pub events: Vec<(Stamp, BucketId, Event)>,
+    /// Whether there are more behind them.
+    pub more: bool,
+    /// The last place that was trimmed.
+    pub trimmed: Stamp,
 }
 
 /// Hints that are due.

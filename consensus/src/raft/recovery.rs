@@ -94,7 +94,7 @@ fn told(view: &View, command: &Command) -> Option<String> {
         _ => format!("bucket {}", id.0),
     };
     Some(match command {
-        Command::PutObject(put) => format!("put {}/{}", name(put.bucket), put.key),
+        Command::PutObject(put) | Command::PostObject(put) => format!("put {}/{}", name(put.bucket), put.key),
         Command::CopyObject(copy) => format!("copy to {}/{}", name(copy.bucket), copy.key),
         Command::DeleteObjects(delete) => {
             let keys: Vec<&str> = delete.keys.iter().map(|delete| delete.key.as_str()).collect();

@@ -57,6 +57,7 @@ codes! {
     ConditionalRequestConflict CONFLICT "A conflicting operation occurred while the request was processed; try again.";
     EntityTooLarge BAD_REQUEST "Your proposed upload exceeds the maximum allowed size.";
     EntityTooSmall BAD_REQUEST "Your proposed upload is smaller than the minimum allowed size.";
+    ExpiredCursor GONE "Events behind the cursor are no longer kept. Take stock of the bucket, and go on from OldestCursor.";
     ExpiredToken BAD_REQUEST "The provided token has expired.";
     IdempotencyParameterMismatch BAD_REQUEST "The client token was used for another request before.";
     IllegalLocationConstraintException BAD_REQUEST "The location constraint is incompatible with the region of this endpoint.";

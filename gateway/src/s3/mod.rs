@@ -7,6 +7,7 @@ pub mod access;
 pub mod appending;
 pub mod auth;
 pub mod bodies;
+pub mod changes;
 pub mod checksum;
 mod chunked;
 pub mod conditions;

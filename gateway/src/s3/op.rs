@@ -10,6 +10,7 @@ use consensus::meta::names::BucketName;
 use consensus::meta::query::{Answer, Query};
 use fabric::env::Env;
 use http::HeaderMap;
+use tokio::sync::watch;
 
 use super::access::{self, Access, Subject};
 use super::error::{Code, S3Error, S3Result};
@@ -148,6 +149,7 @@ actions! {
     DeleteBucketPolicy
     PutLifecycleConfiguration
     PutEncryptionConfiguration
+    ListBucketChanges
 }
 
 impl Action {
@@ -224,6 +226,8 @@ pub struct Context {
     pub bucket: Option<Arc<Bucket>>,
     /// Who asks from where: goes into every command.
     pub origin: Origin,
+    /// Whether the gateway is about to end: nobody waits for anything then.
+    pub stopping: watch::Receiver<bool>,
 }
 
 impl Context {
@@ -313,7 +317,7 @@ impl Context {
         let origin = match command {
             Command::Guarded(guarded) => return self.sign(&mut guarded.command),
             Command::Sealed(sealed) => return self.sign(&mut sealed.command),
-            Command::PutObject(command) => &mut command.origin,
+            Command::PutObject(command) | Command::PostObject(command) => &mut command.origin,
             Command::CopyObject(command) => &mut command.origin,
             Command::DeleteObjects(command) => &mut command.origin,
             Command::CreateUpload(command) => &mut command.origin,

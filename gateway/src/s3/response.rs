@@ -36,6 +36,8 @@ pub enum ResponseBody {
         /// The pieces.
         stream: ByteStream,
     },
+    /// Nobody knows how many bytes, as they come.
+    Open(ByteStream),
 }
 
 impl Response {

@@ -154,6 +154,7 @@ struct Call<'a> {
 const CORE: &[&str] = &[
     "acl",
     "attributes",
+    "changes",
     "cors",
     "delete",
     "encryption",
@@ -225,10 +226,12 @@ const PARAMETERS: &[&str] = &[
     "response-content-type",
     "response-expires",
     "select-type",
+    "since",
     "start-after",
     "upload-id-marker",
     "versionId",
     "version-id-marker",
+    "wait",
 ];
 
 /// Whether a parameter of this name can choose an operation.

@@ -19,6 +19,7 @@ use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST, ORIGIN, SERVER, X_CONTENT
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, request};
 use http_body::Frame;
 use http_body_util::{BodyExt as _, Full, StreamBody};
+use tokio::sync::watch;
 
 use super::access::{Access, Facts, Policies, Subject};
 use super::auth::{
@@ -33,7 +34,7 @@ use super::path::{CanonicalPath, Target, virtual_bucket};
 use super::payload::{Payload, RawBody};
 use super::proxies::Proxies;
 use super::request::{Query, Request, header_text};
-use super::response::{Response, ResponseBody};
+use super::response::{ByteStream, Response, ResponseBody};
 use super::route::Router;
 use super::versions;
 use crate::data::Data;
@@ -69,6 +70,8 @@ pub struct Settings {
     pub lifecycle_day: Duration,
     /// Whether keys of customers may come where connections are not TLS.
     pub customer_keys_without_tls: bool,
+    /// Whether the gateway is about to end.
+    pub stopping: watch::Receiver<bool>,
 }
 
 /// What operations stand on.
@@ -99,6 +102,7 @@ pub struct S3Service {
     proxies: Proxies,
     lifecycle_day: Duration,
     customer_keys_without_tls: bool,
+    stopping: watch::Receiver<bool>,
     host_id: String,
 }
 
@@ -121,6 +125,7 @@ impl S3Service {
             proxies: settings.proxies,
             lifecycle_day: settings.lifecycle_day,
             customer_keys_without_tls: settings.customer_keys_without_tls,
+            stopping: settings.stopping,
             host_id: super::checksum::encode(&id),
         }
     }
@@ -363,6 +368,7 @@ impl S3Service {
             lifecycle_day_ms: self.lifecycle_day.as_millis() as u64,
             bucket,
             origin,
+            stopping: self.stopping.clone(),
         }
     }
 
@@ -408,9 +414,9 @@ impl S3Service {
             }
             ResponseBody::Stream { bytes, stream } => {
                 headers.insert(CONTENT_LENGTH, HeaderValue::from(bytes));
-                let frames = stream.map(|piece| piece.map(Frame::data));
-                http_body_util::combinators::UnsyncBoxBody::new(StreamBody::new(frames))
+                streamed(stream)
             }
+            ResponseBody::Open(stream) => streamed(stream),
         };
         let mut response = http::Response::new(body);
         *response.status_mut() = status;
@@ -438,6 +444,11 @@ impl Handler for S3Service {
         tracing::info!(request_id = %id, code = refusal.code, "refused before it was a request");
         self.finish(response, &Method::GET, &id)
     }
+}
+
+fn streamed(stream: ByteStream) -> HttpBody {
+    let frames = stream.map(|piece| piece.map(Frame::data));
+    http_body_util::combinators::UnsyncBoxBody::new(StreamBody::new(frames))
 }
 
 /// What was sent by whom.

@@ -118,6 +118,7 @@ fn service() -> S3Service {
         proxies: Proxies::default(),
         lifecycle_day: LIFECYCLE_DAY_DEFAULT,
         customer_keys_without_tls: false,
+        stopping: tokio::sync::watch::channel(false).1,
     };
     S3Service::new(backend, settings, OPS)
 }

@@ -215,7 +215,29 @@ fn configurations(scene: &Scene<'_>) -> Vec<Case> {
     }
     cases.push(case("H144", "PUT", "lifecycle", days, Expect::error(400, "InvalidArgument")));
     cases.push(case("H144", "GET", "lifecycle", "", Expect::error(404, "NoSuchLifecycleConfiguration")));
+    cases.extend(bad_cursors(scene));
     cases
+}
+
+/// Cursors that no change feed gave, and waits that are too long.
+fn bad_cursors(scene: &Scene<'_>) -> Vec<Case> {
+    let ask = |name: &str, value: &str| {
+        let request = Request::bucket("GET", BUCKET).flag("changes").query(name, value);
+        let what = format!("GET ?changes&{name}={}", &value[..value.len().min(20)]);
+        Case::new("H195", what, scene.sign(request), Expect::error(400, "InvalidArgument"))
+    };
+    let long = "A".repeat(4000);
+    let bad = [
+        ("since", "1"),
+        ("since", "AQ"),
+        ("since", "../../etc/passwd"),
+        ("since", "%00"),
+        ("since", long.as_str()),
+        ("wait", "86400"),
+        ("wait", "-1"),
+        ("max-keys", "-1"),
+    ];
+    bad.into_iter().map(|(name, value)| ask(name, value)).collect()
 }
 
 /// Policies that are none, by name.

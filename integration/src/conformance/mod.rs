@@ -6,6 +6,7 @@
 mod access;
 mod appends;
 mod buckets;
+mod changes;
 mod checksums;
 mod conditions;
 mod copies;
@@ -71,6 +72,7 @@ pub fn all() -> impl Iterator<Item = Behaviour> {
         encryption::BEHAVIOURS,
         renames::BEHAVIOURS,
         appends::BEHAVIOURS,
+        changes::BEHAVIOURS,
     ];
     files.into_iter().flatten().copied()
 }

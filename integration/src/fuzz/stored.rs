@@ -3,10 +3,10 @@
 use bytes::Bytes;
 use consensus::meta::tables::{
     Absences, AccessKeys, Bodies, BucketNames, BucketQuotas, BucketSettings, Buckets, BucketsByOwner,
-    Cluster, Completeds, Cursors, DebtCounts, Debts, DecodeKey, Due, DueWalks, EncodeKey, EventOrder, Events,
-    Extents, Garbages, Holds, Inline, KeysByUser, Layouts, LeavingCopies, Locks, Nodes, NullVersions,
-    Objects, Parts, RemovedNodes, Renames, Replies, SessionNonces, Sessions, Table, UploadSealings, Uploads,
-    Usages, UserPolicies, UserQuotas, Users, Versions, key_bytes,
+    Cluster, Completeds, Cursors, DebtCounts, Debts, DecodeKey, Due, DueWalks, EncodeKey, EventMarks,
+    EventOrder, Events, Extents, Garbages, Holds, Inline, KeysByUser, Layouts, LeavingCopies, Locks, Nodes,
+    NullVersions, Objects, Parts, RemovedNodes, Renames, Replies, SessionNonces, Sessions, Table,
+    UploadSealings, Uploads, Usages, UserPolicies, UserQuotas, Users, Versions, key_bytes,
 };
 use fabric::codec::crc32c;
 use fabric::rpc::read_all;
@@ -32,6 +32,7 @@ const TABLES: &[ReadRow] = &[
     row::<Cursors>,
     row::<DebtCounts>,
     row::<Debts>,
+    row::<EventMarks>,
     row::<EventOrder>,
     row::<Events>,
     row::<Extents>,

@@ -1,6 +1,7 @@
 //! Answers queries from one view of the rows. Reads only what the answer needs and a bounded part beyond it; every
 //! answer fits a frame.
 
+mod changes;
 mod list;
 mod moves;
 mod object;
@@ -95,6 +96,8 @@ fn decide(rows: &dyn Rows, query: &Query) -> Result<Answer, Stop> {
         Query::Named(extents) => Answer::Named(work::named(rows, extents)?),
         Query::NamedNow(extents) => Answer::Named(work::named_now(rows, extents)?),
         Query::Events { bucket, after, limit } => events(rows, *bucket, *after, *limit)?,
+        Query::Changes { bucket, after, limit } => changes::of_bucket(rows, *bucket, *after, *limit)?,
+        Query::AllChanges { after, limit } => changes::of_all(rows, *after, *limit)?,
         Query::OldUploads { age_ms, after, limit } => {
             work::old_uploads(rows, Duration::from_millis(*age_ms), after.as_ref(), *limit)?
         }

@@ -53,7 +53,7 @@ pub(super) fn append(tx: &mut Transaction<'_>, command: &AppendObject, guard: &G
         checksum: command.checksum.clone(),
         attributes: current.map_or_else(|| command.attributes.clone(), |current| current.attributes),
     };
-    Ok(object::install(tx, &bucket, &home, &object, EventKind::Put, &command.origin, &guard.lock)?)
+    Ok(object::install(tx, &bucket, &home, &object, EventKind::Append, &command.origin, &guard.lock)?)
 }
 
 /// Refuses unless the version is there that the writer saw.

@@ -9,7 +9,8 @@ use crate::meta::command::{BucketChange, CreateBucket, DeleteBucket, Done, Rejec
 use crate::meta::model::{Bucket, BucketSetting, ObjectLock, SettingKind, Usage, User, Versioning};
 use crate::meta::names::{BucketName, UserName};
 use crate::meta::tables::{
-    BucketNames, BucketSettings, Buckets, BucketsByOwner, Objects, Uploads, Usages, Users, Versions,
+    BucketNames, BucketSettings, Buckets, BucketsByOwner, EventMarks, Objects, Uploads, Usages, Users,
+    Versions,
 };
 
 /// Creates a bucket under a name that is free; `locking`: it is versioned, and its versions can be locked.
@@ -77,6 +78,7 @@ pub(super) fn delete(tx: &mut Transaction<'_>, command: &DeleteBucket) -> Outcom
     tx.delete::<BucketNames>(&bucket.name);
     tx.delete::<BucketsByOwner>((&bucket.owner, &bucket.name));
     tx.delete::<Usages>(bucket.id);
+    tx.delete::<EventMarks>(bucket.id);
     quota::remove_of_bucket(tx, bucket.id)?;
     tx.delete_under::<BucketSettings>(bucket.id)?;
     lifecycle::end_walk(tx, bucket.id);

@@ -18,9 +18,7 @@ use super::{Outcome, Stop, malformed, multipart, object};
 use crate::meta::command::{AbortUpload, DeleteKey, Done, Expect, Expire, Expired, FillDue, VersionSelector};
 use crate::meta::due::{Item, around_latest, due, find, rules_of};
 use crate::meta::lifecycle::Lifecycle;
-use crate::meta::model::{
-    Bucket, ClusterMs, DueWalk, Hint, Home, Object, Origin, Upload, Version, WalkStage,
-};
+use crate::meta::model::{Bucket, ClusterMs, DueWalk, Hint, Home, Object, Upload, Version, WalkStage};
 use crate::meta::store::Fault;
 use crate::meta::tables::{
     Buckets, Descending, Due, DueWalks, EncodeKey, Locks, Objects, Table, Uploads, Versions, as_upper,
@@ -276,7 +274,7 @@ fn remove(
         }
     };
     let key = DeleteKey { key: home.key.clone(), version, expect: Expect::default() };
-    object::delete_key(tx, bucket, &key, ordinal, (&Origin::default(), false)).map(drop)
+    object::delete_key(tx, bucket, &key, ordinal, object::By::Lifecycle).map(drop)
 }
 
 fn counter<'a>(expired: &'a mut Expired, item: &Item) -> &'a mut u64 {

@@ -24,6 +24,7 @@ mod user;
 mod version;
 
 use super::command::{Command, Done, Entry, Guard, Reject, Reply};
+use super::model::EventKind;
 use super::store::{Fault, RowsMut};
 use object::Around;
 use session::Admission;
@@ -120,7 +121,7 @@ fn run(tx: &mut Transaction<'_>, entry: &Entry) -> Result<Reply, Fault> {
         Command::RemoveAccessKey(command) => user::remove_key(tx, command),
         Command::CreateBucket(command) => bucket::create(tx, command, guard.bucket),
         Command::DeleteBucket(command) => bucket::delete(tx, command),
-        Command::PutObject(command) => object::put(tx, command, &around),
+        Command::PutObject(command) => object::put(tx, command, &around, EventKind::Put),
         Command::CopyObject(command) => object::copy(tx, command, &guard),
         Command::DeleteObjects(command) => object::delete(tx, command, guard.bypass),
         Command::CreateUpload(command) => multipart::create(tx, command, &around),
@@ -148,6 +149,7 @@ fn run(tx: &mut Transaction<'_>, entry: &Entry) -> Result<Reply, Fault> {
         Command::FillDue(command) => lifecycle::fill(tx, command),
         Command::RenameObject(command) => rename::rename(tx, command),
         Command::AppendObject(command) => append::append(tx, command, around.guard),
+        Command::PostObject(command) => object::put(tx, command, &around, EventKind::Post),
         Command::Guarded(_) | Command::Sealed(_) => malformed("a command stands around one that it may not"),
     };
     match outcome {
@@ -159,7 +161,10 @@ fn run(tx: &mut Transaction<'_>, entry: &Entry) -> Result<Reply, Fault> {
 
 /// Whether bytes come with a command, now or later.
 fn may_be_sealed(command: &Command) -> bool {
-    matches!(command, Command::PutObject(_) | Command::CreateUpload(_) | Command::Salvage(_))
+    matches!(
+        command,
+        Command::PutObject(_) | Command::PostObject(_) | Command::CreateUpload(_) | Command::Salvage(_)
+    )
 }
 
 fn unsealable() -> Reply {

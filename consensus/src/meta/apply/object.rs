@@ -1,5 +1,6 @@
 //! Objects: put, copy, delete.
 
+use fabric::ids::Stamp;
 use fabric::limits::{DELETE_KEYS_PER_COMMAND, PUT_BYTES_MAX};
 
 use super::transaction::Transaction;
@@ -44,7 +45,12 @@ pub(super) fn check_sealing(sealing: Option<&Sealing>) -> Result<(), Stop> {
 }
 
 /// Stores an object.
-pub(super) fn put(tx: &mut Transaction<'_>, command: &PutObject, around: &Around<'_>) -> Outcome {
+pub(super) fn put(
+    tx: &mut Transaction<'_>,
+    command: &PutObject,
+    around: &Around<'_>,
+    kind: EventKind,
+) -> Outcome {
     let bucket = tx.get::<Buckets>(command.bucket)?.ok_or(Reject::NoSuchBucket)?;
     let home = Home { bucket: bucket.id, key: command.key.clone() };
     check_expect(tx, &command.expect, tx.get::<Objects>(&home)?.as_ref())?;
@@ -66,7 +72,7 @@ pub(super) fn put(tx: &mut Transaction<'_>, command: &PutObject, around: &Around
         checksum: command.checksum.clone(),
         attributes: command.attributes.clone(),
     };
-    let kind = if around.copied { EventKind::Copy } else { EventKind::Put };
+    let kind = if around.copied { EventKind::Copy } else { kind };
     Ok(install(tx, &bucket, &home, &object, kind, &command.origin, &around.guard.lock)?)
 }
 
@@ -161,7 +167,7 @@ pub(super) fn install(
     let event = Event {
         kind,
         key: home.key.clone(),
-        version: object.stamp,
+        version: told_version(object),
         bytes: object.bytes,
         etag: Some(object.etag),
         at: tx.now,
@@ -169,6 +175,11 @@ pub(super) fn install(
     };
     tx.add_event(bucket.id, object.stamp, &event);
     Ok(Done::Stored(stored(bucket, object)))
+}
+
+/// How the change feed names a version.
+fn told_version(object: &Object) -> Stamp {
+    if object.null_version { Stamp::ZERO } else { object.stamp }
 }
 
 /// What a client hears of a version.
@@ -196,10 +207,11 @@ pub(super) fn set_tags(tx: &mut Transaction<'_>, command: &SetTags) -> Outcome {
         tx.put::<Versions>((&home, Descending(object.stamp)), &Version::Object(object.clone()));
     }
     lifecycle::settle(tx, &bucket, &home, watch)?;
+    let kind = if command.tags.is_empty() { EventKind::DeleteTags } else { EventKind::Tags };
     let event = Event {
-        kind: EventKind::Tags,
+        kind,
         key: home.key,
-        version: object.stamp,
+        version: told_version(&object),
         bytes: object.bytes,
         etag: Some(object.etag),
         at: tx.now,
@@ -217,13 +229,24 @@ pub(super) fn delete(tx: &mut Transaction<'_>, command: &DeleteObjects, bypass: 
     }
     let mut outcomes = Vec::with_capacity(command.keys.len());
     for (ordinal, key) in (0..).zip(&command.keys) {
-        outcomes.push(match delete_key(tx, &bucket, key, ordinal, (&command.origin, bypass)) {
-            Ok(deleted) => Ok(deleted),
-            Err(Stop::Reject(reject)) => Err(reject),
-            Err(Stop::Fault(fault)) => return Err(fault.into()),
-        });
+        outcomes.push(
+            match delete_key(tx, &bucket, key, ordinal, By::Client { origin: &command.origin, bypass }) {
+                Ok(deleted) => Ok(deleted),
+                Err(Stop::Reject(reject)) => Err(reject),
+                Err(Stop::Fault(fault)) => return Err(fault.into()),
+            },
+        );
     }
     Ok(Done::Deleted(outcomes))
+}
+
+/// Who deletes.
+#[derive(Clone, Copy)]
+pub(super) enum By<'a> {
+    /// A client, which governance may not bind.
+    Client { origin: &'a Origin, bypass: bool },
+    /// The rules of the bucket.
+    Lifecycle,
 }
 
 /// Deletes a key or a version of it, with what the change feed hears of it.
@@ -232,12 +255,16 @@ pub(super) fn delete_key(
     bucket: &Bucket,
     key: &DeleteKey,
     ordinal: u16,
-    (origin, bypass): (&Origin, bool),
+    by: By<'_>,
 ) -> Result<DeletedKey, Stop> {
     let home = Home { bucket: bucket.id, key: key.key.clone() };
     let named = match key.version {
         Some(VersionSelector::Stamp(stamp)) => Some(stamp),
         Some(VersionSelector::Null) | None => None,
+    };
+    let (origin, bypass) = match by {
+        By::Client { origin, bypass } => (origin.clone(), bypass),
+        By::Lifecycle => (Origin::default(), false),
     };
     let watch = lifecycle::watch(tx, bucket, &home, named)?;
     let (deleted, event) = match key.version {
@@ -246,15 +273,19 @@ pub(super) fn delete_key(
     };
     lifecycle::settle(tx, bucket, &home, watch)?;
     if let Some((kind, version)) = event {
-        let event =
-            Event { kind, key: home.key, version, bytes: 0, etag: None, at: tx.now, origin: origin.clone() };
+        let kind = match (by, kind) {
+            (By::Lifecycle, EventKind::DeleteMarker) => EventKind::ExpireMarker,
+            (By::Lifecycle, _) => EventKind::Expire,
+            (By::Client { .. }, kind) => kind,
+        };
+        let event = Event { kind, key: home.key, version, bytes: 0, etag: None, at: tx.now, origin };
         tx.add_event(bucket.id, tx.stamp(bucket, ordinal), &event);
     }
     Ok(deleted)
 }
 
 /// What there is to tell of a deletion: the outcome, and the event if anything changed.
-type Deleted = (DeletedKey, Option<(EventKind, fabric::ids::Stamp)>);
+type Deleted = (DeletedKey, Option<(EventKind, Stamp)>);
 
 fn delete_current(
     tx: &mut Transaction<'_>,
@@ -272,12 +303,14 @@ fn delete_current(
         if !tx.planted.skip_removal {
             version::remove_only(tx, home, &current)?;
         }
-        return Ok((DeletedKey::default(), Some((EventKind::Delete, current.stamp))));
+        return Ok((DeletedKey::default(), Some((EventKind::Delete, Stamp::ZERO))));
     }
     let stamp = tx.stamp(bucket, ordinal);
     version::mark_deleted(tx, bucket, home, stamp)?;
-    let marker = version_text(stamp, bucket.versioning == Versioning::Suspended);
-    Ok((DeletedKey { version: None, marker: Some(marker) }, Some((EventKind::DeleteMarker, stamp))))
+    let null_version = bucket.versioning == Versioning::Suspended;
+    let marker = version_text(stamp, null_version);
+    let told = if null_version { Stamp::ZERO } else { stamp };
+    Ok((DeletedKey { version: None, marker: Some(marker) }, Some((EventKind::DeleteMarker, told))))
 }
 
 fn delete_version(
@@ -292,24 +325,27 @@ fn delete_version(
         VersionSelector::Stamp(stamp) => stamp.to_string(),
     };
     let found = find(tx.rows(), home, selector)?;
-    let (object, stamp) = match &found {
+    let (object, version) = match &found {
         None => (None, None),
         Some(Found::Current(object) | Found::Other(Version::Object(object))) => {
-            (Some(object), Some(object.stamp))
+            (Some(object), Some((object.stamp, object.null_version)))
         }
-        Some(Found::Other(Version::DeleteMarker { stamp, .. })) => (None, Some(*stamp)),
+        Some(Found::Other(Version::DeleteMarker { stamp, null_version, .. })) => {
+            (None, Some((*stamp, *null_version)))
+        }
     };
     check_expect(tx, &key.expect, object)?;
-    let marker = (stamp.is_some() && object.is_none()).then(|| text.clone());
-    if let Some(stamp) = stamp {
+    let marker = (version.is_some() && object.is_none()).then(|| text.clone());
+    if let Some((stamp, _)) = version {
         lock::check_removal(tx, home, stamp, bypass)?;
     }
     if let Some(found) = &found {
         version::remove(tx, home, found)?;
     }
-    Ok((DeletedKey { version: Some(text), marker }, stamp.map(|stamp| (EventKind::Delete, stamp))))
+    let told = version.map(|(stamp, null_version)| if null_version { Stamp::ZERO } else { stamp });
+    Ok((DeletedKey { version: Some(text), marker }, told.map(|told| (EventKind::Delete, told))))
 }
 
-fn version_text(stamp: fabric::ids::Stamp, null_version: bool) -> String {
+fn version_text(stamp: Stamp, null_version: bool) -> String {
     if null_version { "null".to_string() } else { stamp.to_string() }
 }

@@ -96,9 +96,10 @@ fn give(
         ..source.clone()
     };
     let lock = Lock::default();
-    let done = object::install(tx, bucket, to, &object, EventKind::Copy, &command.origin, &lock)?;
+    let done = object::install(tx, bucket, to, &object, EventKind::Rename, &command.origin, &lock)?;
     let old = DeleteKey { key: from.key.clone(), version: None, expect: Expect::default() };
-    object::delete_key(tx, bucket, &old, 1, (&command.origin, false))?;
+    let by = object::By::Client { origin: &command.origin, bypass: false };
+    object::delete_key(tx, bucket, &old, 1, by)?;
     Ok(done)
 }
 

@@ -10,8 +10,8 @@ use super::{Planted, quota};
 use crate::meta::model::{Bucket, ClusterMs, ClusterRow, Event, Garbage, Usage};
 use crate::meta::store::{Fault, Rows, RowsMut};
 use crate::meta::tables::{
-    self, Cluster, Cursor, Cursors, EventOrder, EventPlace, Events, Garbages, Scan, Table, Usages, key_bytes,
-    scan, scan_after,
+    self, Buckets, Cluster, Cursor, Cursors, EventMarks, EventOrder, EventPlace, Events, Garbages, Scan,
+    Table, Usages, key_bytes, scan, scan_after,
 };
 
 /// Events that one entry trims beyond the number it adds.
@@ -150,6 +150,10 @@ impl<'a> Transaction<'a> {
             self.delete::<EventOrder>(order);
             self.cluster.events -= 1;
             self.cluster.events_trimmed = order;
+            // A bucket that is gone has no readers.
+            if self.get::<Buckets>(place.bucket)?.is_some() {
+                self.put::<EventMarks>(place.bucket, &place.stamp);
+            }
         }
         Ok(())
     }

@@ -16,6 +16,11 @@ table! {
     EventOrder(EVENT_ORDER): Stamp | Stamp => EventPlace
 }
 
+table! {
+    /// Bucket → the last of its events that was trimmed: who knows of none after it has missed some. Missing: all are there.
+    EventMarks(EVENT_MARKS): BucketId | BucketId => Stamp
+}
+
 /// Key of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EventPlace {
@@ -60,5 +65,6 @@ mod tests {
             "000100000000000000090002",
             "0105010902",
         );
+        golden::<EventMarks>(BucketId(5), stamp(9), "0000000000000005", "01010902");
     }
 }

@@ -365,6 +365,7 @@ fn commands() -> Vec<Command> {
         }),
     ]);
     commands.extend(append_commands());
+    commands.push(Command::PostObject(put(NewBody::Inline(Bytes::from_static(b"payload")))));
     commands
 }
 
@@ -616,6 +617,8 @@ fn work_queries() -> Vec<Query> {
         Query::UserPolicies(user()),
         Query::Due { after: Some(hint()), limit: 300 },
         Query::Upload { bucket: BucketId(5), key: key("a/b"), upload: stamp() },
+        Query::Changes { bucket: BucketId(5), after: stamp(), limit: 300 },
+        Query::AllChanges { after: stamp(), limit: 300 },
     ]
 }
 
@@ -701,7 +704,7 @@ fn work_answers() -> Vec<Answer> {
             Garbage::Body { home: home(), extents: vec![extent_id()] },
         )]),
         Answer::Named(vec![true, false]),
-        Answer::Events(vec![(stamp(), event)]),
+        Answer::Events(vec![(stamp(), event.clone())]),
         Answer::OldUploads { uploads: vec![(home(), stamp())], next: Some((home(), stamp())) },
         Answer::Absences(vec![(258, Absence { since: 0, layout: LayoutVersion(1), index: 300 })]),
         Answer::Placed { extents: vec![(home(), extent())], next: Some((home(), extent_id())) },
@@ -730,5 +733,17 @@ fn work_answers() -> Vec<Answer> {
             walk: Some(BucketId(5)),
         }),
         Answer::Upload { upload: upload(), sealing: Some(sealing()) },
+        Answer::Changes(Changes {
+            events: vec![(stamp(), Event { kind: EventKind::ExpireMarker, ..event.clone() })],
+            more: true,
+            trimmed: stamp(),
+            latest: stamp(),
+            versioning: Versioning::Suspended,
+        }),
+        Answer::AllChanges(AllChanges {
+            events: vec![(stamp(), BucketId(5), event)],
+            more: true,
+            trimmed: stamp(),
+        }),
     ]
 }

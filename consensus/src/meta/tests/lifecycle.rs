@@ -145,7 +145,7 @@ fn objects_of_an_unversioned_bucket_go_in_their_time() {
     else {
         panic!()
     };
-    let deleted: Vec<_> = events.iter().filter(|(_, event)| event.kind == EventKind::Delete).collect();
+    let deleted: Vec<_> = events.iter().filter(|(_, event)| event.kind == EventKind::Expire).collect();
     assert_eq!(deleted.len(), 2);
     assert!(deleted.iter().all(|(_, event)| event.origin == Origin::default()));
 }

@@ -85,7 +85,7 @@ fn what_is_at_the_new_key_gives_way() {
     rename(&mut world, "from", "to");
     assert_eq!((usage(&world).objects, usage(&world).bytes), (1, used.bytes / 2));
     let last = events(&world).split_off(2);
-    assert_eq!(last, [(EventKind::Copy, "to".to_string()), (EventKind::Delete, "from".to_string())]);
+    assert_eq!(last, [(EventKind::Rename, "to".to_string()), (EventKind::Delete, "from".to_string())]);
     // Back again, and to where it was before: the body has its home there.
     rename(&mut world, "to", "from");
     world.audit();

@@ -7,7 +7,7 @@ use fabric::limits::{COMPLETED_KEPT, PART_BYTES_MIN, SESSION_OPEN_MAX};
 use super::world::{World, add_user, etag, key, stored};
 use crate::meta::command::*;
 use crate::meta::model::*;
-use crate::meta::query::{Answer, BodyView, ObjectView, PlacedOf, Query, Want};
+use crate::meta::query::{AllChanges, Answer, BodyView, Changes, ObjectView, PlacedOf, Query, Want};
 use crate::meta::store::{Rows, TableId};
 use crate::meta::tables::{Buckets, Cluster, Garbages, Replies, Sessions, get, put, scan_all};
 
@@ -847,6 +847,20 @@ fn events_tell_what_happened_in_order() {
     let after = Some(events[1].0);
     let rest = world.ask(Query::Events { bucket: world.bucket, after, limit: 1 });
     assert_eq!(rest, Ok(Answer::Events(events[2..3].to_vec())));
+
+    let page = Query::Changes { bucket: world.bucket, after: events[1].0, limit: 1 };
+    let changes = Changes {
+        events: events[2..3].to_vec(),
+        more: true,
+        trimmed: Stamp::ZERO,
+        latest: events[3].0,
+        versioning: Versioning::Off,
+    };
+    assert_eq!(world.ask(page), Ok(Answer::Changes(changes)));
+    let all = world.ask(Query::AllChanges { after: events[2].0, limit: 10 });
+    let last = vec![(events[3].0, world.bucket, events[3].1.clone())];
+    let expected = AllChanges { events: last, more: false, trimmed: Stamp::ZERO };
+    assert_eq!(all, Ok(Answer::AllChanges(expected)));
 }
 
 #[test]

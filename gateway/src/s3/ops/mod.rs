@@ -13,6 +13,7 @@ mod create_multipart_upload;
 mod delete_bucket;
 mod delete_object;
 mod delete_objects;
+mod get_bucket_changes;
 mod get_bucket_location;
 mod get_bucket_versioning;
 mod get_object;
@@ -73,6 +74,7 @@ static OPS: &[&dyn Op] = &[
     &delete_bucket::DeleteBucket,
     &delete_object::DeleteObject,
     &delete_objects::DeleteObjects,
+    &get_bucket_changes::GetBucketChanges,
     &get_bucket_location::GetBucketLocation,
     &get_bucket_versioning::GetBucketVersioning,
     &get_object::GetObject,

@@ -48,6 +48,7 @@ impl Op for PutObject {
                 "Content-MD5 OR x-amz-checksum- HTTP header is required for Put Object requests with Object Lock parameters",
             ));
         }
+        let posted = request.method == Method::POST;
         let encryption = Stated::parse(&request)?.wish(cx).await?.seal(cx)?;
         if let Some(offset) = appending::offset(request.headers())? {
             if encryption.is_some() {
@@ -74,7 +75,8 @@ impl Op for PutObject {
             origin: Origin::default(),
         };
         let locked = Guard { lock: input.lock, ..Guard::default() };
-        let command = encryption::sealed(Command::PutObject(command), sealing.cloned());
+        let command = if posted { Command::PostObject(command) } else { Command::PutObject(command) };
+        let command = encryption::sealed(command, sealing.cloned());
         let done = cx.propose(locks::guarded(command, locked)).await;
         // The outcome is known (or given up): from here on the extent is named, or garbage.
         drop(guard);

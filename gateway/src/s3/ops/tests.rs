@@ -210,6 +210,7 @@ impl World {
             lifecycle_day_ms: 24 * 60 * 60 * 1000,
             bucket,
             origin: Origin { requester: user.to_string(), ..Origin::default() },
+            stopping: tokio::sync::watch::channel(false).1,
         };
         read(op.run(&cx, request).await?).await
     }
@@ -247,6 +248,10 @@ async fn read(response: Response) -> S3Result<Answered> {
             }
             assert_eq!(whole.len() as u64, bytes);
             Bytes::from(whole)
+        }
+        ResponseBody::Open(stream) => {
+            let pieces: Vec<Bytes> = stream.map(Result::unwrap).collect().await;
+            Bytes::from(pieces.concat())
         }
     };
     Ok(Answered { status: response.status, headers: response.headers, body })

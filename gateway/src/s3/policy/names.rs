@@ -19,8 +19,8 @@ pub(super) enum Scope {
     Other,
 }
 
-/// Every action of S3 without its `s3:`, sorted without regard to case.
-const ACTIONS: [(&str, Scope); 168] = [
+/// Every action of S3 without its `s3:`, and those that only Fluffy has (ListBucketChanges), sorted without regard to case.
+const ACTIONS: [(&str, Scope); 169] = [
     ("AbortMultipartUpload", Scope::Object),
     ("AssociateAccessGrantsIdentityCenter", Scope::Other),
     ("BypassGovernanceRetention", Scope::Object),
@@ -126,6 +126,7 @@ const ACTIONS: [(&str, Scope); 168] = [
     ("ListAccessPointsForObjectLambda", Scope::Other),
     ("ListAllMyBuckets", Scope::Other),
     ("ListBucket", Scope::Bucket),
+    ("ListBucketChanges", Scope::Bucket),
     ("ListBucketMultipartUploads", Scope::Bucket),
     ("ListBucketVersions", Scope::Bucket),
     ("ListCallerAccessGrants", Scope::Other),
