@@ -14,7 +14,7 @@ use fabric::ids::{ExtentId, SessionId};
 
 use crate::meta::command::{Command, Done, Reject};
 use crate::meta::model::Home;
-use crate::meta::query::{Answer, Answered, BodyView, ObjectView, Query};
+use crate::meta::query::{Answer, Answered, BodyView, ObjectView, Piece, Query};
 
 pub use contacts::Contacts;
 pub use remote::MetaClient;
@@ -113,11 +113,16 @@ impl ReadGuard {
     /// Says that the body of `view`, a version of `own`, is read, so that a read that lasts long is held by what it
     /// reads and holds nothing else.
     pub fn reads(&self, own: Home, view: &ObjectView) {
-        let extents = match &view.body {
-            BodyView::Pieces(pieces) => pieces.iter().map(|piece| piece.extent.id).collect(),
-            BodyView::Inline(_) | BodyView::NotAsked => Vec::new(),
+        let pieces = match &view.body {
+            BodyView::Pieces(pieces) => &pieces[..],
+            BodyView::Inline(_) | BodyView::NotAsked => &[],
         };
-        self.hold.covers(view.object.body.home(own), extents);
+        self.reads_pieces(view.object.body.home(own), pieces);
+    }
+
+    /// The same for pieces of extents that have their rows under `home`.
+    pub fn reads_pieces(&self, home: Home, pieces: &[Piece]) {
+        self.hold.covers(home, pieces.iter().map(|piece| piece.extent.id).collect());
     }
 
     /// Whether the read lasted too long: its chunks may be gone.

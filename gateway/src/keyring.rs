@@ -201,6 +201,13 @@ impl KeyRing {
 
     /// Draws a data key and seals it. `None`: the ring has no such key.
     pub fn seal(&self, env: &dyn Env, wanted: &Wanted) -> Option<(Sealing, DataKey)> {
+        let data_key = DataKey::draw(env);
+        let sealing = self.seal_key(env, wanted, &data_key)?;
+        Some((sealing, data_key))
+    }
+
+    /// Seals a data key. `None`: the ring has no such key.
+    pub fn seal_key(&self, env: &dyn Env, wanted: &Wanted, data_key: &DataKey) -> Option<Sealing> {
         let (master, scheme) = match wanted {
             Wanted::Store => {
                 let (version, key) = self.current(STORE_KEY)?;
@@ -217,9 +224,8 @@ impl KeyRing {
                 (&key.0, Scheme::Customer { salt, proof: key.proof(&salt) })
             }
         };
-        let data_key = DataKey::draw(env);
-        let sealed = seal(env, master, &scheme, &data_key);
-        Some((Sealing { frames: Frames::Gcm, scheme, data_key: sealed }, data_key))
+        let sealed = seal(env, master, &scheme, data_key);
+        Some(Sealing { frames: Frames::Gcm, scheme, data_key: sealed })
     }
 
     fn current(&self, name: &str) -> Option<(u32, &[u8; 32])> {

@@ -369,6 +369,29 @@ def renames_and_appends():
 
 
 @check
+def annotations_of_an_object():
+    s3.put_object(Bucket=BUCKET, Key="annotated", Body=b"x")
+    note = {"Bucket": BUCKET, "Key": "annotated", "AnnotationName": "note"}
+    etag = s3.put_object_annotation(**note, AnnotationPayload="ein Text, süß".encode())["ETag"]
+    got = s3.get_object_annotation(**note, ChecksumMode="ENABLED")
+    equal((got["AnnotationPayload"].read().decode(), got["ETag"]), ("ein Text, süß", etag))
+    s3.put_object_annotation(**{**note, "AnnotationName": "other"}, AnnotationPayload=b"y" * 100_000)
+    listed = s3.list_object_annotations(Bucket=BUCKET, Key="annotated", MaxAnnotationResults=1)
+    equal((listed["Annotations"][0]["AnnotationName"], listed["Annotations"][0]["ETag"]), ("note", etag))
+    rest = {"ContinuationToken": listed["NextContinuationToken"]}
+    listed = s3.list_object_annotations(Bucket=BUCKET, Key="annotated", **rest)
+    equal([(entry["AnnotationName"], entry["Size"]) for entry in listed["Annotations"]], [("other", 100_000)])
+    equal(got["ServerSideEncryption"], "AES256")
+    for key, directive, count in [("taken", "COPY", 2), ("bare", "EXCLUDE", 0)]:
+        source = {"Bucket": BUCKET, "Key": "annotated"}
+        s3.copy_object(Bucket=BUCKET, Key=key, CopySource=source, AnnotationDirective=directive)
+        equal(s3.list_object_annotations(Bucket=BUCKET, Key=key)["AnnotationCount"], count)
+    s3.delete_object_annotation(**note)
+    refused("NoSuchAnnotation", s3.get_object_annotation, **note)
+    refused("UnsupportedMediaType", s3.put_object_annotation, **note, AnnotationPayload=b"\xff")
+
+
+@check
 def probes_of_a_bare_bucket():
     refused("NoSuchBucketPolicy", s3.get_bucket_policy, Bucket=BUCKET)
     refused("NoSuchLifecycleConfiguration", s3.get_bucket_lifecycle_configuration, Bucket=BUCKET)

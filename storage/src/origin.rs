@@ -12,6 +12,9 @@ const TAG: &str = "x-amz-tagging-";
 const STORAGE_CLASS: &str = "x-amz-storage-class";
 const LENGTH: &str = "content-length";
 
+/// Number in [`ChunkOrigin::part`] of an annotation, which belongs to the version of that stamp. Parts begin with 1.
+pub const ANNOTATION_PART: u16 = 0;
+
 /// Kept with chunk 0 of an extent. Stored: append only.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChunkOrigin {
@@ -21,7 +24,7 @@ pub struct ChunkOrigin {
     pub bucket_name: BucketName,
     /// Full key.
     pub key: ObjectKey,
-    /// Upload and part number, for parts.
+    /// Upload and part number, for parts; version and [`ANNOTATION_PART`], for annotations.
     pub part: Option<(Stamp, u16)>,
     /// What the client said: see [`describe`].
     pub headers: Vec<(String, String)>,

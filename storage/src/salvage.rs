@@ -4,7 +4,7 @@
 //! the headers that came with it; the parts of an upload come back as one object. Each body is read from end to end, and
 //! the owners that the layout gives it hold it, before it is named. An encrypted body comes back encrypted as it was: its
 //! sealed data key lies with the first chunk; only its tag is another one. What was deleted or overwritten shortly before
-//! comes back, too: nobody can tell. Bodies that lie in the metadata itself leave nothing behind.
+//! comes back, too: nobody can tell. Bodies that lie in the metadata itself leave nothing behind, and annotations no name.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -24,7 +24,7 @@ use md5::{Digest, Md5};
 
 use crate::client::{ChunkError, ChunkStat, Chunks};
 use crate::lost::{LostError, Walk, unnamed};
-use crate::origin::ChunkOrigin;
+use crate::origin::{ANNOTATION_PART, ChunkOrigin};
 
 /// Objects that are brought back at once; one chunk of each is in memory.
 const AT_ONCE: usize = 8;
@@ -71,6 +71,9 @@ pub enum Left {
     /// Its writer gave up, or it holds packed payloads of many objects.
     #[error("nobody said how long it is: packed small objects, or no object")]
     Unknown,
+    /// Its name was in the metadata alone.
+    #[error("it is an annotation, and nothing says of which name")]
+    Annotation,
     /// What is stored with it does not say how, or its parts say different things.
     #[error("it is encrypted, and how cannot be read")]
     Sealed,
@@ -136,6 +139,10 @@ pub async fn run(
             unnamed(meta, &page).await?.into_iter().partition(|(_, origin)| origin.part.is_some());
         for (extent, origin) in parts {
             let Some((upload, number)) = origin.part else { continue };
+            if number == ANNOTATION_PART {
+                outcome.leave(Upload::from([(number, (extent, origin))]), &Left::Annotation);
+                continue;
+            }
             let upload = uploads.entry((origin.bucket, origin.key.clone(), upload)).or_default();
             let before = upload.get(&number).map(|(extent, _)| *extent);
             parts_waiting += usize::from(before.is_none());

@@ -44,6 +44,12 @@ pub const EXTENT_CHUNKS_MAX: u64 = 1 << 20;
 
 /// Bytes of a key, UTF-8.
 pub const KEY_BYTES_MAX: usize = 1024;
+/// Bytes of an annotation.
+pub const ANNOTATION_BYTES_MAX: u64 = MIB;
+/// Bytes of the name of an annotation, UTF-8.
+pub const ANNOTATION_NAME_BYTES_MAX: usize = 512;
+/// Annotations of a version.
+pub const ANNOTATIONS_MAX: usize = 1000;
 /// Bytes of all user metadata (names and values) of an object.
 pub const USER_METADATA_BYTES_MAX: usize = 2048;
 /// Keys of one listing page and of one DeleteObjects.
@@ -204,6 +210,7 @@ const _: () = assert!((PACK_PAYLOADS_MAX + 1) * (KEY_BYTES_MAX + 64) < ENTRY_BYT
 const _: () = assert!(INLINE_BYTES_MAX <= CHUNK_BYTES);
 const _: () = assert!(SESSION_PINNED_MAX * 32 + 64 * 1024 < ENTRY_BYTES_MAX);
 const _: () = assert!(NAMED_PER_QUERY * (KEY_BYTES_MAX + 64) < FRAME_BYTES_MAX);
+const _: () = assert!(ANNOTATIONS_MAX * (ANNOTATION_NAME_BYTES_MAX + 256) < FRAME_BYTES_MAX);
 const _: () = assert!(GIVE_UP_DEADLINE.as_secs() < PROPOSE_DEADLINE.as_secs());
 const _: () = assert!(DELETE_KEYS_PER_COMMAND * (KEY_BYTES_MAX + 128) < ENTRY_BYTES_MAX);
 const _: () = assert!(COPIES_DURABLE_MIN <= COPIES && COPIES <= OWNERS_MAX);

@@ -13,9 +13,9 @@ use super::lookup::usage_of_user;
 use super::model::{Body, ClusterMs, ClusterRow, Garbage, Home, Lock, Object, Usage, Version};
 use super::store::{Fault, Rows};
 use super::tables::{
-    Bodies, BucketQuotas, Buckets, Cluster, DebtCounts, Debts, Descending, Due, DueWalks, EventMarks,
-    EventOrder, Events, Extents, Garbages, Inline, LeavingCopies, Locks, NullVersions, Objects, Parts,
-    UploadSealings, Uploads, Usages, UserQuotas, Versions, get, owners_of, scan_all, scan_under,
+    AnnotationSets, Bodies, BucketQuotas, Buckets, Cluster, DebtCounts, Debts, Descending, Due, DueWalks,
+    EventMarks, EventOrder, Events, Extents, Garbages, Inline, LeavingCopies, Locks, NullVersions, Objects,
+    Parts, UploadSealings, Uploads, Usages, UserQuotas, Versions, get, owners_of, scan_all, scan_under,
 };
 
 /// A home as it sorts.
@@ -129,7 +129,29 @@ fn count_versions(rows: &dyn Rows, tally: &mut Tally) -> Result<(), Fault> {
         let version = current || matches!(other, Some(Version::Object(_)));
         tally.check(version || upload, || format!("{home:?} has a lock on {stamp}, which is not there"));
     }
+    count_annotations(rows, tally)?;
     tally.check(null_versions.is_empty(), || format!("null versions without a side row: {null_versions:?}"));
+    Ok(())
+}
+
+fn count_annotations(rows: &dyn Rows, tally: &mut Tally) -> Result<(), Fault> {
+    for row in scan_all::<AnnotationSets>(rows)? {
+        let ((home, stamp), set) = row?;
+        let current = get::<Objects>(rows, &home)?.is_some_and(|current| current.stamp == stamp);
+        let other = get::<Versions>(rows, (&home, Descending(stamp)))?;
+        let version = current || matches!(other, Some(Version::Object(_)));
+        let in_order = set.annotations.windows(2).all(|pair| pair[0].name < pair[1].name);
+        tally.check(version && in_order && !set.annotations.is_empty(), || {
+            format!("{home:?} has annotations of {stamp}, which is not there, or out of order, or none")
+        });
+        if let Some(usage) = tally.usages.get_mut(&home.bucket) {
+            usage.bytes += set.bytes();
+        }
+        for annotation in &set.annotations {
+            let home = place(&set.home(&home));
+            *tally.extents.entry((home, annotation.extent)).or_default() += 1;
+        }
+    }
     Ok(())
 }
 

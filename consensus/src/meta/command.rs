@@ -12,7 +12,7 @@ use super::model::{
     Extent, Hint, Home, Lock, NodeRow, Object, Origin, Quota, QuotaOf, Retention, SessionKind, SettingKind,
     Stored, Tags, Versioning,
 };
-use super::names::{AccessKeyId, BucketName, ClientToken, ObjectKey, PolicyName, UserName};
+use super::names::{AccessKeyId, AnnotationName, BucketName, ClientToken, ObjectKey, PolicyName, UserName};
 use super::sealing::Sealing;
 
 /// A command with its place in a session and the leader's time. This is what the log holds.
@@ -92,6 +92,12 @@ pub enum Command {
     AppendObject(AppendObject),
     /// A PutObject by the form of a browser: the change feed tells of it as such.
     PostObject(PutObject),
+    /// See [`SetAnnotation`].
+    SetAnnotation(SetAnnotation),
+    /// A copy without the annotations of its source.
+    CopyBare(CopyObject),
+    /// See [`Annotated`].
+    Annotated(Annotated),
 }
 
 impl Command {
@@ -113,9 +119,12 @@ impl Command {
             | Command::FillDue(_)
             | Command::RenameObject(_)
             | Command::AppendObject(_)
-            | Command::PostObject(_) => true,
+            | Command::PostObject(_)
+            | Command::CopyBare(_) => true,
+            Command::SetAnnotation(command) => matches!(command.change, AnnotationChange::Put(_)),
             Command::Guarded(guarded) => guarded.command.grows(),
             Command::Sealed(sealed) => sealed.command.grows(),
+            Command::Annotated(annotated) => annotated.command.grows(),
             // What takes away is taken on a full disk, too.
             Command::SetBucket(command) => matches!(command.change, BucketChange::Set(_)),
             Command::SetUserPolicy(command) => command.document.is_some(),
@@ -685,7 +694,8 @@ pub struct SetTags {
 pub struct Guarded {
     /// What object lock says.
     pub guard: Guard,
-    /// PutObject, PostObject, AppendObject, CopyObject, CreateUpload, DeleteObjects or CreateBucket; or [`Sealed`].
+    /// PutObject, PostObject, AppendObject, CopyObject, CreateUpload, DeleteObjects or CreateBucket; or [`Annotated`] or
+    /// [`Sealed`].
     pub command: Box<Command>,
 }
 
@@ -696,7 +706,7 @@ pub struct Sealed {
     pub sealing: Option<Sealing>,
     /// Of a PutObject: its bytes are another object's, and the change feed tells of a copy.
     pub copied: bool,
-    /// PutObject, PostObject, CreateUpload or Salvage; [`Guarded`] stands around it.
+    /// PutObject, PostObject, CreateUpload or Salvage; [`Guarded`] and [`Annotated`] stand around it.
     pub command: Box<Command>,
 }
 
@@ -827,6 +837,77 @@ pub enum Appended {
         /// Additional checksum of the part.
         checksum: Option<Checksum>,
     },
+}
+
+/// Changes an annotation of a version, which stays what it is. Done: [`Done::Stored`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SetAnnotation {
+    /// Where.
+    pub bucket: BucketId,
+    /// Which key.
+    pub key: ObjectKey,
+    /// Which version; `None` is the current one.
+    pub version: Option<VersionSelector>,
+    /// Of this name.
+    pub name: AnnotationName,
+    /// What the version's tag must be.
+    pub etag: Option<EtagCondition>,
+    /// What changes.
+    pub change: AnnotationChange,
+    /// Governance does not bind this user.
+    pub bypass: bool,
+    /// Who asked.
+    pub origin: Origin,
+}
+
+/// See [`SetAnnotation`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum AnnotationChange {
+    /// It is stored, in place of one of the same name.
+    Put(Box<NewAnnotation>),
+    /// It is removed, if it is there.
+    Remove,
+}
+
+/// An annotation as it was written for the annotations that a version had then; [`Reject::SourceChanged`] where it is
+/// another version by now, or they have another home or data key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NewAnnotation {
+    /// Which version was seen.
+    pub seen: Stamp,
+    /// Where the extents of its annotations have their rows.
+    pub home: Home,
+    /// How they are encrypted.
+    pub sealing: Sealing,
+    /// Durable chunks.
+    pub extent: Extent,
+    /// See [`super::model::Annotation::md5`].
+    pub md5: [u8; 16],
+    /// Additional checksum of the text.
+    pub checksum: Checksum,
+}
+
+/// A copy whose bytes were written anew, and which takes the annotations of its source with it. Done: as the command.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Annotated {
+    /// What it takes.
+    pub annotations: CopiedAnnotations,
+    /// PutObject, or [`Sealed`] around one; [`Guarded`] stands around it.
+    pub command: Box<Command>,
+}
+
+/// The annotations of a version, whose bytes stay and whose data key was sealed anew; [`Reject::SourceChanged`] where they
+/// are gone or have another data key by now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CopiedAnnotations {
+    /// Whose.
+    pub from: Home,
+    /// Of which version.
+    pub version: Stamp,
+    /// How their data key was sealed.
+    pub opened: Sealing,
+    /// How it is for the copy.
+    pub sealing: Sealing,
 }
 
 /// The outcome of a command. Kept per (session, sequence), so that a repeat gets its first reply.
@@ -998,4 +1079,6 @@ pub enum Reject {
     TooManyParts,
     /// The client used the token for another rename.
     TokenReused,
+    /// The version has as many annotations as it may have.
+    TooManyAnnotations,
 }

@@ -9,7 +9,7 @@ use fabric::ids::{BucketId, ExtentId, Incarnation, LayoutVersion, NodeId, RaftId
 use serde::{Deserialize, Serialize};
 
 use super::lifecycle::Lifecycle;
-use super::names::{AccessKeyId, BucketName, ObjectKey, UserName};
+use super::names::{AccessKeyId, AnnotationName, BucketName, ObjectKey, UserName};
 use super::sealing::Sealing;
 
 /// Cluster time in milliseconds since 1970: stamped by the leader, never back. Decides nothing that
@@ -549,6 +549,46 @@ impl Object {
     }
 }
 
+/// A text that belongs to a version.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Annotation {
+    /// Unique among those of the version.
+    pub name: AnnotationName,
+    /// Bytes of the text.
+    pub bytes: u64,
+    /// MD5 of the text, or its stand-in (see [`Etag::Md5`]).
+    pub md5: [u8; 16],
+    /// Additional checksum of the text.
+    pub checksum: Checksum,
+    /// When it was stored.
+    pub modified: ClusterMs,
+    /// All the bytes, encrypted.
+    pub extent: ExtentId,
+}
+
+/// The annotations of a version. Keyed (bucket, key, stamp of the version).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AnnotationSet {
+    /// Under which (bucket, key) the extents have their rows; `None` where it is the version's own.
+    pub home: Option<Home>,
+    /// How they are encrypted: as parts of an upload, under one data key. Its scheme is that of the object, or SSE-S3.
+    pub sealing: Sealing,
+    /// At most [`fabric::limits::ANNOTATIONS_MAX`], in order of name.
+    pub annotations: Vec<Annotation>,
+}
+
+impl AnnotationSet {
+    /// Under which (bucket, key) the extents have their rows, where `own` is the version's.
+    pub fn home(&self, own: &Home) -> Home {
+        self.home.as_ref().unwrap_or(own).clone()
+    }
+
+    /// Bytes of all of them.
+    pub fn bytes(&self) -> u64 {
+        self.annotations.iter().map(|annotation| annotation.bytes).sum()
+    }
+}
+
 /// A version that is not current, or a delete marker. Keyed (bucket, key, stamp descending).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(clippy::large_enum_variant)] // Markers are rare, and none is kept for long.
@@ -815,6 +855,8 @@ pub enum EventKind {
     Expire,
     /// By the lifecycle of the bucket.
     ExpireMarker,
+    AnnotationPut,
+    AnnotationDelete,
 }
 
 /// Who asked for a change; part of the events.

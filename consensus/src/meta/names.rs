@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use fabric::limits::KEY_BYTES_MAX;
+use fabric::limits::{ANNOTATION_NAME_BYTES_MAX, KEY_BYTES_MAX};
 use serde::{Deserialize, Serialize};
 
 /// Why a text is not a name. The words go to the client.
@@ -26,6 +26,12 @@ pub enum NameError {
     /// Not an access key id.
     #[error("the access key is not valid: {0}")]
     AccessKey(&'static str),
+    /// The name of an annotation has more than [`ANNOTATION_NAME_BYTES_MAX`] bytes.
+    #[error("the name of the annotation has {0} bytes; the limit is {ANNOTATION_NAME_BYTES_MAX}")]
+    AnnotationTooLong(usize),
+    /// Not the name of an annotation.
+    #[error("the name of the annotation is not valid: {0}")]
+    Annotation(&'static str),
     /// Not a client token.
     #[error("the client token is not valid: {0}")]
     ClientToken(&'static str),
@@ -102,6 +108,11 @@ text_name! {
 }
 
 text_name! {
+    /// Name of an annotation: 1–512 bytes of letters, digits and `_.-`, not beginning with `aws` or `s3`.
+    AnnotationName
+}
+
+text_name! {
     /// By what a client recognises a request of its own: 1–64 visible ASCII characters.
     ClientToken
 }
@@ -164,6 +175,25 @@ impl PolicyName {
     fn check(text: &str) -> Result<(), NameError> {
         if !(1..=128).contains(&text.len()) || !text.bytes().all(is_of_a_name) {
             return Err(NameError::Policy("it has 1 to 128 letters, digits and +=,.@_-"));
+        }
+        Ok(())
+    }
+}
+
+impl AnnotationName {
+    fn check(text: &str) -> Result<(), NameError> {
+        let wrong = |why| Err(NameError::Annotation(why));
+        if ANNOTATION_NAME_BYTES_MAX < text.len() {
+            return Err(NameError::AnnotationTooLong(text.len()));
+        }
+        let allowed = |letter: char| letter.is_alphanumeric() || "_.-".contains(letter);
+        if text.is_empty() || !text.chars().all(allowed) {
+            return wrong("it has letters, digits, underscores, periods and hyphens");
+        }
+        let begins =
+            |prefix: &str| text.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix));
+        if begins("aws") || begins("s3") {
+            return wrong("names that begin with aws or s3 are reserved");
         }
         Ok(())
     }

@@ -9,11 +9,11 @@ use serde::{Deserialize, Serialize};
 
 use super::command::{Reject, VersionSelector};
 use super::model::{
-    Absence, AccessKey, Bucket, BucketSetting, ClusterMs, ClusterRow, Event, Extent, Garbage, Hint, Hold,
-    Home, Leaving, Lock, NodeRow, Object, Part, Quota, QuotaOf, Session, SettingKind, Slice, Upload, Usage,
-    User, Versioning,
+    Absence, AccessKey, Annotation, Bucket, BucketSetting, ClusterMs, ClusterRow, Event, Extent, Garbage,
+    Hint, Hold, Home, Leaving, Lock, NodeRow, Object, Part, Quota, QuotaOf, Session, SettingKind, Slice,
+    Upload, Usage, User, Versioning,
 };
-use super::names::{AccessKeyId, BucketName, ObjectKey, PolicyName, UserName};
+use super::names::{AccessKeyId, AnnotationName, BucketName, ObjectKey, PolicyName, UserName};
 use super::sealing::Sealing;
 
 /// A question. Each is answered from one applied index.
@@ -227,6 +227,17 @@ pub enum Query {
         /// At most so many.
         limit: u32,
     },
+    /// The annotations of a version → [`Answer::Annotations`].
+    Annotations {
+        /// Where.
+        bucket: BucketId,
+        /// Which key.
+        key: ObjectKey,
+        /// Which version; `None` is the current one.
+        version: Option<VersionSelector>,
+        /// Only the one of this name, with where its bytes are.
+        name: Option<AnnotationName>,
+    },
 }
 
 /// Partitions of a [`Query::Placed`].
@@ -347,6 +358,7 @@ pub enum Answer {
     Upload { upload: Upload, sealing: Option<Sealing> },
     Changes(Changes),
     AllChanges(AllChanges),
+    Annotations(AnnotationsView),
 }
 
 /// A page of the change feed of a bucket.
@@ -411,6 +423,21 @@ pub struct ObjectView {
     /// Sizes of the parts of a multipart object in order (for `partNumber` and `x-amz-mp-parts-count`);
     /// empty otherwise, and for [`Want::Row`] only the count is in the tag.
     pub parts: Vec<Slice>,
+}
+
+/// Annotations of a version.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AnnotationsView {
+    /// The version.
+    pub object: Object,
+    /// Where the extents have their rows, or will have them.
+    pub home: Home,
+    /// How they are encrypted; `None`: there are none.
+    pub sealing: Option<Sealing>,
+    /// All of them in order of name, or the one that was asked for.
+    pub annotations: Vec<Annotation>,
+    /// Where the bytes of that one are.
+    pub piece: Option<Piece>,
 }
 
 /// The body of a version.

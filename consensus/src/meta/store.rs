@@ -127,6 +127,8 @@ tables! {
     RENAMES = 41, "renames";
     /// How far the events of buckets were trimmed.
     EVENT_MARKS = 42, "event_marks";
+    /// Annotations by version.
+    ANNOTATIONS = 43, "annotations";
 }
 
 impl TableId {
@@ -254,7 +256,7 @@ mod tests {
         buckets_by_owner usage objects versions null_versions inline extents bodies uploads \
         parts completed debts debt_counts garbage sessions session_nonces replies events \
         event_order cursors absences leaving removed_nodes hold bucket_quotas user_quotas bucket_settings locks \
-        user_policies due due_walks upload_sealings renames event_marks";
+        user_policies due due_walks upload_sealings renames event_marks annotations";
         assert_eq!(names.join(" "), golden, "names are stored");
     }
 

@@ -95,7 +95,9 @@ fn told(view: &View, command: &Command) -> Option<String> {
     };
     Some(match command {
         Command::PutObject(put) | Command::PostObject(put) => format!("put {}/{}", name(put.bucket), put.key),
-        Command::CopyObject(copy) => format!("copy to {}/{}", name(copy.bucket), copy.key),
+        Command::CopyObject(copy) | Command::CopyBare(copy) => {
+            format!("copy to {}/{}", name(copy.bucket), copy.key)
+        }
         Command::DeleteObjects(delete) => {
             let keys: Vec<&str> = delete.keys.iter().map(|delete| delete.key.as_str()).collect();
             format!("delete from {}: {}", name(delete.bucket), keys.join(", "))
@@ -115,9 +117,11 @@ fn told(view: &View, command: &Command) -> Option<String> {
         Command::RenameObject(rename) => {
             format!("rename {}/{} to {}", name(rename.bucket), rename.source_key, rename.key)
         }
+        Command::SetAnnotation(set) => format!("annotate {}/{}", name(set.bucket), set.key),
         Command::AppendObject(append) => format!("append to {}/{}", name(append.bucket), append.key),
         Command::Guarded(guarded) => return told(view, &guarded.command),
         Command::Sealed(sealed) => return told(view, &sealed.command),
+        Command::Annotated(annotated) => return told(view, &annotated.command),
         _ => return None,
     })
 }

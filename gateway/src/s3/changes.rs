@@ -28,6 +28,8 @@ pub fn name(kind: EventKind) -> &'static str {
         EventKind::DeleteTags => "ObjectTagging:Delete",
         EventKind::Expire => "LifecycleExpiration:Delete",
         EventKind::ExpireMarker => "LifecycleExpiration:DeleteMarkerCreated",
+        EventKind::AnnotationPut => "ObjectAnnotation:Put",
+        EventKind::AnnotationDelete => "ObjectAnnotation:Delete",
     }
 }
 
@@ -46,6 +48,8 @@ fn kind(kind: EventKind) -> &'static str {
         EventKind::DeleteTags => "DeleteTags",
         EventKind::Expire => "Expire",
         EventKind::ExpireMarker => "ExpireMarker",
+        EventKind::AnnotationPut => "PutAnnotation",
+        EventKind::AnnotationDelete => "DeleteAnnotation",
     }
 }
 

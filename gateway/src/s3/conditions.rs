@@ -68,6 +68,12 @@ pub fn of_rename_source(headers: &HeaderMap) -> S3Result<ReadConditions> {
     )
 }
 
+/// The condition on the object whose annotation changes.
+pub fn of_annotated(headers: &HeaderMap) -> S3Result<Option<EtagCondition>> {
+    let condition = header_text(headers, "x-amz-object-if-match")?;
+    Ok(condition.map(|text| etags(text, Comparison::Strong)))
+}
+
 /// A date that is none is as if it were not there (RFC 9110).
 fn read_conditions(headers: &HeaderMap, names: [&str; 4]) -> S3Result<ReadConditions> {
     let [if_match, if_none_match, if_modified_since, if_unmodified_since] = names;

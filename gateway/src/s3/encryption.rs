@@ -158,9 +158,18 @@ impl Wish {
     /// A new data key for one body, or for all parts of an upload; `None`: it is not to be encrypted.
     pub fn seal(&self, cx: &Context) -> S3Result<Option<Encryption>> {
         let Some(wanted) = &self.wanted else { return Ok(None) };
-        let sealed = cx.ring.seal(&*cx.env, wanted);
-        let (sealing, key) = sealed.ok_or(Code::KmsNotFoundException)?;
-        Ok(Some(Encryption { sealing, key, customer: self.customer.clone() }))
+        draw(cx, wanted, self.customer.clone()).map(Some)
+    }
+
+    /// The data key of annotations as it is sealed for a copy that is encrypted like this.
+    pub fn reseal(&self, cx: &Context, sealing: &Sealing) -> S3Result<Sealing> {
+        let wanted = match &self.wanted {
+            Some(Wanted::Customer(_)) => return Err(never_annotated()),
+            Some(wanted) => wanted,
+            None => &Wanted::Store,
+        };
+        let key = cx.ring.open(sealing, None).map_err(|error| closed(error, &sealing.scheme))?;
+        cx.ring.seal_key(&*cx.env, wanted, &key).ok_or_else(|| Code::KmsNotFoundException.into())
     }
 
     /// Whether bytes that are encrypted like this (or not) are already as they are wanted. Never those of customers: they
@@ -284,6 +293,44 @@ impl Encryption {
     }
 }
 
+fn draw(cx: &Context, wanted: &Wanted, customer: Option<Customer>) -> S3Result<Encryption> {
+    let (sealing, key) = cx.ring.seal(&*cx.env, wanted).ok_or(Code::KmsNotFoundException)?;
+    Ok(Encryption { sealing, key, customer })
+}
+
+/// How a new annotation of an object is encrypted: like those that it has, else like the object, else by SSE-S3.
+pub fn of_annotation(cx: &Context, object: &Object, others: Option<&Sealing>) -> S3Result<Encryption> {
+    if let Some(sealing) = others {
+        let key = cx.ring.open(sealing, None).map_err(|error| closed(error, &sealing.scheme))?;
+        return Ok(Encryption { sealing: sealing.clone(), key, customer: None });
+    }
+    let wanted = match object.body.sealing().map(|sealing| &sealing.scheme) {
+        None | Some(Scheme::Store { .. }) => Wanted::Store,
+        Some(Scheme::Named { key, context, bucket_key, .. }) => {
+            let (key, context) = (key.clone(), context.clone());
+            Wanted::Named { key, context, bucket_key: *bucket_key }
+        }
+        Some(Scheme::Customer { .. }) => return Err(never_annotated()),
+    };
+    draw(cx, &wanted, None)
+}
+
+fn never_annotated() -> S3Error {
+    Code::InvalidRequest
+        .says("Objects that customers encrypt with keys of their own cannot have annotations.")
+}
+
+/// Refuses headers about encryption where a request has nothing to say about it.
+pub fn refuse_stated(request: &Request) -> S3Result<()> {
+    refuse_method(request.headers())?;
+    match customer(request, Whose::Own)? {
+        Some(_) => {
+            Err(Code::InvalidRequest.says("The encryption parameters are not applicable to annotations."))
+        }
+        None => Ok(()),
+    }
+}
+
 /// Adds what the answer to a writer says of how its bytes are encrypted, where they are.
 pub fn show(response: Response, encryption: Option<&Encryption>) -> Response {
     match encryption {
@@ -370,6 +417,12 @@ pub fn body_key(cx: &Context, object: &Object, customer: Option<&Customer>) -> S
     Ok(Some(BodyKey { key, used }))
 }
 
+/// The same for annotations.
+pub fn annotation_key(cx: &Context, sealing: &Sealing) -> S3Result<BodyKey> {
+    let key = cx.ring.open(sealing, None).map_err(|error| closed(error, &sealing.scheme))?;
+    Ok(BodyKey { key, used: KeyUse::Parts })
+}
+
 fn closed(error: OpenError, scheme: &Scheme) -> S3Error {
     match (&error, scheme) {
         (OpenError::NoCustomerKey, _) => Code::InvalidRequest.says(
@@ -416,8 +469,8 @@ pub fn check_completing(request: &Request, upload: Option<&Sealing>) -> S3Result
     }
 }
 
-/// Adds how the object of a completed upload is encrypted.
-pub fn show_completed(response: Response, sealing: Option<&Sealing>) -> Response {
+/// Adds how bytes are encrypted, as those hear it who need no key: of a completed upload, or of an annotation.
+pub fn show_sealing(response: Response, sealing: Option<&Sealing>) -> Response {
     show_scheme(response, sealing.map(|sealing| &sealing.scheme), None)
 }
 

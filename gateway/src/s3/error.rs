@@ -47,6 +47,8 @@ codes! {
     AccessControlListNotSupported BAD_REQUEST "The bucket does not allow ACLs.";
     AccessDenied FORBIDDEN "Access Denied";
     AccessForbidden FORBIDDEN "Access Forbidden";
+    AnnotationLimitExceeded BAD_REQUEST "The object has as many annotations as it may have.";
+    AnnotationNameTooLong BAD_REQUEST "The annotation name exceeds 512 bytes.";
     AuthorizationHeaderMalformed BAD_REQUEST "The authorization header that you provided is not valid.";
     AuthorizationQueryParametersError BAD_REQUEST "The authorization query parameters that you provided are not valid.";
     BadDigest BAD_REQUEST "The digest or checksum you specified did not match what we received.";
@@ -70,6 +72,7 @@ codes! {
     InsufficientStorage INSUFFICIENT_STORAGE "The store is full; waiting does not help.";
     InternalError INTERNAL_SERVER_ERROR "We encountered an internal error. Please try again.";
     InvalidAccessKeyId FORBIDDEN "The access key id you provided does not exist in our records.";
+    InvalidAnnotationName BAD_REQUEST "The annotation name you provided is invalid.";
     InvalidArgument BAD_REQUEST "Invalid Argument";
     InvalidBucketName BAD_REQUEST "The specified bucket is not valid.";
     InvalidBucketState CONFLICT "The request is not valid with the current state of the bucket.";
@@ -101,6 +104,7 @@ codes! {
     MethodNotAllowed METHOD_NOT_ALLOWED "The specified method is not allowed against this resource.";
     MissingContentLength LENGTH_REQUIRED "You must provide the Content-Length HTTP header.";
     MissingRequestBodyError BAD_REQUEST "Request body is empty.";
+    NoSuchAnnotation NOT_FOUND "The specified annotation does not exist on this object.";
     NoSuchBucket NOT_FOUND "The specified bucket does not exist";
     NoSuchBucketPolicy NOT_FOUND "The bucket policy does not exist";
     NoSuchCORSConfiguration NOT_FOUND "The CORS configuration does not exist";
@@ -129,6 +133,7 @@ codes! {
     TooManyBuckets BAD_REQUEST "You have attempted to create more buckets than allowed.";
     TooManyParts BAD_REQUEST "The object has as many parts as it may have.";
     UnexpectedContent BAD_REQUEST "This request does not support content";
+    UnsupportedMediaType UNSUPPORTED_MEDIA_TYPE "The annotation is not UTF-8.";
     XAmzContentSHA256Mismatch BAD_REQUEST "The provided 'x-amz-content-sha256' header does not match what was computed.";
 }
 
@@ -333,6 +338,7 @@ impl From<Reject> for S3Error {
             Reject::QuotaExceeded { of, quota } => quota_exceeded(&of, quota),
             Reject::WrongOffset { bytes } => wrong_offset(bytes),
             Reject::TooManyParts => Code::TooManyParts.into(),
+            Reject::TooManyAnnotations => Code::AnnotationLimitExceeded.into(),
             Reject::TokenReused => Code::IdempotencyParameterMismatch.into(),
             Reject::WrongSize => {
                 Code::InvalidRequest.says("x-amz-mp-object-size differs from the sum of the sizes of the parts.")
@@ -397,6 +403,10 @@ impl From<NameError> for S3Error {
                 .field("Size", bytes.to_string())
                 .field("MaxSizeAllowed", fabric::limits::KEY_BYTES_MAX.to_string()),
             NameError::Key(why) => Code::InvalidURI.says(format!("The key is not valid: {why}.")),
+            NameError::AnnotationTooLong(_) => Code::AnnotationNameTooLong.into(),
+            NameError::Annotation(why) => {
+                Code::InvalidAnnotationName.says(format!("The name of the annotation is not valid: {why}."))
+            }
             NameError::User(_)
             | NameError::AccessKey(_)
             | NameError::Policy(_)

@@ -150,6 +150,14 @@ actions! {
     PutLifecycleConfiguration
     PutEncryptionConfiguration
     ListBucketChanges
+    GetObjectAnnotation
+    PutObjectAnnotation
+    DeleteObjectAnnotation
+    ListObjectAnnotations
+    GetObjectVersionAnnotation
+    PutObjectVersionAnnotation
+    DeleteObjectVersionAnnotation
+    ListObjectVersionAnnotations
 }
 
 impl Action {
@@ -175,6 +183,10 @@ impl Action {
             Action::DeleteObjectTagging => Action::DeleteObjectVersionTagging,
             Action::GetObjectAcl => Action::GetObjectVersionAcl,
             Action::PutObjectAcl => Action::PutObjectVersionAcl,
+            Action::GetObjectAnnotation => Action::GetObjectVersionAnnotation,
+            Action::PutObjectAnnotation => Action::PutObjectVersionAnnotation,
+            Action::DeleteObjectAnnotation => Action::DeleteObjectVersionAnnotation,
+            Action::ListObjectAnnotations => Action::ListObjectVersionAnnotations,
             other => other,
         }
     }
@@ -193,7 +205,13 @@ impl Action {
                 let sent = by_header.into_iter().filter(|(name, _)| headers.contains_key(*name));
                 actions.extend(sent.map(|(_, action)| action));
             }
-            Action::DeleteObject | Action::DeleteObjectVersion | Action::PutObjectRetention
+            Action::DeleteObject
+            | Action::DeleteObjectVersion
+            | Action::PutObjectRetention
+            | Action::PutObjectAnnotation
+            | Action::PutObjectVersionAnnotation
+            | Action::DeleteObjectAnnotation
+            | Action::DeleteObjectVersionAnnotation
                 if locks::bypass(headers).unwrap_or(true) =>
             {
                 actions.push(Action::BypassGovernanceRetention);
@@ -317,14 +335,16 @@ impl Context {
         let origin = match command {
             Command::Guarded(guarded) => return self.sign(&mut guarded.command),
             Command::Sealed(sealed) => return self.sign(&mut sealed.command),
+            Command::Annotated(annotated) => return self.sign(&mut annotated.command),
             Command::PutObject(command) | Command::PostObject(command) => &mut command.origin,
-            Command::CopyObject(command) => &mut command.origin,
+            Command::CopyObject(command) | Command::CopyBare(command) => &mut command.origin,
             Command::DeleteObjects(command) => &mut command.origin,
             Command::CreateUpload(command) => &mut command.origin,
             Command::CompleteUpload(command) => &mut command.origin,
             Command::SetTags(command) => &mut command.origin,
             Command::RenameObject(command) => &mut command.origin,
             Command::AppendObject(command) => &mut command.origin,
+            Command::SetAnnotation(command) => &mut command.origin,
             _ => return,
         };
         *origin = self.origin.clone();

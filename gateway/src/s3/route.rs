@@ -153,6 +153,8 @@ struct Call<'a> {
 /// Sub-resources that choose an operation of the core. With another method they mean nothing: 405.
 const CORE: &[&str] = &[
     "acl",
+    "annotation",
+    "annotationName",
     "attributes",
     "changes",
     "cors",
@@ -183,7 +185,6 @@ const OTHERS: &[&str] = &[
     "abac",
     "accelerate",
     "analytics",
-    "annotation",
     "annotations",
     "intelligent-tiering",
     "inventory",
@@ -205,6 +206,7 @@ const OTHERS: &[&str] = &[
 
 /// Parameters that say how, not what. Like the sub-resources they may be sent once only.
 const PARAMETERS: &[&str] = &[
+    "annotation-prefix",
     "bucket-region",
     "continuation-token",
     "delimiter",
@@ -213,6 +215,7 @@ const PARAMETERS: &[&str] = &[
     "id",
     "key-marker",
     "marker",
+    "max-annotation-results",
     "max-buckets",
     "max-keys",
     "max-parts",
@@ -326,6 +329,7 @@ fn present(method: &Method, scope: Scope, query: &Query) -> Vec<&'static str> {
     let chooses = |name: &str| match name {
         "partNumber" => *method == Method::PUT && scope == Scope::Object,
         "list-type" => *method == Method::GET && scope == Scope::Bucket,
+        "annotationName" => query.has("annotation") && scope == Scope::Object,
         // The service has none.
         _ => scope != Scope::Service,
     };
@@ -343,7 +347,8 @@ fn refuse_repeated(query: &Query) -> S3Result<()> {
 }
 
 fn refuse_contradictions(call: &Call<'_>) -> S3Result<()> {
-    let exclusive = call.present.iter().filter(|name| !["partNumber", "list-type"].contains(name)).count();
+    let beside = ["annotationName", "partNumber", "list-type"];
+    let exclusive = call.present.iter().filter(|name| !beside.contains(name)).count();
     if 1 < exclusive {
         return Err(Code::InvalidRequest.says("Conflicting sub-resources are specified in the request."));
     }

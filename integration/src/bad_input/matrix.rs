@@ -189,6 +189,7 @@ fn operations(upload: &str) -> Vec<Operation> {
                 (name, Some(value)) => request.query(name, value),
                 ("uploadId", None) => request.query("uploadId", upload),
                 ("partNumber", None) => request.query("partNumber", 1),
+                ("annotationName", None) => request.query("annotationName", "note"),
                 (name, None) => request.flag(name),
             };
         }
@@ -254,6 +255,10 @@ impl<'a> Ground<'a> {
             configure("tagging", tags),
             configure("versioning", versioning),
             Request::object("PUT", BUCKET, KEY).body("attacked").header("x-amz-tagging", "a=b"),
+            Request::object("PUT", BUCKET, KEY)
+                .flag("annotation")
+                .query("annotationName", "note")
+                .body("kept"),
             Request::object("PUT", BUCKET, SOURCE).body("copied by those who may"),
         ] {
             ground.expect(request).await?;

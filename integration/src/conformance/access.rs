@@ -25,11 +25,18 @@ behaviours![
 
 const READ: &[&str] = &["s3:GetObject"];
 /// The user that is not the owner.
-const OTHER: &str = "{\"AWS\":\"arn:aws:iam:::user/other\"}";
+pub(super) const OTHER: &str = "{\"AWS\":\"arn:aws:iam:::user/other\"}";
 const EVERYBODY: &str = "\"*\"";
 
 /// A statement about objects or the bucket: `on` is what follows the bucket's name in its resource.
-fn statement(effect: &str, principal: &str, actions: &[&str], bucket: &str, on: &str, rest: &str) -> String {
+pub(super) fn statement(
+    effect: &str,
+    principal: &str,
+    actions: &[&str],
+    bucket: &str,
+    on: &str,
+    rest: &str,
+) -> String {
     let actions: Vec<String> = actions.iter().map(|action| format!("\"{action}\"")).collect();
     format!(
         "{{\"Effect\":\"{effect}\",\"Principal\":{principal},\"Action\":[{}],\
@@ -46,7 +53,7 @@ fn at_policy(method: &str, bucket: &str) -> Request {
     Request::bucket(method, bucket).flag("policy")
 }
 
-async fn set(cx: &Cx<'_>, bucket: &str, statements: &[String]) -> Outcome {
+pub(super) async fn set(cx: &Cx<'_>, bucket: &str, statements: &[String]) -> Outcome {
     cx.ok(at_policy("PUT", bucket).body(policy(statements))).await.map(drop)
 }
 
@@ -58,7 +65,7 @@ fn put(bucket: &str, key: &str) -> Request {
     Request::object("PUT", bucket, key).body("theirs")
 }
 
-async fn denied(client: &Client<'_>, request: Request) -> Outcome {
+pub(super) async fn denied(client: &Client<'_>, request: Request) -> Outcome {
     refused(client, request, 403, "AccessDenied").await
 }
 

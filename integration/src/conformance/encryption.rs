@@ -18,6 +18,7 @@ behaviours![
     copies_are_encrypted_as_they_are_asked_to_be,
     a_bucket_encrypts_by_default,
     default_encryption_is_checked,
+    annotations_are_encrypted_like_their_object,
 ];
 
 const SSE: &str = "x-amz-server-side-encryption";
@@ -283,6 +284,43 @@ async fn copies_are_encrypted_as_they_are_asked_to_be(cx: &Cx<'_>) -> Outcome {
     let itself = object("PUT", &bucket, "to").header("x-amz-copy-source", format!("/{bucket}/to"));
     cx.ok(Way::Store.writing(Way::Customer(8).copying(itself))).await?;
     Way::Store.is_shown(&cx.ok(object("HEAD", &bucket, "to")).await?)
+}
+
+async fn annotations_are_encrypted_like_their_object(cx: &Cx<'_>) -> Outcome {
+    let bucket = cx.bucket().await?;
+    let annotation = |method: &str, key: &str| {
+        object(method, &bucket, key).flag("annotation").query("annotationName", "note")
+    };
+    let shown = |way: Way| if way == Way::Plain { Way::Store } else { way };
+    for from in WAYS {
+        cx.ok(from.writing(object("PUT", &bucket, "from").body("x"))).await?;
+        let put = annotation("PUT", "from").body("a text");
+        if matches!(from, Way::Customer(_)) {
+            cx.refused(put.clone(), 400, "InvalidRequest").await?;
+            cx.refused(from.going_on(put), 400, "InvalidRequest").await?;
+            continue;
+        }
+        shown(from).is_shown(&cx.ok(put).await?)?;
+        for to in WAYS {
+            let copy = || {
+                let copy =
+                    object("PUT", &bucket, "to").header("x-amz-copy-source", format!("/{bucket}/from"));
+                to.writing(copy)
+            };
+            if matches!(to, Way::Customer(_)) {
+                cx.refused(copy(), 400, "InvalidRequest").await?;
+                cx.ok(copy().header("x-amz-object-annotation-directive", "EXCLUDE")).await?;
+                continue;
+            }
+            cx.ok(copy()).await?;
+            for key in ["from", "to"] {
+                let got = ok(&cx.gateway(1), annotation("GET", key)).await?;
+                equal("text", got.body.as_slice(), b"a text")?;
+                shown(if key == "to" { to } else { from }).is_shown(&got)?;
+            }
+        }
+    }
+    Ok(())
 }
 
 fn configuration(bucket: &str, rule: &str) -> Request {

@@ -4,6 +4,7 @@
 //! the same table runs against real daemons and in the simulator.
 
 mod access;
+mod annotations;
 mod appends;
 mod buckets;
 mod changes;
@@ -73,6 +74,7 @@ pub fn all() -> impl Iterator<Item = Behaviour> {
         renames::BEHAVIOURS,
         appends::BEHAVIOURS,
         changes::BEHAVIOURS,
+        annotations::BEHAVIOURS,
     ];
     files.into_iter().flatten().copied()
 }

@@ -2,11 +2,11 @@
 
 use bytes::Bytes;
 use consensus::meta::tables::{
-    Absences, AccessKeys, Bodies, BucketNames, BucketQuotas, BucketSettings, Buckets, BucketsByOwner,
-    Cluster, Completeds, Cursors, DebtCounts, Debts, DecodeKey, Due, DueWalks, EncodeKey, EventMarks,
-    EventOrder, Events, Extents, Garbages, Holds, Inline, KeysByUser, Layouts, LeavingCopies, Locks, Nodes,
-    NullVersions, Objects, Parts, RemovedNodes, Renames, Replies, SessionNonces, Sessions, Table,
-    UploadSealings, Uploads, Usages, UserPolicies, UserQuotas, Users, Versions, key_bytes,
+    Absences, AccessKeys, AnnotationSets, Bodies, BucketNames, BucketQuotas, BucketSettings, Buckets,
+    BucketsByOwner, Cluster, Completeds, Cursors, DebtCounts, Debts, DecodeKey, Due, DueWalks, EncodeKey,
+    EventMarks, EventOrder, Events, Extents, Garbages, Holds, Inline, KeysByUser, Layouts, LeavingCopies,
+    Locks, Nodes, NullVersions, Objects, Parts, RemovedNodes, Renames, Replies, SessionNonces, Sessions,
+    Table, UploadSealings, Uploads, Usages, UserPolicies, UserQuotas, Users, Versions, key_bytes,
 };
 use fabric::codec::crc32c;
 use fabric::rpc::read_all;
@@ -21,6 +21,7 @@ type ReadRow = fn(&[u8], &Bytes) -> Result<String, String>;
 const TABLES: &[ReadRow] = &[
     row::<Absences>,
     row::<AccessKeys>,
+    row::<AnnotationSets>,
     row::<Bodies>,
     row::<BucketNames>,
     row::<BucketQuotas>,

@@ -77,6 +77,21 @@ async fn on_disk(store: &Embedded) -> Result<(), String> {
             reads(store, &key, bytes).await?;
         }
     }
+    // Those of what is not encrypted itself are, too.
+    send(store, Request::object("PUT", BUCKET, "bare").body("x"), 200).await?;
+    for key in ["bare", "store-1000", "named-1000"] {
+        for bytes in [1_000, 1 << 20] {
+            let text: Vec<u8> = NEEDLE.iter().copied().cycle().take(bytes).collect();
+            let note = |method: &str| {
+                let note = Request::object(method, BUCKET, key).flag("annotation");
+                note.query("annotationName", format!("note-{bytes}"))
+            };
+            send(store, note("PUT").body(text.clone()), 200).await?;
+            if send(store, note("GET"), 200).await?.body != text {
+                return Err(format!("the annotation of {key} has other bytes"));
+            }
+        }
+    }
     let data = store.directory().join("fluffy-data");
     if lies_under(&data)? {
         return Err("it does".to_string());

@@ -62,8 +62,9 @@ impl Release {
         let (source, target) = (releases.join("source"), releases.join("target"));
         let shown = source.display().to_string();
         git(&["worktree", "add", "--force", "--detach", &shown, &self.name])?;
-        let mut cargo = Command::new(env!("CARGO"));
-        cargo.args(["build", "--release", "--workspace"]).current_dir(&source);
+        // The earlier release chooses its compiler itself.
+        let mut cargo = Command::new("cargo");
+        cargo.args(["build", "--release", "--workspace"]).current_dir(&source).env_remove("RUSTUP_TOOLCHAIN");
         cargo.args(DAEMONS.iter().flat_map(|daemon| ["--bin", daemon])).env("CARGO_TARGET_DIR", &target);
         let built = cargo.status().context("build the earlier release")?;
         git(&["worktree", "remove", "--force", &shown])?;

@@ -137,6 +137,10 @@ fn decide(rows: &dyn Rows, query: &Query) -> Result<Answer, Stop> {
             Answer::UserPolicies(Arc::new(named.collect::<Result<_, _>>()?))
         }
         Query::Due { after, limit } => Answer::Due(work::due(rows, after.as_ref(), *limit)?),
+        Query::Annotations { bucket, key, version, name } => {
+            let home = home_in(rows, *bucket, key)?;
+            Answer::Annotations(object::annotations(rows, &home, *version, name.as_ref())?)
+        }
         Query::LayoutUse { after } => moves::layout_use(rows, after.as_ref())?,
     })
 }

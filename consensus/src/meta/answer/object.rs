@@ -5,10 +5,11 @@ use fabric::ids::{ExtentId, Stamp};
 use super::Stop;
 use crate::meta::command::{Reject, VersionSelector};
 use crate::meta::lookup::{Found, find, newest_other};
-use crate::meta::model::{Body, Home, Object, Slice, Version};
-use crate::meta::query::{BodyView, ObjectView, Piece, Want};
+use crate::meta::model::{Annotation, AnnotationSet, Body, Home, Object, Slice, Version};
+use crate::meta::names::AnnotationName;
+use crate::meta::query::{AnnotationsView, BodyView, ObjectView, Piece, Want};
 use crate::meta::store::{Fault, Rows};
-use crate::meta::tables::{Bodies, Extents, Inline, Objects, get};
+use crate::meta::tables::{AnnotationSets, Bodies, Extents, Inline, Objects, get};
 
 /// The version that is asked for.
 pub(super) fn view(
@@ -32,6 +33,26 @@ pub(super) fn view(
         Want::Body => resolve(rows, home, &object)?,
     };
     Ok(ObjectView { object, body, parts })
+}
+
+/// The annotations of a version.
+pub(super) fn annotations(
+    rows: &dyn Rows,
+    own: &Home,
+    version: Option<VersionSelector>,
+    name: Option<&AnnotationName>,
+) -> Result<AnnotationsView, Stop> {
+    let object = view(rows, own, version, Want::Row)?.object;
+    let Some(set) = get::<AnnotationSets>(rows, (own, object.stamp))? else {
+        let (home, annotations) = (own.clone(), Vec::new());
+        return Ok(AnnotationsView { object, home, sealing: None, annotations, piece: None });
+    };
+    let (home, AnnotationSet { sealing, mut annotations, .. }) = (set.home(own), set);
+    annotations.retain(|annotation| name.is_none_or(|name| annotation.name == *name));
+    let only = annotations.first().filter(|_| name.is_some());
+    let stored = |only: &Annotation| piece(rows, &home, only.extent, 0, sealing.sealed_bytes(only.bytes));
+    let piece = only.map(stored).transpose()?;
+    Ok(AnnotationsView { object, home, sealing: Some(sealing), annotations, piece })
 }
 
 fn missing_current(rows: &dyn Rows, home: &Home) -> Result<Reject, Fault> {

@@ -8,7 +8,7 @@ use fabric::limits::{OBJECT_BYTES_MAX, PARTS_MAX, SHARED_APPEND_PARTS_MAX};
 
 use super::transaction::Transaction;
 use super::version::{self, check_expect};
-use super::{Outcome, Stop, body, extent, lock, malformed, multipart, object, quota};
+use super::{Outcome, Stop, annotation, body, extent, lock, malformed, multipart, object, quota};
 use crate::meta::command::{AppendObject, Appended, Guard, Reject};
 use crate::meta::model::{
     Body, BodyRow, Bucket, Checksum, ChecksumKind, Etag, EventKind, Extent, Home, Object, Slice, Usage,
@@ -29,7 +29,8 @@ pub(super) fn append(tx: &mut Transaction<'_>, command: &AppendObject, guard: &G
     }
     let bytes = bytes_after(command)?;
     lock::check_wanted(tx, &home, guard)?;
-    quota::check_version(tx, &bucket, &home, bytes, Usage::default())?;
+    let beside = current.as_ref().map_or(Ok(0), |current| annotation::bytes(tx, &home, current.stamp))?;
+    quota::check_version(tx, &bucket, &home, bytes + beside, Usage::default())?;
 
     let stamp = tx.stamp(&bucket, 0);
     let (body, etag) = match (&command.appended, &current) {
@@ -43,6 +44,9 @@ pub(super) fn append(tx: &mut Transaction<'_>, command: &AppendObject, guard: &G
         }
         (Appended::Part { .. }, None) => return malformed("a part is appended to nothing"),
     };
+    if let Some(current) = &current {
+        annotation::share(tx, (&home, current.stamp), (&home, stamp), None)?;
+    }
     let object = Object {
         stamp,
         null_version: bucket.versioning != Versioning::Enabled,

@@ -4,6 +4,7 @@
 //! checks everything before it writes anything: a refusal leaves no trace but its reply.
 
 mod absence;
+mod annotation;
 mod append;
 mod body;
 mod bucket;
@@ -26,7 +27,7 @@ mod version;
 use super::command::{Command, Done, Entry, Guard, Reject, Reply};
 use super::model::EventKind;
 use super::store::{Fault, RowsMut};
-use object::Around;
+use object::{Annotated, Around};
 use session::Admission;
 use transaction::Transaction;
 
@@ -103,12 +104,21 @@ fn run(tx: &mut Transaction<'_>, entry: &Entry) -> Result<Reply, Fault> {
         Command::Guarded(guarded) => (&*guarded.command, guarded.guard.clone()),
         command => (command, Guard::default()),
     };
+    let (command, annotations) = match command {
+        Command::Annotated(annotated) => (&*annotated.command, Some(&annotated.annotations)),
+        command => (command, None),
+    };
     let (command, sealing, copied) = match command {
-        Command::Sealed(sealed) if !may_be_sealed(&sealed.command) => return Ok(unsealable()),
+        Command::Sealed(sealed) if !may_be_sealed(&sealed.command) => {
+            return Ok(misplaced("no bytes come with the command"));
+        }
         Command::Sealed(sealed) => (&*sealed.command, sealed.sealing.as_ref(), sealed.copied),
         command => (command, None, false),
     };
-    let around = Around { guard: &guard, sealing, copied };
+    let around = Around { guard: &guard, sealing, copied, annotations };
+    if annotations.is_some() && !matches!(command, Command::PutObject(_)) {
+        return Ok(misplaced("no bytes of a copy come with the command"));
+    }
     let outcome = match command {
         Command::OpenSession(command) => session::open(tx, command),
         Command::RenewSession(command) => session::renew(tx, entry.session, command),
@@ -122,7 +132,8 @@ fn run(tx: &mut Transaction<'_>, entry: &Entry) -> Result<Reply, Fault> {
         Command::CreateBucket(command) => bucket::create(tx, command, guard.bucket),
         Command::DeleteBucket(command) => bucket::delete(tx, command),
         Command::PutObject(command) => object::put(tx, command, &around, EventKind::Put),
-        Command::CopyObject(command) => object::copy(tx, command, &guard),
+        Command::CopyObject(command) => object::copy(tx, command, &guard, Annotated::Copied),
+        Command::CopyBare(command) => object::copy(tx, command, &guard, Annotated::Bare),
         Command::DeleteObjects(command) => object::delete(tx, command, guard.bypass),
         Command::CreateUpload(command) => multipart::create(tx, command, &around),
         Command::PutPart(command) => multipart::put_part(tx, command),
@@ -150,7 +161,10 @@ fn run(tx: &mut Transaction<'_>, entry: &Entry) -> Result<Reply, Fault> {
         Command::RenameObject(command) => rename::rename(tx, command),
         Command::AppendObject(command) => append::append(tx, command, around.guard),
         Command::PostObject(command) => object::put(tx, command, &around, EventKind::Post),
-        Command::Guarded(_) | Command::Sealed(_) => malformed("a command stands around one that it may not"),
+        Command::SetAnnotation(command) => annotation::set(tx, command),
+        Command::Guarded(_) | Command::Sealed(_) | Command::Annotated(_) => {
+            malformed("a command stands around one that it may not")
+        }
     };
     match outcome {
         Ok(done) => Ok(Reply::Done(done)),
@@ -167,8 +181,8 @@ fn may_be_sealed(command: &Command) -> bool {
     )
 }
 
-fn unsealable() -> Reply {
-    Reply::Rejected(Reject::Malformed("no bytes come with the command".to_string()))
+fn misplaced(why: &str) -> Reply {
+    Reply::Rejected(Reject::Malformed(why.to_string()))
 }
 
 /// What the functions of commands return.

@@ -5,10 +5,10 @@ use fabric::limits::{DELETE_KEYS_PER_COMMAND, PUT_BYTES_MAX};
 
 use super::transaction::Transaction;
 use super::version::{self, check_expect};
-use super::{Outcome, Stop, body, lifecycle, lock, malformed, quota};
+use super::{Outcome, Stop, annotation, body, lifecycle, lock, malformed, quota};
 use crate::meta::command::{
-    CopyObject, DeleteKey, DeleteObjects, DeletedKey, Done, Guard, PutObject, ReadConditions, Reject,
-    SetTags, VersionSelector,
+    CopiedAnnotations, CopyObject, DeleteKey, DeleteObjects, DeletedKey, Done, Guard, PutObject,
+    ReadConditions, Reject, SetTags, VersionSelector,
 };
 use crate::meta::lookup::{Found, find};
 use crate::meta::model::{
@@ -26,6 +26,8 @@ pub(super) struct Around<'a> {
     pub sealing: Option<&'a Sealing>,
     /// See [`crate::meta::command::Sealed::copied`].
     pub copied: bool,
+    /// See [`crate::meta::command::Annotated`].
+    pub annotations: Option<&'a CopiedAnnotations>,
 }
 
 /// Bytes of a new body as its client knows them.
@@ -58,9 +60,13 @@ pub(super) fn put(
     check_sealing(around.sealing)?;
     let copies = body::check_new(tx, &home, &command.body)?;
     let bytes = plain_bytes(around.sealing, command.body.bytes())?;
-    quota::check_version(tx, &bucket, &home, bytes, Usage::default())?;
+    let beside = around.annotations.map_or(Ok(0), |copied| annotation::check_copied(tx, copied))?;
+    quota::check_version(tx, &bucket, &home, bytes + beside, Usage::default())?;
 
     let stamp = tx.stamp(&bucket, 0);
+    if let Some(CopiedAnnotations { from, version, sealing, .. }) = around.annotations {
+        annotation::share(tx, (from, *version), (&home, stamp), Some(sealing))?;
+    }
     let body = body::store(tx, &home, stamp, &command.body, &copies)?;
     let object = Object {
         stamp,
@@ -76,8 +82,20 @@ pub(super) fn put(
     Ok(install(tx, &bucket, &home, &object, kind, &command.origin, &around.guard.lock)?)
 }
 
+/// Whether a copy has the annotations of its source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Annotated {
+    Copied,
+    Bare,
+}
+
 /// Copies an object by sharing its body.
-pub(super) fn copy(tx: &mut Transaction<'_>, command: &CopyObject, guard: &Guard) -> Outcome {
+pub(super) fn copy(
+    tx: &mut Transaction<'_>,
+    command: &CopyObject,
+    guard: &Guard,
+    annotated: Annotated,
+) -> Outcome {
     if tx.get::<Buckets>(command.source_bucket)?.is_none() {
         return Err(Reject::NoSuchBucket.into());
     }
@@ -92,7 +110,11 @@ pub(super) fn copy(tx: &mut Transaction<'_>, command: &CopyObject, guard: &Guard
         return Err(Reject::CopyOntoItself.into());
     }
     lock::check_wanted(tx, &home, guard)?;
-    quota::check_version(tx, &bucket, &home, source.bytes, Usage::default())?;
+    let beside = match annotated {
+        Annotated::Copied => annotation::bytes(tx, &from, source.stamp)?,
+        Annotated::Bare => 0,
+    };
+    quota::check_version(tx, &bucket, &home, source.bytes + beside, Usage::default())?;
 
     // Shared before the destination's old version is released: a copy onto itself keeps the body.
     let stamp = tx.stamp(&bucket, 0);
@@ -106,6 +128,9 @@ pub(super) fn copy(tx: &mut Transaction<'_>, command: &CopyObject, guard: &Guard
         checksum: command.checksum.clone().or(source.checksum),
         attributes: command.attributes.clone().unwrap_or(source.attributes),
     };
+    if annotated == Annotated::Copied {
+        annotation::share(tx, (&from, source.stamp), (&home, stamp), None)?;
+    }
     Ok(install(tx, &bucket, &home, &object, EventKind::Copy, &command.origin, &guard.lock)?)
 }
 
@@ -208,17 +233,29 @@ pub(super) fn set_tags(tx: &mut Transaction<'_>, command: &SetTags) -> Outcome {
     }
     lifecycle::settle(tx, &bucket, &home, watch)?;
     let kind = if command.tags.is_empty() { EventKind::DeleteTags } else { EventKind::Tags };
+    tell(tx, &bucket, &home, &object, kind, &command.origin);
+    Ok(Done::Stored(stored(&bucket, &object)))
+}
+
+/// Tells the change feed of a version that stays what it is.
+pub(super) fn tell(
+    tx: &mut Transaction<'_>,
+    bucket: &Bucket,
+    home: &Home,
+    object: &Object,
+    kind: EventKind,
+    origin: &Origin,
+) {
     let event = Event {
         kind,
-        key: home.key,
-        version: told_version(&object),
+        key: home.key.clone(),
+        version: told_version(object),
         bytes: object.bytes,
         etag: Some(object.etag),
         at: tx.now,
-        origin: command.origin.clone(),
+        origin: origin.clone(),
     };
-    tx.add_event(bucket.id, tx.stamp(&bucket, 0), &event);
-    Ok(Done::Stored(stored(&bucket, &object)))
+    tx.add_event(bucket.id, tx.stamp(bucket, 0), &event);
 }
 
 /// Deletes keys one after the other; each has its own outcome.

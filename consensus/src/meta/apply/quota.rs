@@ -6,7 +6,7 @@
 use fabric::ids::BucketId;
 
 use super::transaction::Transaction;
-use super::{Outcome, Stop, version};
+use super::{Outcome, Stop, annotation, version};
 use crate::meta::command::{Done, Reject, SetQuota};
 use crate::meta::lookup::usage_of_user;
 use crate::meta::model::{Bucket, Home, Quota, QuotaOf, Usage, UserQuota};
@@ -88,7 +88,8 @@ pub(super) fn check_version(
     }
     let mut freed = freed;
     if let Some(replaced) = version::replaced(tx, bucket, home)? {
-        freed += Usage { objects: 1, bytes: replaced.bytes, ..Usage::default() };
+        let bytes = replaced.bytes + annotation::bytes(tx, home, replaced.stamp)?;
+        freed += Usage { objects: 1, bytes, ..Usage::default() };
     }
     check(tx, bucket, Usage { objects: 1, bytes, ..Usage::default() }, freed)
 }

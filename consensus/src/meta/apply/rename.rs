@@ -5,7 +5,7 @@
 use fabric::limits::RENAMES_KEPT;
 
 use super::transaction::Transaction;
-use super::{Outcome, Stop, body, lock, object, quota, version};
+use super::{Outcome, Stop, annotation, body, lock, object, quota, version};
 use crate::meta::command::{DeleteKey, Done, Expect, ReadConditions, Reject, RenameObject};
 use crate::meta::model::{
     Bucket, ClusterMs, EventKind, Home, Lock, Object, Renamed, Stored, Usage, Versioning,
@@ -29,9 +29,13 @@ pub(super) fn rename(tx: &mut Transaction<'_>, command: &RenameObject) -> Outcom
         if let Some(gone) = &gone {
             lock::check_removal(tx, &from, gone.stamp, false)?;
         }
-        let freed =
-            gone.map_or(Usage::default(), |gone| Usage { objects: 1, bytes: gone.bytes, ..Usage::default() });
-        quota::check_version(tx, &bucket, &to, source.bytes, freed)?;
+        let beside = annotation::bytes(tx, &from, source.stamp)?;
+        let freed = gone.map_or(Usage::default(), |gone| Usage {
+            objects: 1,
+            bytes: gone.bytes + beside,
+            ..Usage::default()
+        });
+        quota::check_version(tx, &bucket, &to, source.bytes + beside, freed)?;
         give(tx, &bucket, &from, &source, &to, command)?
     };
     if let (Some(token), Done::Stored(stored)) = (&command.token, &done) {
@@ -95,6 +99,7 @@ fn give(
         body: body::share(tx, from, &source.body, to, stamp)?,
         ..source.clone()
     };
+    annotation::share(tx, (from, source.stamp), (to, stamp), None)?;
     let lock = Lock::default();
     let done = object::install(tx, bucket, to, &object, EventKind::Rename, &command.origin, &lock)?;
     let old = DeleteKey { key: from.key.clone(), version: None, expect: Expect::default() };

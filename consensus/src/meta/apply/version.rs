@@ -5,8 +5,8 @@
 
 use fabric::ids::Stamp;
 
-use super::body;
 use super::transaction::Transaction;
+use super::{annotation, body};
 use crate::meta::command::{Expect, Reject};
 use crate::meta::lookup::{Found, newest_other};
 use crate::meta::model::{Bucket, Home, Object, Version, Versioning};
@@ -134,6 +134,7 @@ fn discard(tx: &mut Transaction<'_>, home: &Home, object: &Object) -> Result<(),
         usage.bytes = usage.bytes.saturating_sub(object.bytes);
     })?;
     tx.delete::<Locks>((home, object.stamp));
+    annotation::clear(tx, home, object.stamp)?;
     body::release(tx, home, object)
 }
 

@@ -6,7 +6,7 @@
 use fabric::ids::{BucketId, Stamp};
 
 use super::{Descending, table};
-use crate::meta::model::{Home, Lock, Object, Renamed, Version};
+use crate::meta::model::{AnnotationSet, Home, Lock, Object, Renamed, Version};
 use crate::meta::names::ClientToken;
 
 table! {
@@ -32,6 +32,11 @@ table! {
 }
 
 table! {
+    /// (bucket, key, stamp) → the annotations of a version. Missing: it has none.
+    AnnotationSets(ANNOTATIONS): (&'a Home, Stamp) | (Home, Stamp) => AnnotationSet
+}
+
+table! {
     /// (bucket, token) → a rename that its client may repeat; for ten minutes, then it counts as missing.
     Renames(RENAMES): (BucketId, &'a ClientToken) | (BucketId, ClientToken) => Renamed
 }
@@ -43,7 +48,7 @@ mod tests {
 
     use super::*;
     use crate::meta::model::{
-        Attributes, Body, Checksum, ChecksumAlgorithm, ChecksumKind, ClusterMs, Etag, Retention,
+        Annotation, Attributes, Body, Checksum, ChecksumAlgorithm, ChecksumKind, ClusterMs, Etag, Retention,
         RetentionMode, Stored,
     };
     use crate::meta::sealing::{Frames, Scheme, Sealing};
@@ -112,7 +117,7 @@ mod tests {
         };
         golden::<Objects>(
             &key,
-            object(Body::Sealed { sealing, body: Box::new(Body::Inline(stamp(9))) }),
+            object(Body::Sealed { sealing: sealing.clone(), body: Box::new(Body::Inline(stamp(9))) }),
             "0000000000000005612f6200",
             "0101090201e807ac02003333333333333333333333333333333305000001036b657901010902010200080102030405060708010c636f6e74656e742d747970650a746578742f706c61696e01056d74696d650131010b5354414e444152445f494101016b0176",
         );
@@ -139,6 +144,24 @@ mod tests {
             "010101e80701",
         );
         golden::<NullVersions>(&key, stamp(9), "0000000000000005612f6200", "01010902");
+        let annotation = Annotation {
+            name: "note".parse().unwrap(),
+            bytes: 300,
+            md5: [0x77; 16],
+            checksum: Checksum {
+                algorithm: ChecksumAlgorithm::Crc32,
+                kind: ChecksumKind::FullObject,
+                value: Bytes::from_static(&[1, 2, 3, 4]),
+            },
+            modified: ClusterMs(1_000),
+            extent: extent_id(3),
+        };
+        golden::<AnnotationSets>(
+            (&key, stamp(9)),
+            AnnotationSet { home: Some(home(6, "c")), sealing, annotations: vec![annotation] },
+            "0000000000000005612f6200000100000000000000090002",
+            "0101060163000001036b657901046e6f7465ac027777777777777777777777777777777700000401020304e8078080809880808080808e808080a08080cdd702",
+        );
         let stored = Stored {
             stamp: stamp(10),
             version_visible: true,

@@ -366,6 +366,7 @@ fn commands() -> Vec<Command> {
     ]);
     commands.extend(append_commands());
     commands.push(Command::PostObject(put(NewBody::Inline(Bytes::from_static(b"payload")))));
+    commands.extend(annotation_commands());
     commands
 }
 
@@ -399,6 +400,51 @@ fn lifecycle() -> Lifecycle {
         day_ms: 86_400_000,
         transition_minimum: TransitionMinimum::VariesByClass,
     }
+}
+
+fn annotation_commands() -> [Command; 4] {
+    let set = |change| {
+        Command::SetAnnotation(SetAnnotation {
+            bucket: BucketId(5),
+            key: key("a/b"),
+            version: Some(VersionSelector::Null),
+            name: "note".parse().unwrap(),
+            etag: Some(EtagCondition::Any),
+            change,
+            bypass: true,
+            origin: origin(),
+        })
+    };
+    let new = NewAnnotation {
+        seen: stamp(),
+        home: home(),
+        sealing: sealing(),
+        extent: extent(),
+        md5: [3; 16],
+        checksum: checksum(),
+    };
+    let annotations =
+        CopiedAnnotations { from: home(), version: stamp(), opened: sealing(), sealing: sealing() };
+    let inner =
+        SetTags { bucket: BucketId(5), key: key("a/b"), version: None, tags: Vec::new(), origin: origin() };
+    [
+        set(AnnotationChange::Put(Box::new(new))),
+        set(AnnotationChange::Remove),
+        Command::Annotated(Annotated { annotations, command: Box::new(Command::SetTags(inner)) }),
+        Command::CopyBare(CopyObject {
+            source_bucket: BucketId(6),
+            source_key: key("c"),
+            source_version: None,
+            source_conditions: ReadConditions::default(),
+            bucket: BucketId(5),
+            key: key("a/b"),
+            expect: Expect::default(),
+            attributes: None,
+            checksum: None,
+            source_seen: None,
+            origin: origin(),
+        }),
+    ]
 }
 
 fn append_commands() -> [Command; 2] {
@@ -532,6 +578,7 @@ fn rejects() -> Vec<Reject> {
         Reject::WrongOffset { bytes: 300 },
         Reject::TooManyParts,
         Reject::TokenReused,
+        Reject::TooManyAnnotations,
     ]
 }
 
@@ -619,6 +666,12 @@ fn work_queries() -> Vec<Query> {
         Query::Upload { bucket: BucketId(5), key: key("a/b"), upload: stamp() },
         Query::Changes { bucket: BucketId(5), after: stamp(), limit: 300 },
         Query::AllChanges { after: stamp(), limit: 300 },
+        Query::Annotations {
+            bucket: BucketId(5),
+            key: key("a/b"),
+            version: Some(VersionSelector::Null),
+            name: Some("note".parse().unwrap()),
+        },
     ]
 }
 
@@ -744,6 +797,20 @@ fn work_answers() -> Vec<Answer> {
             events: vec![(stamp(), BucketId(5), event)],
             more: true,
             trimmed: stamp(),
+        }),
+        Answer::Annotations(AnnotationsView {
+            object: object(),
+            home: home(),
+            sealing: Some(sealing()),
+            annotations: vec![Annotation {
+                name: "note".parse().unwrap(),
+                bytes: 300,
+                md5: [3; 16],
+                checksum: checksum(),
+                modified: ClusterMs(1_000),
+                extent: extent_id(),
+            }],
+            piece: Some(Piece { extent: extent(), offset: 0, bytes: 300 }),
         }),
     ]
 }

@@ -10,8 +10,8 @@ use crate::meta::audit::audit;
 use crate::meta::command::*;
 use crate::meta::model::*;
 use crate::meta::names::ObjectKey;
-use crate::meta::query::{Answer, BodyView, ObjectView, Query, Want};
-use crate::meta::sealing::{Frames, Scheme, Sealing};
+use crate::meta::query::{AnnotationsView, Answer, BodyView, ObjectView, Query, Want};
+use crate::meta::sealing::{Frames, Scheme, Sealing, sealed_bytes};
 use crate::meta::store::MemoryRows;
 
 pub(super) struct World {
@@ -226,6 +226,55 @@ impl World {
             attributes: Attributes::default(),
             origin: Origin::default(),
         }
+    }
+
+    /// As a gateway annotates the current version: where the others have their home.
+    pub fn annotate(&mut self, key: &str, name: &str, bytes: u64) -> SetAnnotation {
+        let key = self::key(key);
+        let query = Query::Annotations { bucket: self.bucket, key: key.clone(), version: None, name: None };
+        let view = match self.ask(query) {
+            Ok(Answer::Annotations(view)) => Some(view),
+            _ => None,
+        };
+        let own = Home { bucket: self.bucket, key: key.clone() };
+        let home = view.as_ref().map_or(own, |view| view.home.clone());
+        let seen = view.as_ref().map_or(Stamp::ZERO, |view| view.object.stamp);
+        let sealing = view.and_then(|view| view.sealing).unwrap_or_else(sealing);
+        let checksum = Checksum {
+            algorithm: ChecksumAlgorithm::Crc32,
+            kind: ChecksumKind::FullObject,
+            value: Bytes::from_static(&[1, 2, 3, 4]),
+        };
+        let extent = self.extent(sealed_bytes(bytes));
+        let new = NewAnnotation { seen, home, sealing, extent, md5: [9; 16], checksum };
+        SetAnnotation {
+            bucket: self.bucket,
+            key,
+            version: None,
+            name: name.parse().unwrap(),
+            etag: None,
+            change: AnnotationChange::Put(Box::new(new)),
+            bypass: false,
+            origin: Origin::default(),
+        }
+    }
+
+    /// As a gateway copies what is to be encrypted otherwise, with its annotations under the data key sealed as `resealed`.
+    pub fn copy_anew(&mut self, from: &str, to: &str, resealed: &Sealing) -> Option<Command> {
+        let source = self.current(from)?;
+        let bytes = source.bytes.max(1);
+        let extent = self.extent(sealed_bytes(bytes));
+        let put = Command::PutObject(self.put(to, NewBody::Extent(extent)));
+        let put =
+            Command::Sealed(Sealed { sealing: Some(resealed.clone()), copied: true, command: Box::new(put) });
+        let query = Query::Annotations { bucket: self.bucket, key: key(from), version: None, name: None };
+        let Ok(Answer::Annotations(AnnotationsView { sealing: Some(opened), .. })) = self.ask(query) else {
+            return Some(put);
+        };
+        let from = Home { bucket: self.bucket, key: key(from) };
+        let sealing = resealed.clone();
+        let annotations = CopiedAnnotations { from, version: source.stamp, opened, sealing };
+        Some(Command::Annotated(Annotated { annotations, command: Box::new(put) }))
     }
 
     pub fn delete(&self, key: &str, version: Option<VersionSelector>) -> Command {

@@ -74,7 +74,7 @@ impl Op for CompleteMultipartUpload {
         let host = request.header(HOST.as_str())?.unwrap_or("localhost");
         let location = format!("{scheme}://{host}/{}/{}", bucket.name, url_encoded(key.as_str()));
         let response = Response::xml(answer(&location, bucket.name.as_str(), &key, &stored));
-        let response = encryption::show_completed(response, sealing.as_ref());
+        let response = encryption::show_sealing(response, sealing.as_ref());
         Ok(versions::show_stored(response, bucket, &stored))
     }
 }

@@ -7,7 +7,7 @@
 use async_trait::async_trait;
 use consensus::client::{MetaError, WriteGuard};
 use consensus::meta::command::{
-    Command, CopyObject as CopyCommand, Done, Expect, Guard, PutObject as PutCommand, Reject,
+    Annotated, Command, CopyObject as CopyCommand, Done, Expect, Guard, PutObject as PutCommand, Reject,
 };
 use consensus::meta::model::{
     Attributes, Bucket, Checksum, ChecksumAlgorithm, ChecksumKind, Etag, Object, Origin, Stored,
@@ -29,7 +29,7 @@ use crate::s3::request::{Request, header_text};
 use crate::s3::response::Response;
 use crate::s3::route::Route;
 use crate::s3::xml::XmlWriter;
-use crate::s3::{bodies, headers, listing, locks, time, versions};
+use crate::s3::{annotations, bodies, headers, listing, locks, time, versions};
 
 /// How often a copy is decided again because its source changed.
 const TRIES_MAX: usize = 4;
@@ -53,10 +53,11 @@ impl Op for CopyObject {
 
     async fn run(&self, cx: &Context, request: Request) -> S3Result<Response> {
         let stated = Stated::parse(&request)?;
-        let input = Input::parse(request.headers(), encryption::customer(&request, Whose::Source)?)?;
+        let mut input = Input::parse(request.headers(), encryption::customer(&request, Whose::Source)?)?;
         let key = request.key().clone();
         let wish = stated.wish(cx).await?;
         let source_bucket = input.source.bucket(cx).await?;
+        input.annotations = input.annotations.permitted(cx, &input.source, &source_bucket, &key).await?;
         // The source may have to be read for a checksum: not for a copy that will be refused.
         conditions::refuse_early(cx, &key, &input.expect).await?;
         for _ in 0..TRIES_MAX {
@@ -115,6 +116,7 @@ struct Input {
     said: Attributes,
     metadata: Directive,
     tagging: Directive,
+    annotations: annotations::Directive,
     /// Whether the client asks for something that makes a copy onto itself a change.
     changes: bool,
     algorithm: Option<ChecksumAlgorithm>,
@@ -153,6 +155,7 @@ impl Input {
             said: headers::attributes(headers)?,
             metadata: Directive::parse(headers, "x-amz-metadata-directive", "Unknown metadata directive.")?,
             tagging: Directive::parse(headers, "x-amz-tagging-directive", "Unknown tagging directive.")?,
+            annotations: annotations::Directive::parse(headers)?,
             changes: names.iter().any(|name| headers.contains_key(*name)),
             algorithm: checksum::algorithm_header(headers, "x-amz-checksum-algorithm")?,
         })
@@ -218,7 +221,11 @@ impl Input {
             source_seen: Some(view.object.stamp),
             origin: Origin::default(),
         };
-        Ok(Decided { command: Command::CopyObject(command), view, bytes: Bytes::Shared, guard: None })
+        let command = match self.annotations {
+            annotations::Directive::Copy => Command::CopyObject(command),
+            annotations::Directive::Exclude => Command::CopyBare(command),
+        };
+        Ok(Decided { command, view, bytes: Bytes::Shared, guard: None })
     }
 
     /// A copy whose bytes are written anew, as they are to be encrypted otherwise, or no more.
@@ -234,6 +241,13 @@ impl Input {
         if conditions::decide(&self.source.conditions, source) != Verdict::Proceed {
             return Err(Code::PreconditionFailed.into());
         }
+        let annotations = match self.annotations {
+            annotations::Directive::Copy => {
+                let home = self.source.home(source_bucket);
+                annotations::resealed(cx, home, self.source.version, source, wish).await?
+            }
+            annotations::Directive::Exclude => None,
+        };
         let encryption = wish.seal(cx)?;
         let sealing = encryption::sealing_of(encryption.as_ref());
         let attributes = self.attributes(source).unwrap_or_else(|| source.attributes.clone());
@@ -254,6 +268,10 @@ impl Input {
             origin: Origin::default(),
         };
         let command = encryption::copied(Command::PutObject(command), sealing.cloned());
+        let command = match annotations {
+            Some(annotations) => Command::Annotated(Annotated { annotations, command: Box::new(command) }),
+            None => command,
+        };
         Ok(Decided { command, view, bytes: Bytes::Anew(encryption), guard })
     }
 

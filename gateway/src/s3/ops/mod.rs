@@ -26,6 +26,7 @@ mod list_object_versions;
 mod list_objects;
 mod list_objects_v2;
 mod list_parts;
+mod object_annotation;
 mod object_lock;
 mod object_tagging;
 mod ownership;
@@ -87,6 +88,10 @@ static OPS: &[&dyn Op] = &[
     &list_objects::ListObjects,
     &list_objects_v2::ListObjectsV2,
     &list_parts::ListParts,
+    &object_annotation::DeleteObjectAnnotation,
+    &object_annotation::GetObjectAnnotation,
+    &object_annotation::ListObjectAnnotations,
+    &object_annotation::PutObjectAnnotation,
     &object_lock::GetObjectLegalHold,
     &object_lock::GetObjectLockConfiguration,
     &object_lock::GetObjectRetention,

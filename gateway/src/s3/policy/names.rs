@@ -20,7 +20,7 @@ pub(super) enum Scope {
 }
 
 /// Every action of S3 without its `s3:`, and those that only Fluffy has (ListBucketChanges), sorted without regard to case.
-const ACTIONS: [(&str, Scope); 169] = [
+const ACTIONS: [(&str, Scope); 177] = [
     ("AbortMultipartUpload", Scope::Object),
     ("AssociateAccessGrantsIdentityCenter", Scope::Other),
     ("BypassGovernanceRetention", Scope::Object),
@@ -49,8 +49,10 @@ const ACTIONS: [(&str, Scope); 169] = [
     ("DeleteJobTagging", Scope::Other),
     ("DeleteMultiRegionAccessPoint", Scope::Other),
     ("DeleteObject", Scope::Object),
+    ("DeleteObjectAnnotation", Scope::Object),
     ("DeleteObjectTagging", Scope::Object),
     ("DeleteObjectVersion", Scope::Object),
+    ("DeleteObjectVersionAnnotation", Scope::Object),
     ("DeleteObjectVersionTagging", Scope::Object),
     ("DeleteStorageLensConfiguration", Scope::Other),
     ("DeleteStorageLensConfigurationTagging", Scope::Other),
@@ -102,6 +104,7 @@ const ACTIONS: [(&str, Scope); 169] = [
     ("GetMultiRegionAccessPointRoutes", Scope::Other),
     ("GetObject", Scope::Object),
     ("GetObjectAcl", Scope::Object),
+    ("GetObjectAnnotation", Scope::Object),
     ("GetObjectAttributes", Scope::Object),
     ("GetObjectLegalHold", Scope::Object),
     ("GetObjectRetention", Scope::Object),
@@ -109,6 +112,7 @@ const ACTIONS: [(&str, Scope); 169] = [
     ("GetObjectTorrent", Scope::Object),
     ("GetObjectVersion", Scope::Object),
     ("GetObjectVersionAcl", Scope::Object),
+    ("GetObjectVersionAnnotation", Scope::Object),
     ("GetObjectVersionAttributes", Scope::Object),
     ("GetObjectVersionForReplication", Scope::Object),
     ("GetObjectVersionTagging", Scope::Object),
@@ -133,6 +137,8 @@ const ACTIONS: [(&str, Scope); 169] = [
     ("ListJobs", Scope::Other),
     ("ListMultipartUploadParts", Scope::Object),
     ("ListMultiRegionAccessPoints", Scope::Other),
+    ("ListObjectAnnotations", Scope::Object),
+    ("ListObjectVersionAnnotations", Scope::Object),
     ("ListStorageLensConfigurations", Scope::Other),
     ("ListStorageLensGroups", Scope::Other),
     ("ListTagsForResource", Scope::Bucket),
@@ -168,10 +174,12 @@ const ACTIONS: [(&str, Scope); 169] = [
     ("PutMultiRegionAccessPointPolicy", Scope::Other),
     ("PutObject", Scope::Object),
     ("PutObjectAcl", Scope::Object),
+    ("PutObjectAnnotation", Scope::Object),
     ("PutObjectLegalHold", Scope::Object),
     ("PutObjectRetention", Scope::Object),
     ("PutObjectTagging", Scope::Object),
     ("PutObjectVersionAcl", Scope::Object),
+    ("PutObjectVersionAnnotation", Scope::Object),
     ("PutObjectVersionTagging", Scope::Object),
     ("PutReplicationConfiguration", Scope::Bucket),
     ("PutStorageLensConfiguration", Scope::Other),
