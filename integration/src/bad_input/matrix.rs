@@ -10,6 +10,8 @@ use gateway::s3::op::BodyRule;
 use gateway::s3::ops;
 use gateway::s3::route::Scope;
 
+mod forms;
+
 use super::{Expect, judge};
 use crate::client::{Auth, Client, Credentials, Line, Payload, Request, Response, Signer, Target, Wire};
 
@@ -30,8 +32,7 @@ const TRAILER: &str = "x-amz-checksum-crc32";
 const LIFETIME: u64 = 60;
 /// Seconds beyond the time that clocks may differ.
 const BEYOND_SKEW: i64 = 15 * 60 + 5;
-/// What a browser posts carries a signed policy instead of a signature of the request: a carrier of its own, once there
-/// is such an operation.
+/// What a browser posts carries a signed policy instead of a signature of the request: it has carriers of its own.
 const FORMS: &[&str] = &["PostObject"];
 
 /// How a signature comes, and what it says of the body.
@@ -223,14 +224,15 @@ pub async fn run(target: &dyn Target, mut report: impl FnMut(&str, Result<(), St
     let mut before = ground.state(&operations).await.map_err(anyhow::Error::msg)?;
     for (carrier, told) in CARRIERS {
         for operation in &operations {
-            let mut outcome = ground.attack(*carrier, operation, &mut judged).await;
-            let after = ground.state(&operations).await.map_err(anyhow::Error::msg)?;
-            if let Some((before, after)) = before.iter().zip(&after).find(|(before, after)| before != after) {
-                outcome = Err(format!("it changed {before:?} to {after:?}"));
-            }
-            before = after;
-            report(&format!("H-matrix {told}: {}", operation.name), outcome);
+            let outcome = ground.attack(*carrier, operation, &mut judged).await;
+            let unchanged = ground.compare(&operations, &mut before).await;
+            report(&format!("H-matrix {told}: {}", operation.name), unchanged.and(outcome));
         }
+    }
+    for (carrier, told) in forms::CARRIERS {
+        let outcome = ground.attack_by_form(*carrier, &mut judged).await;
+        let unchanged = ground.compare(&operations, &mut before).await;
+        report(&format!("H-matrix {told}: {}", FORMS.join(", ")), unchanged.and(outcome));
     }
     Ok(judged)
 }
@@ -289,6 +291,16 @@ impl<'a> Ground<'a> {
         Ok(answers)
     }
 
+    /// Refuses a state that is not the one before; takes its place.
+    async fn compare(&mut self, operations: &[Operation], before: &mut Vec<String>) -> Result<(), String> {
+        let after = self.state(operations).await?;
+        let before = std::mem::replace(before, after.clone());
+        match before.iter().zip(&after).find(|(before, after)| before != after) {
+            Some((before, after)) => Err(format!("it changed {before:?} to {after:?}")),
+            None => Ok(()),
+        }
+    }
+
     /// Everything that is wrong with the answers to one operation by one carrier.
     async fn attack(
         &mut self,
@@ -321,13 +333,25 @@ impl<'a> Ground<'a> {
         judge(expect, &wire.method, &answer.map_err(|error| error.to_string())?)
     }
 
+    /// Who signs what has this fault.
+    fn signer(&self, fault: Fault) -> Signer {
+        let root = self.client.target().root();
+        let credentials = match fault {
+            Fault::UnknownKey => Credentials { access_key: "FLUFFYNOBODYACCESSKEY".to_string(), ..root },
+            Fault::WrongSecret => {
+                Credentials { secret_key: "0123456789abcdef0123456789abcdef".to_string(), ..root }
+            }
+            Fault::SwappedKey => Credentials { access_key: self.other.access_key.clone(), ..root },
+            Fault::AnotherUser => self.other.clone(),
+            _ => root,
+        };
+        Signer { credentials: Some(credentials), ..self.client.signer() }
+    }
+
     /// The request of an operation with a fault.
     fn make(&self, fault: Fault, carrier: Carrier, operation: &Operation) -> Wire {
-        let signer = self.client.signer();
+        let signer = self.signer(fault);
         let request = carrier.of(operation.request.clone());
-        let signed_by =
-            |credentials: Credentials| Signer { credentials: Some(credentials), ..signer.clone() };
-        let root = || self.client.target().root();
         match fault {
             Fault::Missing => without_signature(signer.sign(request), carrier),
             Fault::Forged => forged(signer.sign(request), carrier),
@@ -344,19 +368,9 @@ impl<'a> Ground<'a> {
             Fault::Expired => signer.later(-(LIFETIME as i64 + 2)).sign(request),
             Fault::OutOfTime if carrier.is_query() => signer.later(BEYOND_SKEW).sign(request),
             Fault::OutOfTime => signer.later(-BEYOND_SKEW).sign(request),
-            Fault::UnknownKey => {
-                let nobody = Credentials { access_key: "FLUFFYNOBODYACCESSKEY".to_string(), ..root() };
-                signed_by(nobody).sign(request)
+            Fault::UnknownKey | Fault::WrongSecret | Fault::SwappedKey | Fault::AnotherUser => {
+                signer.sign(request)
             }
-            Fault::WrongSecret => {
-                let wrong =
-                    Credentials { secret_key: "0123456789abcdef0123456789abcdef".to_string(), ..root() };
-                signed_by(wrong).sign(request)
-            }
-            Fault::SwappedKey => {
-                signed_by(Credentials { access_key: self.other.access_key.clone(), ..root() }).sign(request)
-            }
-            Fault::AnotherUser => signed_by(self.other.clone()).sign(request),
         }
     }
 }

@@ -6,6 +6,7 @@
 //! second time here, so that one misreading of the rules does not hide the other.
 
 mod checksum;
+mod form;
 mod http1;
 mod line;
 mod pattern;
@@ -18,6 +19,7 @@ use async_trait::async_trait;
 use fabric::net::BoxStream;
 
 pub use checksum::{ALGORITHMS, Algorithm, composite};
+pub use form::Form;
 pub use http1::{Exchange, Response, exchange, exchange_on, read_response};
 pub use line::Line;
 pub use pattern::{Pattern, PatternCheck};

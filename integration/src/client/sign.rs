@@ -318,6 +318,12 @@ impl Signer {
         calculate_signature(key, string_to_sign.as_bytes())
     }
 
+    /// The signature of version 2, in base64.
+    pub fn signature_v2(&self, text: &str) -> String {
+        let secret = self.credentials.as_ref().map_or("", |credentials| &credentials.secret_key);
+        base64::engine::general_purpose::STANDARD.encode(hmac_sha1(secret.as_bytes(), text.as_bytes()))
+    }
+
     /// The access key; empty where nothing is signed.
     pub fn access_key(&self) -> &str {
         self.credentials.as_ref().map_or("", |credentials| &credentials.access_key)
@@ -394,12 +400,10 @@ impl Signer {
             text.push_str(if at == 0 { "?" } else { "&" });
             text.push_str(&value.as_ref().map_or(name.clone(), |value| format!("{name}={value}")));
         }
-        let secret = self.credentials.as_ref().map_or("", |credentials| &credentials.secret_key);
-        let signature = hmac_sha1(secret.as_bytes(), text.as_bytes());
         let request = request
             .query("AWSAccessKeyId", self.access_key())
             .query("Expires", expires)
-            .query("Signature", base64::engine::general_purpose::STANDARD.encode(signature));
+            .query("Signature", self.signature_v2(&text));
         self.unsigned(request)
     }
 

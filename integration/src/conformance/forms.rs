@@ -1,10 +1,7 @@
 //! Uploads by the forms of browsers: signed by a policy, or by nobody where everybody may write.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-
 use super::{Cx, Outcome, behaviours, equal, has_header, ok, refused, xml_of};
-use crate::client::{ALGORITHMS, Request};
+use crate::client::{ALGORITHMS, Form, Request};
 
 behaviours![
     a_signed_form_uploads_a_file,
@@ -14,83 +11,6 @@ behaviours![
     the_signer_of_a_form_needs_permission,
     broken_forms_are_refused,
 ];
-
-const BOUNDARY: &str = "----WebKitFormBoundary7MA4YWxkTrZu0gW";
-
-/// Fields and a file as a browser sends them.
-struct Form {
-    fields: Vec<(String, String)>,
-    file: Vec<u8>,
-}
-
-impl Form {
-    fn new(key: &str, file: impl Into<Vec<u8>>) -> Form {
-        Form { fields: vec![("key".to_string(), key.to_string())], file: file.into() }
-    }
-
-    fn with(mut self, name: &str, value: impl Into<String>) -> Form {
-        self.fields.push((name.to_string(), value.into()));
-        self
-    }
-
-    /// With a policy of these conditions beside those on the fields so far and on the bucket, signed by the first user.
-    fn signed(self, cx: &Cx<'_>, bucket: &str, more: &str) -> Form {
-        let condition = |(name, value): &(String, String)| match value.strip_suffix("${filename}") {
-            Some(start) => format!("[\"starts-with\",\"${name}\",\"{start}\"]"),
-            None => format!("{{\"{name}\":\"{value}\"}}"),
-        };
-        let fields: Vec<String> = self.fields.iter().map(condition).collect();
-        let conditions = format!("[{{\"bucket\":\"{bucket}\"}},{}{more}]", fields.join(","));
-        self.signed_as(cx, &conditions, "2099-01-01T00:00:00Z", |signer| signer)
-    }
-
-    fn signed_as(
-        self,
-        cx: &Cx<'_>,
-        conditions: &str,
-        expiration: &str,
-        change: impl Fn(String) -> String,
-    ) -> Form {
-        let signer = cx.client().signer();
-        let (date, credential) = (signer.amz_date(), format!("{}/{}", signer.access_key(), signer.scope()));
-        let proof = format!(
-            "{{\"x-amz-credential\":\"{credential}\"}},{{\"x-amz-date\":\"{date}\"}},\
-             {{\"x-amz-algorithm\":\"AWS4-HMAC-SHA256\"}}"
-        );
-        let conditions = conditions.strip_suffix(']').unwrap_or(conditions);
-        let policy = STANDARD
-            .encode(format!("{{\"expiration\":\"{expiration}\",\"conditions\":{conditions},{proof}]}}"));
-        let signature = change(signer.signature(&policy));
-        self.with("x-amz-algorithm", "AWS4-HMAC-SHA256")
-            .with("x-amz-credential", credential)
-            .with("x-amz-date", date)
-            .with("policy", policy)
-            .with("x-amz-signature", signature)
-    }
-
-    fn request(self, bucket: &str) -> Request {
-        let mut body = Vec::new();
-        for (name, value) in &self.fields {
-            let part =
-                format!("--{BOUNDARY}\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n");
-            body.extend_from_slice(part.as_bytes());
-        }
-        let start = format!(
-            "--{BOUNDARY}\r\nContent-Disposition: form-data; name=\"file\"; filename=\"cat.png\"\r\n\
-             Content-Type: image/png\r\n\r\n"
-        );
-        body.extend_from_slice(start.as_bytes());
-        body.extend_from_slice(&self.file);
-        body.extend_from_slice(format!("\r\n--{BOUNDARY}--\r\n").as_bytes());
-        post(bucket, body)
-    }
-}
-
-fn post(bucket: &str, body: Vec<u8>) -> Request {
-    Request::bucket("POST", bucket)
-        .header("content-type", format!("multipart/form-data; boundary={BOUNDARY}"))
-        .body(body)
-}
 
 fn crc32c(bytes: &[u8]) -> String {
     let algorithm = ALGORITHMS.iter().find(|algorithm| algorithm.name == "CRC32C");
@@ -104,7 +24,7 @@ async fn a_signed_form_uploads_a_file(cx: &Cx<'_>) -> Outcome {
         .with("Content-Type", "image/png")
         .with("x-amz-meta-from", "browser")
         .with("x-amz-checksum-crc32c", crc32c(&file));
-    let stored = ok(&browser, form.signed(cx, &bucket, "").request(&bucket)).await?;
+    let stored = ok(&browser, form.signed(&cx.client().signer(), &bucket, "").request(&bucket)).await?;
     equal("status", stored.status, 204)?;
     let found = cx.get(&bucket, "in/cat.png").await?;
     equal("same bytes", found.body == file, true)?;
@@ -112,7 +32,7 @@ async fn a_signed_form_uploads_a_file(cx: &Cx<'_>) -> Outcome {
     has_header(&found, "x-amz-meta-from", "browser")?;
     has_header(&found, "etag", stored.etag())?;
     // Through the other gateway, and empty.
-    let empty = Form::new("empty", "").signed(cx, &bucket, "").request(&bucket);
+    let empty = Form::new("empty", "").signed(&cx.client().signer(), &bucket, "").request(&bucket);
     ok(&cx.gateway(1).with_credentials(None), empty).await?;
     equal("empty", cx.get(&bucket, "empty").await?.body.len(), 0)
 }
@@ -120,7 +40,8 @@ async fn a_signed_form_uploads_a_file(cx: &Cx<'_>) -> Outcome {
 async fn a_form_is_answered_as_its_sender_wants(cx: &Cx<'_>) -> Outcome {
     let (bucket, browser) = (cx.bucket().await?, cx.with(None));
     let send = async |name: &str, value: &str| {
-        let form = Form::new("k", "v").with(name, value).signed(cx, &bucket, "").request(&bucket);
+        let form =
+            Form::new("k", "v").with(name, value).signed(&cx.client().signer(), &bucket, "").request(&bucket);
         browser.send(form).await.map_err(|error| error.to_string())
     };
     let created = send("success_action_status", "201").await?;
@@ -141,27 +62,44 @@ async fn what_the_policy_does_not_say_is_refused(cx: &Cx<'_>) -> Outcome {
     let (bucket, browser) = (cx.bucket().await?, cx.with(None));
     let anything = format!("[{{\"bucket\":\"{bucket}\"}},[\"starts-with\",\"$key\",\"\"]]");
     let plain = || Form::new("k", "12345");
-    let same = |signature: String| signature;
-    let far = "2099-01-01T00:00:00Z";
-    let other = |signature: String| signature.replace(['0', '1', '2', '3'], "4");
+    let signer = cx.client().signer();
+    let saying = |form: Form, conditions: &str| form.signed_as(&signer, conditions, "2099-01-01T00:00:00Z");
+    let forged = saying(plain(), &anything)
+        .edit("x-amz-signature", |signature| signature.replace(['0', '1', '2', '3'], "4"));
     for (form, status, code) in [
-        (plain().signed_as(cx, &anything, far, same).with("x-amz-meta-a", "1"), 403, "AccessDenied"),
-        (plain().signed_as(cx, &anything, "2001-01-01T00:00:00Z", same), 403, "AccessDenied"),
-        (plain().signed_as(cx, "[{\"key\":\"other\"}]", far, same), 403, "AccessDenied"),
-        (plain().signed_as(cx, "[[\"starts-with\",\"$key\",\"user/\"]]", far, same), 403, "AccessDenied"),
-        (plain().signed_as(cx, "[{\"bucket\":\"other\"},{\"key\":\"k\"}]", far, same), 403, "AccessDenied"),
-        (plain().with("bucket", "other").signed_as(cx, &anything, far, same), 403, "AccessDenied"),
-        (plain().signed_as(cx, &anything, far, other), 403, "SignatureDoesNotMatch"),
-        (plain().signed_as(cx, "[{\"key\":1}]", far, same), 400, "InvalidPolicyDocument"),
-        (plain().signed(cx, &bucket, ",[\"content-length-range\",0,4]"), 400, "EntityTooLarge"),
-        (plain().signed(cx, &bucket, ",[\"content-length-range\",6,9]"), 400, "EntityTooSmall"),
-        (plain().with("x-amz-copy-source", "a/b").signed(cx, &bucket, ""), 400, "InvalidArgument"),
-        (plain().with("x-amz-checksum-crc32c", "AAAAAA==").signed(cx, &bucket, ""), 400, "BadDigest"),
+        (saying(plain(), &anything).with("x-amz-meta-a", "1"), 403, "AccessDenied"),
+        (plain().signed_as(&signer, &anything, "2001-01-01T00:00:00Z"), 403, "AccessDenied"),
+        (saying(plain(), "[{\"key\":\"other\"}]"), 403, "AccessDenied"),
+        (saying(plain(), "[[\"starts-with\",\"$key\",\"user/\"]]"), 403, "AccessDenied"),
+        (saying(plain(), "[{\"bucket\":\"other\"},{\"key\":\"k\"}]"), 403, "AccessDenied"),
+        (saying(plain().with("bucket", "other"), &anything), 403, "AccessDenied"),
+        (forged, 403, "SignatureDoesNotMatch"),
+        (saying(plain(), "[{\"key\":1}]"), 400, "InvalidPolicyDocument"),
+        (
+            plain().signed(&cx.client().signer(), &bucket, ",[\"content-length-range\",0,4]"),
+            400,
+            "EntityTooLarge",
+        ),
+        (
+            plain().signed(&cx.client().signer(), &bucket, ",[\"content-length-range\",6,9]"),
+            400,
+            "EntityTooSmall",
+        ),
+        (
+            plain().with("x-amz-copy-source", "a/b").signed(&cx.client().signer(), &bucket, ""),
+            400,
+            "InvalidArgument",
+        ),
+        (
+            plain().with("x-amz-checksum-crc32c", "AAAAAA==").signed(&cx.client().signer(), &bucket, ""),
+            400,
+            "BadDigest",
+        ),
     ] {
         refused(&browser, form.request(&bucket), status, code).await?;
     }
     cx.refused(Request::object("GET", &bucket, "k"), 404, "NoSuchKey").await?;
-    let fits = plain().signed(cx, &bucket, ",[\"content-length-range\",5,5]");
+    let fits = plain().signed(&cx.client().signer(), &bucket, ",[\"content-length-range\",5,5]");
     ok(&browser, fits.request(&bucket)).await.map(drop)
 }
 
@@ -187,26 +125,26 @@ async fn the_signer_of_a_form_needs_permission(cx: &Cx<'_>) -> Outcome {
          \"Resource\":\"arn:aws:s3:::{bucket}/kept/*\"}}}}"
     );
     cx.ok(Request::bucket("PUT", &bucket).flag("policy").body(policy)).await?;
-    let form = |key: &str| Form::new(key, "v").signed(cx, &bucket, "").request(&bucket);
+    let form = |key: &str| Form::new(key, "v").signed(&cx.client().signer(), &bucket, "").request(&bucket);
     refused(&cx.with(None), form("kept/k"), 403, "AccessDenied").await?;
     ok(&cx.with(None), form("k")).await.map(drop)
 }
 
 async fn broken_forms_are_refused(cx: &Cx<'_>) -> Outcome {
     let (bucket, browser) = (cx.bucket().await?, cx.with(None));
-    let whole = Form::new("k", "v").signed(cx, &bucket, "").request(&bucket).body;
+    let whole = Form::new("k", "v").signed(&cx.client().signer(), &bucket, "").request(&bucket).body;
     let cut = |from: &str, to: &str| {
         let text = String::from_utf8_lossy(&whole).replace(from, to);
-        post(&bucket, text.into_bytes())
+        Form::posted(&bucket, text.into_bytes())
     };
-    let last = format!("--{BOUNDARY}--");
+    let last = Form::end();
     for (request, status, code) in [
         (cut(&last, ""), 400, "MalformedPOSTRequest"),
         (cut("name=\"file\"", "name=\"no-file\""), 400, "InvalidArgument"),
         (cut("name=\"key\"", "name=\"no-key\""), 400, "InvalidArgument"),
         (cut("name=\"policy\"", "name=\"x-ignore-policy\""), 400, "InvalidArgument"),
-        (post(&bucket, b"no form".to_vec()), 400, "MalformedPOSTRequest"),
-        (post(&bucket, vec![b'x'; 30_000]), 400, "MaxPostPreDataLengthExceededError"),
+        (Form::posted(&bucket, b"no form".to_vec()), 400, "MalformedPOSTRequest"),
+        (Form::posted(&bucket, vec![b'x'; 30_000]), 400, "MaxPostPreDataLengthExceededError"),
         (Request::bucket("POST", &bucket).body("a=b"), 412, "PreconditionFailed"),
     ] {
         refused(&browser, request, status, code).await?;

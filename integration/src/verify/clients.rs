@@ -192,6 +192,27 @@ pub(super) fn archive(tally: &mut Tally) -> Result<()> {
     })
 }
 
+/// Programs that show pages as Chromium does, and the Debian package that has the smallest of them.
+const BROWSERS: [&str; 5] =
+    ["chromium-headless-shell", "chromium", "chromium-browser", "google-chrome", "google-chrome-stable"];
+
+/// Pages of another origin, in a browser.
+pub(super) fn browser(tally: &mut Tally) -> Result<()> {
+    let Some(browser) = BROWSERS.iter().find_map(|name| find_program(name)) else {
+        let why = format!("install it: apt-get install --no-install-recommends {}", BROWSERS[0]);
+        tally.check("browser", Err(why));
+        return Ok(());
+    };
+    let python = python()?;
+    block_on(async {
+        let store = Embedded::start(&["--data", "fluffy-data"]).await?;
+        let mut command = bare(&python);
+        command.arg(repository().join("integration/clients/browser.py")).arg(&browser);
+        let endpoint = format!("http://{}", store.gateway.listen);
+        run_client("browser", command, &venv_path(VENVS[0].0).join("bin"), &endpoint, tally)
+    })
+}
+
 /// A program without anybody's own settings.
 fn bare(program: &Path) -> Command {
     let mut command = Command::new(program);

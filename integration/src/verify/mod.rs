@@ -150,6 +150,11 @@ const CAMPAIGNS: &[Stage] = &[
         about: "PostgreSQL archived, backed up and restored by pgBackRest over TLS",
         run: clients::archive,
     },
+    Stage {
+        name: "browser",
+        about: "pages of other origins in headless Chromium: forms, presigned URLs, CORS",
+        run: clients::browser,
+    },
     Stage { name: "cas", about: "10,000 rounds of 32 conditional writers, one winner each", run: cas::run },
     Stage {
         name: "upgrade",
