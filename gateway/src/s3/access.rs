@@ -31,10 +31,14 @@ use super::{tags, versions};
 const READY_MAX: NonZeroUsize = NonZeroUsize::new(1_000).expect("1,000 is not 0");
 
 /// Policies ready to judge, so that none is read for each request anew.
-pub struct Policies(Mutex<LruCache<Text, Arc<Policy>>>);
+pub struct Policies(Mutex<LruCache<String, Ready>>);
 
-/// A policy as it came, with its bucket unless it is a user's.
-type Text = (Option<BucketName>, String);
+/// A policy, kept under its text.
+struct Ready {
+    /// Whose it is; `None`: a user's. What stands in two places is kept for the one where it was asked for last.
+    bucket: Option<BucketName>,
+    policy: Arc<Policy>,
+}
 
 impl Default for Policies {
     fn default() -> Policies {
@@ -45,17 +49,16 @@ impl Default for Policies {
 impl Policies {
     /// A stored policy of this bucket, or of a user.
     fn ready(&self, bucket: Option<&BucketName>, text: &str) -> S3Result<Arc<Policy>> {
-        let name = (bucket.cloned(), text.to_string());
         // Each change is a single call, so poison means nothing here.
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(policy) = kept.get(&name) {
-            return Ok(policy.clone());
+        if let Some(ready) = kept.get(text).filter(|ready| ready.bucket.as_ref() == bucket) {
+            return Ok(ready.policy.clone());
         }
         let kind = bucket.map_or(Kind::User, |bucket| Kind::Bucket(bucket.as_str()));
         let policy = Policy::parse(text, kind)
             .map_err(|error| Code::AccessDenied.caused(format!("a stored policy cannot be read: {error}")))?;
         let policy = Arc::new(policy);
-        kept.put(name, policy.clone());
+        kept.put(text.to_string(), Ready { bucket: bucket.cloned(), policy: policy.clone() });
         Ok(policy)
     }
 }
@@ -88,9 +91,9 @@ pub struct Facts {
     /// Now, in milliseconds since 1970.
     pub now_ms: u64,
     /// The query.
-    pub query: Query,
+    pub query: Arc<Query>,
     /// The headers.
-    pub headers: HeaderMap,
+    pub headers: Arc<HeaderMap>,
 }
 
 /// An object that something is done to.
@@ -152,6 +155,17 @@ impl Access {
         action: Action,
         subject: Option<Subject<'_>>,
     ) -> S3Result<bool> {
+        self.permits_tags(bucket, action, subject, None).await
+    }
+
+    /// The same with tags that the object is to get; `None`: those of the headers.
+    async fn permits_tags(
+        &self,
+        bucket: &Bucket,
+        action: Action,
+        subject: Option<Subject<'_>>,
+        tags: Option<&Tags>,
+    ) -> S3Result<bool> {
         let settings = settings(&*self.meta, bucket).await?;
         let policy = match policy_of(&settings) {
             Some(text) => Some(self.policies.ready(Some(&bucket.name), text)?),
@@ -165,7 +179,7 @@ impl Access {
         let shut =
             |policy: &Policy| block_of(&settings).restrict_public_buckets && policy.is_public() && !owns;
         let theirs = policy.as_slice();
-        Ok(match self.verdicts(bucket, theirs, action, subject).await? {
+        Ok(match self.verdicts(bucket, theirs, action, subject, tags).await? {
             (Verdict::Deny, _) | (_, Verdict::Deny) => false,
             (Verdict::Allow, _) => true,
             (Verdict::Silent, Verdict::Allow) => !theirs.iter().any(|policy| shut(policy)),
@@ -193,6 +207,20 @@ impl Access {
         }
     }
 
+    /// Refuses to give an object tags that are in the body of the request.
+    pub async fn allow_tags(
+        &self,
+        bucket: &Bucket,
+        action: Action,
+        subject: Subject<'_>,
+        tags: &Tags,
+    ) -> S3Result<()> {
+        match self.permits_tags(bucket, action, Some(subject), Some(tags)).await? {
+            true => Ok(()),
+            false => Err(Code::AccessDenied.into()),
+        }
+    }
+
     /// What the user's policies and the bucket's say. The tags of the object are looked up where a policy asks for them.
     async fn verdicts(
         &self,
@@ -200,9 +228,10 @@ impl Access {
         theirs: &[Arc<Policy>],
         action: Action,
         subject: Option<Subject<'_>>,
+        tags: Option<&Tags>,
     ) -> S3Result<(Verdict, Verdict)> {
         let resource = resource(bucket, subject);
-        let mut asking = Asking::by(self, subject);
+        let mut asking = Asking { new_tags: tags, ..Asking::by(self, subject) };
         let both = |asking: &Asking<'_>| {
             (asking.judge(&self.own, action, &resource), asking.judge(theirs, action, &resource))
         };
@@ -253,6 +282,8 @@ fn resource(bucket: &Bucket, subject: Option<Subject<'_>>) -> String {
 struct Asking<'a> {
     access: &'a Access,
     version: Option<String>,
+    /// What the object is to get; `None`: what the headers say.
+    new_tags: Option<&'a Tags>,
     /// Of the object, once they were looked up.
     tags: Option<Tags>,
     /// Whether a policy asked for them before.
@@ -262,7 +293,7 @@ struct Asking<'a> {
 impl<'a> Asking<'a> {
     fn by(access: &'a Access, subject: Option<Subject<'_>>) -> Asking<'a> {
         let version = subject.and_then(|subject| subject.version).map(versions::written);
-        Asking { access, version, tags: None, misses_tags: Cell::new(false) }
+        Asking { access, version, new_tags: None, tags: None, misses_tags: Cell::new(false) }
     }
 
     fn judge(&self, policies: &[Arc<Policy>], action: Action, resource: &str) -> Verdict {
@@ -270,6 +301,14 @@ impl<'a> Asking<'a> {
         let principal = signer.map_or(Principal::Anonymous, |signer| Principal::User(signer.user.as_str()));
         let asked = Asked { principal, action: action.permission(), resource, context: self };
         Verdict::combine(policies.iter().map(|policy| policy.judge(&asked)))
+    }
+
+    /// The tags that the object is to get.
+    fn new_tags(&self) -> Option<Tags> {
+        match self.new_tags {
+            Some(tags) => Some(tags.clone()),
+            None => tags::of_header(&self.access.facts.headers).ok(),
+        }
     }
 
     /// The values of a tag, whose name is without case in the language of policies.
@@ -316,8 +355,7 @@ impl policy::Context for Asking<'_> {
                 header(&key.replace("s3:", "x-amz-"))
             }
             "s3:requestobjecttagkeys" => {
-                let tags = tags::of_header(&facts.headers).ok()?;
-                return Some(tags.into_iter().map(|(key, _)| key.into()).collect());
+                return Some(self.new_tags()?.into_iter().map(|(key, _)| key.into()).collect());
             }
             key if key.starts_with("s3:x-amz-") => header(key.trim_start_matches("s3:")),
             key => {
@@ -326,7 +364,7 @@ impl policy::Context for Asking<'_> {
                     return Asking::tags_named(self.tags.clone()?, name);
                 }
                 let name = key.strip_prefix("s3:requestobjecttag/")?;
-                return Asking::tags_named(tags::of_header(&facts.headers).ok()?, name);
+                return Asking::tags_named(self.new_tags()?, name);
             }
         };
         value.map(|value| vec![value])

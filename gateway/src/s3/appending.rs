@@ -24,7 +24,7 @@ use super::payload::Payload;
 use super::reading::version_in;
 use super::request::{Request, header_text};
 use super::response::Response;
-use super::{bodies, headers, locks, versions};
+use super::{bodies, headers, lifecycle, locks, versions};
 use crate::data::{Source, SourceError, Target, Written};
 
 const OFFSET: &str = "x-amz-write-offset-bytes";
@@ -64,9 +64,10 @@ impl Append {
         let (sent, written) = there.write(cx, payload, &key, &self.attributes).await?;
         let digests = payload.digests().ok_or(Code::IncompleteBody)?.clone();
         let (appended, checksum) = there.behind(written.body, sent)?;
+        let tags = there.object().map_or(&self.attributes.tags, |object| &object.attributes.tags).clone();
         let command = AppendObject {
             bucket: bucket.id,
-            key,
+            key: key.clone(),
             expect: self.expect,
             offset: self.offset,
             seen: there.view.map(|view| view.object.stamp),
@@ -84,6 +85,7 @@ impl Append {
         };
         let response = Response::ok().etag(&stored.etag).amz("x-amz-object-size", stored.bytes.to_string());
         let response = headers::show_checksum(response, &digests.checksum, 0);
+        let response = lifecycle::tell_writer(cx, &key, &stored, &tags, response).await;
         Ok(versions::show_stored(response, bucket, &stored))
     }
 

@@ -6,7 +6,7 @@ use consensus::meta::lifecycle::{
     Expiration, FilterForm, Lifecycle, LifecycleFilter, LifecycleRule, NoncurrentExpiration, Subject,
     TransitionMinimum,
 };
-use consensus::meta::model::{BucketSetting, ClusterMs, Object};
+use consensus::meta::model::{BucketSetting, ClusterMs, Object, Stored, Tags};
 use consensus::meta::names::ObjectKey;
 use fabric::limits::{KEY_BYTES_MAX, LIFECYCLE_RULES_MAX};
 use http::HeaderMap;
@@ -280,6 +280,23 @@ pub async fn tell(cx: &Context, key: &ObjectKey, object: &Object, response: Resp
         Some(rules) => show(response, rules, Subject::of(key.as_str(), object)),
         None => response,
     })
+}
+
+/// The same to who wrote it, with these tags. It is written whatever comes: where the rules are not to be had, nothing is
+/// said.
+pub async fn tell_writer(
+    cx: &Context,
+    key: &ObjectKey,
+    stored: &Stored,
+    tags: &Tags,
+    response: Response,
+) -> Response {
+    let Ok(settings) = cx.recent_settings().await else { return response };
+    let subject = Subject { key: key.as_str(), modified: stored.modified, bytes: stored.bytes, tags };
+    match rules_of(&settings) {
+        Some(rules) => show(response, rules, subject),
+        None => response,
+    }
 }
 
 fn show(response: Response, rules: &Lifecycle, object: Subject<'_>) -> Response {

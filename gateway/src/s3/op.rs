@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use consensus::client::{Meta, ask};
 use consensus::meta::command::{BucketChange, Command, Done, SetBucket};
-use consensus::meta::model::{Bucket, BucketSetting, Origin, SettingKind};
+use consensus::meta::model::{Bucket, BucketSetting, Origin, SettingKind, Tags};
 use consensus::meta::names::BucketName;
 use consensus::meta::query::{Answer, Query};
 use fabric::env::Env;
@@ -33,8 +33,9 @@ pub trait Op: Send + Sync + 'static {
     /// What the requester must be allowed to do, checked before [`Op::run`].
     fn action(&self) -> Action;
 
-    /// Whether it names its objects in its body and not in its path, so that it asks [`Context::allow`] of each itself.
-    fn names_objects_in_body(&self) -> bool {
+    /// Whether its body says what it does, to which objects or with which tags, so that it asks [`Context::allow`] or
+    /// [`Context::allow_tags`] itself.
+    fn is_judged_by_body(&self) -> bool {
         false
     }
 
@@ -329,6 +330,11 @@ impl Context {
     /// Refuses what the requester may not do to an object in the bucket of the path.
     pub async fn allow(&self, action: Action, object: Subject<'_>) -> S3Result<()> {
         self.access.allow(self.bucket()?, action, Some(object)).await
+    }
+
+    /// The same, where the object is to get these tags, which are not in the headers.
+    pub async fn allow_tags(&self, action: Action, object: Subject<'_>, tags: &Tags) -> S3Result<()> {
+        self.access.allow_tags(self.bucket()?, action, object, tags).await
     }
 
     fn sign(&self, command: &mut Command) {

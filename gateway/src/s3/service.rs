@@ -23,7 +23,8 @@ use tokio::sync::watch;
 
 use super::access::{Access, Facts, Policies, Subject};
 use super::auth::{
-    Keys, PayloadAuth, Policy, SigningKeys, Unverified, Verified, verify, verify_form, with_headers_of_query,
+    Keys, PayloadAuth, SigningKeys, Unverified, Verified, Verifier, verify, verify_form,
+    with_headers_of_query,
 };
 use super::cors;
 use super::error::{BoxError, Code, S3Error, S3Result};
@@ -207,8 +208,7 @@ impl S3Service {
             host: &host,
             virtual_bucket: bucket,
         };
-        let policy = Policy { region: &self.region, now_ms: self.backend.env.wall_ms() };
-        let verified = verify(unverified, policy, &*self.backend.keys, &self.signing_keys).await?;
+        let verified = verify(unverified, self.verifier(), &*self.backend.keys, &self.signing_keys).await?;
         let body = body.map_err(BoxError::from).boxed_unsync();
         let mut sent = Sent {
             target: path.target().clone(),
@@ -227,7 +227,14 @@ impl S3Service {
             refuse_overrides(&query)?;
         }
         refuse_unsupported(&headers, op.name())?;
-        let facts = self.facts(source, &query, &headers);
+        let (query, headers) = (Arc::new(query), Arc::new(without_internal(headers)));
+        let facts = Facts {
+            source,
+            secure: self.secure,
+            now_ms: self.backend.env.wall_ms(),
+            query: query.clone(),
+            headers: headers.clone(),
+        };
         let meta = self.backend.meta.clone();
         let access = Access::of(self.policies.clone(), meta, verified.signer().cloned(), facts).await?;
         let bucket = self.allowed_bucket(op, &target, &access, &query, &headers).await?;
@@ -243,7 +250,7 @@ impl S3Service {
             bucket,
             key,
             query,
-            headers: without_internal(headers),
+            headers,
             payload,
             verified,
             request_id: trace.id.clone(),
@@ -267,11 +274,11 @@ impl S3Service {
             return Err(Code::InvalidRequest.says("A form is signed by its fields, and by nothing else."));
         }
         let mut form = Form::read(sent.body, &sent.headers).await?;
-        let policy = Policy { region: &self.region, now_ms: self.backend.env.wall_ms() };
-        let signer = verify_form(&form.fields, policy, &*self.backend.keys, &self.signing_keys).await?;
+        let verifier = self.verifier();
+        let signer = verify_form(&form.fields, verifier, &*self.backend.keys, &self.signing_keys).await?;
         if signer.is_some() {
             let signed = FormPolicy::parse(form.fields.get("policy").unwrap_or(""))?;
-            form.check(&signed, &bucket, policy.now_ms)?;
+            form.check(&signed, &bucket, verifier.now_ms)?;
         }
         let scheme = if self.secure { "https" } else { "http" };
         let place = match self.domains.iter().any(|domain| virtual_bucket(host, Some(domain)).is_some()) {
@@ -285,6 +292,10 @@ impl S3Service {
             verified: Verified::of_form(signer),
             body: form.into_file(),
         })
+    }
+
+    fn verifier(&self) -> Verifier<'_> {
+        Verifier { region: &self.region, now_ms: self.backend.env.wall_ms() }
     }
 
     /// What comes from this machine has nobody on the way.
@@ -304,16 +315,6 @@ impl S3Service {
             return Ok(());
         }
         Err(Code::AccessDenied.says("Without TLS the body must be signed here: UNSIGNED-PAYLOAD is refused."))
-    }
-
-    fn facts(&self, source: IpAddr, query: &Query, headers: &HeaderMap) -> Facts {
-        Facts {
-            source,
-            secure: self.secure,
-            now_ms: self.backend.env.wall_ms(),
-            query: query.clone(),
-            headers: headers.clone(),
-        }
     }
 
     /// The bucket of the path, if the requester may do this there.
@@ -339,7 +340,7 @@ impl S3Service {
         let action = if version.is_some() { op.action().of_version() } else { op.action() };
         let version = version.and_then(|text| versions::selector("versionId", text).ok());
         let subject = key.map(|key| Subject { key, version });
-        if op.names_objects_in_body() {
+        if op.is_judged_by_body() {
             access.refuse_stranger(&bucket).await?;
         } else {
             for action in action.with(headers) {

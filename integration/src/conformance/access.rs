@@ -3,7 +3,7 @@
 //! Another gateway may go by an older policy for some seconds, so these behaviours stay with one.
 
 use super::{Cx, Outcome, behaviours, ensure, equal, ok, refused, xml_of};
-use crate::client::{Client, Request, Response};
+use crate::client::{Client, Form, Request, Response};
 
 behaviours![
     a_bucket_policy_is_kept_and_removed,
@@ -18,6 +18,7 @@ behaviours![
     conditions_look_at_the_request,
     tags_decide_who_reads,
     what_is_sent_along_needs_permission_too,
+    tags_in_bodies_are_judged,
     ending_governance_needs_permission,
     a_public_access_block_holds,
     policies_are_checked,
@@ -318,6 +319,41 @@ async fn what_is_sent_along_needs_permission_too(cx: &Cx<'_>) -> Outcome {
     ok(&other, tagged("team=red")).await?;
     denied(&other, tagged("team=blue")).await?;
     denied(&other, put(&bucket, "k")).await
+}
+
+async fn tags_in_bodies_are_judged(cx: &Cx<'_>) -> Outcome {
+    let (bucket, anybody) = (cx.bucket().await?, cx.with(None));
+    cx.put(&bucket, "k", "x").await?;
+    let document = |tags: &[(&str, &str)]| {
+        let tag = |(key, value): &(&str, &str)| format!("<Tag><Key>{key}</Key><Value>{value}</Value></Tag>");
+        format!("<Tagging><TagSet>{}</TagSet></Tagging>", tags.iter().map(tag).collect::<String>())
+    };
+    let tagging = |tags: &[(&str, &str)]| {
+        Request::object("PUT", &bucket, "k").flag("tagging").body(document(tags)).content_md5()
+    };
+    let red = ",\"Condition\":{\"StringEquals\":{\"s3:RequestObjectTag/team\":\"red\"},\
+               \"ForAllValues:StringEquals\":{\"s3:RequestObjectTagKeys\":[\"team\",\"size\"]}}";
+    let actions = ["s3:PutObject", "s3:PutObjectTagging"];
+    set(cx, &bucket, &[statement("Allow", EVERYBODY, &actions, &bucket, "/*", red)]).await?;
+    ok(&anybody, tagging(&[("team", "red")])).await?;
+    ok(&anybody, tagging(&[("size", "1"), ("team", "red")])).await?;
+    let other = [("team", "red"), ("other", "1")];
+    for tags in [&[("team", "blue")][..], &[("size", "1")], &[], &other] {
+        denied(&anybody, tagging(tags)).await?;
+        // A header that says something else says nothing.
+        denied(&anybody, tagging(tags).header("x-amz-tagging", "team=red")).await?;
+    }
+    let of_version = tagging(&[("team", "red")]).query("versionId", "null");
+    denied(&anybody, of_version).await?;
+    denied(&anybody, Request::object("DELETE", &bucket, "k").flag("tagging")).await?;
+    let form =
+        |tags: &[(&str, &str)]| Form::new("form", "x").with("tagging", document(tags)).request(&bucket);
+    ok(&anybody, form(&[("team", "red")])).await?;
+    denied(&anybody, form(&[("team", "blue")])).await?;
+    denied(&anybody, Form::new("form", "x").request(&bucket)).await?;
+    let tags = xml_of(&cx.ok(Request::object("GET", &bucket, "k").flag("tagging")).await?, "Tagging")?;
+    let count = tags.child("TagSet").map(|set| set.all("Tag").count());
+    equal("tags", count, Some(2))
 }
 
 async fn ending_governance_needs_permission(cx: &Cx<'_>) -> Outcome {

@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
-use super::{Cx, Outcome, behaviours, equal, has_header, ok, refused, xml_of};
-use crate::client::{Element, Request};
+use super::multipart::complete;
+use super::{Cx, Outcome, behaviours, ensure, equal, has_header, ok, refused, xml_of};
+use crate::client::{Element, Form, Request};
 
 behaviours![
     lifecycle_rules_are_set_shown_and_removed,
     lifecycle_rules_are_checked,
+    writers_hear_when_it_goes,
     what_is_due_goes_and_the_rest_stays,
 ];
 
@@ -32,6 +34,43 @@ fn rule(id: &str, filter: &str, actions: &str) -> String {
 
 async fn set(cx: &Cx<'_>, bucket: &str, list: &str) -> Outcome {
     cx.ok(rules("PUT", bucket).body(document(list)).content_md5()).await.map(drop)
+}
+
+async fn writers_hear_when_it_goes(cx: &Cx<'_>) -> Outcome {
+    let bucket = cx.bucket().await?;
+    let far = "<Expiration><Days>3650</Days></Expiration>";
+    let tagged = rule("by tag", "<Tag><Key>goes</Key><Value>yes</Value></Tag>", far);
+    set(cx, &bucket, &(rule("logs", "<Prefix>logs/</Prefix>", far) + &tagged)).await?;
+    let at = |method: &str, key: &str| Request::object(method, &bucket, key);
+    let tags = |request: Request| request.header("x-amz-tagging", "goes=yes");
+    let begun = cx.ok(tags(at("POST", "parts").flag("uploads"))).await?;
+    let upload = xml_of(&begun, "InitiateMultipartUploadResult")?.text_of("UploadId").to_string();
+    let part = at("PUT", "parts").query("partNumber", 1).query("uploadId", &upload).body("part");
+    let parts = [(1, cx.ok(part).await?.etag().to_string())];
+    let form = |key: &str| Form::new(key, "v").signed(&cx.client().signer(), &bucket, "").request(&bucket);
+    let copy = |key: &str, from: &str| at("PUT", key).header("x-amz-copy-source", format!("{bucket}/{from}"));
+    for (request, id) in [
+        (at("PUT", "logs/a").body("x"), "logs"),
+        (at("PUT", "logs/a").header("x-amz-write-offset-bytes", "1").body("y"), "logs"),
+        (at("PUT", "other").body("x"), ""),
+        (tags(at("PUT", "tagged").body("x")), "by+tag"),
+        (at("PUT", "tagged").header("x-amz-write-offset-bytes", "1").body("y"), "by+tag"),
+        (copy("copied", "tagged"), "by+tag"),
+        (copy("bare", "tagged").header("x-amz-tagging-directive", "REPLACE"), ""),
+        (copy("logs/bare", "bare"), "logs"),
+        (complete(&bucket, "parts", &upload, &parts), "by+tag"),
+        (form("logs/form"), "logs"),
+        (form("form"), ""),
+    ] {
+        let what = format!("{} {}", request.method, request.path);
+        let client = if request.path == format!("/{bucket}") { cx.with(None) } else { cx.client() };
+        let answer = ok(&client, request).await?;
+        let found = answer.header("x-amz-expiration").unwrap_or_default();
+        let right =
+            if id.is_empty() { found.is_empty() } else { found.contains(&format!("rule-id=\"{id}\"")) };
+        ensure(right, || format!("{what}: {found:?} and not by {id:?}"))?;
+    }
+    Ok(())
 }
 
 const ONE_DAY: &str = "<Expiration><Days>1</Days></Expiration>";

@@ -9,7 +9,7 @@ use fabric::rpc::{decode_head, encode_head};
 use futures::executor::block_on;
 use gateway::http::head;
 use gateway::s3::appending;
-use gateway::s3::auth::{self, Keys, PayloadAuth, Policy, SigningKeys, Unverified};
+use gateway::s3::auth::{self, Keys, PayloadAuth, SigningKeys, Unverified, Verifier};
 use gateway::s3::copying::Source;
 use gateway::s3::listing;
 use gateway::s3::path::CanonicalPath;
@@ -357,8 +357,8 @@ fn signature(input: &[u8]) -> Result<String, String> {
         host: &host,
         virtual_bucket: None,
     };
-    let policy = Policy { region: "us-east-1", now_ms: NOW_MS };
-    let verified = block_on(auth::verify(request, policy, &OneKey, &SigningKeys::default()));
+    let verifier = Verifier { region: "us-east-1", now_ms: NOW_MS };
+    let verified = block_on(auth::verify(request, verifier, &OneKey, &SigningKeys::default()));
     let signed = verified.as_ref().is_ok_and(|verified| verified.signer().is_some());
     if signed && !is_one_of_ours(&method, &path, &query, &host) {
         return Err("verified, and nobody signed it".to_string());

@@ -17,7 +17,7 @@ use proptest::prelude::{Just, any, prop_assert, prop_assert_eq, prop_oneof, prop
 use proptest::strategy::Strategy;
 
 use super::signature::EMPTY_SHA256;
-use super::{Carrier, Keys, PayloadAuth, Policy, SigningKeys, Unverified, Verified, verify};
+use super::{Carrier, Keys, PayloadAuth, SigningKeys, Unverified, Verified, Verifier, verify};
 use crate::s3::error::{Code, S3Error, S3Result};
 use crate::s3::path::{CanonicalPath, virtual_bucket};
 use crate::s3::request::Query;
@@ -96,8 +96,8 @@ impl Sent {
             host: &self.host,
             virtual_bucket: bucket,
         };
-        let policy = Policy { region: self.region, now_ms: self.now * 1000 };
-        futures::executor::block_on(verify(request, policy, &OneKey, &SigningKeys::default()))
+        let verifier = Verifier { region: self.region, now_ms: self.now * 1000 };
+        futures::executor::block_on(verify(request, verifier, &OneKey, &SigningKeys::default()))
     }
 
     pub fn code(&self) -> Code {

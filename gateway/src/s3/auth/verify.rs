@@ -26,9 +26,9 @@ const SINGLE: &[&str] = &["authorization", "content-md5", "content-type", "date"
 /// Headers of presigning SDKs that they add after signing. They change nothing that is stored.
 const UNSIGNED_WITH_QUERY: &[&str] = &["x-amz-checksum-mode", "x-amz-user-agent"];
 
-/// Against what is verified.
+/// Who verifies signatures, and when.
 #[derive(Debug, Clone, Copy)]
-pub struct Policy<'a> {
+pub struct Verifier<'a> {
     /// The region of this gateway.
     pub region: &'a str,
     /// Now, in milliseconds since 1970.
@@ -90,14 +90,14 @@ impl Verified {
 /// Verifies the signature of a request. Its body is verified later, by what [`Verified::payload`] says.
 pub async fn verify(
     request: Unverified<'_>,
-    policy: Policy<'_>,
+    verifier: Verifier<'_>,
     keys: &dyn Keys,
     cache: &SigningKeys,
 ) -> S3Result<Verified> {
     refuse_repeated(request.headers)?;
-    match parse_claim(&request, policy.region)? {
-        Presented::V4(claim) => verify_v4(&request, claim, policy, keys, cache).await,
-        Presented::V2(claim) => verify_v2(&request, claim, policy, keys).await,
+    match parse_claim(&request, verifier.region)? {
+        Presented::V4(claim) => verify_v4(&request, claim, verifier, keys, cache).await,
+        Presented::V2(claim) => verify_v2(&request, claim, verifier, keys).await,
         Presented::Nothing => verify_nothing(&request),
     }
 }
@@ -105,17 +105,17 @@ pub async fn verify(
 async fn verify_v4(
     request: &Unverified<'_>,
     claim: Claim,
-    policy: Policy<'_>,
+    verifier: Verifier<'_>,
     keys: &dyn Keys,
     cache: &SigningKeys,
 ) -> S3Result<Verified> {
     let (payload_text, mode) = payload_mode(request, Some(claim.carrier))?;
-    check_region(&claim, policy.region)?;
-    check_time(&claim, policy.now_ms)?;
+    check_region(&claim, verifier.region)?;
+    check_time(&claim, verifier.now_ms)?;
     check_signed_headers(&claim, request.headers)?;
     refuse_token(request)?;
     let (owner, secret) = owner(&claim.credential.key, keys).await?;
-    let signing = cache.get(&secret, &claim.credential.date, policy.region);
+    let signing = cache.get(&secret, &claim.credential.date, verifier.region);
     let right = signature_matches(request, &claim, payload_text, &signing);
     let (user, key) = proven(owner, right, &claim.credential.key)?;
     let signer =
@@ -134,14 +134,14 @@ async fn verify_v4(
 async fn verify_v2(
     request: &Unverified<'_>,
     claim: presigned_v2::Claim,
-    policy: Policy<'_>,
+    verifier: Verifier<'_>,
     keys: &dyn Keys,
 ) -> S3Result<Verified> {
     let payload = payload_mode(request, Some(Carrier::Query))?
         .1
         .without_chunks()
         .ok_or_else(|| Code::InvalidRequest.says("Signature version 2 has no chunk signatures."))?;
-    claim.check_time(policy.now_ms)?;
+    claim.check_time(verifier.now_ms)?;
     refuse_token(request)?;
     let (owner, secret) = owner(&claim.key, keys).await?;
     let (user, key) = proven(owner, claim.is_signed_with(&secret), &claim.key)?;
@@ -162,7 +162,7 @@ fn verify_nothing(request: &Unverified<'_>) -> S3Result<Verified> {
 /// Verifies the signature of a form, which is one of its policy. `None`: nobody signed it.
 pub async fn verify_form(
     fields: &Fields,
-    policy: Policy<'_>,
+    verifier: Verifier<'_>,
     keys: &dyn Keys,
     cache: &SigningKeys,
 ) -> S3Result<Option<Signer>> {
@@ -174,7 +174,7 @@ pub async fn verify_form(
         return Err(Code::InvalidToken.into());
     }
     if fields.get("awsaccesskeyid").is_some() || fields.get("signature").is_some() {
-        if policy.region != presigned_v2::REGION || fields.get("x-amz-signature").is_some() {
+        if verifier.region != presigned_v2::REGION || fields.get("x-amz-signature").is_some() {
             return Err(S3Error::argument(
                 "signature",
                 "",
@@ -195,9 +195,9 @@ pub async fn verify_form(
     }
     let credential = Credential::parse(field("x-amz-credential")?)
         .map_err(|why| S3Error::argument("x-amz-credential", "", why))?;
-    if credential.region != policy.region {
-        let message = format!("the region is wrong; expecting '{}'", policy.region);
-        return Err(S3Error::argument("x-amz-credential", "", message).field("Region", policy.region));
+    if credential.region != verifier.region {
+        let message = format!("the region is wrong; expecting '{}'", verifier.region);
+        return Err(S3Error::argument("x-amz-credential", "", message).field("Region", verifier.region));
     }
     let date = field("x-amz-date")?;
     let signed = parse_iso8601_basic(date).filter(|_| date.starts_with(&credential.date));
@@ -205,7 +205,7 @@ pub async fn verify_form(
         .ok_or_else(|| S3Error::argument("x-amz-date", date, "It is not the date of the credential."))?;
     let claimed = Claimed::parse(field("x-amz-signature")?).ok_or(Code::SignatureDoesNotMatch)?;
     let (owner, secret) = owner(&credential.key, keys).await?;
-    let signing = cache.get(&secret, &credential.date, policy.region);
+    let signing = cache.get(&secret, &credential.date, verifier.region);
     let (user, key) = proven(owner, signing.verifies(field("policy")?, &claimed), &credential.key)?;
     Ok(Some(Signer { user, key, carrier: Carrier::Form, signed_ms: Some(signed * 1000) }))
 }

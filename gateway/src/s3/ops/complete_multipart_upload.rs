@@ -22,7 +22,7 @@ use crate::s3::request::{Request, header_text};
 use crate::s3::response::Response;
 use crate::s3::route::Route;
 use crate::s3::xml::{CompleteDocument, CompletePartElement, XmlWriter, url_encoded};
-use crate::s3::{checksum, conditions, encryption, headers, listing, uploads, versions};
+use crate::s3::{checksum, conditions, encryption, headers, lifecycle, listing, uploads, versions};
 
 /// See the module.
 pub struct CompleteMultipartUpload;
@@ -54,7 +54,7 @@ impl Op for CompleteMultipartUpload {
         let named = CompleteDocument::parse(&document)?.parts;
         let mut parts = named.iter().map(named_part).collect::<S3Result<Vec<_>>>()?;
         let checksum = object_checksum(cx, &key, upload, &mut parts, &input).await?;
-        let sealing = sealing_of(cx, &key, upload).await?;
+        let (begun, sealing) = begun(cx, &key, upload).await?;
         encryption::check_completing(&request, sealing.as_ref())?;
         let bucket = cx.bucket()?;
         let command = CompleteUpload {
@@ -74,7 +74,10 @@ impl Op for CompleteMultipartUpload {
         let host = request.header(HOST.as_str())?.unwrap_or("localhost");
         let location = format!("{scheme}://{host}/{}/{}", bucket.name, url_encoded(key.as_str()));
         let response = Response::xml(answer(&location, bucket.name.as_str(), &key, &stored));
-        let response = encryption::show_sealing(response, sealing.as_ref());
+        let mut response = encryption::show_sealing(response, sealing.as_ref());
+        if let Some(begun) = begun {
+            response = lifecycle::tell_writer(cx, &key, &stored, &begun.attributes.tags, response).await;
+        }
         Ok(versions::show_stored(response, bucket, &stored))
     }
 }
@@ -136,11 +139,11 @@ async fn refuse_early(cx: &Context, key: &ObjectKey, upload: Stamp, expect: &Exp
     }
 }
 
-/// How the upload is encrypted. One that is gone is a repeat, and nobody remembers.
-async fn sealing_of(cx: &Context, key: &ObjectKey, upload: Stamp) -> S3Result<Option<Sealing>> {
+/// How the upload was begun, and how it is encrypted. One that is gone is a repeat, and nobody remembers.
+async fn begun(cx: &Context, key: &ObjectKey, upload: Stamp) -> S3Result<(Option<Upload>, Option<Sealing>)> {
     match uploads::find(cx, key, upload).await {
-        Ok((_, sealing)) => Ok(sealing),
-        Err(error) if error.code() == Code::NoSuchUpload => Ok(None),
+        Ok((upload, sealing)) => Ok((Some(upload), sealing)),
+        Err(error) if error.code() == Code::NoSuchUpload => Ok((None, None)),
         Err(error) => Err(error),
     }
 }

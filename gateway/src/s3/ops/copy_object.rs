@@ -29,7 +29,7 @@ use crate::s3::request::{Request, header_text};
 use crate::s3::response::Response;
 use crate::s3::route::Route;
 use crate::s3::xml::XmlWriter;
-use crate::s3::{annotations, bodies, headers, listing, locks, time, versions};
+use crate::s3::{annotations, bodies, headers, lifecycle, listing, locks, time, versions};
 
 /// How often a copy is decided again because its source changed.
 const TRIES_MAX: usize = 4;
@@ -81,6 +81,9 @@ impl Op for CopyObject {
                 Bytes::Shared => encryption::show_object(response, &view.object, None),
                 Bytes::Anew(encryption) => encryption::show(response, encryption.as_ref()),
             };
+            let attributes = input.attributes(&view.object);
+            let tags = attributes.map_or_else(|| view.object.attributes.tags.clone(), |said| said.tags);
+            let response = lifecycle::tell_writer(cx, &key, &stored, &tags, response).await;
             return Ok(versions::show_stored(response, cx.bucket()?, &stored));
         }
         Err(Code::ConditionalRequestConflict.into())

@@ -35,7 +35,7 @@ impl Op for DeleteObjects {
         Action::DeleteObject
     }
 
-    fn names_objects_in_body(&self) -> bool {
+    fn is_judged_by_body(&self) -> bool {
         true
     }
 

@@ -6,6 +6,7 @@ use consensus::meta::model::{Origin, Tags};
 use consensus::meta::query::Want;
 use http::Method;
 
+use crate::s3::access::Subject;
 use crate::s3::error::S3Result;
 use crate::s3::op::{Action, BodyRule, Context, Op, unexpected};
 use crate::s3::request::Request;
@@ -56,12 +57,19 @@ impl Op for PutObjectTagging {
         Action::PutObjectTagging
     }
 
+    fn is_judged_by_body(&self) -> bool {
+        true
+    }
+
     fn body(&self) -> BodyRule {
         BodyRule::Document
     }
 
     async fn run(&self, cx: &Context, mut request: Request) -> S3Result<Response> {
         let tags = tags::of_object(tagging(&request.configuration().await?)?)?;
+        let version = versions::from_query(request.query())?;
+        let action = if version.is_some() { self.action().of_version() } else { self.action() };
+        cx.allow_tags(action, Subject { key: request.key(), version }, &tags).await?;
         set(cx, request, tags, Response::ok()).await
     }
 }

@@ -17,7 +17,7 @@ use crate::s3::op::{Action, BodyRule, Context, Op, unexpected};
 use crate::s3::request::Request;
 use crate::s3::response::Response;
 use crate::s3::route::Route;
-use crate::s3::{bodies, conditions, encryption, headers, locks, versions};
+use crate::s3::{bodies, conditions, encryption, headers, lifecycle, locks, versions};
 
 /// See the module.
 pub struct PutObject;
@@ -64,9 +64,10 @@ impl Op for PutObject {
         let Written { body, guard } =
             bodies::store(cx, payload, &key, None, Some(&input.attributes), encryption.as_ref()).await?;
         let digests = payload.digests().ok_or(Code::IncompleteBody)?.clone();
+        let tags = input.attributes.tags.clone();
         let command = PutCommand {
             bucket: bucket.id,
-            key,
+            key: key.clone(),
             expect: input.expect,
             body,
             etag: Etag::Md5(encryption::tag(&*cx.env, sealing, digests.md5)),
@@ -86,6 +87,7 @@ impl Op for PutObject {
         let response = Response::ok().etag(&stored.etag);
         let response = headers::show_checksum(response, &digests.checksum, 0);
         let response = encryption::show(response, encryption.as_ref());
+        let response = lifecycle::tell_writer(cx, &key, &stored, &tags, response).await;
         Ok(versions::show_stored(response, bucket, &stored))
     }
 }

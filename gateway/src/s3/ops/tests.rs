@@ -186,8 +186,8 @@ impl World {
             source: request.source(),
             secure: request.secure(),
             now_ms: 0,
-            query: request.query().clone(),
-            headers: request.headers().clone(),
+            query: request.query.clone(),
+            headers: request.headers.clone(),
         };
         let signer = Verified::for_tests(user).signer().cloned();
         let policies = Arc::new(Policies::default());
