@@ -17,6 +17,15 @@ HOST = ENDPOINT.split("//", 1)[1]
 ACCESS_KEY = os.environ["AWS_ACCESS_KEY_ID"]
 SECRET_KEY = os.environ["AWS_SECRET_ACCESS_KEY"]
 
+# What rclone calls fluffy:, for every script that runs it.
+os.environ.update(
+    RCLONE_CONFIG_FLUFFY_TYPE="s3",
+    RCLONE_CONFIG_FLUFFY_PROVIDER="Other",
+    RCLONE_CONFIG_FLUFFY_ACCESS_KEY_ID=ACCESS_KEY,
+    RCLONE_CONFIG_FLUFFY_SECRET_ACCESS_KEY=SECRET_KEY,
+    RCLONE_CONFIG_FLUFFY_ENDPOINT=ENDPOINT,
+)
+
 _checks = []
 
 

@@ -9,7 +9,7 @@ import time
 import boto3
 from botocore.exceptions import ClientError
 
-from common import ACCESS_KEY, ENDPOINT, SECRET_KEY, check, content, equal, fails, main, make_tree, run, tree, write
+from common import ENDPOINT, check, content, equal, fails, main, make_tree, run, tree, write
 
 TOOL = sys.argv[1]
 s3 = boto3.resource("s3")
@@ -73,14 +73,6 @@ def remove(bucket):
 
 
 # rclone ---------------------------------------------------------------------------------------------------
-
-os.environ.update(
-    RCLONE_CONFIG_FLUFFY_TYPE="s3",
-    RCLONE_CONFIG_FLUFFY_PROVIDER="Other",
-    RCLONE_CONFIG_FLUFFY_ACCESS_KEY_ID=ACCESS_KEY,
-    RCLONE_CONFIG_FLUFFY_SECRET_ACCESS_KEY=SECRET_KEY,
-    RCLONE_CONFIG_FLUFFY_ENDPOINT=ENDPOINT,
-)
 
 
 @only("rclone")

@@ -18,14 +18,6 @@ def only(tool):
 
 # rclone ---------------------------------------------------------------------------------------------------
 
-os.environ.update(
-    RCLONE_CONFIG_FLUFFY_TYPE="s3",
-    RCLONE_CONFIG_FLUFFY_PROVIDER="Other",
-    RCLONE_CONFIG_FLUFFY_ACCESS_KEY_ID=ACCESS_KEY,
-    RCLONE_CONFIG_FLUFFY_SECRET_ACCESS_KEY=SECRET_KEY,
-    RCLONE_CONFIG_FLUFFY_ENDPOINT=ENDPOINT,
-)
-
 
 @only("rclone")
 def copy_and_check():
