@@ -19,14 +19,15 @@ const SLOW_DOWN: Refusal =
 /// Gives each request its turn before it runs.
 pub struct Admission {
     inner: Arc<dyn Handler>,
-    queues: Queues,
+    queues: Arc<Queues>,
+    class: fn(&Parts) -> Work,
 }
 
 #[async_trait]
 impl Handler for Admission {
     async fn handle(&self, request: Request<RequestBody>, source: SocketAddr) -> Response<ResponseBody> {
         let (parts, body) = request.into_parts();
-        let Ok(turn) = self.queues.enter(class(&parts)).await else {
+        let Ok(turn) = self.queues.enter((self.class)(&parts)).await else {
             return self.slow_down();
         };
         let only_reads = parts.method.is_safe();
@@ -52,7 +53,12 @@ impl Handler for Admission {
 impl Admission {
     /// Requests to `inner`, within a budget.
     pub fn new(inner: Arc<dyn Handler>, budget: &Budget) -> Admission {
-        Admission { inner, queues: Queues::new(budget) }
+        Admission { inner, queues: Arc::new(Queues::new(budget)), class }
+    }
+
+    /// Requests for pages of websites, to `inner`, within the same budget.
+    pub fn of_websites(&self, inner: Arc<dyn Handler>) -> Admission {
+        Admission { inner, queues: self.queues.clone(), class: class_of_page }
     }
 
     fn slow_down(&self) -> Response<ResponseBody> {
@@ -88,6 +94,11 @@ fn is_watch(head: &Parts) -> bool {
     let mut parameters = head.uri.query().unwrap_or("").split('&');
     head.method == Method::GET
         && parameters.any(|parameter| parameter.split('=').next().is_some_and(|name| name == "changes"))
+}
+
+/// What comes with a request for a page is not read.
+fn class_of_page(head: &Parts) -> Work {
+    if head.method == Method::GET { Work::Small } else { Work::Metadata }
 }
 
 #[cfg(test)]

@@ -113,6 +113,12 @@ pub struct ServeArgs {
     /// Take keys that customers encrypt with (SSE-C) on connections without TLS from other machines, too
     #[arg(long, env = "FLUFFY_CUSTOMER_KEYS_WITHOUT_TLS")]
     pub customer_keys_without_tls: bool,
+    /// Where browsers find buckets served as websites [default: nowhere]
+    #[arg(long, value_name = "ADDR:PORT", env = "FLUFFY_WEBSITE_LISTEN")]
+    pub website_listen: Option<String>,
+    /// Domain of websites (bucket.NAME); may be given several times
+    #[arg(long, value_name = "NAME", value_delimiter = ',', env = "FLUFFY_WEBSITE_DOMAIN")]
+    pub website_domain: Vec<String>,
 }
 
 /// What can be done instead of serving. All of it talks to the admin port of a running store.
@@ -357,6 +363,10 @@ pub struct Settings {
     pub lifecycle_day: Duration,
     /// Whether keys of customers may come on connections without TLS.
     pub customer_keys_without_tls: bool,
+    /// Address of websites; `None`: there are none.
+    pub website_listen: Option<String>,
+    /// Domains of websites.
+    pub website_domains: Vec<String>,
 }
 
 /// The data directory when none is given.
@@ -395,6 +405,11 @@ impl Settings {
             admin_listen: pick(&serve.admin_listen, &file.admin_listen, ADMIN_DEFAULT),
             region: pick(&serve.region, &region, "us-east-1"),
             domains: if serve.domain.is_empty() { file.domains.clone() } else { serve.domain.clone() },
+            website_listen: serve.website_listen.clone().or(file.website_listen),
+            website_domains: match serve.website_domain.is_empty() {
+                true => file.website_domains.clone(),
+                false => serve.website_domain.clone(),
+            },
             memory_limit: serve.memory_limit.or(memory_limit).unwrap_or(MEMORY_LIMIT_DEFAULT),
             inline_bytes_max: inline_bytes_max
                 .or(serve.inline_bytes_max)
@@ -413,6 +428,9 @@ impl Settings {
     fn check(&self) -> Result<(), UsageError> {
         check_address("--listen", &self.listen)?;
         check_address("--admin-listen", &self.admin_listen)?;
+        if let Some(address) = &self.website_listen {
+            check_address("--website-listen", address)?;
+        }
         if !is_loopback(&self.admin_listen) && self.tls.is_none() {
             return wrong(format!(
                 "--admin-listen {} is reachable from other machines, which needs --tls-cert and --tls-key",
@@ -423,12 +441,8 @@ impl Settings {
         if self.region.is_empty() || self.region.len() > 64 || !self.region.bytes().all(region_char) {
             return wrong(format!("--region {:?}: a region consists of a-z, 0-9 and '-'", self.region));
         }
-        for domain in &self.domains {
-            let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-.".contains(&byte);
-            if domain.is_empty() || domain.starts_with('.') || !domain.bytes().all(allowed) {
-                return wrong(format!("--domain {domain:?} is not a domain name"));
-            }
-        }
+        check_domains("--domain", &self.domains)?;
+        check_domains("--website-domain", &self.website_domains)?;
         if self.memory_limit < MEMORY_LIMIT_MIN {
             return wrong(format!("--memory-limit: the least is {}MiB", MEMORY_LIMIT_MIN / MIB));
         }
@@ -471,6 +485,15 @@ fn mode(store: &StoreArgs, serve: &ServeArgs) -> Result<Mode, UsageError> {
         return wrong(format!("--data names {} twice", twice.1.display()));
     }
     Ok(Mode::Embedded { nodes, data })
+}
+
+fn check_domains(option: &str, domains: &[String]) -> Result<(), UsageError> {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-.".contains(&byte);
+    let bad = |domain: &&String| domain.is_empty() || domain.starts_with('.') || !domain.bytes().all(allowed);
+    match domains.iter().find(bad) {
+        Some(domain) => wrong(format!("{option} {domain:?} is not a domain name")),
+        None => Ok(()),
+    }
 }
 
 fn check_address(option: &str, address: &str) -> Result<(), UsageError> {
@@ -548,6 +571,8 @@ mod tests {
             ("--region EU", "--region \"EU\""),
             ("--trusted-proxy proxy", "--trusted-proxy \"proxy\" is neither an address nor"),
             ("--domain .x", "--domain \".x\" is not a domain name"),
+            ("--website-domain a/b", "--website-domain \"a/b\" is not a domain name"),
+            ("--website-listen 80", "--website-listen \"80\" is not an address"),
             ("--memory-limit 1MiB", "--memory-limit: the least is 128MiB"),
             ("--memory-limit 1MB", "\"MB\" is no unit"),
             ("--tls-cert a", "--tls-key"),

@@ -26,6 +26,7 @@ use crate::queue::Budget;
 use crate::s3::ops;
 use crate::s3::proxies::Proxies;
 use crate::s3::service::{Backend, S3Service, Settings};
+use crate::s3::website::Websites;
 use crate::secrets::{ClusterKey, Secret};
 
 /// Connections of the admin port at once.
@@ -49,6 +50,8 @@ pub struct GatewayParts {
     pub region: String,
     /// Domains of virtual-host style.
     pub domains: Vec<String>,
+    /// Domains of websites.
+    pub website_domains: Vec<String>,
     /// What the process may hold in memory.
     pub budget: Budget,
     /// Bytes of small bodies in the metadata, of all gateways together.
@@ -69,8 +72,18 @@ pub struct GatewayParts {
     pub lifecycle_day: Duration,
     /// Whether keys of customers may come on connections without TLS.
     pub customer_keys_without_tls: bool,
-    /// Connections of S3 clients at once.
+    /// Connections of S3 clients at once; for websites there are a quarter as many beside them.
     pub connections_max: usize,
+}
+
+/// Where a gateway listens.
+pub struct Listeners {
+    /// For S3 clients.
+    pub s3: Box<dyn Listener>,
+    /// For those who run it.
+    pub admin: Box<dyn Listener>,
+    /// For browsers; `None`: there are no websites.
+    pub websites: Option<Box<dyn Listener>>,
 }
 
 /// A gateway, ready to serve.
@@ -79,6 +92,7 @@ pub struct Gateway {
     tls: Option<Arc<Keys>>,
     s3: Arc<dyn Handler>,
     admin: Arc<dyn Handler>,
+    websites: Arc<dyn Handler>,
     connections_max: usize,
     /// Tells requests that wait for something that they wait no longer.
     stopping: watch::Sender<bool>,
@@ -109,8 +123,10 @@ impl Gateway {
             customer_keys_without_tls: parts.customer_keys_without_tls,
             stopping: stopping.1.clone(),
         };
-        let service = S3Service::new(backend, settings, &ops::all());
-        let s3 = Admission::new(Arc::new(service), &parts.budget);
+        let service = Arc::new(S3Service::new(backend, settings, &ops::all()));
+        let websites = Arc::new(Websites::new(service.clone(), parts.website_domains));
+        let s3 = Admission::new(service, &parts.budget);
+        let websites = s3.of_websites(websites);
         let admin = Admin {
             seams: parts.seams.clone(),
             meta: parts.meta,
@@ -125,13 +141,15 @@ impl Gateway {
             tls: parts.tls,
             s3: Arc::new(s3),
             admin: Arc::new(admin),
+            websites: Arc::new(websites),
             connections_max: parts.connections_max,
             stopping: stopping.0,
         }
     }
 
-    /// Serves both ports until `stop` says so; returns when both are drained.
-    pub async fn serve(self, s3: Box<dyn Listener>, admin: Box<dyn Listener>, stop: watch::Receiver<bool>) {
+    /// Serves all ports until `stop` says so; returns when they are drained.
+    pub async fn serve(self, listeners: Listeners, stop: watch::Receiver<bool>) {
+        let Listeners { s3, admin, websites } = listeners;
         let watcher = self
             .tls
             .clone()
@@ -143,10 +161,17 @@ impl Gateway {
             let _ = stopped.wait_for(|stopped| *stopped).await;
             self.stopping.send_replace(true);
         };
+        let websites = async {
+            if let Some(listener) = websites {
+                let settings = settings(self.connections_max.div_ceil(4));
+                serve(self.seams.clone(), listener, settings, self.websites, stop.clone()).await;
+            }
+        };
         tokio::join!(
             told,
+            websites,
             serve(self.seams.clone(), s3, settings(self.connections_max), self.s3, stop.clone()),
-            serve(self.seams.clone(), admin, settings(ADMIN_CONNECTIONS_MAX), self.admin, stop),
+            serve(self.seams.clone(), admin, settings(ADMIN_CONNECTIONS_MAX), self.admin, stop.clone()),
         );
         if let Some(watcher) = watcher {
             watcher.abort();

@@ -17,7 +17,7 @@ use fabric::limits::{CONNECTIONS_MAX, DISK_RESERVE_BYTES};
 use fabric::net::Listener;
 use gateway::admin::users::{ensure_root, has_users};
 use gateway::config::{Cli, Mode, Settings};
-use gateway::daemon::{Gateway, GatewayParts};
+use gateway::daemon::{Gateway, GatewayParts, Listeners};
 use gateway::http::tls::Keys;
 use gateway::keyring::KeyRing;
 use gateway::queue::Budget;
@@ -51,7 +51,11 @@ pub async fn serve(system: Seams, cli: &Cli) -> Result<(), Failure> {
     // The ports first: a port in use is known at once and nothing has been written.
     let s3 = listen(&system, "--listen", &settings.listen).await?;
     let admin = listen(&system, "--admin-listen", &settings.admin_listen).await?;
-    let urls = Urls::new(&settings, &*s3, &*admin);
+    let websites = match &settings.website_listen {
+        Some(address) => Some(listen(&system, "--website-listen", address).await?),
+        None => None,
+    };
+    let urls = Urls::new(&settings, &*s3, &*admin, websites.as_deref());
     let metrics = record_metrics();
 
     let starting = open(&system, &settings, config.as_ref(), &given);
@@ -70,6 +74,7 @@ pub async fn serve(system: Seams, cli: &Cli) -> Result<(), Failure> {
         admin_token: store.admin_token.clone(),
         region: settings.region.clone(),
         domains: settings.domains.clone(),
+        website_domains: settings.website_domains.clone(),
         budget: budget(&settings),
         inline_bytes_max: settings.inline_bytes_max,
         tls,
@@ -82,7 +87,7 @@ pub async fn serve(system: Seams, cli: &Cli) -> Result<(), Failure> {
         customer_keys_without_tls: settings.customer_keys_without_tls,
         connections_max: connections_max(),
     });
-    gateway.serve(s3, admin, stop).await;
+    gateway.serve(Listeners { s3, admin, websites }, stop).await;
     store.shut_down().await;
     Ok(())
 }
@@ -276,14 +281,21 @@ async fn stopped(mut stop: watch::Receiver<bool>) {
 struct Urls {
     s3: String,
     admin: String,
+    websites: Option<String>,
 }
 
 impl Urls {
-    fn new(settings: &Settings, s3: &dyn Listener, admin: &dyn Listener) -> Urls {
+    fn new(
+        settings: &Settings,
+        s3: &dyn Listener,
+        admin: &dyn Listener,
+        websites: Option<&dyn Listener>,
+    ) -> Urls {
         let scheme = if settings.tls.is_some() { "https" } else { "http" };
         Urls {
             s3: format!("{scheme}://{}", s3.local_address()),
             admin: format!("{scheme}://{}", admin.local_address()),
+            websites: websites.map(|listener| format!("{scheme}://{}", listener.local_address())),
         }
     }
 }
@@ -308,6 +320,9 @@ fn greeting(settings: &Settings, urls: &Urls, store: &Store, given: &GivenKeys) 
         settings.region,
         urls.admin,
     );
+    if let Some(url) = &urls.websites {
+        text.push_str(&format!("  Sites  {url}/BUCKET/\n"));
+    }
     if !promise.is_empty() {
         text.push_str(&format!("         {promise}\n"));
     }

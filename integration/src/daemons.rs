@@ -28,6 +28,8 @@ pub const ROOT: (&str, &str) = ("FLUFFYROOTACCESSKEY1", "conformance-root-secret
 pub const OTHER: (&str, &str) = ("FLUFFYOTHERACCESSKEY", "conformance-other-secret-0123456789abcde");
 /// The domain of virtual-host style in test stores.
 pub const DOMAIN: &str = "s3.fluffy.test";
+/// The domain of websites in test stores.
+pub const WEBSITE_DOMAIN: &str = "sites.fluffy.test";
 /// How long a daemon may take to get ready.
 const READY_DEADLINE: Duration = Duration::from_secs(60);
 /// A daemon that is asked to end does so within this.
@@ -340,12 +342,15 @@ pub struct Gateway {
     pub listen: SocketAddr,
     /// Where it serves health, metrics and the admin API.
     pub admin: SocketAddr,
+    /// Where it serves websites.
+    pub websites: SocketAddr,
 }
 
 impl Gateway {
     fn new(name: &str, directory: &Path, args: &[&str]) -> Result<Gateway> {
         let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()?));
         let admin = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()?));
+        let websites = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()?));
         let mut all = vec![
             "--listen".to_string(),
             listen.to_string(),
@@ -353,12 +358,16 @@ impl Gateway {
             admin.to_string(),
             "--domain".to_string(),
             DOMAIN.to_string(),
+            "--website-listen".to_string(),
+            websites.to_string(),
+            "--website-domain".to_string(),
+            WEBSITE_DOMAIN.to_string(),
         ];
         all.extend(args.iter().map(ToString::to_string));
         let daemon = Daemon::new(name, "fluffy-gateway", directory, all)?
             .variable("FLUFFY_ROOT_ACCESS_KEY", ROOT.0)
             .variable("FLUFFY_ROOT_SECRET_KEY", ROOT.1);
-        Ok(Gateway { daemon, listen, admin })
+        Ok(Gateway { daemon, listen, admin, websites })
     }
 
     /// Starts it and waits until it is ready; returns how long that took.
@@ -388,8 +397,8 @@ impl Embedded {
     /// The same, with a change of how the process is started.
     pub async fn start_changed(args: &[&str], change: impl FnOnce(Daemon) -> Daemon) -> Result<Embedded> {
         let directory = scratch("embedded-")?;
-        let Gateway { daemon, listen, admin } = Gateway::new("gateway", directory.path(), args)?;
-        let gateway = Gateway { daemon: change(daemon), listen, admin };
+        let Gateway { daemon, listen, admin, websites } = Gateway::new("gateway", directory.path(), args)?;
+        let gateway = Gateway { daemon: change(daemon), listen, admin, websites };
         let start_time = gateway.start().await?;
         let embedded = Embedded { gateway, start_time, directory };
         Ok(embedded)
@@ -556,9 +565,9 @@ impl Cluster {
         for index in 0..gateways {
             let name = format!("gateway-{}", index + 1);
             let config = cluster.config().display().to_string();
-            let Gateway { daemon, listen, admin } =
+            let Gateway { daemon, listen, admin, websites } =
                 Gateway::new(&name, cluster.directory.path(), &["--config", &config])?;
-            cluster.gateways.push(Gateway { daemon: change(daemon), listen, admin });
+            cluster.gateways.push(Gateway { daemon: change(daemon), listen, admin, websites });
         }
         Ok(cluster)
     }
@@ -723,6 +732,10 @@ impl Target for Embedded {
         connect(self.gateway.listen).await
     }
 
+    async fn connect_websites(&self, _gateway: usize) -> io::Result<Option<BoxStream>> {
+        connect(self.gateway.websites).await.map(Some)
+    }
+
     fn host(&self, _gateway: usize) -> String {
         self.gateway.listen.to_string()
     }
@@ -752,6 +765,10 @@ impl Target for Cluster {
 
     async fn connect(&self, gateway: usize) -> io::Result<BoxStream> {
         connect(self.gateways[gateway].listen).await
+    }
+
+    async fn connect_websites(&self, gateway: usize) -> io::Result<Option<BoxStream>> {
+        connect(self.gateways[gateway].websites).await.map(Some)
     }
 
     fn host(&self, gateway: usize) -> String {

@@ -94,6 +94,10 @@ pub struct GatewayConfig {
     pub trusted_proxies: Vec<String>,
     /// Whether keys of customers may come on connections without TLS.
     pub customer_keys_without_tls: bool,
+    /// Where browsers find buckets served as websites.
+    pub website_listen: Option<String>,
+    /// Domains of websites.
+    pub website_domains: Vec<String>,
 }
 
 /// A certificate chain and its key, PEM files.
@@ -318,6 +322,7 @@ fn check_addresses(path: &Path, written: &Written) -> Result<(), ConfigError> {
         ("storage.admin_listen", &written.storage.admin_listen),
         ("gateway.listen", &written.gateway.listen),
         ("gateway.admin_listen", &written.gateway.admin_listen),
+        ("gateway.website_listen", &written.gateway.website_listen),
     ];
     for (key, address) in addresses {
         if let Some(address) = address.as_ref().filter(|address| split_address(address).is_none()) {

@@ -19,3 +19,4 @@ pub mod tables;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests;
+pub mod website;

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::lifecycle::Lifecycle;
 use super::names::{AccessKeyId, AnnotationName, BucketName, ObjectKey, UserName};
 use super::sealing::Sealing;
+use super::website::Website;
 
 /// Cluster time in milliseconds since 1970: stamped by the leader, never back. Decides nothing that
 /// safety depends on.
@@ -91,6 +92,8 @@ pub enum BucketSetting {
     Lifecycle(Lifecycle),
     /// How objects are encrypted whose writer does not say.
     Encryption(DefaultEncryption),
+    /// How it is served as a website.
+    Website(Website),
 }
 
 /// The kinds of [`BucketSetting`]. The number is part of keys.
@@ -105,6 +108,7 @@ pub enum SettingKind {
     Policy = 5,
     Lifecycle = 6,
     Encryption = 7,
+    Website = 8,
 }
 
 impl BucketSetting {
@@ -119,6 +123,7 @@ impl BucketSetting {
             BucketSetting::Policy(_) => SettingKind::Policy,
             BucketSetting::Lifecycle(_) => SettingKind::Lifecycle,
             BucketSetting::Encryption(_) => SettingKind::Encryption,
+            BucketSetting::Website(_) => SettingKind::Website,
         }
     }
 }

@@ -190,6 +190,11 @@ impl S3Error {
         self.0.cause.as_ref()
     }
 
+    /// Elements of the XML beside the common ones.
+    pub fn fields(&self) -> &[(&'static str, String)] {
+        &self.0.fields
+    }
+
     /// Headers of the answer beside the common ones.
     pub fn headers(&self) -> &[(HeaderName, HeaderValue)] {
         &self.0.headers

@@ -30,6 +30,9 @@ const CONTENT_TYPE_DEFAULT: &str = "binary/octet-stream";
 
 const USER_PREFIX: &str = "x-amz-meta-";
 
+/// Of `x-amz-website-redirect-location`.
+const REDIRECT_BYTES_MAX: usize = 2048;
+
 /// Everything that the headers say about an object to be stored.
 pub fn attributes(headers: &HeaderMap) -> S3Result<Attributes> {
     let mut stored = BTreeMap::new();
@@ -67,6 +70,10 @@ fn without_aws_chunked(value: &str) -> String {
 }
 
 fn check_redirect(location: &str) -> S3Result<()> {
+    if REDIRECT_BYTES_MAX < location.len() {
+        return Err(Code::InvalidRedirectLocation
+            .says(format!("The length of website redirect location cannot exceed {REDIRECT_BYTES_MAX}")));
+    }
     let good = ["http://", "https://", "/"].iter().any(|start| location.starts_with(start));
     if good { Ok(()) } else { Err(Code::InvalidRedirectLocation.into()) }
 }
@@ -257,6 +264,7 @@ mod tests {
     #[test]
     fn refusals() {
         let metadata = "x".repeat(2048);
+        let long_redirect = "/".repeat(2049);
         let eleven = (0..11).map(|at| format!("k{at}=v")).collect::<Vec<_>>().join("&");
         let long_key = "k".repeat(129);
         let long_value = format!("k={}", "v".repeat(257));
@@ -265,6 +273,7 @@ mod tests {
             ("x-amz-storage-class", "GLACIER", Code::InvalidStorageClass),
             ("x-amz-storage-class", "standard", Code::InvalidStorageClass),
             ("x-amz-website-redirect-location", "javascript:alert(1)", Code::InvalidRedirectLocation),
+            ("x-amz-website-redirect-location", long_redirect.as_str(), Code::InvalidRedirectLocation),
             ("x-amz-tagging", eleven.as_str(), Code::BadRequest),
             ("x-amz-tagging", long_key.as_str(), Code::InvalidTag),
             ("x-amz-tagging", long_value.as_str(), Code::InvalidTag),

@@ -39,6 +39,7 @@ pub mod testing;
 pub mod time;
 pub mod uploads;
 pub mod versions;
+pub mod website;
 pub mod xml;
 
 pub use error::{BoxError, Code, S3Error, S3Result};

@@ -159,6 +159,8 @@ actions! {
     PutObjectVersionAnnotation
     DeleteObjectVersionAnnotation
     ListObjectVersionAnnotations
+    PutBucketWebsite
+    DeleteBucketWebsite
 }
 
 impl Action {

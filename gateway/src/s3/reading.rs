@@ -9,12 +9,14 @@ use consensus::meta::names::ObjectKey;
 use consensus::meta::query::{Answer, BodyView, ObjectView, Query as MetaQuery, Want};
 use fabric::ids::BucketId;
 use fabric::limits::PARTS_MAX;
+use futures::StreamExt as _;
 use http::header::{CONTENT_RANGE, LAST_MODIFIED};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
+use super::bodies;
 use super::conditions::{self, Verdict};
 use super::encryption::{self, Customer};
-use super::error::{Code, S3Error, S3Result};
+use super::error::{BoxError, Code, S3Error, S3Result};
 use super::headers;
 use super::lifecycle;
 use super::locks;
@@ -49,6 +51,31 @@ pub struct Found {
     pub body: BodyView,
     /// Keeps them there.
     pub guard: ReadGuard,
+}
+
+impl Found {
+    /// The answer with the bytes.
+    pub async fn with_body(self, cx: &Context, customer: Option<&Customer>) -> S3Result<Response> {
+        let Found { response, range, object, body, guard } = self;
+        let Some(range) = range else {
+            return Ok(not_modified(response));
+        };
+        let bytes = range.end - range.start;
+        let key = encryption::body_key(cx, &object, customer)?;
+        let mut stream = bodies::read(cx, body, key.as_ref(), range, guard);
+        // A failure before the first byte can still be told in the status.
+        stream.start().await?;
+        let pieces = stream.map(|piece| piece.map_err(|error| Box::new(error) as BoxError));
+        Ok(response.stream(bytes, pieces.boxed()))
+    }
+
+    /// The answer with the length of the bytes.
+    pub fn without_body(self) -> Response {
+        match self.range {
+            Some(range) => self.response.length(range.end - range.start),
+            None => not_modified(self.response),
+        }
+    }
 }
 
 impl Input {
@@ -232,7 +259,7 @@ pub async fn version_in(
 }
 
 /// Removes what a 304 must not say.
-pub fn not_modified(mut response: Response) -> Response {
+fn not_modified(mut response: Response) -> Response {
     response.headers.remove(http::header::CONTENT_TYPE);
     debug_assert!(response.headers.contains_key(LAST_MODIFIED));
     response

@@ -178,6 +178,7 @@ const CORE: &[&str] = &[
     "uploads",
     "versioning",
     "versions",
+    "website",
 ];
 
 /// Sub-resources of S3 that choose an operation. What we lack is 501.
@@ -201,7 +202,6 @@ const OTHERS: &[&str] = &[
     "select",
     "session",
     "torrent",
-    "website",
 ];
 
 /// Parameters that say how, not what. Like the sub-resources they may be sent once only.

@@ -92,19 +92,19 @@ pub struct Backend {
 
 /// The S3 service of one gateway.
 pub struct S3Service {
-    backend: Backend,
+    pub(super) backend: Backend,
     router: Router,
     signing_keys: SigningKeys,
-    policies: Arc<Policies>,
+    pub(super) policies: Arc<Policies>,
     region: Arc<str>,
     domains: Vec<String>,
-    secure: bool,
+    pub(super) secure: bool,
     require_signed_payload: bool,
-    proxies: Proxies,
+    pub(super) proxies: Proxies,
     lifecycle_day: Duration,
     customer_keys_without_tls: bool,
     stopping: watch::Receiver<bool>,
-    host_id: String,
+    pub(super) host_id: String,
 }
 
 impl S3Service {
@@ -228,13 +228,7 @@ impl S3Service {
         }
         refuse_unsupported(&headers, op.name())?;
         let (query, headers) = (Arc::new(query), Arc::new(without_internal(headers)));
-        let facts = Facts {
-            source,
-            secure: self.secure,
-            now_ms: self.backend.env.wall_ms(),
-            query: query.clone(),
-            headers: headers.clone(),
-        };
+        let facts = self.facts(source, query.clone(), headers.clone());
         let meta = self.backend.meta.clone();
         let access = Access::of(self.policies.clone(), meta, verified.signer().cloned(), facts).await?;
         let bucket = self.allowed_bucket(op, &target, &access, &query, &headers).await?;
@@ -317,6 +311,10 @@ impl S3Service {
         Err(Code::AccessDenied.says("Without TLS the body must be signed here: UNSIGNED-PAYLOAD is refused."))
     }
 
+    pub(super) fn facts(&self, source: IpAddr, query: Arc<Query>, headers: Arc<HeaderMap>) -> Facts {
+        Facts { source, secure: self.secure, now_ms: self.backend.env.wall_ms(), query, headers }
+    }
+
     /// The bucket of the path, if the requester may do this there.
     async fn allowed_bucket(
         &self,
@@ -353,7 +351,13 @@ impl S3Service {
         }
     }
 
-    fn context(&self, access: Access, bucket: Option<Arc<Bucket>>, source: IpAddr, trace: &Trace) -> Context {
+    pub(super) fn context(
+        &self,
+        access: Access,
+        bucket: Option<Arc<Bucket>>,
+        source: IpAddr,
+        trace: &Trace,
+    ) -> Context {
         let origin = Origin {
             requester: trace.requester.as_ref().map_or(ANYBODY, UserName::as_str).to_string(),
             source: source.to_string(),
@@ -373,7 +377,7 @@ impl S3Service {
         }
     }
 
-    fn request_id(&self) -> Arc<str> {
+    pub(super) fn request_id(&self) -> Arc<str> {
         let mut id = [0; 8];
         self.backend.env.random(&mut id);
         hex::encode_upper(id).into()
@@ -396,7 +400,7 @@ impl S3Service {
     }
 
     /// Adds what every answer has. The `Date` comes from the connection.
-    fn finish(&self, response: Response, method: &Method, id: &str) -> http::Response<HttpBody> {
+    pub(super) fn finish(&self, response: Response, method: &Method, id: &str) -> http::Response<HttpBody> {
         let Response { status, mut headers, body } = response;
         headers.insert(SERVER, HeaderValue::from_static("Fluffy"));
         for (name, text) in [(REQUEST_ID, id), (HOST_ID, &self.host_id)] {
@@ -463,10 +467,10 @@ struct Sent {
 }
 
 /// What the log line of a request tells.
-struct Trace {
-    id: Arc<str>,
-    op: &'static str,
-    requester: Option<UserName>,
+pub(super) struct Trace {
+    pub(super) id: Arc<str>,
+    pub(super) op: &'static str,
+    pub(super) requester: Option<UserName>,
 }
 
 /// Runs the operation; its panic is this request's and nobody else's.
@@ -492,13 +496,19 @@ fn refuse_overrides(query: &Query) -> S3Result<()> {
 }
 
 /// That there is no such key is told to those who may list the bucket; to others it is as if they may not read.
-async fn told_of_absence(context: &Context, error: S3Error) -> S3Result<S3Error> {
+pub(super) async fn told_of_absence(context: &Context, error: S3Error) -> S3Result<S3Error> {
     let lists = context.access.permits(context.bucket()?, Action::ListBucket, None).await?;
     Ok(if lists { error } else { Code::AccessDenied.into() })
 }
 
 /// One line for every request, with no secret and nothing of the query in it.
-fn log(trace: &Trace, head: &request::Parts, source: IpAddr, status: StatusCode, error: Option<&S3Error>) {
+pub(super) fn log(
+    trace: &Trace,
+    head: &request::Parts,
+    source: IpAddr,
+    status: StatusCode,
+    error: Option<&S3Error>,
+) {
     let code = error.map_or("", |error| error.code().name());
     let status = status.as_u16();
     metrics::counter!("fluffy_s3_requests_total", "op" => trace.op, "status" => status.to_string())
@@ -519,7 +529,7 @@ fn log(trace: &Trace, head: &request::Parts, source: IpAddr, status: StatusCode,
 }
 
 /// The host that the request is for. An absolute target must name the same one.
-fn effective_host(head: &request::Parts) -> S3Result<String> {
+pub(super) fn effective_host(head: &request::Parts) -> S3Result<String> {
     let mut hosts = head.headers.get_all(HOST).iter();
     let host = hosts.next().ok_or_else(|| Code::InvalidRequest.says("The Host header is missing."))?;
     if hosts.next().is_some() {

@@ -19,6 +19,7 @@ mod scene;
 mod slow;
 mod strict;
 mod users;
+mod websites;
 
 use std::io;
 use std::time::Duration;
@@ -36,6 +37,7 @@ pub use scene::Scene;
 pub use slow::run as run_slow;
 pub use strict::run as run_strict;
 pub use users::run as run_users;
+pub use websites::run as run_websites;
 
 /// How long a server may take to close after it said so, or to answer a bad request.
 const PATIENCE: Duration = Duration::from_secs(20);

@@ -43,6 +43,10 @@ pub trait Target: Send + Sync {
     fn other_user(&self) -> Option<Credentials>;
     /// The domain of virtual-host style, if the target serves one.
     fn domain(&self) -> Option<String>;
+    /// A new connection to the port of websites of that gateway, if it has one.
+    async fn connect_websites(&self, _gateway: usize) -> io::Result<Option<BoxStream>> {
+        Ok(None)
+    }
 }
 
 /// A signer and a way to one gateway: sends requests, returns responses.

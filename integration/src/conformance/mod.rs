@@ -23,6 +23,7 @@ mod payloads;
 mod ranges;
 mod renames;
 mod versions;
+mod websites;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -75,6 +76,7 @@ pub fn all() -> impl Iterator<Item = Behaviour> {
         appends::BEHAVIOURS,
         changes::BEHAVIOURS,
         annotations::BEHAVIOURS,
+        websites::BEHAVIOURS,
     ];
     files.into_iter().flatten().copied()
 }

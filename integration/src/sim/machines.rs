@@ -21,7 +21,7 @@ use fabric::ids::{ClusterId, NodeId};
 use fabric::limits::{CONNECTIONS_MAX, COPIES, KIB, MIB, UPLOAD_PERIOD_DEFAULT};
 use fabric::rpc::{Identity, Peer, RpcClient};
 use gateway::admin::users::ensure_user;
-use gateway::daemon::{Gateway, GatewayParts};
+use gateway::daemon::{Gateway, GatewayParts, Listeners};
 use gateway::keyring::KeyRing;
 use gateway::queue::Budget;
 use gateway::secrets::{ClusterKey, Secret};
@@ -178,6 +178,7 @@ async fn gateway(seams: &Seams, shared: &Shared) -> Result<(), Failure> {
         admin_token: Secret::draw(&*seams.env),
         region: "us-east-1".to_string(),
         domains: Vec::new(),
+        website_domains: Vec::new(),
         budget: Budget::split(MEMORY_BYTES, 0),
         inline_bytes_max: plan.inline_bytes_max,
         tls: None,
@@ -193,7 +194,7 @@ async fn gateway(seams: &Seams, shared: &Shared) -> Result<(), Failure> {
     let s3 = seams.net.listen(&format!("0.0.0.0:{S3_PORT}")).await?;
     let admin = seams.net.listen(&format!("0.0.0.0:{ADMIN_PORT}")).await?;
     let stop = watch::Sender::new(false);
-    Gateway::new(parts).serve(s3, admin, stop.subscribe()).await;
+    Gateway::new(parts).serve(Listeners { s3, admin, websites: None }, stop.subscribe()).await;
     Ok(())
 }
 

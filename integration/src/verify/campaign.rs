@@ -139,6 +139,7 @@ pub(super) fn bad_input(tally: &mut Tally) -> Result<()> {
         for (name, outcome) in outcomes {
             tally.check(&name, outcome);
         }
+        bad_input::run_websites(&table, |name, outcome| tally.check(name, outcome)).await?;
         let judged = bad_input::run_matrix(&table, |name, outcome| tally.check(name, outcome)).await?;
         tally.note(format!("{judged} requests of the matrix of authentication"));
         let token = std::fs::read_to_string(table.directory().join("fluffy-data/admin-token"))?;

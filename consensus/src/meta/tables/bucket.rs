@@ -49,6 +49,7 @@ mod tests {
         RetentionMode, Versioning,
     };
     use crate::meta::tables::testing::golden;
+    use crate::meta::website::{Protocol, Redirect, Replace, RoutingRule, Website};
 
     #[test]
     fn golden_rows() {
@@ -144,5 +145,24 @@ mod tests {
             "00000000000000050006",
             "0106010169010201017001016b017601ac020190030100ac0201030102010480b8992900",
         );
+        let elsewhere = Website::Elsewhere { host: "h".to_string(), protocol: Some(Protocol::Https) };
+        let redirect = Redirect {
+            host: Some("h".to_string()),
+            status: Some(302),
+            protocol: Some(Protocol::Http),
+            replace: Some(Replace::Prefix("r".to_string())),
+        };
+        let rule = RoutingRule { prefix: Some("p".to_string()), status: Some(404), redirect };
+        let to_key = Redirect { replace: Some(Replace::Key("k".to_string())), ..Redirect::default() };
+        let other = RoutingRule { prefix: None, status: None, redirect: to_key };
+        let pages =
+            Website::Pages { index: "i".to_string(), error: Some("e".to_string()), rules: vec![rule, other] };
+        for (website, bytes) in [
+            (elsewhere, "01080001680101"),
+            (pages, "01080101690101650201017001940301016801ae0201000100017200000000000101016b"),
+        ] {
+            let setting = BucketSetting::Website(website);
+            golden::<BucketSettings>((BucketId(5), 8), setting, "00000000000000050008", bytes);
+        }
     }
 }

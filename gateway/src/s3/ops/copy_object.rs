@@ -280,7 +280,11 @@ impl Input {
 
     /// The attributes of the copy; `None` where they are the source's and nothing was asked to change.
     fn attributes(&self, source: &Object) -> Option<Attributes> {
-        if (self.metadata, self.tagging, self.changes) == (Directive::Copy, Directive::Copy, false) {
+        let redirect = "x-amz-website-redirect-location";
+        let redirects = source.attributes.headers.contains_key(redirect);
+        if (self.metadata, self.tagging, self.changes || redirects)
+            == (Directive::Copy, Directive::Copy, false)
+        {
             return None;
         }
         let mut attributes = match self.metadata {
@@ -288,7 +292,6 @@ impl Input {
             Directive::Replace => self.said.clone(),
         };
         // A redirect is never copied, only said anew.
-        let redirect = "x-amz-website-redirect-location";
         attributes.headers.remove(redirect);
         if let Some(location) = self.said.headers.get(redirect) {
             attributes.headers.insert(redirect.to_string(), location.clone());

@@ -7,7 +7,7 @@ use http::Method;
 use crate::s3::encryption;
 use crate::s3::error::S3Result;
 use crate::s3::op::{Action, Context, Op};
-use crate::s3::reading::{Input, not_modified};
+use crate::s3::reading::Input;
 use crate::s3::request::Request;
 use crate::s3::response::Response;
 use crate::s3::route::Route;
@@ -33,9 +33,6 @@ impl Op for HeadObject {
         let input = Input::parse(request.query(), request.headers())?;
         let customer = encryption::of_reader(&request)?;
         let found = input.find(cx, request.key(), Want::Row, customer.as_ref()).await?;
-        Ok(match found.range {
-            Some(range) => found.response.length(range.end - range.start),
-            None => not_modified(found.response),
-        })
+        Ok(found.without_body())
     }
 }

@@ -6,6 +6,7 @@ mod bucket_encryption;
 mod bucket_lifecycle;
 mod bucket_policy;
 mod bucket_tagging;
+mod bucket_website;
 mod complete_multipart_upload;
 mod copy_object;
 mod create_bucket;
@@ -68,6 +69,9 @@ static OPS: &[&dyn Op] = &[
     &bucket_tagging::DeleteBucketTagging,
     &bucket_tagging::GetBucketTagging,
     &bucket_tagging::PutBucketTagging,
+    &bucket_website::DeleteBucketWebsite,
+    &bucket_website::GetBucketWebsite,
+    &bucket_website::PutBucketWebsite,
     &complete_multipart_upload::CompleteMultipartUpload,
     &copy_object::CopyObject,
     &create_bucket::CreateBucket,

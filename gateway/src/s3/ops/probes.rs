@@ -41,15 +41,9 @@ const fn bucket(name: &'static str, sub_resource: &'static str, action: Action, 
 }
 
 /// Every one of them.
-pub static ALL: [Probe; 13] = [
+pub static ALL: [Probe; 12] = [
     bucket("GetBucketAcl", "acl", Action::GetBucketAcl, Answer::Acl { object: false }),
     bucket("GetObjectAcl", "acl", Action::GetObjectAcl, Answer::Acl { object: true }),
-    bucket(
-        "GetBucketWebsite",
-        "website",
-        Action::GetBucketWebsite,
-        Answer::Missing(Code::NoSuchWebsiteConfiguration),
-    ),
     bucket(
         "GetBucketReplication",
         "replication",

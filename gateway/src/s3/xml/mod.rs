@@ -2,6 +2,7 @@
 
 mod lifecycle;
 mod reader;
+mod website;
 mod writer;
 
 pub use lifecycle::{
@@ -13,4 +14,5 @@ pub use reader::{
     EncryptionDocument, ObjectLockDocument, RetentionDocument, VersioningDocument, cors_rules,
     create_bucket_location, grants, legal_hold, object_ownership, payer, public_access_block, tagging,
 };
-pub use writer::{NAMESPACE, XmlWriter, url_encoded};
+pub use website::{ConditionElement, RedirectElement, RoutingRuleElement, WebsiteDocument};
+pub use writer::{NAMESPACE, XmlWriter, escaped, url_encoded};

@@ -119,6 +119,13 @@ const SPECIAL: [bool; 256] = {
     special
 };
 
+/// A text that is safe between tags.
+pub fn escaped(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    escape_into(&mut out, text);
+    out
+}
+
 /// Escapes as AWS does. Control characters become character references: strict parsers of XML 1.0 refuse them,
 /// which is why clients ask for `encoding-type=url`, but the document stays unambiguous. U+FFFE and U+FFFF are
 /// written the same way.
