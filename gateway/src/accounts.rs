@@ -124,6 +124,7 @@ fn touched(command: &Command) -> &'static [Kind] {
             &[Kind::Buckets, Kind::Settings]
         }
         Command::Guarded(guarded) => touched(&guarded.command),
+        Command::WithAcl(with) => touched(&with.command),
         _ => &[],
     }
 }

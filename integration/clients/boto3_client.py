@@ -7,6 +7,7 @@ import urllib.request
 
 import boto3
 from boto3.s3.transfer import TransferConfig
+from botocore import UNSIGNED
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
@@ -400,6 +401,44 @@ def probes_of_a_bare_bucket():
     equal(s3.get_bucket_request_payment(Bucket=BUCKET)["Payer"], "BucketOwner")
     assert "LoggingEnabled" not in s3.get_bucket_logging(Bucket=BUCKET)
     assert not s3.list_bucket_metrics_configurations(Bucket=BUCKET)["IsTruncated"]
+
+
+@check
+def lists_of_buckets_and_objects():
+    refused("AccessControlListNotSupported", s3.put_object_acl, Bucket=BUCKET, Key="log", ACL="public-read")
+    owned = {"Rules": [{"ObjectOwnership": "BucketOwnerPreferred"}]}
+    s3.put_bucket_ownership_controls(Bucket=BUCKET, OwnershipControls=owned)
+    equal(s3.get_bucket_ownership_controls(Bucket=BUCKET)["OwnershipControls"], owned)
+    s3.put_object(Bucket=BUCKET, Key="public", Body=b"for everybody", ACL="public-read")
+    anybody = boto3.client("s3", config=Config(signature_version=UNSIGNED))
+    equal(anybody.get_object(Bucket=BUCKET, Key="public")["Body"].read(), b"for everybody")
+    shown = s3.get_object_acl(Bucket=BUCKET, Key="public")
+    everybody = {"Type": "Group", "URI": "http://acs.amazonaws.com/groups/global/AllUsers"}
+    equal(shown["Grants"][1], {"Grantee": everybody, "Permission": "READ"})
+    shown["Grants"].pop()
+    policy = {"Owner": shown["Owner"], "Grants": shown["Grants"]}
+    s3.put_object_acl(Bucket=BUCKET, Key="public", AccessControlPolicy=policy)
+    refused("AccessDenied", anybody.get_object, Bucket=BUCKET, Key="public")
+    s3.put_bucket_acl(Bucket=BUCKET, GrantRead='uri="http://acs.amazonaws.com/groups/global/AllUsers"')
+    assert anybody.list_objects_v2(Bucket=BUCKET)["KeyCount"]
+    refused("InvalidArgument", s3.put_bucket_acl, Bucket=BUCKET, GrantRead='id="nobody-of-this-name"')
+    s3.put_bucket_acl(Bucket=BUCKET, ACL="private")
+    refused("AccessDenied", anybody.list_objects_v2, Bucket=BUCKET)
+    s3.delete_bucket_ownership_controls(Bucket=BUCKET)
+
+
+@check
+def websites():
+    pages = {"IndexDocument": {"Suffix": "index.html"}, "ErrorDocument": {"Key": "oops.html"},
+             "RoutingRules": [{"Condition": {"KeyPrefixEquals": "old/"},
+                               "Redirect": {"ReplaceKeyPrefixWith": "new/", "HttpRedirectCode": "302"}}]}
+    s3.put_bucket_website(Bucket=BUCKET, WebsiteConfiguration=pages)
+    found = s3.get_bucket_website(Bucket=BUCKET)
+    equal({name: found[name] for name in pages}, pages)
+    s3.put_object(Bucket=BUCKET, Key="moved", WebsiteRedirectLocation="/new/")
+    equal(s3.head_object(Bucket=BUCKET, Key="moved")["WebsiteRedirectLocation"], "/new/")
+    s3.delete_bucket_website(Bucket=BUCKET)
+    refused("NoSuchWebsiteConfiguration", s3.get_bucket_website, Bucket=BUCKET)
 
 
 @check

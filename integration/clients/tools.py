@@ -212,6 +212,46 @@ def setacl_to_what_holds_anyway():
 
 
 @only("s3cmd")
+def lists_that_let_others_in():
+    import boto3
+    import urllib.error
+    import urllib.request
+
+    def status(key):
+        try:
+            return urllib.request.urlopen(f"{ENDPOINT}/s3cmd/{key}").status
+        except urllib.error.HTTPError as error:
+            return error.code
+
+    owned = {"Rules": [{"ObjectOwnership": "ObjectWriter"}]}
+    boto3.client("s3").put_bucket_ownership_controls(Bucket="s3cmd", OwnershipControls=owned)
+    equal(status("hello.txt"), 403)
+    s3cmd("setacl", "--acl-public", "s3://s3cmd/hello.txt")
+    equal(status("hello.txt"), 200)
+    assert "*anon*: READ" in s3cmd("info", "s3://s3cmd/hello.txt")
+    s3cmd("put", "--acl-public", "hello.txt", "s3://s3cmd/public.txt")
+    equal(status("public.txt"), 200)
+    s3cmd("put", "--acl-public", "--multipart-chunk-size-mb=5", "large", "s3://s3cmd/public.large")
+    equal(status("public.large"), 200)
+    s3cmd("setacl", "--acl-private", "s3://s3cmd/hello.txt", "s3://s3cmd/public.txt")
+    equal((status("hello.txt"), status("public.txt")), (403, 403))
+    s3cmd("setacl", "--acl-public", "s3://s3cmd")
+    assert "*anon*: READ" in s3cmd("info", "s3://s3cmd")
+    equal(status(""), 200)
+    s3cmd("setacl", "--acl-private", "s3://s3cmd")
+    equal(status(""), 403)
+
+
+@only("s3cmd")
+def website():
+    s3cmd("ws-create", "--ws-index=index.html", "--ws-error=oops.html", "s3://s3cmd")
+    shown = s3cmd("ws-info", "s3://s3cmd")
+    assert "index.html" in shown and "oops.html" in shown, shown
+    s3cmd("ws-delete", "s3://s3cmd")
+    assert "index.html" not in s3cmd("ws-info", "s3://s3cmd", expect=None)
+
+
+@only("s3cmd")
 def du_and_remove():
     assert "s3://s3cmd" in s3cmd("du", "s3://s3cmd")
     s3cmd("del", "--recursive", "--force", "s3://s3cmd")

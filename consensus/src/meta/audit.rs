@@ -13,9 +13,10 @@ use super::lookup::usage_of_user;
 use super::model::{Body, ClusterMs, ClusterRow, Garbage, Home, Lock, Object, Usage, Version};
 use super::store::{Fault, Rows};
 use super::tables::{
-    AnnotationSets, Bodies, BucketQuotas, Buckets, Cluster, DebtCounts, Debts, Descending, Due, DueWalks,
-    EventMarks, EventOrder, Events, Extents, Garbages, Inline, LeavingCopies, Locks, NullVersions, Objects,
-    Parts, UploadSealings, Uploads, Usages, UserQuotas, Versions, get, owners_of, scan_all, scan_under,
+    Acls, AnnotationSets, Bodies, BucketQuotas, Buckets, Cluster, DebtCounts, Debts, Descending, Due,
+    DueWalks, EventMarks, EventOrder, Events, Extents, Garbages, Inline, LeavingCopies, Locks, NullVersions,
+    Objects, Parts, UploadSealings, Uploads, Usages, UserQuotas, Versions, get, owners_of, scan_all,
+    scan_under,
 };
 
 /// A home as it sorts.
@@ -130,6 +131,14 @@ fn count_versions(rows: &dyn Rows, tally: &mut Tally) -> Result<(), Fault> {
         tally.check(version || upload, || format!("{home:?} has a lock on {stamp}, which is not there"));
     }
     count_annotations(rows, tally)?;
+    for row in scan_all::<Acls>(rows)? {
+        let ((home, stamp), _) = row?;
+        let current = get::<Objects>(rows, &home)?.is_some_and(|current| current.stamp == stamp);
+        let other = get::<Versions>(rows, (&home, Descending(stamp)))?;
+        let upload = get::<Uploads>(rows, (&home, stamp))?.is_some();
+        let version = current || matches!(other, Some(Version::Object(_)));
+        tally.check(version || upload, || format!("{home:?} has a list of {stamp}, which is not there"));
+    }
     tally.check(null_versions.is_empty(), || format!("null versions without a side row: {null_versions:?}"));
     Ok(())
 }

@@ -7,6 +7,7 @@ use fabric::ids::{BucketId, ExtentId, LayoutVersion, NodeId, RaftId, SessionId, 
 use fabric::placement::Layout;
 use serde::{Deserialize, Serialize};
 
+use super::acl::{ObjectOwnership, WantedAcl};
 use super::model::{
     AccessKey, Attributes, Bucket, BucketSetting, Checksum, ChecksumAlgorithm, ChecksumKind, ClusterMs, Etag,
     Extent, Hint, Home, Lock, NodeRow, Object, Origin, Quota, QuotaOf, Retention, SessionKind, SettingKind,
@@ -98,6 +99,10 @@ pub enum Command {
     CopyBare(CopyObject),
     /// See [`Annotated`].
     Annotated(Annotated),
+    /// See [`WithAcl`].
+    WithAcl(WithAcl),
+    /// See [`SetAcl`].
+    SetAcl(SetAcl),
 }
 
 impl Command {
@@ -120,11 +125,13 @@ impl Command {
             | Command::RenameObject(_)
             | Command::AppendObject(_)
             | Command::PostObject(_)
-            | Command::CopyBare(_) => true,
+            | Command::CopyBare(_)
+            | Command::SetAcl(_) => true,
             Command::SetAnnotation(command) => matches!(command.change, AnnotationChange::Put(_)),
             Command::Guarded(guarded) => guarded.command.grows(),
             Command::Sealed(sealed) => sealed.command.grows(),
             Command::Annotated(annotated) => annotated.command.grows(),
+            Command::WithAcl(with) => with.command.grows(),
             // What takes away is taken on a full disk, too.
             Command::SetBucket(command) => matches!(command.change, BucketChange::Set(_)),
             Command::SetUserPolicy(command) => command.document.is_some(),
@@ -818,6 +825,31 @@ pub struct AppendObject {
     pub origin: Origin,
 }
 
+/// A command with who may do what with that which it makes. Done: as the command; refused with
+/// [`Reject::AclNotSupported`], [`Reject::PublicAclBlocked`] or [`Reject::NoSuchGrantee`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WithAcl {
+    /// Of a new bucket: who owns what others write into it; `None`: always its owner.
+    pub ownership: Option<ObjectOwnership>,
+    /// The list.
+    pub acl: Option<WantedAcl>,
+    /// PutObject, AppendObject, CopyObject, CreateUpload or CreateBucket; or [`Guarded`] or [`Sealed`].
+    pub command: Box<Command>,
+}
+
+/// Changes who may do what with a version; refused as [`WithAcl`] is. Done: [`Done::Stored`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SetAcl {
+    /// Where.
+    pub bucket: BucketId,
+    /// Which key.
+    pub key: ObjectKey,
+    /// Which version; `None` is the current one.
+    pub version: Option<VersionSelector>,
+    /// The list.
+    pub acl: WantedAcl,
+}
+
 /// What an [`AppendObject`] brings.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Appended {
@@ -1081,4 +1113,13 @@ pub enum Reject {
     TokenReused,
     /// The version has as many annotations as it may have.
     TooManyAnnotations,
+    /// The owner of the bucket owns all that is in it: there are no lists.
+    AclNotSupported,
+    /// The owner of the bucket ruled out lists that let everybody in.
+    PublicAclBlocked,
+    /// A list names a user that there is not.
+    NoSuchGrantee {
+        /// Whom.
+        user: UserName,
+    },
 }

@@ -3,6 +3,7 @@
 //! The flow: a [`command`] in an entry of the log goes through [`apply`] into the [`tables`] over a [`store`]; a
 //! [`query`] is [`answer`]ed from one view of them.
 
+pub mod acl;
 pub mod answer;
 pub mod apply;
 pub mod audit;

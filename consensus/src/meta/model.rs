@@ -8,6 +8,7 @@ use bytes::Bytes;
 use fabric::ids::{BucketId, ExtentId, Incarnation, LayoutVersion, NodeId, RaftId, Stamp};
 use serde::{Deserialize, Serialize};
 
+use super::acl::{Grant, ObjectOwnership};
 use super::lifecycle::Lifecycle;
 use super::names::{AccessKeyId, AnnotationName, BucketName, ObjectKey, UserName};
 use super::sealing::Sealing;
@@ -49,7 +50,7 @@ pub struct Bucket {
     pub id: BucketId,
     /// Its name in this cluster.
     pub name: BucketName,
-    /// Who owns it and everything in it.
+    /// Who owns it, and everything in it where no [`ObjectOwnership`] says otherwise.
     pub owner: UserName,
     /// When it was created.
     pub created: ClusterMs,
@@ -94,6 +95,10 @@ pub enum BucketSetting {
     Encryption(DefaultEncryption),
     /// How it is served as a website.
     Website(Website),
+    /// Who owns what others write, where that is not always its owner; in place of [`BucketSetting::OwnerEnforced`].
+    ObjectOwnership(ObjectOwnership),
+    /// What others may do with it, and its owner. Holds where there is an [`ObjectOwnership`].
+    Acl(Vec<Grant>),
 }
 
 /// The kinds of [`BucketSetting`]. The number is part of keys.
@@ -109,6 +114,7 @@ pub enum SettingKind {
     Lifecycle = 6,
     Encryption = 7,
     Website = 8,
+    Acl = 9,
 }
 
 impl BucketSetting {
@@ -119,11 +125,12 @@ impl BucketSetting {
             BucketSetting::Cors(_) => SettingKind::Cors,
             BucketSetting::ObjectLock(_) => SettingKind::ObjectLock,
             BucketSetting::PublicAccessBlock(_) => SettingKind::PublicAccessBlock,
-            BucketSetting::OwnerEnforced => SettingKind::OwnerEnforced,
+            BucketSetting::OwnerEnforced | BucketSetting::ObjectOwnership(_) => SettingKind::OwnerEnforced,
             BucketSetting::Policy(_) => SettingKind::Policy,
             BucketSetting::Lifecycle(_) => SettingKind::Lifecycle,
             BucketSetting::Encryption(_) => SettingKind::Encryption,
             BucketSetting::Website(_) => SettingKind::Website,
+            BucketSetting::Acl(_) => SettingKind::Acl,
         }
     }
 }

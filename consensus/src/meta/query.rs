@@ -7,6 +7,7 @@ use fabric::ids::{BucketId, ExtentId, NodeId, SessionId, Stamp};
 use fabric::placement::Layout;
 use serde::{Deserialize, Serialize};
 
+use super::acl::ObjectAcl;
 use super::command::{Reject, VersionSelector};
 use super::model::{
     Absence, AccessKey, Annotation, Bucket, BucketSetting, ClusterMs, ClusterRow, Event, Extent, Garbage,
@@ -238,6 +239,22 @@ pub enum Query {
         /// Only the one of this name, with where its bytes are.
         name: Option<AnnotationName>,
     },
+    /// Who owns a version and may do what with it → [`Answer::Acl`].
+    Acl {
+        /// Where.
+        bucket: BucketId,
+        /// Which key.
+        key: ObjectKey,
+        /// Which version; `None` is the current one.
+        version: Option<VersionSelector>,
+    },
+    /// Who owns versions, where that is not the owner of the bucket, in order → [`Answer::Owners`].
+    Owners {
+        /// Where.
+        bucket: BucketId,
+        /// At most [`fabric::limits::LIST_KEYS_MAX`].
+        versions: Vec<(ObjectKey, Stamp)>,
+    },
 }
 
 /// Partitions of a [`Query::Placed`].
@@ -359,6 +376,8 @@ pub enum Answer {
     Changes(Changes),
     AllChanges(AllChanges),
     Annotations(AnnotationsView),
+    Acl(Option<ObjectAcl>),
+    Owners(Vec<Option<UserName>>),
 }
 
 /// A page of the change feed of a bucket.

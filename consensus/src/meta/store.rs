@@ -129,6 +129,8 @@ tables! {
     EVENT_MARKS = 42, "event_marks";
     /// Annotations by version.
     ANNOTATIONS = 43, "annotations";
+    /// Who owns versions and may do what with them.
+    ACLS = 44, "acls";
 }
 
 impl TableId {
@@ -256,7 +258,7 @@ mod tests {
         buckets_by_owner usage objects versions null_versions inline extents bodies uploads \
         parts completed debts debt_counts garbage sessions session_nonces replies events \
         event_order cursors absences leaving removed_nodes hold bucket_quotas user_quotas bucket_settings locks \
-        user_policies due due_walks upload_sealings renames event_marks annotations";
+        user_policies due due_walks upload_sealings renames event_marks annotations acls";
         assert_eq!(names.join(" "), golden, "names are stored");
     }
 

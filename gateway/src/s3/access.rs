@@ -1,7 +1,8 @@
 //! Whether a requester may do something: the policies of the user, the policy of the bucket, and who owns it.
 //!
-//! What always holds: a policy that denies beats all that allow; what no policy and no ownership allows is refused; and a
-//! policy that cannot be read denies everything. A user without policies may do everything with its own buckets and make
+//! What always holds: a policy that denies beats all that allow; what no policy, no list and no ownership allows is
+//! refused; and a policy that cannot be read denies everything. Access control lists hold where the owner of the bucket
+//! wants them; of an object that another user owns there, only its list says who may read it. A user without policies may do everything with its own buckets and make
 //! new ones. A user with policies may do what they or the bucket's policy allow, anywhere, and nothing else. Policies are
 //! as old as the gateway's records, which is seconds.
 
@@ -12,6 +13,7 @@ use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use consensus::client::{Meta, ask};
+use consensus::meta::acl::{Grant, Grantee, ObjectAcl, Permission};
 use consensus::meta::command::VersionSelector;
 use consensus::meta::model::{Bucket, BucketSetting, PublicAccessBlock, Tags};
 use consensus::meta::names::{BucketName, ObjectKey, UserName};
@@ -19,6 +21,7 @@ use consensus::meta::query::{Answer, Query as MetaQuery, Want};
 use http::HeaderMap;
 use lru::LruCache;
 
+use super::acl::{self, About};
 use super::auth::{Carrier, Signer};
 use super::error::{Code, S3Result};
 use super::op::{Action, unexpected};
@@ -105,6 +108,14 @@ pub struct Subject<'a> {
     pub version: Option<VersionSelector>,
 }
 
+/// What access control lists say.
+enum Lists {
+    /// Whether they allow it; else policies and ownership may.
+    Beside(bool),
+    /// The object is another user's than the bucket: whether its list allows it, and nothing else does.
+    Alone(bool),
+}
+
 /// What a requester may do, asked for one request.
 pub struct Access {
     policies: Arc<Policies>,
@@ -173,25 +184,74 @@ impl Access {
         };
         let owns = self.owns(bucket);
         let owns_freely = owns && self.own.is_empty();
-        if owns_freely && (policy.is_none() || action.is_about_policy()) {
+        let has_lists = acl::ownership_of(&settings).is_some();
+        if owns_freely && (action.is_about_policy() || policy.is_none() && !has_lists) {
             return Ok(true); // Nobody locks an owner out for good.
         }
         let shut =
             |policy: &Policy| block_of(&settings).restrict_public_buckets && policy.is_public() && !owns;
         let theirs = policy.as_slice();
-        Ok(match self.verdicts(bucket, theirs, action, subject, tags).await? {
-            (Verdict::Deny, _) | (_, Verdict::Deny) => false,
-            (Verdict::Allow, _) => true,
+        let verdicts = self.verdicts(bucket, theirs, action, subject, tags).await?;
+        let by_policy = match verdicts {
+            (Verdict::Deny, _) | (_, Verdict::Deny) => return Ok(false),
+            (Verdict::Allow, _) => return Ok(true),
             (Verdict::Silent, Verdict::Allow) => !theirs.iter().any(|policy| shut(policy)),
-            (Verdict::Silent, Verdict::Silent) => owns_freely,
+            (Verdict::Silent, Verdict::Silent) => false,
+        };
+        Ok(match self.lists(bucket, &settings, action, subject).await? {
+            Lists::Alone(allowed) => allowed,
+            Lists::Beside(allowed) => by_policy || allowed || owns_freely,
+        })
+    }
+
+    /// What access control lists say.
+    async fn lists(
+        &self,
+        bucket: &Bucket,
+        settings: &[BucketSetting],
+        action: Action,
+        subject: Option<Subject<'_>>,
+    ) -> S3Result<Lists> {
+        let by_write = !self.facts.query.has("acl");
+        let needed = acl::needed(action, by_write).filter(|_| acl::ownership_of(settings).is_some());
+        let Some((about, permission)) = needed else { return Ok(Lists::Beside(false)) };
+        let ignores_public = block_of(settings).ignore_public_acls;
+        // Whom policies of its own bind gives itself nothing by lists of its own.
+        let asks = |owner: &UserName| {
+            let user = self.signer.as_ref().map(|signer| &signer.user);
+            user.filter(|user| self.own.is_empty() || *user != owner)
+        };
+        let allows = |owner: &UserName, grants: &[Grant], permission| {
+            let holds =
+                |grantee: &Grantee| grantee.is(asks(owner)) && !(ignores_public && grantee.is_public());
+            grants.iter().any(|grant| grant.permission.allows(permission) && holds(&grant.grantee))
+        };
+        let of_bucket = |permission| allows(&bucket.owner, &acl::of_bucket(bucket, settings), permission);
+        let Some(Subject { key, version }) = subject.filter(|_| about == About::Object) else {
+            return Ok(Lists::Beside(of_bucket(permission)));
+        };
+        let query = MetaQuery::Acl { bucket: bucket.id, key: key.clone(), version };
+        let found = match self.meta.query(query).await?.answer {
+            Ok(Answer::Acl(found)) => found.unwrap_or_else(|| ObjectAcl::default_of(&bucket.owner)),
+            Ok(_) => return Err(unexpected("Acl")),
+            // Who may list hears that there is no such thing.
+            Err(_) => return Ok(Lists::Beside(permission == Permission::Read && of_bucket(permission))),
+        };
+        let of_owner = matches!(permission, Permission::ReadAcp | Permission::WriteAcp);
+        let is_owner = asks(&found.owner) == Some(&found.owner);
+        let allowed = of_owner && is_owner || allows(&found.owner, &found.grants, permission);
+        Ok(match found.owner == bucket.owner {
+            true => Lists::Beside(allowed),
+            false => Lists::Alone(allowed),
         })
     }
 
     /// Refuses who does not own the bucket and whom no policy could allow anything in it: a stranger's list of keys is
     /// not even read.
     pub async fn refuse_stranger(&self, bucket: &Bucket) -> S3Result<()> {
-        let may_be_let_in =
-            !self.own.is_empty() || policy_of(&settings(&*self.meta, bucket).await?).is_some();
+        let settings = settings(&*self.meta, bucket).await?;
+        let has_lists = acl::ownership_of(&settings).is_some();
+        let may_be_let_in = !self.own.is_empty() || has_lists || policy_of(&settings).is_some();
         if self.owns(bucket) || may_be_let_in { Ok(()) } else { Err(Code::AccessDenied.into()) }
     }
 
@@ -263,7 +323,8 @@ fn policy_of(settings: &[BucketSetting]) -> Option<&str> {
     })
 }
 
-fn block_of(settings: &[BucketSetting]) -> PublicAccessBlock {
+/// What may not be made public in a bucket.
+pub fn block_of(settings: &[BucketSetting]) -> PublicAccessBlock {
     let block = settings.iter().find_map(|setting| match setting {
         BucketSetting::PublicAccessBlock(block) => Some(*block),
         _ => None,

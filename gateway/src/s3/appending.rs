@@ -6,6 +6,7 @@
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use consensus::meta::acl::WantedAcl;
 use consensus::meta::command::{AppendObject, Appended, Command, Done, Expect, Guard, NewBody, Reject};
 use consensus::meta::model::{
     Attributes, Checksum, ChecksumAlgorithm, ChecksumKind, Home, Lock, Object, Origin, Slice,
@@ -24,7 +25,7 @@ use super::payload::Payload;
 use super::reading::version_in;
 use super::request::{Request, header_text};
 use super::response::Response;
-use super::{bodies, headers, lifecycle, locks, versions};
+use super::{acl, bodies, headers, lifecycle, locks, versions};
 use crate::data::{Source, SourceError, Target, Written};
 
 const OFFSET: &str = "x-amz-write-offset-bytes";
@@ -49,6 +50,8 @@ pub struct Append {
     pub lock: Lock,
     /// On which condition.
     pub expect: Expect,
+    /// The list of an object that is made; one that is there keeps its own.
+    pub acl: Option<WantedAcl>,
 }
 
 impl Append {
@@ -77,7 +80,8 @@ impl Append {
             origin: Origin::default(),
         };
         let locked = Guard { lock: self.lock, ..Guard::default() };
-        let done = cx.propose(locks::guarded(Command::AppendObject(command), locked)).await;
+        let done =
+            cx.propose(acl::with(locks::guarded(Command::AppendObject(command), locked), self.acl)).await;
         // The outcome is known (or given up): from here on the extent is named, or garbage.
         drop(written.guard);
         let Done::Stored(stored) = done? else {

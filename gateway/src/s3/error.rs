@@ -74,6 +74,7 @@ codes! {
     InvalidAccessKeyId FORBIDDEN "The access key id you provided does not exist in our records.";
     InvalidAnnotationName BAD_REQUEST "The annotation name you provided is invalid.";
     InvalidArgument BAD_REQUEST "Invalid Argument";
+    InvalidBucketAclWithObjectOwnership BAD_REQUEST "Bucket cannot have ACLs set with ObjectOwnership's BucketOwnerEnforced setting";
     InvalidBucketName BAD_REQUEST "The specified bucket is not valid.";
     InvalidBucketState CONFLICT "The request is not valid with the current state of the bucket.";
     InvalidChunkSizeError BAD_REQUEST "Only the last chunk is allowed to have a size less than 8192 bytes";
@@ -94,6 +95,7 @@ codes! {
     InvalidURI BAD_REQUEST "Couldn't parse the specified URI.";
     InvalidWriteOffset BAD_REQUEST "The write offset value that you specified does not match the current object size.";
     KeyTooLongError BAD_REQUEST "Your key is too long";
+    MalformedACLError BAD_REQUEST "The XML you provided was not well-formed or did not validate against our published schema";
     MalformedPolicy BAD_REQUEST "Policies must be valid JSON and the first byte must be '{'";
     KmsNotFoundException = "KMS.NotFoundException" BAD_REQUEST "The key does not exist here.";
     MalformedTrailerError BAD_REQUEST "The request contained trailing data that was not well-formed.";
@@ -132,6 +134,7 @@ codes! {
     SlowDown SERVICE_UNAVAILABLE "Please reduce your request rate.";
     TooManyBuckets BAD_REQUEST "You have attempted to create more buckets than allowed.";
     TooManyParts BAD_REQUEST "The object has as many parts as it may have.";
+    UnresolvableGrantByEmailAddress BAD_REQUEST "The email address you provided does not match any account on record.";
     UnexpectedContent BAD_REQUEST "This request does not support content";
     UnsupportedMediaType UNSUPPORTED_MEDIA_TYPE "The annotation is not UTF-8.";
     XAmzContentSHA256Mismatch BAD_REQUEST "The provided 'x-amz-content-sha256' header does not match what was computed.";
@@ -345,6 +348,11 @@ impl From<Reject> for S3Error {
             Reject::TooManyParts => Code::TooManyParts.into(),
             Reject::TooManyAnnotations => Code::AnnotationLimitExceeded.into(),
             Reject::TokenReused => Code::IdempotencyParameterMismatch.into(),
+            Reject::AclNotSupported => Code::AccessControlListNotSupported.into(),
+            Reject::PublicAclBlocked => Code::AccessDenied.says(
+                "The list would let everybody in, which the public access block of the bucket rules out (BlockPublicAcls).",
+            ),
+            Reject::NoSuchGrantee { user } => S3Error::argument("CanonicalUser/ID", user.as_str(), "Invalid id"),
             Reject::WrongSize => {
                 Code::InvalidRequest.says("x-amz-mp-object-size differs from the sum of the sizes of the parts.")
             }

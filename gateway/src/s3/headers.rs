@@ -11,7 +11,7 @@ use super::error::{Code, S3Error, S3Result};
 use super::request::{Query, header_text};
 use super::response::Response;
 use super::time::http_date;
-use super::{checksum, tags};
+use super::{acl, checksum, tags};
 use consensus::meta::model::Etag;
 
 /// Headers that are stored with an object and given back as they came.
@@ -114,15 +114,15 @@ fn storage_class(headers: &HeaderMap) -> S3Result<Option<String>> {
 /// Headers of S3 that ask for something that does not exist here: refused, never passed over, since an object
 /// stored without the grant that was asked for is not what was asked for.
 pub fn refuse_unsupported(headers: &HeaderMap, operation: &str) -> S3Result<()> {
-    const PREFIXES: &[&str] = &["x-amz-grant-", "x-amz-meta-snowball-auto-extract", "x-amz-mfa"];
+    const PREFIXES: &[&str] = &["x-amz-meta-snowball-auto-extract", "x-amz-mfa"];
     for (name, value) in headers {
         let name = name.as_str();
         let text = value.to_str().unwrap_or("");
         let lacking = match name {
-            // Buckets have one owner and no ACLs; these two say just that.
+            // Of what makes nothing these two say what holds anyway.
             "x-amz-acl" if ["private", "bucket-owner-full-control"].contains(&text) => false,
-            "x-amz-acl" => return Err(Code::AccessControlListNotSupported.into()),
-            "x-amz-object-ownership" => text != "BucketOwnerEnforced",
+            name if acl::is_header(name) => !acl::OPERATIONS.contains(&operation),
+            "x-amz-object-ownership" => operation != "CreateBucket",
             "x-amz-bucket-namespace" => text != "global",
             // These exist for one operation only.
             name if name.starts_with("x-amz-write-offset-bytes") => operation != "PutObject",
@@ -291,8 +291,9 @@ mod tests {
     fn what_does_not_exist_is_refused() {
         for (name, value, code) in [
             ("x-amz-rename-source", "photos/cat", Some(Code::NotImplemented)),
-            ("x-amz-acl", "public-read", Some(Code::AccessControlListNotSupported)),
-            ("x-amz-acl", "private", None),
+            ("x-amz-acl", "public-read", None),
+            ("x-amz-grant-read", "id=a", None),
+            ("x-amz-object-ownership", "ObjectWriter", Some(Code::NotImplemented)),
             ("x-amz-write-offset-bytes", "0", None),
             ("x-amz-meta-acl", "public-read", None),
         ] {
@@ -300,9 +301,12 @@ mod tests {
             let got = refuse_unsupported(&headers, "PutObject").err().map(|error| error.code());
             assert_eq!(got, code, "{name}");
         }
-        for (name, operation) in
-            [("x-amz-write-offset-bytes", "UploadPart"), ("x-amz-rename-source-if-match", "CopyObject")]
-        {
+        for (name, operation) in [
+            ("x-amz-acl", "UploadPart"),
+            ("x-amz-grant-read", "GetObject"),
+            ("x-amz-write-offset-bytes", "UploadPart"),
+            ("x-amz-rename-source-if-match", "CopyObject"),
+        ] {
             assert!(refuse_unsupported(&headers(&[(name, "1")]), operation).is_err(), "{name}");
         }
     }

@@ -1,5 +1,7 @@
 //! What the listings share: sizes of pages, encoding of names, continuation tokens, common elements.
 
+use std::sync::Arc;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use consensus::meta::model::{Checksum, Etag, Object};
@@ -8,6 +10,7 @@ use fabric::codec::crc32c;
 use fabric::ids::BucketId;
 use fabric::limits::{KEY_BYTES_MAX, LIST_KEYS_MAX};
 
+use super::acl;
 use super::checksum;
 use super::error::{Code, S3Error, S3Result};
 use super::op::{Context, unexpected};
@@ -210,9 +213,24 @@ pub fn text(query: &Query, name: &str) -> S3Result<String> {
     Ok(text.to_string())
 }
 
+/// Who owns the objects of a page, in order.
+pub async fn owners(cx: &Context, page: &Page<Object>) -> S3Result<Vec<Arc<str>>> {
+    let items = page.entries.iter().filter_map(|entry| match entry {
+        PageEntry::Item(key, object) => Some((key.clone(), object.stamp)),
+        PageEntry::Prefix(_) => None,
+    });
+    acl::owners(cx, items.collect()).await
+}
+
 /// `Contents` elements, then `CommonPrefixes`, as S3 orders them.
-pub fn entries(xml: &mut XmlWriter, entries: &[PageEntry<Object>], encoding: Encoding, owner: Option<&str>) {
+pub fn entries(
+    xml: &mut XmlWriter,
+    entries: &[PageEntry<Object>],
+    encoding: Encoding,
+    owners: Option<&[Arc<str>]>,
+) {
     xml.reserve(entries.len() * ENTRY_BYTES);
+    let mut owners = owners.map(|owners| owners.iter());
     for entry in entries {
         let PageEntry::Item(key, object) = entry else {
             continue;
@@ -220,7 +238,7 @@ pub fn entries(xml: &mut XmlWriter, entries: &[PageEntry<Object>], encoding: Enc
         xml.element("Contents", |xml| {
             encoding.write(xml, "Key", key.as_str());
             described(xml, object);
-            if let Some(owner) = owner {
+            if let Some(owner) = owners.as_mut().and_then(Iterator::next) {
                 user(xml, "Owner", owner);
             }
             class(xml, object);

@@ -4,6 +4,7 @@
 //! and only then run. The body streams past every digest and signature before anything becomes visible.
 
 pub mod access;
+pub mod acl;
 pub mod annotations;
 pub mod appending;
 pub mod auth;

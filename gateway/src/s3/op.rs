@@ -13,6 +13,7 @@ use http::HeaderMap;
 use tokio::sync::watch;
 
 use super::access::{self, Access, Subject};
+use super::acl;
 use super::error::{Code, S3Error, S3Result};
 use super::locks;
 use super::request::Request;
@@ -203,10 +204,15 @@ impl Action {
                     ("x-amz-tagging", Action::PutObjectTagging),
                     ("x-amz-object-lock-mode", Action::PutObjectRetention),
                     ("x-amz-object-lock-legal-hold", Action::PutObjectLegalHold),
-                    ("x-amz-acl", Action::PutObjectAcl),
                 ];
                 let sent = by_header.into_iter().filter(|(name, _)| headers.contains_key(*name));
                 actions.extend(sent.map(|(_, action)| action));
+                actions.extend(acl::is_in(headers).then_some(Action::PutObjectAcl));
+            }
+            Action::CreateBucket => {
+                let owned = headers.contains_key("x-amz-object-ownership");
+                actions.extend(owned.then_some(Action::PutBucketOwnershipControls));
+                actions.extend(acl::is_in(headers).then_some(Action::PutBucketAcl));
             }
             Action::DeleteObject
             | Action::DeleteObjectVersion
@@ -344,6 +350,7 @@ impl Context {
             Command::Guarded(guarded) => return self.sign(&mut guarded.command),
             Command::Sealed(sealed) => return self.sign(&mut sealed.command),
             Command::Annotated(annotated) => return self.sign(&mut annotated.command),
+            Command::WithAcl(with) => return self.sign(&mut with.command),
             Command::PutObject(command) | Command::PostObject(command) => &mut command.origin,
             Command::CopyObject(command) | Command::CopyBare(command) => &mut command.origin,
             Command::DeleteObjects(command) => &mut command.origin,

@@ -330,7 +330,8 @@ impl S3Service {
             Target::Object(name, key) => (Some(name), Some(key)),
         };
         let Some(name) = name.filter(|_| op.action().needs_bucket()) else {
-            let permitted = access.permits_service(op.action(), name);
+            let mut actions = op.action().with(headers).into_iter();
+            let permitted = actions.all(|action| access.permits_service(action, name));
             return if permitted { Ok(None) } else { Err(Code::AccessDenied.into()) };
         };
         let bucket = resolve_bucket(&*self.backend.meta, name).await?;

@@ -31,6 +31,11 @@ pub fn upload(query: &Query) -> S3Result<Stamp> {
     text.parse().map_err(|_| S3Error::from(Code::NoSuchUpload).field("UploadId", text))
 }
 
+/// What names just this version.
+pub fn exactly(object: &Object) -> VersionSelector {
+    if object.null_version { VersionSelector::Null } else { VersionSelector::Stamp(object.stamp) }
+}
+
 /// How a client writes it.
 pub fn written(version: VersionSelector) -> String {
     match version {

@@ -92,6 +92,16 @@ fn headers(scene: &Scene<'_>) -> Vec<Case> {
         waiting("H140", "too much metadata", put("x-amz-meta-a", &"v".repeat(2048)), 400, "MetadataTooLarge"),
         waiting("H139", "a tag twice", put("x-amz-tagging", "a=1&a=2"), 400, "InvalidTag"),
         waiting("H073", "a part of 5 GiB and one byte", part, 400, "EntityTooLarge"),
+        waiting(ID, "a public list", put("x-amz-acl", "public-read"), 400, "AccessControlListNotSupported"),
+        waiting(ID, "a list of nonsense", put("x-amz-acl", "everybody"), 400, "InvalidArgument"),
+        waiting(ID, "a grant to nobody", put("x-amz-grant-read", "id="), 400, "InvalidArgument"),
+        waiting(
+            ID,
+            "a redirect to a script",
+            put("x-amz-website-redirect-location", "javascript:x"),
+            400,
+            "InvalidRedirectLocation",
+        ),
         waiting(
             ID,
             "encryption that is not there",

@@ -213,6 +213,17 @@ fn configurations(scene: &Scene<'_>) -> Vec<Case> {
         let wire = scene.sign(Request::bucket("PUT", BUCKET).flag("policy").body(policy));
         cases.push(Case::new("H142", name, wire, Expect::error(400, "MalformedPolicy")));
     }
+    let grants = "<Grant><Grantee><ID>x</ID></Grantee><Permission>READ</Permission></Grant>".repeat(101);
+    for (name, body, code) in [
+        ("acl", format!("<AccessControlPolicy>{grants}</AccessControlPolicy>"), "MalformedACLError"),
+        ("acl", "<AccessControlPolicy".to_string(), "MalformedACLError"),
+        ("website", "<WebsiteConfiguration/>".to_string(), "InvalidArgument"),
+        ("website", "<WebsiteConfiguration><RoutingRules>".to_string(), "MalformedXML"),
+        ("ownershipControls", "<OwnershipControls/>".to_string(), "MalformedXML"),
+    ] {
+        cases.push(case("H143", "PUT", name, &body, Expect::error(400, code)));
+    }
+    cases.push(case("H143", "GET", "website", "", Expect::error(404, "NoSuchWebsiteConfiguration")));
     cases.push(case("H144", "PUT", "lifecycle", days, Expect::error(400, "InvalidArgument")));
     cases.push(case("H144", "GET", "lifecycle", "", Expect::error(404, "NoSuchLifecycleConfiguration")));
     cases.extend(bad_cursors(scene));

@@ -4,6 +4,7 @@
 //! the same table runs against real daemons and in the simulator.
 
 mod access;
+mod acls;
 mod annotations;
 mod appends;
 mod buckets;
@@ -77,6 +78,7 @@ pub fn all() -> impl Iterator<Item = Behaviour> {
         changes::BEHAVIOURS,
         annotations::BEHAVIOURS,
         websites::BEHAVIOURS,
+        acls::BEHAVIOURS,
     ];
     files.into_iter().flatten().copied()
 }

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use consensus::meta::tables::{
-    Absences, AccessKeys, AnnotationSets, Bodies, BucketNames, BucketQuotas, BucketSettings, Buckets,
+    Absences, AccessKeys, Acls, AnnotationSets, Bodies, BucketNames, BucketQuotas, BucketSettings, Buckets,
     BucketsByOwner, Cluster, Completeds, Cursors, DebtCounts, Debts, DecodeKey, Due, DueWalks, EncodeKey,
     EventMarks, EventOrder, Events, Extents, Garbages, Holds, Inline, KeysByUser, Layouts, LeavingCopies,
     Locks, Nodes, NullVersions, Objects, Parts, RemovedNodes, Renames, Replies, SessionNonces, Sessions,
@@ -62,6 +62,7 @@ const TABLES: &[ReadRow] = &[
     row::<Versions>,
     row::<Due>,
     row::<DueWalks>,
+    row::<Acls>,
 ];
 
 /// A table, the length of a key, the key, and the value behind it.

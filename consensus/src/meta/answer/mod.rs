@@ -18,13 +18,13 @@ use super::command::Reject;
 use super::lookup::usage_of_user;
 use super::model::{Attributes, Bucket, ClusterRow, Home, Quota, QuotaOf, Usage, UserQuota};
 use super::names::{AccessKeyId, BucketName, ObjectKey, UserName};
-use super::query::{Answer, Answered, PartsPage, Query, Status};
+use super::query::{Answer, Answered, PartsPage, Query, Status, Want};
 use super::store::{Fault, Rows};
 use super::tables::{
-    AccessKeys, BucketNames, BucketQuotas, BucketSettings, Buckets, BucketsByOwner, Cluster, DebtCounts,
-    Events, Holds, KeysByUser, Locks, Nodes, Parts, Sessions, UploadSealings, Uploads, Usages, UserPolicies,
-    UserQuotas, Users, as_upper, get, get_layout, key_bytes, scan, scan_after, scan_all, scan_under,
-    successor,
+    AccessKeys, Acls, BucketNames, BucketQuotas, BucketSettings, Buckets, BucketsByOwner, Cluster,
+    DebtCounts, Events, Holds, KeysByUser, Locks, Nodes, Parts, Sessions, UploadSealings, Uploads, Usages,
+    UserPolicies, UserQuotas, Users, as_upper, get, get_layout, key_bytes, scan, scan_after, scan_all,
+    scan_under, successor,
 };
 
 /// Answers `query` from a view whose applied index is `index`.
@@ -115,6 +115,20 @@ fn decide(rows: &dyn Rows, query: &Query) -> Result<Answer, Stop> {
         Query::Lock { bucket, key, version } => {
             let home = home_in(rows, *bucket, key)?;
             Answer::Lock(get::<Locks>(rows, (&home, *version))?.unwrap_or_default())
+        }
+        Query::Acl { bucket, key, version } => {
+            let home = home_in(rows, *bucket, key)?;
+            let view = object::view(rows, &home, *version, Want::Row)?;
+            Answer::Acl(get::<Acls>(rows, (&home, view.object.stamp))?)
+        }
+        Query::Owners { bucket, versions } => {
+            must_exist(rows, *bucket)?;
+            let owner = |(key, stamp): &(ObjectKey, Stamp)| {
+                let home = Home { bucket: *bucket, key: key.clone() };
+                Ok::<_, Fault>(get::<Acls>(rows, (&home, *stamp))?.map(|acl| acl.owner))
+            };
+            let asked = versions.iter().take(LIST_KEYS_MAX as usize);
+            Answer::Owners(asked.map(owner).collect::<Result<_, Fault>>()?)
         }
         Query::Upload { bucket, key, upload } => {
             let home = home_in(rows, *bucket, key)?;

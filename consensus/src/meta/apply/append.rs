@@ -8,8 +8,8 @@ use fabric::limits::{OBJECT_BYTES_MAX, PARTS_MAX, SHARED_APPEND_PARTS_MAX};
 
 use super::transaction::Transaction;
 use super::version::{self, check_expect};
-use super::{Outcome, Stop, annotation, body, extent, lock, malformed, multipart, object, quota};
-use crate::meta::command::{AppendObject, Appended, Guard, Reject};
+use super::{Outcome, Stop, acl, annotation, body, extent, lock, malformed, multipart, object, quota};
+use crate::meta::command::{AppendObject, Appended, Reject};
 use crate::meta::model::{
     Body, BodyRow, Bucket, Checksum, ChecksumKind, Etag, EventKind, Extent, Home, Object, Slice, Usage,
     Versioning,
@@ -18,7 +18,11 @@ use crate::meta::store::Fault;
 use crate::meta::tables::{Bodies, Buckets, Objects};
 
 /// Puts bytes behind those of an object, or makes one.
-pub(super) fn append(tx: &mut Transaction<'_>, command: &AppendObject, guard: &Guard) -> Outcome {
+pub(super) fn append(
+    tx: &mut Transaction<'_>,
+    command: &AppendObject,
+    around: &object::Around<'_>,
+) -> Outcome {
     let bucket = tx.get::<Buckets>(command.bucket)?.ok_or(Reject::NoSuchBucket)?;
     let home = Home { bucket: bucket.id, key: command.key.clone() };
     let current = tx.get::<Objects>(&home)?;
@@ -28,7 +32,11 @@ pub(super) fn append(tx: &mut Transaction<'_>, command: &AppendObject, guard: &G
         return malformed("nothing is appended to encrypted bytes");
     }
     let bytes = bytes_after(command)?;
-    lock::check_wanted(tx, &home, guard)?;
+    lock::check_wanted(tx, &home, around.guard)?;
+    let acl = match &current {
+        Some(current) => acl::of_version(tx, &home, current.stamp)?,
+        None => acl::of_write(tx, &bucket, &command.origin.requester, around.acl)?,
+    };
     let beside = current.as_ref().map_or(Ok(0), |current| annotation::bytes(tx, &home, current.stamp))?;
     quota::check_version(tx, &bucket, &home, bytes + beside, Usage::default())?;
 
@@ -57,7 +65,9 @@ pub(super) fn append(tx: &mut Transaction<'_>, command: &AppendObject, guard: &G
         checksum: command.checksum.clone(),
         attributes: current.map_or_else(|| command.attributes.clone(), |current| current.attributes),
     };
-    Ok(object::install(tx, &bucket, &home, &object, EventKind::Append, &command.origin, &guard.lock)?)
+    acl::keep(tx, &home, stamp, acl.as_ref());
+    let (origin, lock) = (&command.origin, &around.guard.lock);
+    Ok(object::install(tx, &bucket, &home, &object, EventKind::Append, origin, lock)?)
 }
 
 /// Refuses unless the version is there that the writer saw.

@@ -4,7 +4,8 @@ use fabric::ids::BucketId;
 use fabric::limits::BUCKETS_PER_USER_MAX;
 
 use super::transaction::Transaction;
-use super::{Outcome, Stop, lifecycle, lock, malformed, quota};
+use super::{Outcome, Stop, acl, lifecycle, lock, malformed, quota};
+use crate::meta::acl::{ObjectOwnership, WantedAcl};
 use crate::meta::command::{BucketChange, CreateBucket, DeleteBucket, Done, Reject, SetBucket};
 use crate::meta::model::{Bucket, BucketSetting, ObjectLock, SettingKind, Usage, User, Versioning};
 use crate::meta::names::{BucketName, UserName};
@@ -14,12 +15,24 @@ use crate::meta::tables::{
 };
 
 /// Creates a bucket under a name that is free; `locking`: it is versioned, and its versions can be locked.
-pub(super) fn create(tx: &mut Transaction<'_>, command: &CreateBucket, locking: bool) -> Outcome {
+pub(super) fn create(
+    tx: &mut Transaction<'_>,
+    command: &CreateBucket,
+    locking: bool,
+    ownership: Option<ObjectOwnership>,
+    wanted: Option<&WantedAcl>,
+) -> Outcome {
     let mut user = check_free(tx, &command.name, &command.owner)?;
     if BUCKETS_PER_USER_MAX <= user.buckets {
         return Err(Reject::TooManyBuckets.into());
     }
     let id = BucketId(tx.cluster.next_bucket);
+    let acl = wanted.map(|wanted| wanted.grants(&command.owner, &command.owner)).unwrap_or_default();
+    let says_nothing = wanted.is_none_or(|wanted| wanted.says_nothing(&command.owner));
+    if ownership.is_none() && !says_nothing {
+        return Err(Reject::AclNotSupported.into());
+    }
+    acl::check(tx, id, &acl)?;
     tx.cluster.next_bucket += 1;
     let mut bucket = insert(tx, id, &command.name, &mut user);
     if locking {
@@ -27,6 +40,11 @@ pub(super) fn create(tx: &mut Transaction<'_>, command: &CreateBucket, locking: 
         tx.put::<Buckets>(id, &bucket);
         let lock = BucketSetting::ObjectLock(ObjectLock::default());
         tx.put::<BucketSettings>((id, lock.kind() as u16), &lock);
+    }
+    let ownership = ownership.map(BucketSetting::ObjectOwnership);
+    let acl = (!says_nothing).then_some(BucketSetting::Acl(acl));
+    for setting in ownership.into_iter().chain(acl) {
+        tx.put::<BucketSettings>((id, setting.kind() as u16), &setting);
     }
     Ok(Done::Bucket(bucket))
 }
@@ -103,6 +121,11 @@ pub(super) fn set(tx: &mut Transaction<'_>, command: &SetBucket) -> Outcome {
         }
         BucketChange::Remove(SettingKind::ObjectLock) => {
             return bucket_state("object lock stays, once it is there");
+        }
+        BucketChange::Set(BucketSetting::Acl(grants)) => {
+            acl::check_bucket(tx, bucket.id, grants)?;
+            let setting = BucketSetting::Acl(grants.clone());
+            tx.put::<BucketSettings>((bucket.id, setting.kind() as u16), &setting);
         }
         BucketChange::Set(setting) => {
             tx.put::<BucketSettings>((bucket.id, setting.kind() as u16), setting);

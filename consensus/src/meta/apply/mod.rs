@@ -4,6 +4,7 @@
 //! checks everything before it writes anything: a refusal leaves no trace but its reply.
 
 mod absence;
+mod acl;
 mod annotation;
 mod append;
 mod body;
@@ -100,7 +101,14 @@ pub fn apply(rows: &mut dyn RowsMut, context: &Context, index: u64, entry: &Entr
 }
 
 fn run(tx: &mut Transaction<'_>, entry: &Entry) -> Result<Reply, Fault> {
-    let (command, guard) = match &entry.command {
+    let (command, ownership, wanted) = match &entry.command {
+        Command::WithAcl(with) if !may_have_acl(&with.command) => {
+            return Ok(refused("nothing has this list"));
+        }
+        Command::WithAcl(with) => (&*with.command, with.ownership, with.acl.as_ref()),
+        command => (command, None, None),
+    };
+    let (command, guard) = match command {
         Command::Guarded(guarded) => (&*guarded.command, guarded.guard.clone()),
         command => (command, Guard::default()),
     };
@@ -110,14 +118,14 @@ fn run(tx: &mut Transaction<'_>, entry: &Entry) -> Result<Reply, Fault> {
     };
     let (command, sealing, copied) = match command {
         Command::Sealed(sealed) if !may_be_sealed(&sealed.command) => {
-            return Ok(misplaced("no bytes come with the command"));
+            return Ok(refused("no bytes come with the command"));
         }
         Command::Sealed(sealed) => (&*sealed.command, sealed.sealing.as_ref(), sealed.copied),
         command => (command, None, false),
     };
-    let around = Around { guard: &guard, sealing, copied, annotations };
+    let around = Around { guard: &guard, sealing, copied, annotations, acl: wanted };
     if annotations.is_some() && !matches!(command, Command::PutObject(_)) {
-        return Ok(misplaced("no bytes of a copy come with the command"));
+        return Ok(refused("no bytes of a copy come with the command"));
     }
     let outcome = match command {
         Command::OpenSession(command) => session::open(tx, command),
@@ -129,11 +137,11 @@ fn run(tx: &mut Transaction<'_>, entry: &Entry) -> Result<Reply, Fault> {
         Command::RemoveUser(command) => user::remove(tx, command),
         Command::AddAccessKey(command) => user::add_key(tx, command),
         Command::RemoveAccessKey(command) => user::remove_key(tx, command),
-        Command::CreateBucket(command) => bucket::create(tx, command, guard.bucket),
+        Command::CreateBucket(command) => bucket::create(tx, command, guard.bucket, ownership, wanted),
         Command::DeleteBucket(command) => bucket::delete(tx, command),
         Command::PutObject(command) => object::put(tx, command, &around, EventKind::Put),
-        Command::CopyObject(command) => object::copy(tx, command, &guard, Annotated::Copied),
-        Command::CopyBare(command) => object::copy(tx, command, &guard, Annotated::Bare),
+        Command::CopyObject(command) => object::copy(tx, command, &around, Annotated::Copied),
+        Command::CopyBare(command) => object::copy(tx, command, &around, Annotated::Bare),
         Command::DeleteObjects(command) => object::delete(tx, command, guard.bypass),
         Command::CreateUpload(command) => multipart::create(tx, command, &around),
         Command::PutPart(command) => multipart::put_part(tx, command),
@@ -159,10 +167,11 @@ fn run(tx: &mut Transaction<'_>, entry: &Entry) -> Result<Reply, Fault> {
         Command::Expire(command) => lifecycle::expire(tx, command),
         Command::FillDue(command) => lifecycle::fill(tx, command),
         Command::RenameObject(command) => rename::rename(tx, command),
-        Command::AppendObject(command) => append::append(tx, command, around.guard),
+        Command::AppendObject(command) => append::append(tx, command, &around),
         Command::PostObject(command) => object::put(tx, command, &around, EventKind::Post),
         Command::SetAnnotation(command) => annotation::set(tx, command),
-        Command::Guarded(_) | Command::Sealed(_) | Command::Annotated(_) => {
+        Command::SetAcl(command) => acl::set(tx, command),
+        Command::Guarded(_) | Command::Sealed(_) | Command::Annotated(_) | Command::WithAcl(_) => {
             malformed("a command stands around one that it may not")
         }
     };
@@ -181,7 +190,26 @@ fn may_be_sealed(command: &Command) -> bool {
     )
 }
 
-fn misplaced(why: &str) -> Reply {
+/// Whether a command makes something that can have a list.
+fn may_have_acl(command: &Command) -> bool {
+    match command {
+        Command::Guarded(guarded) => may_have_acl(&guarded.command),
+        Command::Annotated(annotated) => may_have_acl(&annotated.command),
+        Command::Sealed(sealed) => may_have_acl(&sealed.command),
+        command => matches!(
+            command,
+            Command::PutObject(_)
+                | Command::PostObject(_)
+                | Command::AppendObject(_)
+                | Command::CopyObject(_)
+                | Command::CopyBare(_)
+                | Command::CreateUpload(_)
+                | Command::CreateBucket(_)
+        ),
+    }
+}
+
+fn refused(why: &str) -> Reply {
     Reply::Rejected(Reject::Malformed(why.to_string()))
 }
 

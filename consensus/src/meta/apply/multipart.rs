@@ -9,14 +9,16 @@ use md5::{Digest, Md5};
 use super::object::Around;
 use super::transaction::Transaction;
 use super::version::check_expect;
-use super::{Outcome, Stop, body, extent, lifecycle, lock, malformed, object, quota};
+use super::{Outcome, Stop, acl, body, extent, lifecycle, lock, malformed, object, quota};
 use crate::meta::command::{AbortUpload, CompletePart, CompleteUpload, CreateUpload, Done, PutPart, Reject};
 use crate::meta::model::{
     Bucket, Completed, Etag, EventKind, Home, Lock, Object, Part, Slice, Upload, Usage, Versioning,
 };
 use crate::meta::sealing::sealed;
 use crate::meta::store::Fault;
-use crate::meta::tables::{Buckets, Completeds, Cursor, Locks, Objects, Parts, UploadSealings, Uploads};
+use crate::meta::tables::{
+    Acls, Buckets, Completeds, Cursor, Locks, Objects, Parts, UploadSealings, Uploads,
+};
 
 /// Begins an upload.
 pub(super) fn create(tx: &mut Transaction<'_>, command: &CreateUpload, around: &Around<'_>) -> Outcome {
@@ -28,6 +30,7 @@ pub(super) fn create(tx: &mut Transaction<'_>, command: &CreateUpload, around: &
     let home = Home { bucket: bucket.id, key: command.key.clone() };
     lock::check_wanted(tx, &home, around.guard)?;
     object::check_sealing(around.sealing)?;
+    let acl = acl::of_write(tx, &bucket, &command.origin.requester, around.acl)?;
     let upload = Upload {
         id: tx.stamp(&bucket, 0),
         initiator,
@@ -40,6 +43,7 @@ pub(super) fn create(tx: &mut Transaction<'_>, command: &CreateUpload, around: &
     if around.guard.lock != Lock::default() {
         tx.put::<Locks>((&home, upload.id), &around.guard.lock);
     }
+    acl::keep(tx, &home, upload.id, acl.as_ref());
     if let Some(sealing) = around.sealing {
         tx.put::<UploadSealings>((&home, upload.id), sealing);
     }
@@ -112,6 +116,7 @@ pub(super) fn complete(tx: &mut Transaction<'_>, command: &CompleteUpload) -> Ou
     quota::check_version(tx, &bucket, &home, bytes, freed)?;
 
     let lock = lock::take(tx, &home, command.upload)?;
+    let acl = acl::of_version(tx, &home, command.upload)?;
     let sealing = tx.get::<UploadSealings>((&home, command.upload))?;
     let unused = stored.into_values().filter_map(|part| part.extent).collect();
     forget(tx, &home, command.upload, part_bytes, unused)?;
@@ -128,6 +133,7 @@ pub(super) fn complete(tx: &mut Transaction<'_>, command: &CompleteUpload) -> Ou
         checksum: command.checksum.clone(),
         attributes: upload.attributes,
     };
+    acl::keep(tx, &home, stamp, acl.as_ref());
     let done = object::install(tx, &bucket, &home, &object, EventKind::Complete, &command.origin, &lock)?;
     if let Done::Stored(stored) = &done {
         tx.put::<Completeds>((&home, command.upload), &Completed { stored: stored.clone(), at: tx.now });
@@ -215,6 +221,7 @@ fn forget(
     tx.delete_under::<Parts>((home, upload))?;
     tx.delete::<Uploads>((home, upload));
     tx.delete::<Locks>((home, upload));
+    tx.delete::<Acls>((home, upload));
     tx.delete::<UploadSealings>((home, upload));
     tx.count(home.bucket, |usage| *usage -= Usage { uploads: 1, part_bytes, ..Usage::default() })?;
     extent::release_all(tx, home, unused)

@@ -5,7 +5,8 @@ use fabric::limits::{DELETE_KEYS_PER_COMMAND, PUT_BYTES_MAX};
 
 use super::transaction::Transaction;
 use super::version::{self, check_expect};
-use super::{Outcome, Stop, annotation, body, lifecycle, lock, malformed, quota};
+use super::{Outcome, Stop, acl, annotation, body, lifecycle, lock, malformed, quota};
+use crate::meta::acl::WantedAcl;
 use crate::meta::command::{
     CopiedAnnotations, CopyObject, DeleteKey, DeleteObjects, DeletedKey, Done, Guard, PutObject,
     ReadConditions, Reject, SetTags, VersionSelector,
@@ -28,6 +29,8 @@ pub(super) struct Around<'a> {
     pub copied: bool,
     /// See [`crate::meta::command::Annotated`].
     pub annotations: Option<&'a CopiedAnnotations>,
+    /// See [`crate::meta::command::WithAcl::acl`].
+    pub acl: Option<&'a WantedAcl>,
 }
 
 /// Bytes of a new body as its client knows them.
@@ -58,6 +61,7 @@ pub(super) fn put(
     check_expect(tx, &command.expect, tx.get::<Objects>(&home)?.as_ref())?;
     lock::check_wanted(tx, &home, around.guard)?;
     check_sealing(around.sealing)?;
+    let acl = acl::of_write(tx, &bucket, &command.origin.requester, around.acl)?;
     let copies = body::check_new(tx, &home, &command.body)?;
     let bytes = plain_bytes(around.sealing, command.body.bytes())?;
     let beside = around.annotations.map_or(Ok(0), |copied| annotation::check_copied(tx, copied))?;
@@ -79,6 +83,7 @@ pub(super) fn put(
         attributes: command.attributes.clone(),
     };
     let kind = if around.copied { EventKind::Copy } else { kind };
+    acl::keep(tx, &home, stamp, acl.as_ref());
     Ok(install(tx, &bucket, &home, &object, kind, &command.origin, &around.guard.lock)?)
 }
 
@@ -93,7 +98,7 @@ pub(super) enum Annotated {
 pub(super) fn copy(
     tx: &mut Transaction<'_>,
     command: &CopyObject,
-    guard: &Guard,
+    around: &Around<'_>,
     annotated: Annotated,
 ) -> Outcome {
     if tx.get::<Buckets>(command.source_bucket)?.is_none() {
@@ -109,7 +114,8 @@ pub(super) fn copy(
     if itself && command.attributes.is_none() {
         return Err(Reject::CopyOntoItself.into());
     }
-    lock::check_wanted(tx, &home, guard)?;
+    lock::check_wanted(tx, &home, around.guard)?;
+    let acl = acl::of_write(tx, &bucket, &command.origin.requester, around.acl)?;
     let beside = match annotated {
         Annotated::Copied => annotation::bytes(tx, &from, source.stamp)?,
         Annotated::Bare => 0,
@@ -131,7 +137,8 @@ pub(super) fn copy(
     if annotated == Annotated::Copied {
         annotation::share(tx, (&from, source.stamp), (&home, stamp), None)?;
     }
-    Ok(install(tx, &bucket, &home, &object, EventKind::Copy, &command.origin, &guard.lock)?)
+    acl::keep(tx, &home, stamp, acl.as_ref());
+    Ok(install(tx, &bucket, &home, &object, EventKind::Copy, &command.origin, &around.guard.lock)?)
 }
 
 /// The version a copy is made of, if its conditions hold.

@@ -5,7 +5,7 @@
 use fabric::limits::RENAMES_KEPT;
 
 use super::transaction::Transaction;
-use super::{Outcome, Stop, annotation, body, lock, object, quota, version};
+use super::{Outcome, Stop, acl, annotation, body, lock, object, quota, version};
 use crate::meta::command::{DeleteKey, Done, Expect, ReadConditions, Reject, RenameObject};
 use crate::meta::model::{
     Bucket, ClusterMs, EventKind, Home, Lock, Object, Renamed, Stored, Usage, Versioning,
@@ -100,6 +100,8 @@ fn give(
         ..source.clone()
     };
     annotation::share(tx, (from, source.stamp), (to, stamp), None)?;
+    let acl = acl::of_version(tx, from, source.stamp)?;
+    acl::keep(tx, to, stamp, acl.as_ref());
     let lock = Lock::default();
     let done = object::install(tx, bucket, to, &object, EventKind::Rename, &command.origin, &lock)?;
     let old = DeleteKey { key: from.key.clone(), version: None, expect: Expect::default() };

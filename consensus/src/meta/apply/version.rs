@@ -11,7 +11,7 @@ use crate::meta::command::{Expect, Reject};
 use crate::meta::lookup::{Found, newest_other};
 use crate::meta::model::{Bucket, Home, Object, Version, Versioning};
 use crate::meta::store::Fault;
-use crate::meta::tables::{Descending, Locks, NullVersions, Objects, Versions};
+use crate::meta::tables::{Acls, Descending, Locks, NullVersions, Objects, Versions};
 
 /// Refuses unless the version that is there meets every condition.
 pub(super) fn check_expect(
@@ -135,6 +135,7 @@ fn discard(tx: &mut Transaction<'_>, home: &Home, object: &Object) -> Result<(),
     })?;
     tx.delete::<Locks>((home, object.stamp));
     annotation::clear(tx, home, object.stamp)?;
+    tx.delete::<Acls>((home, object.stamp));
     body::release(tx, home, object)
 }
 

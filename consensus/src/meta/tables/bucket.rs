@@ -40,6 +40,7 @@ table! {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::meta::acl::{Grant, Grantee, ObjectOwnership, Permission};
     use crate::meta::lifecycle::{
         Expiration, FilterForm, Lifecycle, LifecycleFilter, LifecycleRule, NoncurrentExpiration,
         TransitionMinimum,
@@ -144,6 +145,19 @@ mod tests {
             BucketSetting::Lifecycle(rules),
             "00000000000000050006",
             "0106010169010201017001016b017601ac020190030100ac0201030102010480b8992900",
+        );
+        for (ownership, bytes) in
+            [(ObjectOwnership::BucketOwnerPreferred, "010900"), (ObjectOwnership::ObjectWriter, "010901")]
+        {
+            let setting = BucketSetting::ObjectOwnership(ownership);
+            golden::<BucketSettings>((BucketId(5), 4), setting, "00000000000000050004", bytes);
+        }
+        let grant = Grant { grantee: Grantee::AllUsers, permission: Permission::Read };
+        golden::<BucketSettings>(
+            (BucketId(5), 9),
+            BucketSetting::Acl(vec![grant]),
+            "00000000000000050009",
+            "010a010101",
         );
         let elsewhere = Website::Elsewhere { host: "h".to_string(), protocol: Some(Protocol::Https) };
         let redirect = Redirect {

@@ -37,7 +37,7 @@ pub use cluster::{
 pub use due::{Due, DueWalks};
 pub use event::{EventMarks, EventOrder, EventPlace, Events};
 pub use garbage::{Absences, DebtCounts, Debts, Garbages, LeavingCopies};
-pub use object::{AnnotationSets, Locks, NullVersions, Objects, Renames, Versions};
+pub use object::{Acls, AnnotationSets, Locks, NullVersions, Objects, Renames, Versions};
 pub use session::{Replies, SessionNonces, Sessions};
 pub use upload::{Completeds, Cursor, Cursors, Parts, UploadSealings, Uploads};
 pub use user::{AccessKeys, KeysByUser, UserPolicies, UserQuotas, Users};

@@ -6,6 +6,7 @@
 use fabric::ids::{BucketId, Stamp};
 
 use super::{Descending, table};
+use crate::meta::acl::ObjectAcl;
 use crate::meta::model::{AnnotationSet, Home, Lock, Object, Renamed, Version};
 use crate::meta::names::ClientToken;
 
@@ -37,6 +38,12 @@ table! {
 }
 
 table! {
+    /// (bucket, key, stamp) → who owns a version, and who may do what with it; of an upload, those of the version that it
+    /// becomes. Missing: the owner of the bucket, who alone may do anything.
+    Acls(ACLS): (&'a Home, Stamp) | (Home, Stamp) => ObjectAcl
+}
+
+table! {
     /// (bucket, token) → a rename that its client may repeat; for ten minutes, then it counts as missing.
     Renames(RENAMES): (BucketId, &'a ClientToken) | (BucketId, ClientToken) => Renamed
 }
@@ -47,6 +54,7 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
+    use crate::meta::acl::{Grant, Grantee, Permission};
     use crate::meta::model::{
         Annotation, Attributes, Body, Checksum, ChecksumAlgorithm, ChecksumKind, ClusterMs, Etag, Retention,
         RetentionMode, Stored,
@@ -142,6 +150,20 @@ mod tests {
             Lock { retention: Some(retention), legal_hold: true },
             "0000000000000005612f6200000100000000000000090002",
             "010101e80701",
+        );
+        let grant = |grantee, permission| Grant { grantee, permission };
+        let grants = vec![
+            grant(Grantee::User("anna".parse().unwrap()), Permission::FullControl),
+            grant(Grantee::AllUsers, Permission::Read),
+            grant(Grantee::AuthenticatedUsers, Permission::Write),
+            grant(Grantee::LogDelivery, Permission::ReadAcp),
+            grant(Grantee::AllUsers, Permission::WriteAcp),
+        ];
+        golden::<Acls>(
+            (&key, stamp(9)),
+            ObjectAcl { owner: "berta".parse().unwrap(), grants },
+            "0000000000000005612f6200000100000000000000090002",
+            "01056265727461050004616e6e61000101020203030104",
         );
         golden::<NullVersions>(&key, stamp(9), "0000000000000005612f6200", "01010902");
         let annotation = Annotation {

@@ -11,6 +11,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::world::{etag, key};
+use crate::meta::acl::*;
 use crate::meta::command::*;
 use crate::meta::lifecycle::*;
 use crate::meta::model::*;
@@ -367,7 +368,25 @@ fn commands() -> Vec<Command> {
     commands.extend(append_commands());
     commands.push(Command::PostObject(put(NewBody::Inline(Bytes::from_static(b"payload")))));
     commands.extend(annotation_commands());
+    commands.extend([
+        Command::WithAcl(WithAcl {
+            ownership: Some(ObjectOwnership::ObjectWriter),
+            acl: Some(WantedAcl::Canned(CannedAcl::LogDeliveryWrite)),
+            command: Box::new(Command::DeleteBucket(DeleteBucket { bucket: BucketId(5) })),
+        }),
+        Command::SetAcl(SetAcl {
+            bucket: BucketId(5),
+            key: key("a/b"),
+            version: Some(VersionSelector::Null),
+            acl: WantedAcl::Grants(object_acl().grants),
+        }),
+    ]);
     commands
+}
+
+fn object_acl() -> ObjectAcl {
+    let grant = Grant { grantee: Grantee::User(user()), permission: Permission::WriteAcp };
+    ObjectAcl { owner: user(), grants: vec![grant] }
 }
 
 fn hint() -> Hint {
@@ -579,6 +598,9 @@ fn rejects() -> Vec<Reject> {
         Reject::TooManyParts,
         Reject::TokenReused,
         Reject::TooManyAnnotations,
+        Reject::AclNotSupported,
+        Reject::PublicAclBlocked,
+        Reject::NoSuchGrantee { user: user() },
     ]
 }
 
@@ -672,6 +694,8 @@ fn work_queries() -> Vec<Query> {
             version: Some(VersionSelector::Null),
             name: Some("note".parse().unwrap()),
         },
+        Query::Acl { bucket: BucketId(5), key: key("a/b"), version: None },
+        Query::Owners { bucket: BucketId(5), versions: vec![(key("a/b"), stamp())] },
     ]
 }
 
@@ -812,5 +836,7 @@ fn work_answers() -> Vec<Answer> {
             }],
             piece: Some(Piece { extent: extent(), offset: 0, bytes: 300 }),
         }),
+        Answer::Acl(Some(object_acl())),
+        Answer::Owners(vec![None, Some(user())]),
     ]
 }

@@ -1,5 +1,6 @@
 //! The model as its users see it: commands in, replies, answers and rows out.
 
+mod acls;
 mod annotations;
 mod appends;
 mod format;

@@ -9,7 +9,8 @@ use fabric::limits::PART_BYTES_MIN;
 use fabric::placement::Layout;
 use proptest::prelude::*;
 
-use super::world::{World, cases, encrypted, etag, key, sealing, stored};
+use super::world::{World, add_user, cases, encrypted, etag, key, sealing, stored};
+use crate::meta::acl::{CannedAcl, ObjectOwnership, WantedAcl};
 use crate::meta::command::*;
 use crate::meta::model::*;
 use crate::meta::names::ObjectKey;
@@ -135,6 +136,14 @@ struct Run {
     seen: BTreeSet<ExtentId>,
 }
 
+/// A world in whose bucket another user writes, too, with lists.
+fn lists_allowed(mut world: World) -> World {
+    world.done(add_user("berta", "KEY2"));
+    let setting = BucketSetting::ObjectOwnership(ObjectOwnership::ObjectWriter);
+    world.done(Command::SetBucket(SetBucket { bucket: world.bucket, change: BucketChange::Set(setting) }));
+    world
+}
+
 fn name(key: u8) -> String {
     ["a", "a/b", "a/c", "b", "é"][usize::from(key)].to_string()
 }
@@ -142,7 +151,7 @@ fn name(key: u8) -> String {
 impl Run {
     fn new() -> Run {
         Run {
-            world: World::new(),
+            world: lists_allowed(World::new()),
             objects: BTreeMap::new(),
             uploads: Vec::new(),
             entries: Vec::new(),
@@ -232,8 +241,15 @@ impl Run {
             }
         };
         let (expect, refused) = self.expect(name, condition);
-        let put = PutObject { expect, etag: etag(tag), ..self.world.put(name, body) };
+        let requester = if tag.is_multiple_of(3) { "berta" } else { "anna" };
+        let origin = Origin { requester: requester.to_string(), ..Origin::default() };
+        let put = PutObject { expect, etag: etag(tag), origin, ..self.world.put(name, body) };
         let put = encrypted(sealed.then(sealing), Command::PutObject(put));
+        let acl = tag.is_multiple_of(5).then_some(WantedAcl::Canned(CannedAcl::PublicRead));
+        let put = match acl {
+            None => put,
+            acl => Command::WithAcl(WithAcl { ownership: None, acl, command: Box::new(put) }),
+        };
         self.stored(name, refused, put, Known { etag: etag(tag), content, user: None });
     }
 

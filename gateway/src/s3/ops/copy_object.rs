@@ -6,6 +6,7 @@
 
 use async_trait::async_trait;
 use consensus::client::{MetaError, WriteGuard};
+use consensus::meta::acl::WantedAcl;
 use consensus::meta::command::{
     Annotated, Command, CopyObject as CopyCommand, Done, Expect, Guard, PutObject as PutCommand, Reject,
 };
@@ -19,6 +20,7 @@ use futures::StreamExt as _;
 use http::{HeaderMap, Method};
 
 use crate::data::{BodyStream, Written};
+use crate::s3::acl::About;
 use crate::s3::checksum::{self, Hasher};
 use crate::s3::conditions::{self, Verdict};
 use crate::s3::copying::{Hashing, Source, show_source};
@@ -29,7 +31,7 @@ use crate::s3::request::{Request, header_text};
 use crate::s3::response::Response;
 use crate::s3::route::Route;
 use crate::s3::xml::XmlWriter;
-use crate::s3::{annotations, bodies, headers, lifecycle, listing, locks, time, versions};
+use crate::s3::{acl, annotations, bodies, headers, lifecycle, listing, locks, time, versions};
 
 /// How often a copy is decided again because its source changed.
 const TRIES_MAX: usize = 4;
@@ -60,10 +62,12 @@ impl Op for CopyObject {
         input.annotations = input.annotations.permitted(cx, &input.source, &source_bucket, &key).await?;
         // The source may have to be read for a checksum: not for a copy that will be refused.
         conditions::refuse_early(cx, &key, &input.expect).await?;
+        acl::refuse_early(cx, input.acl.as_ref()).await?;
         for _ in 0..TRIES_MAX {
             let Decided { command, view, bytes, guard } =
                 input.decide(cx, &key, &source_bucket, &wish).await?;
-            let done = cx.propose_raw(locks::guarded(command, input.guard.clone())).await;
+            let command = acl::with(locks::guarded(command, input.guard.clone()), input.acl.clone());
+            let done = cx.propose_raw(command).await;
             // The outcome is known (or given up): from here on what was written is named, or garbage.
             drop(guard);
             let stored = match done {
@@ -115,6 +119,7 @@ struct Input {
     customer: Option<Customer>,
     guard: Guard,
     expect: Expect,
+    acl: Option<WantedAcl>,
     /// What the headers say about the copy.
     said: Attributes,
     metadata: Directive,
@@ -155,6 +160,7 @@ impl Input {
             customer,
             guard: Guard { lock: locks::of_headers(headers)?, ..Guard::default() },
             expect: conditions::of_write(headers)?,
+            acl: acl::of_headers(headers, About::Object)?,
             said: headers::attributes(headers)?,
             metadata: Directive::parse(headers, "x-amz-metadata-directive", "Unknown metadata directive.")?,
             tagging: Directive::parse(headers, "x-amz-tagging-directive", "Unknown tagging directive.")?,

@@ -2,11 +2,13 @@
 
 use async_trait::async_trait;
 use consensus::client::MetaError;
-use consensus::meta::command::{Command, CreateBucket as CreateCommand, Guard, Reject};
-use http::Method;
+use consensus::meta::acl::ObjectOwnership;
+use consensus::meta::command::{Command, CreateBucket as CreateCommand, Guard, Reject, WithAcl};
 use http::header::LOCATION;
+use http::{HeaderMap, Method};
 
-use crate::s3::error::{Code, S3Result};
+use crate::s3::acl::{self, About, ownership_by_name};
+use crate::s3::error::{Code, S3Error, S3Result};
 use crate::s3::locks;
 use crate::s3::op::{Action, BodyRule, Context, Op};
 use crate::s3::request::{Request, header_text};
@@ -16,6 +18,8 @@ use crate::s3::xml::create_bucket_location;
 
 /// More than the one element of the document ever takes.
 const DOCUMENT_BYTES_MAX: usize = 64 << 10;
+
+const OWNERSHIP: &str = "x-amz-object-ownership";
 
 /// See the module.
 pub struct CreateBucket;
@@ -45,11 +49,21 @@ impl Op for CreateBucket {
         let locking = header_text(request.headers(), "x-amz-bucket-object-lock-enabled")?;
         let bucket = locking.is_some_and(|text| text.eq_ignore_ascii_case("true"));
         let guard = Guard { bucket, ..Guard::default() };
+        let acl = acl::of_headers(request.headers(), About::Bucket)?;
+        let ownership = ownership(request.headers())?;
         let location = format!("/{name}");
         let user = cx.access.user()?;
         let command = CreateCommand { name, owner: user.clone() };
-        match cx.propose_raw(locks::guarded(Command::CreateBucket(command), guard)).await {
+        let command = locks::guarded(Command::CreateBucket(command), guard);
+        let command = match (ownership, acl) {
+            (None, None) => command,
+            (ownership, acl) => Command::WithAcl(WithAcl { ownership, acl, command: Box::new(command) }),
+        };
+        match cx.propose_raw(command).await {
             Ok(_) => {}
+            Err(MetaError::Rejected(Reject::AclNotSupported)) => {
+                return Err(Code::InvalidBucketAclWithObjectOwnership.into());
+            }
             Err(MetaError::Rejected(Reject::BucketExists { owner })) if owner == *user => {
                 if &*cx.region != "us-east-1" {
                     return Err(Code::BucketAlreadyOwnedByYou.into());
@@ -59,6 +73,13 @@ impl Op for CreateBucket {
         }
         Ok(Response::ok().header(LOCATION, location))
     }
+}
+
+/// Who will own what others write, as a header says.
+fn ownership(headers: &HeaderMap) -> S3Result<Option<ObjectOwnership>> {
+    let Some(name) = header_text(headers, OWNERSHIP)? else { return Ok(None) };
+    ownership_by_name(name)
+        .ok_or_else(|| S3Error::argument(OWNERSHIP, name, "The object ownership is not known."))
 }
 
 /// A bucket is made where the gateway is; a request for another region is refused.

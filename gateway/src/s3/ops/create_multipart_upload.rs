@@ -1,10 +1,12 @@
 //! CreateMultipartUpload: begin an upload and say what its object will be.
 
 use async_trait::async_trait;
+use consensus::meta::acl::WantedAcl;
 use consensus::meta::command::{Command, CreateUpload, Done, Guard};
 use consensus::meta::model::{Attributes, ChecksumAlgorithm, ChecksumKind, ClusterMs, Lock, Origin};
 use http::{HeaderMap, Method};
 
+use crate::s3::acl::About;
 use crate::s3::encryption::Stated;
 use crate::s3::error::{Code, S3Result};
 use crate::s3::op::{Action, Context, Op, unexpected};
@@ -12,7 +14,7 @@ use crate::s3::request::{Request, header_text};
 use crate::s3::response::Response;
 use crate::s3::route::Route;
 use crate::s3::xml::XmlWriter;
-use crate::s3::{checksum, encryption, headers, lifecycle, locks};
+use crate::s3::{acl, checksum, encryption, headers, lifecycle, locks};
 
 /// See the module.
 pub struct CreateMultipartUpload;
@@ -47,7 +49,8 @@ impl Op for CreateMultipartUpload {
         let guard = Guard { lock: input.lock, ..Guard::default() };
         let sealing = encryption::sealing_of(encryption.as_ref()).cloned();
         let command = encryption::sealed(Command::CreateUpload(command), sealing);
-        let Done::Upload(upload) = cx.propose(locks::guarded(command, guard)).await? else {
+        let Done::Upload(upload) = cx.propose(acl::with(locks::guarded(command, guard), input.acl)).await?
+        else {
             return Err(unexpected("CreateUpload"));
         };
         let mut xml = XmlWriter::new();
@@ -71,6 +74,7 @@ impl Op for CreateMultipartUpload {
 struct Input {
     attributes: Attributes,
     lock: Lock,
+    acl: Option<WantedAcl>,
     checksum: Option<(ChecksumAlgorithm, ChecksumKind)>,
 }
 
@@ -86,7 +90,12 @@ impl Input {
                     .says("The x-amz-checksum-type header can only be used with the x-amz-checksum-algorithm header."));
             }
         };
-        Ok(Input { attributes: headers::attributes(headers)?, lock: locks::of_headers(headers)?, checksum })
+        Ok(Input {
+            attributes: headers::attributes(headers)?,
+            lock: locks::of_headers(headers)?,
+            acl: acl::of_headers(headers, About::Object)?,
+            checksum,
+        })
     }
 }
 

@@ -1,11 +1,13 @@
 //! ListObjectVersions: versions and delete markers; also of a bucket that was never versioned.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use consensus::meta::command::VersionSelector;
 use consensus::meta::model::{Bucket, Version};
 use consensus::meta::names::ObjectKey;
 use consensus::meta::query::{Answer, ListVersions, ListedVersion, Page, PageEntry, Query as MetaQuery};
-use fabric::ids::BucketId;
+use fabric::ids::{BucketId, Stamp};
 use http::Method;
 
 use crate::s3::error::{S3Error, S3Result};
@@ -15,7 +17,7 @@ use crate::s3::request::{Query, Request};
 use crate::s3::response::Response;
 use crate::s3::route::Route;
 use crate::s3::xml::XmlWriter;
-use crate::s3::{time, versions};
+use crate::s3::{acl, time, versions};
 
 /// See the module.
 pub struct ListObjectVersions;
@@ -38,7 +40,8 @@ impl Op for ListObjectVersions {
         let bucket = cx.bucket()?;
         let input = Input::parse(bucket.id, request.query())?;
         let page = listing::page(cx, input.list.clone()).await?;
-        Ok(Response::xml(document(bucket, &input, &page)))
+        let owners = acl::owners(cx, versions_of(&page)).await?;
+        Ok(Response::xml(document(bucket, &input, &page, &owners)))
     }
 }
 
@@ -98,7 +101,16 @@ impl Walk for ListVersions {
     }
 }
 
-fn document(bucket: &Bucket, input: &Input, page: &Page<ListedVersion>) -> XmlWriter {
+/// The versions of a page; delete markers among them have no owner of their own.
+fn versions_of(page: &Page<ListedVersion>) -> Vec<(ObjectKey, Stamp)> {
+    let items = page.entries.iter().filter_map(|entry| match entry {
+        PageEntry::Item(key, listed) => Some((key.clone(), listed.version.stamp())),
+        PageEntry::Prefix(_) => None,
+    });
+    items.collect()
+}
+
+fn document(bucket: &Bucket, input: &Input, page: &Page<ListedVersion>, owners: &[Arc<str>]) -> XmlWriter {
     let (encoding, list) = (input.asked.encoding, &input.list);
     let mut xml = XmlWriter::new();
     xml.root("ListVersionsResult");
@@ -113,24 +125,19 @@ fn document(bucket: &Bucket, input: &Input, page: &Page<ListedVersion>) -> XmlWr
         }
     }
     xml.value("IsTruncated", page.more);
-    for entry in &page.entries {
-        if let PageEntry::Item(key, listed) = entry {
-            version(&mut xml, encoding, bucket, key, listed);
-        }
+    let items = page.entries.iter().filter_map(|entry| match entry {
+        PageEntry::Item(key, listed) => Some((key, listed)),
+        PageEntry::Prefix(_) => None,
+    });
+    for ((key, listed), owner) in items.zip(owners) {
+        version(&mut xml, encoding, owner, key, listed);
     }
     listing::common_prefixes(&mut xml, &page.entries, encoding);
     xml.close("ListVersionsResult");
     xml
 }
 
-fn version(
-    xml: &mut XmlWriter,
-    encoding: Encoding,
-    bucket: &Bucket,
-    key: &ObjectKey,
-    listed: &ListedVersion,
-) {
-    let owner = bucket.owner.as_str();
+fn version(xml: &mut XmlWriter, encoding: Encoding, owner: &str, key: &ObjectKey, listed: &ListedVersion) {
     match &listed.version {
         Version::Object(object) => xml.element("Version", |xml| {
             encoding.write(xml, "Key", key.as_str());

@@ -1,5 +1,7 @@
 //! ListObjects, the first version: like the second, with the last name as the marker.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use consensus::meta::model::{Bucket, Object};
 use consensus::meta::query::{List, Page};
@@ -35,7 +37,8 @@ impl Op for ListObjects {
         let bucket = cx.bucket()?;
         let input = Input::parse(bucket.id, request.query())?;
         let page = listing::page(cx, input.list.clone()).await?;
-        Ok(Response::xml(document(bucket, &input, &page)))
+        let owners = listing::owners(cx, &page).await?;
+        Ok(Response::xml(document(bucket, &input, &page, &owners)))
     }
 }
 
@@ -58,7 +61,7 @@ impl Input {
     }
 }
 
-fn document(bucket: &Bucket, input: &Input, page: &Page<Object>) -> XmlWriter {
+fn document(bucket: &Bucket, input: &Input, page: &Page<Object>, owners: &[Arc<str>]) -> XmlWriter {
     let encoding = input.asked.encoding;
     let mut xml = XmlWriter::new();
     xml.root("ListBucketResult");
@@ -70,7 +73,7 @@ fn document(bucket: &Bucket, input: &Input, page: &Page<Object>) -> XmlWriter {
         encoding.write(&mut xml, "NextMarker", &page.position);
     }
     xml.value("IsTruncated", page.more);
-    listing::entries(&mut xml, &page.entries, encoding, Some(bucket.owner.as_str()));
+    listing::entries(&mut xml, &page.entries, encoding, Some(owners));
     xml.close("ListBucketResult");
     xml
 }
@@ -113,6 +116,6 @@ mod tests {
             <ETag>&quot;abababababababababababababababab&quot;</ETag><Size>3</Size>\
             <Owner><ID>ann</ID><DisplayName>ann</DisplayName></Owner><StorageClass>STANDARD</StorageClass></Contents>\
             <CommonPrefixes><Prefix>a+/</Prefix></CommonPrefixes></ListBucketResult>";
-        assert_eq!(document(&bucket, &input, &page).finish(), expected);
+        assert_eq!(document(&bucket, &input, &page, &["ann".into()]).finish(), expected);
     }
 }

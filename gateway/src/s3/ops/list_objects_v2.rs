@@ -1,5 +1,7 @@
 //! ListObjectsV2: a page of current versions. Pages are stateless; the token says where the next one begins.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use consensus::meta::model::{Bucket, Object};
 use consensus::meta::query::{List, Page};
@@ -35,7 +37,11 @@ impl Op for ListObjectsV2 {
         let bucket = cx.bucket()?;
         let input = Input::parse(bucket.id, request.query())?;
         let page = listing::page(cx, input.list.clone()).await?;
-        Ok(Response::xml(document(bucket, &input, &page)))
+        let owners = match input.fetch_owner {
+            true => Some(listing::owners(cx, &page).await?),
+            false => None,
+        };
+        Ok(Response::xml(document(bucket, &input, &page, owners.as_deref())))
     }
 }
 
@@ -68,7 +74,7 @@ impl Input {
     }
 }
 
-fn document(bucket: &Bucket, input: &Input, page: &Page<Object>) -> XmlWriter {
+fn document(bucket: &Bucket, input: &Input, page: &Page<Object>, owners: Option<&[Arc<str>]>) -> XmlWriter {
     let encoding = input.asked.encoding;
     let mut xml = XmlWriter::new();
     xml.root("ListBucketResult");
@@ -83,7 +89,7 @@ fn document(bucket: &Bucket, input: &Input, page: &Page<Object>) -> XmlWriter {
     if page.more {
         xml.text("NextContinuationToken", &listing::token(bucket.id, &page.position));
     }
-    listing::entries(&mut xml, &page.entries, encoding, input.fetch_owner.then(|| bucket.owner.as_str()));
+    listing::entries(&mut xml, &page.entries, encoding, owners);
     xml.close("ListBucketResult");
     xml
 }

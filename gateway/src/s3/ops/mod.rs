@@ -1,6 +1,7 @@
 //! The operations, one file each, and the list of them.
 
 mod abort_multipart_upload;
+mod acl;
 mod bucket_cors;
 mod bucket_encryption;
 mod bucket_lifecycle;
@@ -47,12 +48,15 @@ use super::op::Op;
 /// Every operation. A new one is a file beside this one and a line in the list.
 pub fn all() -> Vec<&'static dyn Op> {
     let probes = probes::ALL.iter().map(|probe| probe as &dyn Op);
-    let acls = ownership::ACLS.iter().map(|put| put as &dyn Op);
-    OPS.iter().copied().chain(probes).chain(acls).collect()
+    OPS.iter().copied().chain(probes).collect()
 }
 
 static OPS: &[&dyn Op] = &[
     &abort_multipart_upload::AbortMultipartUpload,
+    &acl::GetBucketAcl,
+    &acl::GetObjectAcl,
+    &acl::PutBucketAcl,
+    &acl::PutObjectAcl,
     &bucket_cors::DeleteBucketCors,
     &bucket_cors::GetBucketCors,
     &bucket_cors::PutBucketCors,

@@ -6,13 +6,10 @@ use http::Method;
 
 use crate::s3::error::{Code, S3Error, S3Result};
 use crate::s3::op::{Action, Context, Op};
-use crate::s3::reading;
 use crate::s3::request::Request;
 use crate::s3::response::Response;
 use crate::s3::route::Route;
-use crate::s3::versions;
 use crate::s3::xml::XmlWriter;
-use consensus::meta::query::Want;
 
 /// An operation that only asks.
 pub struct Probe {
@@ -32,8 +29,6 @@ enum Answer {
     One(&'static str, &'static str, &'static str),
     /// With `id` a configuration that is not there, without it a list of none.
     List(&'static str),
-    /// The owner of the bucket may do everything; of an object where the second is true.
-    Acl { object: bool },
 }
 
 const fn bucket(name: &'static str, sub_resource: &'static str, action: Action, answer: Answer) -> Probe {
@@ -41,9 +36,7 @@ const fn bucket(name: &'static str, sub_resource: &'static str, action: Action, 
 }
 
 /// Every one of them.
-pub static ALL: [Probe; 12] = [
-    bucket("GetBucketAcl", "acl", Action::GetBucketAcl, Answer::Acl { object: false }),
-    bucket("GetObjectAcl", "acl", Action::GetObjectAcl, Answer::Acl { object: true }),
+pub static ALL: [Probe; 10] = [
     bucket(
         "GetBucketReplication",
         "replication",
@@ -108,10 +101,7 @@ impl Op for Probe {
     }
 
     fn route(&self) -> Route {
-        match self.answer {
-            Answer::Acl { object: true } => Route::object(Method::GET).with(self.sub_resource),
-            _ => Route::bucket(Method::GET).with(self.sub_resource),
-        }
+        Route::bucket(Method::GET).with(self.sub_resource)
     }
 
     fn action(&self) -> Action {
@@ -125,13 +115,6 @@ impl Op for Probe {
             Answer::One(root, name, text) => Ok(Response::xml(document(root, |xml| xml.text(name, text)))),
             Answer::List(_) if request.query().get("id").is_some() => Err(Code::NoSuchConfiguration.into()),
             Answer::List(root) => Ok(Response::xml(document(root, |xml| xml.text("IsTruncated", "false")))),
-            Answer::Acl { object: false } => Ok(Response::xml(acl(cx.bucket()?.owner.as_str()))),
-            Answer::Acl { object: true } => {
-                let selector = versions::from_query(request.query())?;
-                let view = reading::version(cx, request.key(), selector, Want::Row).await?;
-                let response = Response::xml(acl(cx.bucket()?.owner.as_str()));
-                Ok(versions::show(response, cx.bucket()?, &view.object))
-            }
         }
     }
 }
@@ -142,25 +125,4 @@ fn document(root: &str, content: impl FnOnce(&mut XmlWriter)) -> XmlWriter {
     content(&mut xml);
     xml.close(root);
     xml
-}
-
-/// Buckets belong to their owner alone.
-fn acl(owner: &str) -> XmlWriter {
-    let person = |xml: &mut XmlWriter| {
-        xml.text("ID", owner);
-        xml.text("DisplayName", owner);
-    };
-    document("AccessControlPolicy", |xml| {
-        xml.element("Owner", person);
-        xml.element("AccessControlList", |xml| {
-            xml.element("Grant", |xml| {
-                xml.open(
-                    "Grantee xmlns:xsi=\"http://www.w3.org/2001/XMLSchema-instance\" xsi:type=\"CanonicalUser\"",
-                );
-                person(xml);
-                xml.close("Grantee");
-                xml.text("Permission", "FULL_CONTROL");
-            });
-        });
-    })
 }

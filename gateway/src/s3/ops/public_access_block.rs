@@ -1,5 +1,4 @@
-//! GetPublicAccessBlock, PutPublicAccessBlock and DeletePublicAccessBlock. Policies heed it; ACLs make nothing public
-//! here anyway.
+//! GetPublicAccessBlock, PutPublicAccessBlock and DeletePublicAccessBlock. Policies and access control lists heed it.
 
 use async_trait::async_trait;
 use consensus::meta::model::{BucketSetting, PublicAccessBlock, SettingKind};

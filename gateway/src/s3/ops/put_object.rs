@@ -5,11 +5,13 @@
 //! removes them. With `x-amz-write-offset-bytes` it is an append: see [`crate::s3::appending`].
 
 use async_trait::async_trait;
+use consensus::meta::acl::WantedAcl;
 use consensus::meta::command::{Command, Done, Expect, Guard, PutObject as PutCommand};
 use consensus::meta::model::{Attributes, Etag, Lock, Origin};
 use http::{HeaderMap, Method};
 
 use crate::data::Written;
+use crate::s3::acl::About;
 use crate::s3::appending::{self, Append};
 use crate::s3::encryption::Stated;
 use crate::s3::error::{Code, S3Result};
@@ -17,7 +19,7 @@ use crate::s3::op::{Action, BodyRule, Context, Op, unexpected};
 use crate::s3::request::Request;
 use crate::s3::response::Response;
 use crate::s3::route::Route;
-use crate::s3::{bodies, conditions, encryption, headers, lifecycle, locks, versions};
+use crate::s3::{acl, bodies, conditions, encryption, headers, lifecycle, locks, versions};
 
 /// See the module.
 pub struct PutObject;
@@ -54,12 +56,13 @@ impl Op for PutObject {
             if encryption.is_some() {
                 return Err(appending::encrypted());
             }
-            let Input { attributes, lock, expect } = input;
-            return Append { offset, attributes, lock, expect }.run(cx, request).await;
+            let Input { attributes, lock, expect, acl } = input;
+            return Append { offset, attributes, lock, expect, acl }.run(cx, request).await;
         }
         let sealing = encryption::sealing_of(encryption.as_ref());
         let (key, bucket) = (request.key().clone(), cx.bucket()?);
         conditions::refuse_early(cx, &key, &input.expect).await?;
+        acl::refuse_early(cx, input.acl.as_ref()).await?;
         let payload = request.payload_mut();
         let Written { body, guard } =
             bodies::store(cx, payload, &key, None, Some(&input.attributes), encryption.as_ref()).await?;
@@ -78,7 +81,7 @@ impl Op for PutObject {
         let locked = Guard { lock: input.lock, ..Guard::default() };
         let command = if posted { Command::PostObject(command) } else { Command::PutObject(command) };
         let command = encryption::sealed(command, sealing.cloned());
-        let done = cx.propose(locks::guarded(command, locked)).await;
+        let done = cx.propose(acl::with(locks::guarded(command, locked), input.acl)).await;
         // The outcome is known (or given up): from here on the extent is named, or garbage.
         drop(guard);
         let Done::Stored(stored) = done? else {
@@ -96,6 +99,7 @@ struct Input {
     attributes: Attributes,
     lock: Lock,
     expect: Expect,
+    acl: Option<WantedAcl>,
 }
 
 impl Input {
@@ -104,6 +108,7 @@ impl Input {
             attributes: headers::attributes(headers)?,
             lock: locks::of_headers(headers)?,
             expect: conditions::of_write(headers)?,
+            acl: acl::of_headers(headers, About::Object)?,
         })
     }
 }

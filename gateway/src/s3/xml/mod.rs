@@ -1,10 +1,12 @@
 //! XML: a writer for answers and a strict reader of the few documents that clients send.
 
+mod acl;
 mod lifecycle;
 mod reader;
 mod website;
 mod writer;
 
+pub use acl::{AclDocument, GrantElement};
 pub use lifecycle::{
     AbortElement, ConditionsElement, ExpirationElement, FilterElement, NoncurrentElement, RuleElement,
     lifecycle_rules,
@@ -12,7 +14,7 @@ pub use lifecycle::{
 pub use reader::{
     CompleteDocument, CompletePartElement, DefaultRetentionElement, DeleteDocument, DeleteElement,
     EncryptionDocument, ObjectLockDocument, RetentionDocument, VersioningDocument, cors_rules,
-    create_bucket_location, grants, legal_hold, object_ownership, payer, public_access_block, tagging,
+    create_bucket_location, legal_hold, object_ownership, payer, public_access_block, tagging,
 };
 pub use website::{ConditionElement, RedirectElement, RoutingRuleElement, WebsiteDocument};
 pub use writer::{NAMESPACE, XmlWriter, escaped, url_encoded};

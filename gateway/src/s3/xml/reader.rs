@@ -430,41 +430,6 @@ pub fn payer(body: &[u8]) -> S3Result<String> {
     only_text(parse(body, "RequestPaymentConfiguration")?, &["Payer"])
 }
 
-/// The grants of an access control list: who, by id, and what. A group has no id, and is an empty one.
-pub fn grants(body: &[u8]) -> S3Result<Vec<(String, String)>> {
-    let mut found = Vec::new();
-    for child in parse(body, "AccessControlPolicy")?.children {
-        match child.name.as_str() {
-            "Owner" => {}
-            "AccessControlList" => {
-                for grant in child.children {
-                    found.push(grant_of(grant)?);
-                }
-            }
-            _ => return Err(malformed()),
-        }
-    }
-    Ok(found)
-}
-
-fn grant_of(node: Node) -> S3Result<(String, String)> {
-    let (mut id, mut permission) = (None, None);
-    for child in node.children {
-        match child.name.as_str() {
-            "Grantee" => {
-                for part in child.children {
-                    if part.name == "ID" {
-                        part.text_into(&mut id)?;
-                    }
-                }
-            }
-            "Permission" => child.text_into(&mut permission)?,
-            _ => return Err(malformed()),
-        }
-    }
-    Ok((id.unwrap_or_default(), permission.ok_or_else(malformed)?))
-}
-
 /// The location that the body of CreateBucket asks for; `None` where the body or the element is missing or empty.
 pub fn create_bucket_location(body: &[u8]) -> S3Result<Option<String>> {
     if body.is_empty() {
