@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
-use fabric::cluster::{Config, is_loopback, parse_bytes, split_address};
+use fabric::cluster::{Config, WebhookConfig, is_loopback, parse_bytes, split_address};
 use fabric::limits::{
-    INLINE_BYTES_TOTAL_DEFAULT, LIFECYCLE_DAY_DEFAULT, LIFECYCLE_DAY_SECONDS, MEMORY_LIMIT_DEFAULT, MIB,
+    ACCESS_LOG_PERIOD_DEFAULT, ACCESS_LOG_SECONDS, INLINE_BYTES_TOTAL_DEFAULT, LIFECYCLE_DAY_DEFAULT,
+    LIFECYCLE_DAY_SECONDS, MEMORY_LIMIT_DEFAULT, MIB,
 };
 
 use crate::queue::MEMORY_LIMIT_MIN;
@@ -119,6 +120,12 @@ pub struct ServeArgs {
     /// Domain of websites (bucket.NAME); may be given several times
     #[arg(long, value_name = "NAME", value_delimiter = ',', env = "FLUFFY_WEBSITE_DOMAIN")]
     pub website_domain: Vec<String>,
+    /// Targets of notifications: a file with a list like `webhooks` in config.yaml
+    #[arg(long, value_name = "FILE", env = "FLUFFY_WEBHOOKS")]
+    pub webhooks: Option<PathBuf>,
+    /// How long lines of access logs wait before they are written [default: 60]
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(ACCESS_LOG_SECONDS), env = "FLUFFY_ACCESS_LOG_SECONDS")]
+    pub access_log_seconds: Option<u64>,
 }
 
 /// What can be done instead of serving. All of it talks to the admin port of a running store.
@@ -367,6 +374,10 @@ pub struct Settings {
     pub website_listen: Option<String>,
     /// Domains of websites.
     pub website_domains: Vec<String>,
+    /// Targets of notifications.
+    pub webhooks: Vec<WebhookConfig>,
+    /// How long lines of access logs wait.
+    pub access_log_period: Duration,
 }
 
 /// The data directory when none is given.
@@ -399,6 +410,12 @@ impl Settings {
                 "--trusted-proxy {text:?} is neither an address nor a network such as 203.0.113.0/24"
             ))
         })?;
+        let access_log = serve.access_log_seconds.or(file.access_log_seconds);
+        if access_log.is_some_and(|seconds| !ACCESS_LOG_SECONDS.contains(&seconds)) {
+            return wrong("access_log_seconds: it is 1 to 3600".to_string());
+        }
+        let webhooks = serve.webhooks.as_deref().map(WebhookConfig::load).transpose();
+        let webhooks = webhooks.map_err(|error| UsageError(error.0))?;
         let settings = Settings {
             mode: mode(store, serve)?,
             listen: pick(&serve.listen, &file.listen, "127.0.0.1:9000"),
@@ -420,6 +437,8 @@ impl Settings {
             proxies,
             lifecycle_day: lifecycle_day.unwrap_or(LIFECYCLE_DAY_DEFAULT),
             customer_keys_without_tls: serve.customer_keys_without_tls || file.customer_keys_without_tls,
+            webhooks: webhooks.unwrap_or(file.webhooks),
+            access_log_period: access_log.map_or(ACCESS_LOG_PERIOD_DEFAULT, Duration::from_secs),
         };
         settings.check()?;
         Ok(settings)

@@ -13,6 +13,7 @@ use fabric::net::Listener;
 use metrics_exporter_prometheus::PrometheusHandle;
 use storage::client::Chunks;
 use tokio::sync::watch;
+use tokio::time::sleep;
 
 use crate::accounts::{Accounts, Records};
 use crate::admin::{Admin, Report};
@@ -22,6 +23,7 @@ use crate::http::Handler;
 use crate::http::server::{self, serve};
 use crate::http::tls::{self, Keys};
 use crate::keyring::KeyRing;
+use crate::notify::{Deliverer, Notifier, Webhooks};
 use crate::queue::Budget;
 use crate::s3::ops;
 use crate::s3::proxies::Proxies;
@@ -74,6 +76,10 @@ pub struct GatewayParts {
     pub customer_keys_without_tls: bool,
     /// Connections of S3 clients at once; for websites there are a quarter as many beside them.
     pub connections_max: usize,
+    /// Targets of notifications.
+    pub webhooks: Webhooks,
+    /// How long lines of access logs wait.
+    pub access_log_period: Duration,
 }
 
 /// Where a gateway listens.
@@ -94,6 +100,10 @@ pub struct Gateway {
     admin: Arc<dyn Handler>,
     websites: Arc<dyn Handler>,
     connections_max: usize,
+    service: Arc<S3Service>,
+    access_log_period: Duration,
+    /// Delivers notifications, where there are targets.
+    deliverer: Option<Arc<Deliverer>>,
     /// Tells requests that wait for something that they wait no longer.
     stopping: watch::Sender<bool>,
 }
@@ -112,7 +122,13 @@ impl Gateway {
         };
         let data = Data::new(env.clone(), parts.meta.clone(), parts.chunks, config);
         let keys = Arc::new(Accounts { records: records.clone(), cluster_key: parts.cluster_key.clone() });
-        let backend = Backend { meta: records, data: Arc::new(data), env, keys, ring: parts.key_ring };
+        let notifier = Arc::new(Notifier::new(parts.seams.clone(), parts.webhooks));
+        let deliverer = (!notifier.is_empty()).then(|| {
+            let (meta, notifier, region) = (parts.meta.clone(), notifier.clone(), parts.region.clone());
+            Arc::new(Deliverer { meta, notifier, region })
+        });
+        let backend =
+            Backend { meta: records, data: Arc::new(data), env, keys, ring: parts.key_ring, notifier };
         let settings = Settings {
             region: parts.region,
             domains: parts.domains,
@@ -125,7 +141,7 @@ impl Gateway {
         };
         let service = Arc::new(S3Service::new(backend, settings, &ops::all()));
         let websites = Arc::new(Websites::new(service.clone(), parts.website_domains));
-        let s3 = Admission::new(service, &parts.budget);
+        let s3 = Admission::new(service.clone(), &parts.budget);
         let websites = s3.of_websites(websites);
         let admin = Admin {
             seams: parts.seams.clone(),
@@ -143,6 +159,9 @@ impl Gateway {
             admin: Arc::new(admin),
             websites: Arc::new(websites),
             connections_max: parts.connections_max,
+            deliverer,
+            service,
+            access_log_period: parts.access_log_period,
             stopping: stopping.0,
         }
     }
@@ -155,6 +174,12 @@ impl Gateway {
             .clone()
             .map(|keys| self.seams.env.spawn("TLS reload", Box::pin(tls::watch(self.seams.clone(), keys))));
         let settings = |connections_max| server::Settings { connections_max, tls: self.tls.clone() };
+        let delivering = self.deliverer.map(|deliverer| {
+            let delivering = deliverer.run(self.stopping.subscribe());
+            self.seams.env.spawn("notifications", Box::pin(delivering))
+        });
+        let logging = write_logs(self.service.clone(), self.access_log_period);
+        let logging = self.seams.env.spawn("access logs", Box::pin(logging));
         let mut stopped = stop.clone();
         let told = async {
             // A sender that is gone means the same.
@@ -173,8 +198,24 @@ impl Gateway {
             serve(self.seams.clone(), s3, settings(self.connections_max), self.s3, stop.clone()),
             serve(self.seams.clone(), admin, settings(ADMIN_CONNECTIONS_MAX), self.admin, stop.clone()),
         );
-        if let Some(watcher) = watcher {
-            watcher.abort();
+        for task in watcher.into_iter().chain(delivering).chain([logging]) {
+            task.abort();
+        }
+        self.service.write_logs(true).await;
+    }
+}
+
+/// Writes the lines of access logs in their time.
+async fn write_logs(service: Arc<S3Service>, period: Duration) {
+    let mut time = Box::pin(sleep(period));
+    loop {
+        tokio::select! {
+            biased;
+            () = &mut time => {
+                service.write_logs(true).await;
+                time = Box::pin(sleep(period));
+            }
+            () = service.logs_are_full() => service.write_logs(false).await,
         }
     }
 }

@@ -11,6 +11,7 @@ pub mod daemon;
 pub mod data;
 pub mod http;
 pub mod keyring;
+pub mod notify;
 pub mod queue;
 pub mod s3;
 pub mod secrets;

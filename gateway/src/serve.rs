@@ -20,6 +20,7 @@ use gateway::config::{Cli, Mode, Settings};
 use gateway::daemon::{Gateway, GatewayParts, Listeners};
 use gateway::http::tls::Keys;
 use gateway::keyring::KeyRing;
+use gateway::notify::Webhooks;
 use gateway::queue::Budget;
 use gateway::store_files::{ROOT_CREDENTIALS, RootKeys, StoreFiles, choose_root, root_keys};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
@@ -48,6 +49,7 @@ pub async fn serve(system: Seams, cli: &Cli) -> Result<(), Failure> {
     let tls = load_tls(&system, &settings).await?;
     let key_ring = KeyRing::parse(&load_key_lines(&system, &settings).await?);
     let key_ring = key_ring.map_err(|error| Failure::Usage(format!("the keys of encryption: {error}")))?;
+    let webhooks = load_webhooks(&system, &settings).await?;
     // The ports first: a port in use is known at once and nothing has been written.
     let s3 = listen(&system, "--listen", &settings.listen).await?;
     let admin = listen(&system, "--admin-listen", &settings.admin_listen).await?;
@@ -86,6 +88,8 @@ pub async fn serve(system: Seams, cli: &Cli) -> Result<(), Failure> {
         lifecycle_day: settings.lifecycle_day,
         customer_keys_without_tls: settings.customer_keys_without_tls,
         connections_max: connections_max(),
+        webhooks,
+        access_log_period: settings.access_log_period,
     });
     gateway.serve(Listeners { s3, admin, websites }, stop).await;
     store.shut_down().await;
@@ -240,6 +244,11 @@ async fn load_key_lines(seams: &Seams, settings: &Settings) -> Result<String, Fa
         Ok((false, _)) => Err(Failure::Usage(format!("{shown}: others may read it; chmod 600"))),
         Err(error) => Err(Failure::Usage(format!("read {shown}: {error}"))),
     }
+}
+
+async fn load_webhooks(seams: &Seams, settings: &Settings) -> Result<Webhooks, Failure> {
+    let (loader, configs) = (seams.clone(), settings.webhooks.clone());
+    run_blocking(&*seams.env, move || Webhooks::load(&loader, &configs)).await.map_err(Failure::Usage)
 }
 
 fn record_metrics() -> Option<PrometheusHandle> {

@@ -98,6 +98,50 @@ pub struct GatewayConfig {
     pub website_listen: Option<String>,
     /// Domains of websites.
     pub website_domains: Vec<String>,
+    /// Who may be told of what happens in buckets.
+    pub webhooks: Vec<WebhookConfig>,
+    /// How long lines of access logs wait before they are written.
+    pub access_log_seconds: Option<u64>,
+}
+
+/// A target of notifications.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WebhookConfig {
+    /// How configurations of buckets name it.
+    pub name: String,
+    /// Where it listens, `http://` or `https://`.
+    pub url: String,
+    /// A file with the value of the `Authorization` header.
+    #[serde(default)]
+    pub authorization_file: Option<PathBuf>,
+    /// Authorities (PEM) that its certificate is checked against; without it those of the system.
+    #[serde(default)]
+    pub ca: Option<PathBuf>,
+    /// Whether it may have an address of this machine or of a private network.
+    #[serde(default)]
+    pub allow_private: bool,
+    /// How often a request is tried.
+    #[serde(default = "WebhookConfig::default_attempts")]
+    pub attempts: u32,
+}
+
+impl WebhookConfig {
+    fn default_attempts() -> u32 {
+        10
+    }
+
+    /// Reads a file with a list of targets, whose paths are relative to it.
+    pub fn load(path: &Path) -> Result<Vec<WebhookConfig>, ConfigError> {
+        let webhooks: Vec<WebhookConfig> = parse(path, &read(path)?)?;
+        let base = path.parent().unwrap_or(Path::new(""));
+        Ok(webhooks.into_iter().map(|webhook| webhook.under(base)).collect())
+    }
+
+    fn under(self, base: &Path) -> WebhookConfig {
+        let under = |path: Option<PathBuf>| path.map(|path| base.join(path));
+        WebhookConfig { authorization_file: under(self.authorization_file), ca: under(self.ca), ..self }
+    }
 }
 
 /// A certificate chain and its key, PEM files.
@@ -174,7 +218,7 @@ impl Config {
     /// Reads and checks `path` and the table that it names.
     pub fn load(path: &Path) -> Result<Config, ConfigError> {
         let text = read(path)?;
-        let written = parse(path, &text)?;
+        let written: Written = parse(path, &text)?;
         let base = path.parent().unwrap_or(Path::new(""));
         let addresses = base.join(&written.addresses);
         let nodes = IpTable::parse(&addresses, &read(&addresses)?)?;
@@ -206,11 +250,11 @@ fn read(path: &Path) -> Result<String, ConfigError> {
     read_text(path).map_err(|error| ConfigError(format!("read {}: {error}", path.display())))
 }
 
-fn parse(path: &Path, text: &str) -> Result<Written, ConfigError> {
+fn parse<T: de::DeserializeOwned + Default>(path: &Path, text: &str) -> Result<T, ConfigError> {
     // A file of comments only is an empty one.
     let blank = |line: &str| line.trim().is_empty() || line.trim_start().starts_with('#');
     if text.lines().all(blank) {
-        return Ok(Written::default());
+        return Ok(T::default());
     }
     serde_saphyr::from_str(text).or_else(|error: serde_saphyr::Error| {
         let line = error.location().map(|location| location.line()).filter(|line| *line > 0);
@@ -297,6 +341,7 @@ fn check(
     let (mut storage, mut gateway) = (written.storage, written.gateway);
     storage.data = base.join(storage.data);
     gateway.encryption_keys = gateway.encryption_keys.map(|keys| base.join(keys));
+    gateway.webhooks = gateway.webhooks.into_iter().map(|webhook| webhook.under(base)).collect();
     gateway.tls =
         gateway.tls.map(|tls| TlsFiles { certificate: base.join(tls.certificate), key: base.join(tls.key) });
     Ok(Config {

@@ -156,6 +156,16 @@ pub const TABLES_RESERVE_BYTES: u64 = 4 * MIB;
 pub const MEMORY_LIMIT_DEFAULT: u64 = GIB;
 /// Events kept in the change feed.
 pub const EVENTS_MAX: u64 = 100_000;
+/// Events kept while the oldest of them is still to be delivered as a notification.
+pub const EVENTS_HELD_MAX: u64 = 500_000;
+/// Bytes of the prefix of access logs: what follows it in a key is shorter than the rest.
+pub const LOG_PREFIX_BYTES_MAX: usize = 512;
+/// Default of `access_log_seconds`.
+pub const ACCESS_LOG_PERIOD_DEFAULT: Duration = Duration::from_secs(60);
+/// What `access_log_seconds` may be.
+pub const ACCESS_LOG_SECONDS: std::ops::RangeInclusive<u64> = 1..=3600;
+/// Rules of the notification configuration of a bucket.
+pub const NOTIFICATION_RULES_MAX: usize = 100;
 
 /// First line of a request: method, target, version.
 pub const REQUEST_LINE_BYTES_MAX: usize = 8 << 10;
@@ -197,6 +207,7 @@ pub const AWS_CHUNK_BYTES_MIN: u64 = 8 << 10;
 /// Connections a gateway serves at once.
 pub const CONNECTIONS_MAX: usize = 4096;
 
+const _: () = assert!(EVENTS_MAX < EVENTS_HELD_MAX);
 const _: () = assert!(CHUNK_BYTES + 64 * 1024 < FRAME_BYTES_MAX);
 const _: () = assert!(FRAME_BYTES_MAX < RPC_SERVER_BYTES_MAX);
 const _: () = assert!(CHUNK_DEADLINE.as_secs() < CHUNK_PUT_DEADLINE.as_secs());

@@ -1,7 +1,7 @@
 //! The second seam: connections.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -26,6 +26,12 @@ pub type BoxStream = Box<dyn Stream>;
 pub trait Net: Send + Sync + 'static {
     /// Connects to `address` (`host:port`). The caller bounds the wait.
     async fn connect(&self, address: &str) -> io::Result<BoxStream>;
+    /// The addresses of a name. Without a service for names only an address has one.
+    async fn resolve(&self, host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+        let address =
+            host.parse::<IpAddr>().map_err(|_| io::Error::new(io::ErrorKind::NotFound, "no such name"))?;
+        Ok(vec![SocketAddr::new(address, port)])
+    }
     /// Whether others than this machine could see the bytes of a connection with `address`.
     fn leaves_machine(&self, address: &str) -> bool;
     /// Listens on `address` (`host:port`, port 0 for any).

@@ -10,13 +10,13 @@ use fabric::limits::COPIES;
 
 use super::due::{due, find, rules_of};
 use super::lookup::usage_of_user;
-use super::model::{Body, ClusterMs, ClusterRow, Garbage, Home, Lock, Object, Usage, Version};
+use super::model::{Body, ClusterMs, ClusterRow, Garbage, Home, Lock, Object, SettingKind, Usage, Version};
 use super::store::{Fault, Rows};
 use super::tables::{
-    Acls, AnnotationSets, Bodies, BucketQuotas, Buckets, Cluster, DebtCounts, Debts, Descending, Due,
-    DueWalks, EventMarks, EventOrder, Events, Extents, Garbages, Inline, LeavingCopies, Locks, NullVersions,
-    Objects, Parts, UploadSealings, Uploads, Usages, UserQuotas, Versions, get, owners_of, scan_all,
-    scan_under,
+    Acls, AnnotationSets, Bodies, BucketQuotas, BucketSettings, Buckets, Cluster, DebtCounts, Debts,
+    Deliveries, Descending, Due, DueWalks, EventMarks, EventOrder, Events, Extents, Garbages, Inline,
+    LeavingCopies, Locks, NullVersions, Objects, Parts, UploadSealings, Uploads, Usages, UserQuotas,
+    Versions, get, owners_of, scan_all, scan_under,
 };
 
 /// A home as it sorts.
@@ -330,6 +330,11 @@ fn compare_counters(rows: &dyn Rows, tally: &mut Tally) -> Result<(), Fault> {
         ("quotas", cluster.quotas, quotas as u64),
         ("places of events", scan_all::<EventOrder>(rows)?.count() as u64, events),
     ];
+    for row in scan_all::<Deliveries>(rows)? {
+        let (bucket, _) = row?;
+        let told = get::<BucketSettings>(rows, (bucket, SettingKind::Notifications as u16))?.is_some();
+        tally.check(told, || format!("deliveries of {bucket:?}, which has no notifications"));
+    }
     for row in scan_all::<EventMarks>(rows)? {
         let (bucket, mark) = row?;
         tally.check(get::<Buckets>(rows, bucket)?.is_some(), || {

@@ -103,6 +103,10 @@ pub enum Command {
     WithAcl(WithAcl),
     /// See [`SetAcl`].
     SetAcl(SetAcl),
+    /// The session delivers notifications from now on, unless another one does that lives. Done: [`Done::Leads`].
+    LeadDeliveries,
+    /// See [`Deliver`].
+    Deliver(Deliver),
 }
 
 impl Command {
@@ -157,7 +161,9 @@ impl Command {
             | Command::BeginEpoch(_)
             | Command::EndHold(_)
             | Command::SetQuota(_)
-            | Command::Expire(_) => false,
+            | Command::Expire(_)
+            | Command::LeadDeliveries
+            | Command::Deliver(_) => false,
         }
     }
 }
@@ -942,6 +948,20 @@ pub struct CopiedAnnotations {
     pub sealing: Sealing,
 }
 
+/// The targets of a bucket were told of its events. Refused with [`Reject::NotDeliverer`] where another session delivers.
+/// Done: [`Done::Nothing`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Deliver {
+    /// Which bucket.
+    pub bucket: BucketId,
+    /// Up to this event.
+    pub cursor: Stamp,
+    /// Events that were taken.
+    pub delivered: u64,
+    /// Events that were given up.
+    pub dead: u64,
+}
+
 /// The outcome of a command. Kept per (session, sequence), so that a repeat gets its first reply.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Reply {
@@ -974,6 +994,8 @@ pub enum Done {
     GivenUp(Option<Box<Reply>>),
     /// What was due and is done.
     Expired(Expired),
+    /// The session that proposed it, if it is the one that delivers notifications.
+    Leads(Option<SessionId>),
 }
 
 /// What an [`Expire`] did.
@@ -1122,4 +1144,6 @@ pub enum Reject {
         /// Whom.
         user: UserName,
     },
+    /// Another session delivers notifications.
+    NotDeliverer,
 }

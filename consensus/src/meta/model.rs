@@ -99,6 +99,10 @@ pub enum BucketSetting {
     ObjectOwnership(ObjectOwnership),
     /// What others may do with it, and its owner. Holds where there is an [`ObjectOwnership`].
     Acl(Vec<Grant>),
+    /// Who is told of what happens to its objects.
+    Notifications(Vec<NotificationRule>),
+    /// Where lines about requests to it go.
+    Logging(Logging),
 }
 
 /// The kinds of [`BucketSetting`]. The number is part of keys.
@@ -115,6 +119,8 @@ pub enum SettingKind {
     Encryption = 7,
     Website = 8,
     Acl = 9,
+    Notifications = 10,
+    Logging = 11,
 }
 
 impl BucketSetting {
@@ -131,7 +137,76 @@ impl BucketSetting {
             BucketSetting::Encryption(_) => SettingKind::Encryption,
             BucketSetting::Website(_) => SettingKind::Website,
             BucketSetting::Acl(_) => SettingKind::Acl,
+            BucketSetting::Notifications(_) => SettingKind::Notifications,
+            BucketSetting::Logging(_) => SettingKind::Logging,
         }
+    }
+}
+
+/// Who is told of which events.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NotificationRule {
+    /// How it was written.
+    pub form: NotificationForm,
+    /// Unique in its configuration.
+    pub id: String,
+    /// Who, as it was written; the last part is the name of a target.
+    pub arn: String,
+    /// Names of events, as S3 has them, with wildcards.
+    pub events: Vec<String>,
+    /// Only keys that begin with it.
+    pub prefix: Option<String>,
+    /// Only keys that end with it.
+    pub suffix: Option<String>,
+}
+
+/// What a target is to S3; here all are the same. The order is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub enum NotificationForm {
+    Queue,
+    Topic,
+    Function,
+}
+
+/// Where lines about requests to a bucket go.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Logging {
+    /// Into which bucket.
+    pub bucket: BucketName,
+    /// With what their keys begin.
+    pub prefix: String,
+    /// How they go on.
+    pub format: LogKeyFormat,
+}
+
+/// Keys of access logs. The order is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LogKeyFormat {
+    /// The time and something unique.
+    Simple,
+    /// Before that the owner, the region, the bucket and the day of the requests.
+    EventTime,
+    /// The same with the time of the delivery.
+    DeliveryTime,
+}
+
+/// How far the events of a bucket were told to its targets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Delivery {
+    /// The last event that was, or was given up, or is of no interest to any target.
+    pub cursor: Stamp,
+    /// Events that targets took.
+    pub delivered: u64,
+    /// Events that were given up.
+    pub dead: u64,
+    /// Events that were trimmed before anybody was told of them.
+    pub lost: u64,
+}
+
+impl Default for Delivery {
+    fn default() -> Delivery {
+        Delivery { cursor: Stamp::ZERO, delivered: 0, dead: 0, lost: 0 }
     }
 }
 

@@ -10,9 +10,9 @@ use serde::{Deserialize, Serialize};
 use super::acl::ObjectAcl;
 use super::command::{Reject, VersionSelector};
 use super::model::{
-    Absence, AccessKey, Annotation, Bucket, BucketSetting, ClusterMs, ClusterRow, Event, Extent, Garbage,
-    Hint, Hold, Home, Leaving, Lock, NodeRow, Object, Part, Quota, QuotaOf, Session, SettingKind, Slice,
-    Upload, Usage, User, Versioning,
+    Absence, AccessKey, Annotation, Bucket, BucketSetting, ClusterMs, ClusterRow, Delivery, Event, Extent,
+    Garbage, Hint, Hold, Home, Leaving, Lock, NodeRow, Object, Part, Quota, QuotaOf, Session, SettingKind,
+    Slice, Upload, Usage, User, Versioning,
 };
 use super::names::{AccessKeyId, AnnotationName, BucketName, ObjectKey, PolicyName, UserName};
 use super::sealing::Sealing;
@@ -255,6 +255,13 @@ pub enum Query {
         /// At most [`fabric::limits::LIST_KEYS_MAX`].
         versions: Vec<(ObjectKey, Stamp)>,
     },
+    /// Buckets that have notifications, and how far these were delivered → [`Answer::Deliveries`].
+    Deliveries {
+        /// Only after this bucket.
+        after: Option<BucketId>,
+        /// At most so many.
+        limit: u32,
+    },
 }
 
 /// Partitions of a [`Query::Placed`].
@@ -378,6 +385,20 @@ pub enum Answer {
     Annotations(AnnotationsView),
     Acl(Option<ObjectAcl>),
     Owners(Vec<Option<UserName>>),
+    Deliveries(DeliveriesPage),
+}
+
+/// Deliveries of notifications.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeliveriesPage {
+    /// The session that delivers, or did.
+    pub deliverer: Option<SessionId>,
+    /// Whether it lives.
+    pub deliverer_lives: bool,
+    /// Buckets, how far they are, and whether events wait.
+    pub buckets: Vec<(Bucket, Delivery, bool)>,
+    /// Whether there are more behind them.
+    pub more: bool,
 }
 
 /// A page of the change feed of a bucket.

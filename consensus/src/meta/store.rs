@@ -131,6 +131,10 @@ tables! {
     ANNOTATIONS = 43, "annotations";
     /// Who owns versions and may do what with them.
     ACLS = 44, "acls";
+    /// How far notifications were delivered.
+    DELIVERIES = 45, "deliveries";
+    /// Who delivers them.
+    DELIVERER = 46, "deliverer";
 }
 
 impl TableId {
@@ -258,7 +262,8 @@ mod tests {
         buckets_by_owner usage objects versions null_versions inline extents bodies uploads \
         parts completed debts debt_counts garbage sessions session_nonces replies events \
         event_order cursors absences leaving removed_nodes hold bucket_quotas user_quotas bucket_settings locks \
-        user_policies due due_walks upload_sealings renames event_marks annotations acls";
+        user_policies due due_walks upload_sealings renames event_marks annotations acls \
+        deliveries deliverer";
         assert_eq!(names.join(" "), golden, "names are stored");
     }
 

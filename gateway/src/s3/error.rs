@@ -91,6 +91,7 @@ codes! {
     InvalidRequest BAD_REQUEST "Invalid Request";
     InvalidStorageClass BAD_REQUEST "The storage class you specified is not valid";
     InvalidTag BAD_REQUEST "The tag provided was not a valid tag.";
+    InvalidTargetBucketForLogging BAD_REQUEST "The target bucket for logging does not exist, is not owned by you, or does not have the appropriate grants for the log-delivery group.";
     InvalidToken BAD_REQUEST "The provided token is malformed or otherwise invalid.";
     InvalidURI BAD_REQUEST "Couldn't parse the specified URI.";
     InvalidWriteOffset BAD_REQUEST "The write offset value that you specified does not match the current object size.";
@@ -310,6 +311,7 @@ impl From<Reject> for S3Error {
             | Reject::NoSuchAccessKey
             | Reject::AccessKeyExists
             | Reject::NoSuchPolicy
+            | Reject::NotDeliverer
             | Reject::TooManyPolicies
             | Reject::Malformed(_) => Code::InternalError.caused(format!("{reject:?}")),
             // The user was removed while its request ran.

@@ -4,6 +4,7 @@
 //! and only then run. The body streams past every digest and signature before anything becomes visible.
 
 pub mod access;
+pub mod access_log;
 pub mod acl;
 pub mod annotations;
 pub mod appending;
@@ -22,6 +23,7 @@ pub mod headers;
 pub mod lifecycle;
 pub mod listing;
 pub mod locks;
+pub mod notification;
 pub mod op;
 pub mod ops;
 pub mod path;

@@ -21,6 +21,7 @@ use super::response::Response;
 use super::route::Route;
 use crate::data::Data;
 use crate::keyring::KeyRing;
+use crate::notify::Notifier;
 
 /// One S3 operation. Operations never import each other.
 #[async_trait]
@@ -162,6 +163,8 @@ actions! {
     ListObjectVersionAnnotations
     PutBucketWebsite
     DeleteBucketWebsite
+    PutBucketNotification
+    PutBucketLogging
 }
 
 impl Action {
@@ -253,6 +256,8 @@ pub struct Context {
     pub bucket: Option<Arc<Bucket>>,
     /// Who asks from where: goes into every command.
     pub origin: Origin,
+    /// Who can be told of events.
+    pub notifier: Arc<Notifier>,
     /// Whether the gateway is about to end: nobody waits for anything then.
     pub stopping: watch::Receiver<bool>,
 }

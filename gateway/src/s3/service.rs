@@ -10,8 +10,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use consensus::client::Meta;
-use consensus::meta::model::{Bucket, Origin};
-use consensus::meta::names::UserName;
+use consensus::meta::model::{Bucket, BucketSetting, Logging, Origin};
+use consensus::meta::names::{ObjectKey, UserName};
 use fabric::env::Env;
 use fabric::limits::KIB;
 use futures::{FutureExt as _, StreamExt as _};
@@ -21,7 +21,8 @@ use http_body::Frame;
 use http_body_util::{BodyExt as _, Full, StreamBody};
 use tokio::sync::watch;
 
-use super::access::{Access, Facts, Policies, Subject};
+use super::access::{Access, Facts, Policies, Subject, settings};
+use super::access_log::{self, AccessLog, Draft, Lines, Logged, Told};
 use super::auth::{
     Keys, PayloadAuth, SigningKeys, Unverified, Verified, Verifier, verify, verify_form,
     with_headers_of_query,
@@ -41,6 +42,7 @@ use super::versions;
 use crate::data::Data;
 use crate::http::{Handler, Refusal, RequestBody, ResponseBody as HttpBody};
 use crate::keyring::KeyRing;
+use crate::notify::Notifier;
 
 /// A body that an operation has no use for is read and verified up to this size.
 const USELESS_BODY_BYTES_MAX: usize = 64 * KIB as usize;
@@ -88,6 +90,8 @@ pub struct Backend {
     pub keys: Arc<dyn Keys>,
     /// Master keys of encryption.
     pub ring: Arc<KeyRing>,
+    /// Who can be told of events.
+    pub notifier: Arc<Notifier>,
 }
 
 /// The S3 service of one gateway.
@@ -104,6 +108,7 @@ pub struct S3Service {
     lifecycle_day: Duration,
     customer_keys_without_tls: bool,
     stopping: watch::Receiver<bool>,
+    access_log: Arc<AccessLog>,
     pub(super) host_id: String,
 }
 
@@ -114,12 +119,15 @@ impl S3Service {
         assert!(router.conflicts().is_empty(), "no request is two operations: {:?}", router.conflicts());
         let mut id = [0; 36];
         backend.env.random(&mut id);
+        let region: Arc<str> = settings.region.into();
+        let access_log = Arc::new(AccessLog::new(backend.env.clone(), region.clone()));
         S3Service {
+            access_log,
             backend,
             router,
             signing_keys: SigningKeys::default(),
             policies: Arc::default(),
-            region: settings.region.into(),
+            region,
             domains: settings.domains,
             secure: settings.secure,
             require_signed_payload: settings.require_signed_payload,
@@ -138,8 +146,9 @@ impl S3Service {
         source: SocketAddr,
     ) -> http::Response<HttpBody> {
         let (head, body) = request.into_parts();
+        let began = (self.backend.env.monotonic(), self.backend.env.wall_ms());
         let source = self.proxies.client(source.ip(), &head.headers);
-        let mut trace = Trace { id: self.request_id(), op: "-", requester: None };
+        let mut trace = self.trace("-");
         let outcome = match head.method {
             Method::OPTIONS => self.preflight(&head, &mut trace).await,
             _ => self.answer(&head, body, source, &mut trace).await,
@@ -152,7 +161,110 @@ impl S3Service {
             self.tell_browser(&head, &mut response).await;
         }
         log(&trace, &head, source, response.status, error.as_ref());
-        self.finish(response, &head.method, &trace.id)
+        let logging = self.logging_of(&trace).await;
+        let draft = logging.map(|(bucket, logging)| {
+            let source = source.to_string();
+            let told = Told {
+                bucket: &bucket,
+                source: &source,
+                requester: trace.requester.as_ref().map(UserName::as_str),
+                ids: (&trace.id, &self.host_id),
+                op: trace.op,
+                key: trace.key.as_ref().map(ObjectKey::as_str),
+                head: &head,
+                outcome: (response.status.as_u16(), error.as_ref().map(|error| error.code().name())),
+                answer: &response.headers,
+                at_ms: began.1,
+            };
+            Draft {
+                log: self.access_log.clone(),
+                turn: self.backend.env.monotonic().saturating_sub(began.0),
+                around: told.around(),
+                object_bytes: told.object_bytes(&response.body),
+                bucket: bucket.clone(),
+                logging,
+                began: began.0,
+            }
+        });
+        let response = self.finish(response, &head.method, &trace.id);
+        match draft {
+            Some(draft) => response.map(|body| Logged::new(body, draft).boxed_unsync()),
+            None => response,
+        }
+    }
+
+    /// Where the line about a request goes, if its bucket has a log. Where that is not to be known it has none.
+    async fn logging_of(&self, trace: &Trace) -> Option<(Arc<Bucket>, Logging)> {
+        let bucket = trace.bucket.clone()?;
+        let asked = tokio::time::timeout(RULES_PATIENCE, settings(&*self.backend.meta, &bucket)).await;
+        let logging = asked.ok()?.ok()?.iter().find_map(|setting| match setting {
+            BucketSetting::Logging(logging) => Some(logging.clone()),
+            _ => None,
+        })?;
+        Some((bucket, logging))
+    }
+
+    /// Writes the lines that wait in the logs of buckets: all, or those of which there are many.
+    pub async fn write_logs(&self, all: bool) {
+        for lines in self.access_log.take(all) {
+            let (bucket, count) = (lines.bucket.name.clone(), lines.count);
+            match self.write_log(lines).await {
+                Ok(()) => access_log::count("written", count),
+                Err(error) => {
+                    tracing::warn!(%bucket, %error, count, "lines of an access log are dropped");
+                    access_log::count("dropped", count);
+                }
+            }
+        }
+    }
+
+    /// Until when the lines of logs may wait.
+    pub async fn logs_are_full(&self) {
+        self.access_log.full.notified().await;
+    }
+
+    /// What is known of a request before it is looked at.
+    pub(super) fn trace(&self, op: &'static str) -> Trace {
+        Trace { id: self.request_id(), op, requester: None, bucket: None, key: None }
+    }
+
+    /// An upload by nobody in particular: encrypted, locked and counted as the target bucket says.
+    async fn write_log(&self, lines: Lines) -> S3Result<()> {
+        let target = resolve_bucket(&*self.backend.meta, &lines.logging.bucket).await?;
+        if target.owner != lines.bucket.owner {
+            return Err(Code::InvalidTargetBucketForLogging.into());
+        }
+        let key: ObjectKey = self.access_log.key(&lines).parse()?;
+        let mut headers = HeaderMap::new();
+        headers.insert(CONTENT_LENGTH, HeaderValue::from(lines.text.len()));
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+        let body: RawBody = Full::new(Bytes::from(lines.text)).map_err(|never| match never {}).boxed_unsync();
+        let op = &super::ops::PUT_OBJECT;
+        let verified = Verified::of_form(None);
+        let source = IpAddr::from([127, 0, 0, 1]);
+        let (meta, policies) = (self.backend.meta.clone(), self.policies.clone());
+        let (query, headers) = (Arc::<Query>::default(), Arc::new(headers));
+        let facts = self.facts(source, query.clone(), headers.clone());
+        let access = Access::of(policies, meta, None, facts).await?;
+        let trace = self.trace(op.name());
+        let mut context = self.context(access, Some(target.clone()), source, &trace);
+        // As of jobs: the owner of the bucket owns what no user wrote.
+        context.origin.requester = String::new();
+        let request = Request {
+            method: Method::PUT,
+            bucket: Some(target.name.clone()),
+            key: Some(key),
+            query,
+            payload: Payload::new(body, &headers, op.body(), verified.payload().clone())?,
+            headers,
+            verified,
+            request_id: trace.id.clone(),
+            source,
+            secure: true,
+            reply: None,
+            may_carry_keys: false,
+        };
+        run(op, &context, request).await.map(drop)
     }
 
     /// What a browser asks before a page of another origin may send something. Nobody signs that.
@@ -231,7 +343,10 @@ impl S3Service {
         let facts = self.facts(source, query.clone(), headers.clone());
         let meta = self.backend.meta.clone();
         let access = Access::of(self.policies.clone(), meta, verified.signer().cloned(), facts).await?;
-        let bucket = self.allowed_bucket(op, &target, &access, &query, &headers).await?;
+        if let Target::Object(_, key) = &target {
+            trace.key = Some(key.clone());
+        }
+        let bucket = self.allowed_bucket(op, &target, &access, &query, &headers, trace).await?;
         let context = self.context(access, bucket, source, trace);
         let payload = Payload::new(body, &headers, op.body(), verified.payload().clone())?;
         let (bucket, key) = match target {
@@ -323,6 +438,7 @@ impl S3Service {
         access: &Access,
         query: &Query,
         headers: &HeaderMap,
+        trace: &mut Trace,
     ) -> S3Result<Option<Arc<Bucket>>> {
         let (name, key) = match target {
             Target::Service => (None, None),
@@ -335,6 +451,7 @@ impl S3Service {
             return if permitted { Ok(None) } else { Err(Code::AccessDenied.into()) };
         };
         let bucket = resolve_bucket(&*self.backend.meta, name).await?;
+        trace.bucket = Some(bucket.clone());
         let version = query.non_empty("versionId").filter(|_| key.is_some());
         let action = if version.is_some() { op.action().of_version() } else { op.action() };
         let version = version.and_then(|text| versions::selector("versionId", text).ok());
@@ -374,6 +491,7 @@ impl S3Service {
             lifecycle_day_ms: self.lifecycle_day.as_millis() as u64,
             bucket,
             origin,
+            notifier: self.backend.notifier.clone(),
             stopping: self.stopping.clone(),
         }
     }
@@ -467,11 +585,14 @@ struct Sent {
     reply: Option<Reply>,
 }
 
-/// What the log line of a request tells.
+/// What the log lines of a request tell.
 pub(super) struct Trace {
     pub(super) id: Arc<str>,
     pub(super) op: &'static str,
     pub(super) requester: Option<UserName>,
+    /// The bucket of the path, if there is one.
+    pub(super) bucket: Option<Arc<Bucket>>,
+    pub(super) key: Option<ObjectKey>,
 }
 
 /// Runs the operation; its panic is this request's and nobody else's.

@@ -107,7 +107,8 @@ fn service() -> S3Service {
     let config = DataConfig::within(64 << 20);
     let data = Data::new(env.clone(), meta.clone(), Arc::new(FakeChunks::default()), config);
     let ring = Arc::new(KeyRing::derived(&ClusterKey::from_bytes([1; 32])));
-    let backend = Backend { meta, data: Arc::new(data), env, keys: Arc::new(OneKey), ring };
+    let notifier = Arc::new(crate::s3::testing::notifier());
+    let backend = Backend { meta, data: Arc::new(data), env, keys: Arc::new(OneKey), ring, notifier };
     let domains = vec!["example.org".to_string()];
     let region = "us-east-1".to_string();
     let settings = Settings {

@@ -1,6 +1,12 @@
 //! Requests for tests of operations, without a connection and without a signature.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
+use fabric::Seams;
+use fabric::disks::MemoryDisks;
+use fabric::env::SystemEnv;
+use fabric::net::LocalNet;
 use http::{HeaderMap, HeaderName, Method};
 use http_body_util::{BodyExt as _, Full};
 
@@ -9,6 +15,7 @@ use super::op::BodyRule;
 use super::path::{CanonicalPath, Target};
 use super::payload::{Payload, RawBody};
 use super::request::{Query, Request};
+use crate::notify::{Notifier, Webhooks};
 
 /// Puts a request together: `TestRequest::new(Method::PUT, "/photos/cat?partNumber=1").header("if-match", "*").body("meow")`.
 pub struct TestRequest {
@@ -66,6 +73,13 @@ impl TestRequest {
             may_carry_keys: true,
         }
     }
+}
+
+/// Nobody to tell of events.
+pub fn notifier() -> Notifier {
+    let env = Arc::new(SystemEnv::default());
+    let seams = Seams { env, net: Arc::new(LocalNet::default()), disks: Arc::new(MemoryDisks::new(1 << 20)) };
+    Notifier::new(seams, Webhooks::default())
 }
 
 /// A body that is already here.

@@ -227,6 +227,22 @@ fn configurations(scene: &Scene<'_>) -> Vec<Case> {
     cases.push(case("H144", "PUT", "lifecycle", days, Expect::error(400, "InvalidArgument")));
     cases.push(case("H144", "GET", "lifecycle", "", Expect::error(404, "NoSuchLifecycleConfiguration")));
     cases.extend(bad_cursors(scene));
+    let many = "<QueueConfiguration><Queue>arn:aws:sqs:::x</Queue><Event>s3:ObjectCreated:Put</Event></QueueConfiguration>";
+    let many = format!("<NotificationConfiguration>{}</NotificationConfiguration>", many.repeat(101));
+    let inside = "<NotificationConfiguration><QueueConfiguration><Queue>http://169.254.169.254/</Queue>\
+                  <Event>s3:ObjectCreated:*</Event></QueueConfiguration></NotificationConfiguration>";
+    let log = "<BucketLoggingStatus><LoggingEnabled><TargetBucket>../etc</TargetBucket><TargetPrefix/></LoggingEnabled>\
+               </BucketLoggingStatus>";
+    cases.push(case("H196", "PUT", "notification", &many, Expect::error(400, "InvalidArgument")));
+    cases.push(case("H196", "PUT", "notification", inside, Expect::error(400, "InvalidArgument")));
+    cases.push(case(
+        "H196",
+        "PUT",
+        "notification",
+        "<NotificationConfiguration><x/></NotificationConfiguration>",
+        Expect::error(400, "MalformedXML"),
+    ));
+    cases.push(case("H197", "PUT", "logging", log, Expect::error(400, "InvalidTargetBucketForLogging")));
     cases
 }
 

@@ -18,6 +18,7 @@ mod forms;
 mod lifecycle;
 mod listing;
 mod locks;
+mod logging;
 pub(crate) mod multipart;
 mod objects;
 mod payloads;
@@ -79,6 +80,7 @@ pub fn all() -> impl Iterator<Item = Behaviour> {
         annotations::BEHAVIOURS,
         websites::BEHAVIOURS,
         acls::BEHAVIOURS,
+        logging::BEHAVIOURS,
     ];
     files.into_iter().flatten().copied()
 }

@@ -3,10 +3,11 @@
 use bytes::Bytes;
 use consensus::meta::tables::{
     Absences, AccessKeys, Acls, AnnotationSets, Bodies, BucketNames, BucketQuotas, BucketSettings, Buckets,
-    BucketsByOwner, Cluster, Completeds, Cursors, DebtCounts, Debts, DecodeKey, Due, DueWalks, EncodeKey,
-    EventMarks, EventOrder, Events, Extents, Garbages, Holds, Inline, KeysByUser, Layouts, LeavingCopies,
-    Locks, Nodes, NullVersions, Objects, Parts, RemovedNodes, Renames, Replies, SessionNonces, Sessions,
-    Table, UploadSealings, Uploads, Usages, UserPolicies, UserQuotas, Users, Versions, key_bytes,
+    BucketsByOwner, Cluster, Completeds, Cursors, DebtCounts, Debts, DecodeKey, Deliverer, Deliveries, Due,
+    DueWalks, EncodeKey, EventMarks, EventOrder, Events, Extents, Garbages, Holds, Inline, KeysByUser,
+    Layouts, LeavingCopies, Locks, Nodes, NullVersions, Objects, Parts, RemovedNodes, Renames, Replies,
+    SessionNonces, Sessions, Table, UploadSealings, Uploads, Usages, UserPolicies, UserQuotas, Users,
+    Versions, key_bytes,
 };
 use fabric::codec::crc32c;
 use fabric::rpc::read_all;
@@ -33,6 +34,8 @@ const TABLES: &[ReadRow] = &[
     row::<Cursors>,
     row::<DebtCounts>,
     row::<Debts>,
+    row::<Deliverer>,
+    row::<Deliveries>,
     row::<EventMarks>,
     row::<EventOrder>,
     row::<Events>,

@@ -18,11 +18,12 @@ use fabric::Seams;
 use fabric::cluster::{IpTable, Place};
 use fabric::codec::crc32c;
 use fabric::ids::{ClusterId, NodeId};
-use fabric::limits::{CONNECTIONS_MAX, COPIES, KIB, MIB, UPLOAD_PERIOD_DEFAULT};
+use fabric::limits::{ACCESS_LOG_PERIOD_DEFAULT, CONNECTIONS_MAX, COPIES, KIB, MIB, UPLOAD_PERIOD_DEFAULT};
 use fabric::rpc::{Identity, Peer, RpcClient};
 use gateway::admin::users::ensure_user;
 use gateway::daemon::{Gateway, GatewayParts, Listeners};
 use gateway::keyring::KeyRing;
+use gateway::notify::Webhooks;
 use gateway::queue::Budget;
 use gateway::secrets::{ClusterKey, Secret};
 use storage::chunks::ChunkStore;
@@ -170,6 +171,8 @@ async fn gateway(seams: &Seams, shared: &Shared) -> Result<(), Failure> {
         }
     }
     let parts = GatewayParts {
+        webhooks: Webhooks::default(),
+        access_log_period: ACCESS_LOG_PERIOD_DEFAULT,
         seams: seams.clone(),
         meta,
         chunks: Arc::new(ChunkClient::new(rpc)),

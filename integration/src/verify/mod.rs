@@ -6,6 +6,7 @@
 // This is a program that works with the real system: processes, files and clocks are its subject.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
+mod access_logs;
 mod campaign;
 mod cas;
 pub(crate) mod clients;
@@ -18,6 +19,7 @@ mod grow;
 mod losses;
 mod members;
 mod memory;
+mod notifications;
 mod quotas;
 mod recovery;
 mod refill;
@@ -102,6 +104,12 @@ const STAGES: &[Stage] = &[
         about: "what lies on disks, and master keys that come and go",
         run: encryption::run,
     },
+    Stage {
+        name: "notifications",
+        about: "webhooks that take and refuse, gateways that are killed",
+        run: notifications::run,
+    },
+    Stage { name: "access-logs", about: "lines about requests, in another bucket", run: access_logs::run },
     Stage { name: "bad-input", about: "hostile requests over raw sockets", run: campaign::bad_input },
     Stage {
         name: "failover",

@@ -33,6 +33,10 @@ impl Net for TcpNet {
         Ok(Box::new(stream))
     }
 
+    async fn resolve(&self, host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+        Ok(lookup_host((host, port)).await?.collect())
+    }
+
     fn leaves_machine(&self, address: &str) -> bool {
         !is_loopback(address)
     }

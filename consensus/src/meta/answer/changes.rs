@@ -2,12 +2,15 @@
 
 use fabric::ids::{BucketId, Stamp};
 
-use super::{Stop, bounded};
+use super::{Stop, bounded, bucket_of};
 use crate::meta::command::Reject;
 use crate::meta::model::ClusterRow;
-use crate::meta::query::{AllChanges, Answer, Changes};
+use crate::meta::query::{AllChanges, Answer, Changes, DeliveriesPage};
 use crate::meta::store::{Fault, Rows};
-use crate::meta::tables::{Buckets, Cluster, EventMarks, EventOrder, Events, get, last_before, scan_after};
+use crate::meta::tables::{
+    Buckets, Cluster, Deliverer, Deliveries, EventMarks, EventOrder, Events, Sessions, get, last_before,
+    scan_after,
+};
 
 /// Events of one bucket.
 pub(super) fn of_bucket(rows: &dyn Rows, id: BucketId, after: Stamp, limit: u32) -> Result<Answer, Stop> {
@@ -35,4 +38,22 @@ pub(super) fn of_all(rows: &dyn Rows, after: Stamp, limit: u32) -> Result<Answer
     let more = scan.next().transpose()?.is_some();
     let trimmed = get::<Cluster>(rows, ())?.unwrap_or_else(ClusterRow::first).events_trimmed;
     Ok(Answer::AllChanges(AllChanges { events, more, trimmed }))
+}
+
+/// How far notifications were delivered.
+pub(super) fn deliveries(rows: &dyn Rows, after: Option<BucketId>, limit: u32) -> Result<Answer, Fault> {
+    let deliverer = get::<Deliverer>(rows, ())?;
+    let deliverer_lives = match deliverer {
+        Some(session) => get::<Sessions>(rows, session)?.is_some(),
+        None => false,
+    };
+    let mut scan = scan_after::<Deliveries>(rows, (), after.unwrap_or(BucketId(0)))?;
+    let mut buckets = Vec::new();
+    for row in scan.by_ref().take(bounded(limit)) {
+        let (id, delivery) = row?;
+        let waits = scan_after::<Events>(rows, id, (id, delivery.cursor))?.next().transpose()?.is_some();
+        buckets.push((bucket_of(rows, id)?, delivery, waits));
+    }
+    let more = scan.next().transpose()?.is_some();
+    Ok(Answer::Deliveries(DeliveriesPage { deliverer, deliverer_lives, buckets, more }))
 }

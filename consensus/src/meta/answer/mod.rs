@@ -98,6 +98,7 @@ fn decide(rows: &dyn Rows, query: &Query) -> Result<Answer, Stop> {
         Query::Events { bucket, after, limit } => events(rows, *bucket, *after, *limit)?,
         Query::Changes { bucket, after, limit } => changes::of_bucket(rows, *bucket, *after, *limit)?,
         Query::AllChanges { after, limit } => changes::of_all(rows, *after, *limit)?,
+        Query::Deliveries { after, limit } => changes::deliveries(rows, *after, *limit)?,
         Query::OldUploads { age_ms, after, limit } => {
             work::old_uploads(rows, Duration::from_millis(*age_ms), after.as_ref(), *limit)?
         }

@@ -4,7 +4,7 @@ use fabric::ids::BucketId;
 use fabric::limits::BUCKETS_PER_USER_MAX;
 
 use super::transaction::Transaction;
-use super::{Outcome, Stop, acl, lifecycle, lock, malformed, quota};
+use super::{Outcome, Stop, acl, deliveries, lifecycle, lock, malformed, quota};
 use crate::meta::acl::{ObjectOwnership, WantedAcl};
 use crate::meta::command::{BucketChange, CreateBucket, DeleteBucket, Done, Reject, SetBucket};
 use crate::meta::model::{Bucket, BucketSetting, ObjectLock, SettingKind, Usage, User, Versioning};
@@ -100,6 +100,7 @@ pub(super) fn delete(tx: &mut Transaction<'_>, command: &DeleteBucket) -> Outcom
     quota::remove_of_bucket(tx, bucket.id)?;
     tx.delete_under::<BucketSettings>(bucket.id)?;
     lifecycle::end_walk(tx, bucket.id);
+    deliveries::end(tx, bucket.id);
     Ok(Done::Nothing)
 }
 
@@ -129,14 +130,18 @@ pub(super) fn set(tx: &mut Transaction<'_>, command: &SetBucket) -> Outcome {
         }
         BucketChange::Set(setting) => {
             tx.put::<BucketSettings>((bucket.id, setting.kind() as u16), setting);
-            if setting.kind() == SettingKind::Lifecycle {
-                lifecycle::begin_walk(tx, bucket.id);
+            match setting.kind() {
+                SettingKind::Lifecycle => lifecycle::begin_walk(tx, bucket.id),
+                SettingKind::Notifications => deliveries::begin(tx, &bucket)?,
+                _ => {}
             }
         }
         BucketChange::Remove(kind) => {
             tx.delete::<BucketSettings>((bucket.id, *kind as u16));
-            if *kind == SettingKind::Lifecycle {
-                lifecycle::end_walk(tx, bucket.id);
+            match kind {
+                SettingKind::Lifecycle => lifecycle::end_walk(tx, bucket.id),
+                SettingKind::Notifications => deliveries::end(tx, bucket.id),
+                _ => {}
             }
         }
     }

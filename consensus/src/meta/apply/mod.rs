@@ -10,6 +10,7 @@ mod append;
 mod body;
 mod bucket;
 mod cluster;
+mod deliveries;
 mod extent;
 mod garbage;
 mod lifecycle;
@@ -171,6 +172,8 @@ fn run(tx: &mut Transaction<'_>, entry: &Entry) -> Result<Reply, Fault> {
         Command::PostObject(command) => object::put(tx, command, &around, EventKind::Post),
         Command::SetAnnotation(command) => annotation::set(tx, command),
         Command::SetAcl(command) => acl::set(tx, command),
+        Command::LeadDeliveries => deliveries::lead(tx, entry),
+        Command::Deliver(command) => deliveries::deliver(tx, entry, command),
         Command::Guarded(_) | Command::Sealed(_) | Command::Annotated(_) | Command::WithAcl(_) => {
             malformed("a command stands around one that it may not")
         }

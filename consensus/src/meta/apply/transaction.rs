@@ -4,14 +4,14 @@ use std::ops::Bound;
 use std::time::Duration;
 
 use fabric::ids::{BucketId, Stamp};
-use fabric::limits::EVENTS_MAX;
+use fabric::limits::{EVENTS_HELD_MAX, EVENTS_MAX};
 
-use super::{Planted, quota};
-use crate::meta::model::{Bucket, ClusterMs, ClusterRow, Event, Garbage, Usage};
+use super::{Planted, deliveries, quota};
+use crate::meta::model::{Bucket, ClusterMs, ClusterRow, Delivery, Event, Garbage, Usage};
 use crate::meta::store::{Fault, Rows, RowsMut};
 use crate::meta::tables::{
-    self, Buckets, Cluster, Cursor, Cursors, EventMarks, EventOrder, EventPlace, Events, Garbages, Scan,
-    Table, Usages, key_bytes, scan, scan_after,
+    self, Buckets, Cluster, Cursor, Cursors, Deliveries, EventMarks, EventOrder, EventPlace, Events,
+    Garbages, Scan, Table, Usages, key_bytes, scan, scan_after,
 };
 
 /// Events that one entry trims beyond the number it adds.
@@ -62,7 +62,7 @@ impl<'a> Transaction<'a> {
 
     /// Trims the change feed and writes the cluster's row.
     pub(super) fn finish(mut self) -> Result<(), Fault> {
-        self.trim_events(EVENTS_MAX)?;
+        self.trim_events(EVENTS_MAX, EVENTS_HELD_MAX)?;
         if self.stored.as_ref() != Some(&self.cluster) {
             tables::put::<Cluster>(self.rows, (), &self.cluster);
         }
@@ -136,8 +136,9 @@ impl<'a> Transaction<'a> {
         self.events_added += 1;
     }
 
-    /// Removes the oldest events beyond `events_max`, a few at a time: a bounded piece of work per entry.
-    pub(super) fn trim_events(&mut self, events_max: u64) -> Result<(), Fault> {
+    /// Removes the oldest events beyond `events_max`, a few at a time: a bounded piece of work per entry. Up to `held_max`
+    /// it waits for the delivery of the oldest.
+    pub(super) fn trim_events(&mut self, events_max: u64, held_max: u64) -> Result<(), Fault> {
         let excess =
             self.cluster.events.saturating_sub(events_max).min(self.events_added + EVENTS_TRIMMED_MAX);
         if excess == 0 {
@@ -146,6 +147,13 @@ impl<'a> Transaction<'a> {
         let oldest = scan_after::<EventOrder>(self.rows(), (), self.cluster.events_trimmed)?;
         let oldest: Vec<(Stamp, EventPlace)> = oldest.take(excess as usize).collect::<Result<_, _>>()?;
         for (order, place) in oldest {
+            if let Some(delivery) = deliveries::waits(self, place.bucket, place.stamp)? {
+                if self.cluster.events <= held_max {
+                    break;
+                }
+                let lost = delivery.lost + 1;
+                self.put::<Deliveries>(place.bucket, &Delivery { cursor: place.stamp, lost, ..delivery });
+            }
             self.delete::<Events>((place.bucket, place.stamp));
             self.delete::<EventOrder>(order);
             self.cluster.events -= 1;
@@ -222,7 +230,7 @@ mod tests {
             };
             tx.add_event(BucketId(index % 3), stamp, &event);
             let events_max = if index < 15 { 100 } else { 5 };
-            tx.trim_events(events_max).unwrap();
+            tx.trim_events(events_max, 100).unwrap();
             tx.finish().unwrap();
         }
         let mut kept: Vec<u64> =
@@ -230,5 +238,32 @@ mod tests {
         kept.sort_unstable();
         assert_eq!(kept, [16, 17, 18, 19, 20]);
         assert_eq!(scan_all::<EventOrder>(&rows).unwrap().count(), 5);
+    }
+
+    #[test]
+    fn events_wait_for_their_delivery_up_to_a_bound() {
+        let mut rows = MemoryRows::default();
+        let stamp = |index| Stamp { epoch: 1, index, ordinal: 0 };
+        let cursor = stamp(2);
+        tables::put::<Deliveries>(&mut rows, BucketId(1), &Delivery { cursor, ..Delivery::default() });
+        for index in 1..=20 {
+            let mut tx = Transaction::begin(&mut rows, Planted::default(), index, ClusterMs(0)).unwrap();
+            let event = Event {
+                kind: EventKind::Put,
+                key: "k".parse().unwrap(),
+                version: Stamp::ZERO,
+                bytes: 0,
+                etag: None,
+                at: ClusterMs(0),
+                origin: Origin::default(),
+            };
+            tx.add_event(BucketId(1), stamp(index), &event);
+            tx.trim_events(5, 10).unwrap();
+            tx.finish().unwrap();
+        }
+        // Up to 2 they were delivered; of the others ten are kept, and the loss of the rest is known.
+        assert_eq!(scan_all::<Events>(&rows).unwrap().count(), 10);
+        let delivery = tables::get::<Deliveries>(&rows, BucketId(1)).unwrap().unwrap();
+        assert_eq!((delivery.lost, delivery.cursor), (8, stamp(10)));
     }
 }

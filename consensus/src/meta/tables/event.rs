@@ -1,10 +1,10 @@
 //! The change feed.
 
-use fabric::ids::{BucketId, Stamp};
+use fabric::ids::{BucketId, SessionId, Stamp};
 use serde::{Deserialize, Serialize};
 
 use super::table;
-use crate::meta::model::Event;
+use crate::meta::model::{Delivery, Event};
 
 table! {
     /// (bucket, stamp) → what happened, in the order of the log. Missing: trimmed.
@@ -19,6 +19,16 @@ table! {
 table! {
     /// Bucket → the last of its events that was trimmed: who knows of none after it has missed some. Missing: all are there.
     EventMarks(EVENT_MARKS): BucketId | BucketId => Stamp
+}
+
+table! {
+    /// Bucket → how far its notifications were delivered. Present while it has any.
+    Deliveries(DELIVERIES): BucketId | BucketId => Delivery
+}
+
+table! {
+    /// The session that delivers notifications. It may have ended; then the next one that asks takes its place.
+    Deliverer(DELIVERER): () | () => SessionId
 }
 
 /// Key of an event.
@@ -65,6 +75,9 @@ mod tests {
             "000100000000000000090002",
             "0105010902",
         );
+        let delivery = Delivery { cursor: stamp(9), delivered: 300, dead: 1, lost: 2 };
+        golden::<Deliveries>(BucketId(5), delivery, "0000000000000005", "01010902ac020102");
+        golden::<Deliverer>((), SessionId { epoch: 1, number: 7 }, "", "010107");
         golden::<EventMarks>(BucketId(5), stamp(9), "0000000000000005", "01010902");
     }
 }

@@ -35,7 +35,7 @@ pub use cluster::{
     put_layout,
 };
 pub use due::{Due, DueWalks};
-pub use event::{EventMarks, EventOrder, EventPlace, Events};
+pub use event::{Deliverer, Deliveries, EventMarks, EventOrder, EventPlace, Events};
 pub use garbage::{Absences, DebtCounts, Debts, Garbages, LeavingCopies};
 pub use object::{Acls, AnnotationSets, Locks, NullVersions, Objects, Renames, Versions};
 pub use session::{Replies, SessionNonces, Sessions};

@@ -381,12 +381,36 @@ fn commands() -> Vec<Command> {
             acl: WantedAcl::Grants(object_acl().grants),
         }),
     ]);
+    commands.push(Command::LeadDeliveries);
+    let deliver = Deliver { bucket: BucketId(5), cursor: stamp(), delivered: 300, dead: 1 };
+    commands.push(Command::Deliver(deliver));
+    let logging = Logging {
+        bucket: "logs".parse().unwrap(),
+        prefix: "p".to_string(),
+        format: LogKeyFormat::DeliveryTime,
+    };
+    for setting in [BucketSetting::Notifications(vec![notification_rule()]), BucketSetting::Logging(logging)]
+    {
+        let change = BucketChange::Set(setting);
+        commands.push(Command::SetBucket(SetBucket { bucket: BucketId(5), change }));
+    }
     commands
 }
 
 fn object_acl() -> ObjectAcl {
     let grant = Grant { grantee: Grantee::User(user()), permission: Permission::WriteAcp };
     ObjectAcl { owner: user(), grants: vec![grant] }
+}
+
+fn notification_rule() -> NotificationRule {
+    NotificationRule {
+        form: NotificationForm::Function,
+        id: "i".to_string(),
+        arn: "arn:aws:sqs:::hook".to_string(),
+        events: vec!["s3:ObjectCreated:*".to_string()],
+        prefix: Some("p".to_string()),
+        suffix: None,
+    }
 }
 
 fn hint() -> Hint {
@@ -548,6 +572,7 @@ fn replies() -> Vec<Reply> {
         Done::GivenUp(None),
         Done::GivenUp(Some(Box::new(Reply::Done(Done::Part(ClusterMs(1_000)))))),
         Done::Expired(Expired { current: 1, noncurrent: 2, markers: 3, uploads: 4, put_off: 300 }),
+        Done::Leads(Some(session())),
     ];
     let mut replies: Vec<Reply> = done.into_iter().map(Reply::Done).collect();
     replies.extend([Reply::Rejected(Reject::NoSuchKey), Reply::TooLate]);
@@ -601,6 +626,7 @@ fn rejects() -> Vec<Reject> {
         Reject::AclNotSupported,
         Reject::PublicAclBlocked,
         Reject::NoSuchGrantee { user: user() },
+        Reject::NotDeliverer,
     ]
 }
 
@@ -696,6 +722,7 @@ fn work_queries() -> Vec<Query> {
         },
         Query::Acl { bucket: BucketId(5), key: key("a/b"), version: None },
         Query::Owners { bucket: BucketId(5), versions: vec![(key("a/b"), stamp())] },
+        Query::Deliveries { after: Some(BucketId(5)), limit: 300 },
     ]
 }
 
@@ -816,6 +843,12 @@ fn work_answers() -> Vec<Answer> {
             trimmed: stamp(),
             latest: stamp(),
             versioning: Versioning::Suspended,
+        }),
+        Answer::Deliveries(DeliveriesPage {
+            deliverer: Some(session()),
+            deliverer_lives: true,
+            buckets: vec![(bucket(), Delivery { cursor: stamp(), delivered: 300, dead: 1, lost: 2 }, true)],
+            more: true,
         }),
         Answer::AllChanges(AllChanges {
             events: vec![(stamp(), BucketId(5), event)],

@@ -864,6 +864,44 @@ fn events_tell_what_happened_in_order() {
 }
 
 #[test]
+fn one_session_delivers_what_happens_after_a_bucket_got_notifications() {
+    let mut world = World::new();
+    let bucket = world.bucket;
+    let page = |world: &World| match world.ask(Query::Deliveries { after: None, limit: 10 }) {
+        Ok(Answer::Deliveries(page)) => page,
+        answer => panic!("{answer:?}"),
+    };
+    world.put_inline("before", "x");
+    assert!(page(&world).buckets.is_empty());
+    let change = BucketChange::Set(BucketSetting::Notifications(Vec::new()));
+    world.done(Command::SetBucket(SetBucket { bucket, change: change.clone() }));
+    let begun = page(&world).buckets.remove(0);
+    assert!(!begun.2, "what was before is told to nobody");
+    let put = world.put_inline("after", "x");
+    assert!(page(&world).buckets[0].2);
+    // To set it again changes nothing of what was told.
+    world.done(Command::SetBucket(SetBucket { bucket, change }));
+    assert_eq!(page(&world).buckets[0].1, begun.1);
+
+    let deliver = Deliver { bucket, cursor: put.stamp, delivered: 2, dead: 1 };
+    assert_eq!(world.rejected(Command::Deliver(deliver.clone())), Reject::NotDeliverer);
+    let Done::Leads(Some(session)) = world.done(Command::LeadDeliveries) else { panic!() };
+    let found = page(&world);
+    assert_eq!((found.deliverer, found.deliverer_lives), (Some(session), true));
+    world.done(Command::Deliver(deliver));
+    let (_, delivery, waits) = page(&world).buckets.remove(0);
+    assert_eq!(delivery, Delivery { cursor: put.stamp, delivered: 2, dead: 1, lost: 0 });
+    assert!(!waits);
+
+    let other = world.open_session(99);
+    let lead = |world: &mut World, sequence| world.apply(other, sequence, Command::LeadDeliveries);
+    assert_eq!(lead(&mut world, 1), Reply::Done(Done::Leads(None)));
+    world.done(Command::EndSession(EndSession { session }));
+    assert!(!page(&world).deliverer_lives);
+    assert_eq!(lead(&mut world, 2), Reply::Done(Done::Leads(Some(other))));
+}
+
+#[test]
 fn status_counts() {
     let mut world = World::new();
     world.put_inline("a", "x");

@@ -5,6 +5,8 @@ mod acl;
 mod bucket_cors;
 mod bucket_encryption;
 mod bucket_lifecycle;
+mod bucket_logging;
+mod bucket_notification;
 mod bucket_policy;
 mod bucket_tagging;
 mod bucket_website;
@@ -45,6 +47,9 @@ mod upload_part_copy;
 
 use super::op::Op;
 
+/// What stores one object, also those that the gateway itself writes.
+pub static PUT_OBJECT: put_object::PutObject = put_object::PutObject;
+
 /// Every operation. A new one is a file beside this one and a line in the list.
 pub fn all() -> Vec<&'static dyn Op> {
     let probes = probes::ALL.iter().map(|probe| probe as &dyn Op);
@@ -66,6 +71,10 @@ static OPS: &[&dyn Op] = &[
     &bucket_lifecycle::DeleteBucketLifecycle,
     &bucket_lifecycle::GetBucketLifecycleConfiguration,
     &bucket_lifecycle::PutBucketLifecycleConfiguration,
+    &bucket_logging::GetBucketLogging,
+    &bucket_logging::PutBucketLogging,
+    &bucket_notification::GetBucketNotificationConfiguration,
+    &bucket_notification::PutBucketNotificationConfiguration,
     &bucket_policy::DeleteBucketPolicy,
     &bucket_policy::GetBucketPolicy,
     &bucket_policy::GetBucketPolicyStatus,

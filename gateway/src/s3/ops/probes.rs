@@ -36,19 +36,12 @@ const fn bucket(name: &'static str, sub_resource: &'static str, action: Action, 
 }
 
 /// Every one of them.
-pub static ALL: [Probe; 10] = [
+pub static ALL: [Probe; 8] = [
     bucket(
         "GetBucketReplication",
         "replication",
         Action::GetReplicationConfiguration,
         Answer::Missing(Code::ReplicationConfigurationNotFoundError),
-    ),
-    bucket("GetBucketLogging", "logging", Action::GetBucketLogging, Answer::Empty("BucketLoggingStatus")),
-    bucket(
-        "GetBucketNotificationConfiguration",
-        "notification",
-        Action::GetBucketNotification,
-        Answer::Empty("NotificationConfiguration"),
     ),
     bucket(
         "GetBucketAccelerateConfiguration",

@@ -88,7 +88,7 @@ impl Handler for Websites {
     ) -> http::Response<HttpBody> {
         let (head, _) = request.into_parts();
         let op = if head.method == Method::HEAD { "WebsiteHead" } else { "WebsiteGet" };
-        let trace = Trace { id: self.service.request_id(), op, requester: None };
+        let trace = self.service.trace(op);
         let (response, error) = match self.answer(&head, source, &trace).await {
             Ok(answered) => answered,
             Err(error) => {

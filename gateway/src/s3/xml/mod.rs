@@ -2,6 +2,8 @@
 
 mod acl;
 mod lifecycle;
+mod logging;
+mod notification;
 mod reader;
 mod website;
 mod writer;
@@ -11,6 +13,8 @@ pub use lifecycle::{
     AbortElement, ConditionsElement, ExpirationElement, FilterElement, NoncurrentElement, RuleElement,
     lifecycle_rules,
 };
+pub use logging::{LoggingElement, logging};
+pub use notification::{NotificationDocument, NotificationElement, notification};
 pub use reader::{
     CompleteDocument, CompletePartElement, DefaultRetentionElement, DeleteDocument, DeleteElement,
     EncryptionDocument, ObjectLockDocument, RetentionDocument, VersioningDocument, cors_rules,
