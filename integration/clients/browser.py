@@ -8,6 +8,7 @@ import http.server
 import json
 import os
 import queue
+import signal
 import subprocess
 import sys
 import tempfile
@@ -83,11 +84,13 @@ def told_by_page(script, given):
             [sys.argv[1], *options, f"--user-data-dir={profile}", f"{ORIGIN}/page"],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
+            start_new_session=True,
         )
         try:
             return server.told.get(timeout=60)
         finally:
-            browser.kill()
+            # Those that it started are of its session.
+            os.killpg(browser.pid, signal.SIGKILL)
             browser.wait()
 
 
