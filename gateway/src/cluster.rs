@@ -16,6 +16,7 @@ use gateway::secrets::ClusterKey;
 use gateway::store_files::{root_keys, token};
 use serde_json::json;
 use storage::client::ChunkClient;
+use storage::index::client::SearchClient;
 use tokio::time::sleep;
 
 use crate::Failure;
@@ -48,7 +49,8 @@ pub async fn join(system: &Seams, config: &Config) -> Result<Store, Failure> {
     Ok(Store {
         home: config.secrets.clone(),
         meta: Arc::new(meta),
-        chunks: Arc::new(ChunkClient::new(rpc)),
+        chunks: Arc::new(ChunkClient::new(rpc.clone())),
+        searches: Arc::new(SearchClient::new(system.env.clone(), rpc)),
         cluster_key: ClusterKey::from_bytes(secrets.key),
         admin_token,
         report: Arc::new(move || json!({ "disks": [], "leader": leader.leader().map(|node| node.0) })),

@@ -1,4 +1,4 @@
-//! `fluffy-gateway user …`, `quota …` and `status`: calls to the admin port of a running store, shown to people or as
+//! `fluffy-gateway user …`, `quota …`, `search` and `status`: calls to the admin port of a running store, shown to people or as
 //! JSON.
 
 use std::io::{BufRead, Read, Write};
@@ -34,6 +34,14 @@ pub async fn run(seams: Seams, store: &StoreArgs, command: &Command) -> Result<(
             show(*json, &status, status_text)
         }
         Command::User { action } => user(seams, store, action).await,
+        Command::Search { query, max_keys, sort, order, as_of, continuation_token, json, admin } => {
+            let asked = json!({
+                "query": query, "max_keys": max_keys, "sort": sort, "order": order, "as_of": as_of,
+                "continuation_token": continuation_token,
+            });
+            let found = client(seams, store, admin)?.call(Method::POST, "/search", Some(&asked)).await?;
+            show(*json, &found, hits_text)
+        }
         Command::Quota { action } => quota(seams, store, action).await,
     }
 }
@@ -176,6 +184,24 @@ fn keys_text(value: &Value) -> String {
     )
 }
 
+fn hits_text(value: &Value) -> String {
+    let line = |hit: &Value| {
+        let (time, bytes) = (word(hit, "last_modified"), number(hit, "size"));
+        // A name is one line, whatever is in it.
+        let written = |letter: char| match letter.is_control() {
+            true => letter.escape_unicode().to_string(),
+            false => letter.to_string(),
+        };
+        let key: String = word(hit, "key").chars().map(written).collect();
+        format!("{time}  {bytes:>12}  {}/{key}\n", word(hit, "bucket"))
+    };
+    let mut text: String = items(value, "hits").iter().map(line).collect();
+    if let Some(token) = value["continuation_token"].as_str() {
+        text.push_str(&format!("there may be more: --continuation-token {token}\n"));
+    }
+    text
+}
+
 fn quota_text(value: &Value) -> String {
     let line = |what: &str| {
         let bound = value["quota"][what].as_u64().map_or("no bound".to_string(), |bound| bound.to_string());
@@ -220,6 +246,19 @@ fn status_text(value: &Value) -> String {
             number(node, "partitions_to_verify"),
             if zone.is_empty() { "-" } else { zone },
         ));
+    }
+    for node in items(value, "nodes") {
+        let index = &node["search_index"];
+        if index["enabled"] == json!(true) {
+            text.push_str(&format!(
+                "index {}: {}, {} names, {} entries behind, {} MiB\n",
+                number(node, "id"),
+                if index["whole"] == json!(true) { "whole" } else { "being built" },
+                number(index, "names"),
+                number(index, "entries_behind"),
+                number(index, "bytes") >> 20
+            ));
+        }
     }
     for disk in items(value, "disks") {
         text.push_str(&format!(

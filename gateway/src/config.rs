@@ -93,6 +93,9 @@ pub struct ServeArgs {
         env = "FLUFFY_INLINE_BYTES_MAX"
     )]
     pub inline_bytes_max: Option<u64>,
+    /// Keep no index for searches
+    #[arg(long, conflicts_with = "config", env = "FLUFFY_WITHOUT_SEARCH")]
+    pub without_search: bool,
     /// Certificate chain (PEM) for TLS; reloaded when it changes
     #[arg(long, value_name = "FILE", requires = "tls_key", env = "FLUFFY_TLS_CERT")]
     pub tls_cert: Option<PathBuf>,
@@ -142,6 +145,32 @@ pub enum Command {
         /// What to do.
         #[command(subcommand)]
         action: QuotaAction,
+    },
+    /// Find objects of all buckets, for example `search 'invoice name:*.pdf size:>1MB'`
+    Search {
+        /// What to find; the language is in docs/search.md
+        query: String,
+        /// Hits at most
+        #[arg(long, value_name = "N", default_value_t = 100)]
+        max_keys: u32,
+        /// name, size or modified
+        #[arg(long, default_value = "name")]
+        sort: String,
+        /// asc or desc
+        #[arg(long, default_value = "asc")]
+        order: String,
+        /// The answer is at least as new as this entry of the log (x-fluffy-index of a write)
+        #[arg(long, value_name = "INDEX", default_value_t = 0)]
+        as_of: u64,
+        /// Where the page before ended
+        #[arg(long, value_name = "TOKEN")]
+        continuation_token: Option<String>,
+        /// Answer in JSON
+        #[arg(long)]
+        json: bool,
+        /// Whom to ask.
+        #[command(flatten)]
+        admin: AdminArgs,
     },
     /// Show nodes, leader, copies owed, space and versions
     Status {
@@ -358,6 +387,8 @@ pub struct Settings {
     pub memory_limit: u64,
     /// Bytes of small bodies in the metadata.
     pub inline_bytes_max: u64,
+    /// Whether an embedded store keeps an index for searches.
+    pub search_index: bool,
     /// Certificate and key.
     pub tls: Option<(PathBuf, PathBuf)>,
     /// Where the master keys of encryption are; without it they follow from the cluster key.
@@ -431,6 +462,7 @@ impl Settings {
             inline_bytes_max: inline_bytes_max
                 .or(serve.inline_bytes_max)
                 .unwrap_or(INLINE_BYTES_TOTAL_DEFAULT),
+            search_index: !serve.without_search,
             tls: serve.tls_cert.clone().zip(serve.tls_key.clone()).or(tls),
             encryption_keys: serve.encryption_keys.clone().or(file.encryption_keys),
             require_signed_payload: serve.require_signed_payload || file.require_signed_payload,

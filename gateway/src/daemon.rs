@@ -12,6 +12,7 @@ use fabric::Seams;
 use fabric::net::Listener;
 use metrics_exporter_prometheus::PrometheusHandle;
 use storage::client::Chunks;
+use storage::index::client::Searches;
 use tokio::sync::watch;
 use tokio::time::sleep;
 
@@ -27,6 +28,7 @@ use crate::notify::{Deliverer, Notifier, Webhooks};
 use crate::queue::Budget;
 use crate::s3::ops;
 use crate::s3::proxies::Proxies;
+use crate::s3::search::Searching;
 use crate::s3::service::{Backend, S3Service, Settings};
 use crate::s3::website::Websites;
 use crate::secrets::{ClusterKey, Secret};
@@ -42,6 +44,8 @@ pub struct GatewayParts {
     pub meta: Arc<dyn Meta>,
     /// Chunks.
     pub chunks: Arc<dyn Chunks>,
+    /// Nodes that search.
+    pub searches: Arc<dyn Searches>,
     /// Opens and seals the secrets of users.
     pub cluster_key: ClusterKey,
     /// Master keys of encryption.
@@ -122,13 +126,21 @@ impl Gateway {
         };
         let data = Data::new(env.clone(), parts.meta.clone(), parts.chunks, config);
         let keys = Arc::new(Accounts { records: records.clone(), cluster_key: parts.cluster_key.clone() });
+        let search = Arc::new(Searching::new(parts.searches, &parts.cluster_key));
         let notifier = Arc::new(Notifier::new(parts.seams.clone(), parts.webhooks));
         let deliverer = (!notifier.is_empty()).then(|| {
             let (meta, notifier, region) = (parts.meta.clone(), notifier.clone(), parts.region.clone());
             Arc::new(Deliverer { meta, notifier, region })
         });
-        let backend =
-            Backend { meta: records, data: Arc::new(data), env, keys, ring: parts.key_ring, notifier };
+        let backend = Backend {
+            meta: records,
+            data: Arc::new(data),
+            env,
+            keys,
+            ring: parts.key_ring,
+            notifier,
+            search: search.clone(),
+        };
         let settings = Settings {
             region: parts.region,
             domains: parts.domains,
@@ -148,6 +160,7 @@ impl Gateway {
             meta: parts.meta,
             cluster_key: parts.cluster_key,
             token: parts.admin_token,
+            search,
             metrics: parts.metrics,
             report: parts.report,
             founded: parts.founded,

@@ -22,6 +22,7 @@ use gateway::store_files::StoreFiles;
 use serde_json::{Value, json};
 use storage::client::ChunkClient;
 use storage::daemon::{StorageDaemon, StorageSettings};
+use storage::index::client::SearchClient;
 
 use crate::Failure;
 use crate::store::Store;
@@ -55,6 +56,7 @@ pub async fn start(
     nodes: u16,
     budget: Budget,
     inline_bytes_max: u64,
+    search_index: bool,
 ) -> Result<Store, Failure> {
     let seams = Seams { net: Arc::new(LocalNet::default()), ..seams.clone() };
     let ids: Vec<NodeId> = (1..=nodes).map(NodeId).collect();
@@ -84,6 +86,7 @@ pub async fn start(
             log: LogConfig::within(node_bytes),
             snapshot_entries: SNAPSHOT_ENTRIES_DEFAULT,
             inline_bytes_max,
+            search_index,
             faults: None,
         };
         StorageDaemon::start(seams.clone(), settings)
@@ -105,7 +108,8 @@ pub async fn start(
     Ok(Store {
         home: files.directory.clone(),
         meta: Arc::new(meta.clone()),
-        chunks: Arc::new(ChunkClient::new(rpc)),
+        chunks: Arc::new(ChunkClient::new(rpc.clone())),
+        searches: Arc::new(SearchClient::new(seams.env.clone(), rpc)),
         cluster_key: files.cluster_key.clone(),
         admin_token: files.admin_token.clone(),
         report: Arc::new(report),

@@ -71,6 +71,7 @@ pub async fn serve(system: Seams, cli: &Cli) -> Result<(), Failure> {
         seams: system.clone(),
         meta: store.meta.clone(),
         chunks: store.chunks.clone(),
+        searches: store.searches.clone(),
         cluster_key: store.cluster_key.clone(),
         key_ring: Arc::new(key_ring.with_derived(&store.cluster_key)),
         admin_token: store.admin_token.clone(),
@@ -177,8 +178,10 @@ async fn in_process(
     let home = data.first().cloned().unwrap_or_default();
     let (opener, directory) = (seams.clone(), home.clone());
     let files = run_blocking(&*seams.env, move || StoreFiles::open(&opener, &directory, nodes)).await?;
-    let inline_bytes_max = settings.inline_bytes_max;
-    let mut store = embedded::start(seams, files, data, nodes, budget(settings), inline_bytes_max).await?;
+    let (inline_bytes_max, search_index) = (settings.inline_bytes_max, settings.search_index);
+    let starting =
+        embedded::start(seams, files, data, nodes, budget(settings), inline_bytes_max, search_index);
+    let mut store = starting.await?;
     let told = |error: MetaError| Failure::Failed(format!("add the first user: {error}"));
     if !has_users(&*store.meta).await.map_err(told)? {
         let (keeper, pair) = (seams.clone(), given.pair());

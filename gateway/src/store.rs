@@ -9,6 +9,7 @@ use gateway::admin::Report;
 use gateway::secrets::{ClusterKey, Secret};
 use gateway::store_files::RootKeys;
 use storage::client::Chunks;
+use storage::index::client::Searches;
 
 use crate::embedded::Nodes;
 
@@ -20,6 +21,8 @@ pub struct Store {
     pub meta: Arc<dyn Meta>,
     /// Chunks.
     pub chunks: Arc<dyn Chunks>,
+    /// Nodes that search.
+    pub searches: Arc<dyn Searches>,
     /// Opens the secrets of users.
     pub cluster_key: ClusterKey,
     /// Opens the admin port.

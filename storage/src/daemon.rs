@@ -32,6 +32,7 @@ use tokio::sync::watch;
 use crate::backup::Reading;
 use crate::chunks::{CHUNKS_PER_CALL_MAX, ChunkSettings, ChunkStore};
 use crate::client::ChunkClient;
+use crate::index::{self, IndexSettings, SearchIndex, SearchService};
 use crate::jobs::work::Work;
 use crate::jobs::{self, JobContext, Runner};
 use crate::node_chunks::NodeChunks;
@@ -93,6 +94,8 @@ pub struct StorageSettings {
     pub snapshot_entries: u64,
     /// Bytes of small bodies in the metadata; what is more moves into chunks.
     pub inline_bytes_max: u64,
+    /// Whether it keeps an index for searches, where it keeps the metadata.
+    pub search_index: bool,
     /// Drops, repeats and delays calls; for the simulator.
     pub faults: Option<Arc<dyn FrameFaults>>,
 }
@@ -146,6 +149,7 @@ pub struct StorageDaemon {
     rpc: RpcClient,
     stage: watch::Sender<Stage>,
     runner: Arc<std::sync::Mutex<Option<Runner>>>,
+    index: Option<SearchIndex>,
     server: TaskHandle,
     starting: TaskHandle,
     _lock: Box<dyn Send + Sync>,
@@ -175,7 +179,13 @@ impl StorageDaemon {
             listener.map_err(|error| StartError::Listen(settings.node, settings.listen.clone(), error))?;
         let address = listener.local_address();
         let work = Arc::new(Work::default());
-        let server = serve(&seams, names, listener, Arc::new(router(&store, &meta_node, &work)));
+        let index = settings.search_index.then(|| {
+            let directory = settings.data.clone();
+            let settings = IndexSettings::within(directory, settings.memory_bytes, settings.reserve_bytes);
+            SearchIndex::start(&seams, settings, meta_node.clone())
+        });
+        let router = router(&store, &meta_node, &work, index.clone());
+        let server = serve(&seams, names, listener, Arc::new(router));
         let server =
             server.map_err(|error| StartError::Listen(settings.node, settings.listen.clone(), error))?;
 
@@ -206,6 +216,7 @@ impl StorageDaemon {
             rpc,
             stage,
             runner,
+            index,
             server,
             starting,
             _lock: lock,
@@ -267,6 +278,9 @@ impl StorageDaemon {
         if let Some(runner) = self.runner.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take() {
             runner.stop();
         }
+        if let Some(index) = &self.index {
+            index.close().await;
+        }
         // Where no voter leads any more, the session falls silent and ends that way.
         let _ = tokio::time::timeout(GOODBYE_DEADLINE, self.meta.close()).await;
         self.meta_node.shutdown().await;
@@ -281,6 +295,9 @@ impl Drop for StorageDaemon {
     fn drop(&mut self) {
         self.starting.abort();
         self.server.abort();
+        if let Some(index) = &self.index {
+            index.stop();
+        }
         drop(self.runner.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take());
     }
 }
@@ -374,10 +391,16 @@ fn voter_config(settings: &StorageSettings) -> NodeConfig {
     }
 }
 
-fn router(store: &ChunkStore, meta_node: &Arc<MetaNode>, work: &Arc<Work>) -> Router {
+fn router(
+    store: &ChunkStore,
+    meta_node: &Arc<MetaNode>,
+    work: &Arc<Work>,
+    index: Option<SearchIndex>,
+) -> Router {
     let sessions = Arc::new(LocalView(meta_node.clone()));
     let chunks = ChunkService::new(store.clone(), sessions, work.clone());
     let router = Router::default().with(wire::GROUP, Arc::new(chunks));
+    let router = router.with(index::wire::GROUP, Arc::new(SearchService(index)));
     [RAFT_GROUP, META_GROUP, ADMIN_GROUP]
         .into_iter()
         .fold(router, |router, group| router.with(group, meta_node.clone()))
@@ -582,6 +605,7 @@ mod tests {
             log: LogConfig::default(),
             snapshot_entries: SNAPSHOT_ENTRIES_DEFAULT,
             inline_bytes_max: GIB,
+            search_index: true,
             faults: None,
         }
     }

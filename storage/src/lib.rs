@@ -8,6 +8,7 @@ pub mod backup;
 pub mod chunks;
 pub mod client;
 pub mod daemon;
+pub mod index;
 pub mod jobs;
 pub mod lost;
 pub mod membership;

@@ -364,6 +364,7 @@ fn settings_of(config: &Config, node: NodeId, data: Option<PathBuf>) -> Result<S
         log: LogConfig::within(config.storage.memory_limit.0),
         snapshot_entries: SNAPSHOT_ENTRIES_DEFAULT,
         inline_bytes_max: config.inline_bytes_max,
+        search_index: config.storage.search_index,
         faults: None,
         book: Arc::new(Directory::new(config.nodes.clone())),
     })

@@ -70,6 +70,8 @@ pub struct StorageConfig {
     pub admin_listen: Option<String>,
     /// Ceiling for the memory of the process.
     pub memory_limit: ByteSize,
+    /// Whether nodes that keep the metadata keep an index for searches beside them.
+    pub search_index: bool,
 }
 
 /// What a gateway is told. Options of the command line come first, defaults are the gateway's.
@@ -161,6 +163,7 @@ impl Default for StorageConfig {
             listen: None,
             admin_listen: None,
             memory_limit: ByteSize(MEMORY_LIMIT_DEFAULT),
+            search_index: true,
         }
     }
 }

@@ -89,7 +89,7 @@ pub enum RpcError {
 }
 
 /// What a process offers to its peers. Method numbers are stable: 0x01.. Raft, 0x02.. metadata,
-/// 0x03.. chunks, 0x04.. birth and administration.
+/// 0x03.. chunks, 0x04.. birth and administration, 0x05.. searches.
 #[async_trait]
 pub trait Service: Send + Sync + 'static {
     /// Handles one call. An `Err` reaches the caller as [`RpcError::Refused`], a panic as [`RpcError::Lost`].

@@ -7,6 +7,7 @@
 pub mod client;
 mod policies;
 mod quotas;
+mod search;
 pub mod users;
 
 use std::net::SocketAddr;
@@ -31,6 +32,7 @@ use subtle::ConstantTimeEq;
 use tokio::time::timeout;
 
 use crate::http::{Handler, Refusal, RequestBody, ResponseBody, full};
+use crate::s3::search::Searching;
 use crate::secrets::{ClusterKey, Secret};
 
 /// A document of the admin API is not longer.
@@ -55,6 +57,8 @@ pub struct Admin {
     pub token: Secret,
     /// Renders the metrics; `None` where nobody records them.
     pub metrics: Option<PrometheusHandle>,
+    /// Answers searches.
+    pub search: Arc<Searching>,
     /// Adds to `/status` what only this process knows.
     pub report: Report,
     /// Whether the store has its first user; not ready before.
@@ -144,6 +148,7 @@ impl Admin {
         match (request.method().clone(), &words[..]) {
             (Method::GET, ["metrics"]) => Ok(text(self.render_metrics())),
             (Method::GET, ["status"]) => self.status().await.map(|status| answer(StatusCode::OK, &status)),
+            (Method::POST, ["search"]) => search::search(self, &document(request).await?).await,
             (Method::GET, ["users"]) => users::list(self).await,
             (Method::POST, ["users"]) => users::add(self, &document(request).await?).await,
             (Method::DELETE, ["users", name]) => users::remove(self, name).await,
@@ -196,6 +201,7 @@ impl Admin {
         };
         let report = self.report.clone();
         let report = run_blocking(&*self.seams.env, move || report()).await;
+        let indexes = search::status(self).await;
         let nodes: Vec<Value> = status
             .nodes
             .iter()
@@ -207,6 +213,7 @@ impl Admin {
                     "id": node.id.0, "address": node.address, "zone": node.zone, "version": node.release,
                     "capacity_bytes": node.capacity_bytes, "starts": node.starts, "voter": node.voter.is_some(),
                     "copies_owed": of(&status.debts), "partitions_to_verify": of(&status.absences),
+                    "search_index": indexes.get(&node.id),
                 })
             })
             .collect();

@@ -33,6 +33,9 @@ use super::{tags, versions};
 /// Policies that are kept ready, of buckets and users together.
 const READY_MAX: NonZeroUsize = NonZeroUsize::new(1_000).expect("1,000 is not 0");
 
+/// Directories of a key whose listings are asked about; deeper ones are not.
+const DIRECTORIES_MAX: usize = 64;
+
 /// Policies ready to judge, so that none is read for each request anew.
 pub struct Policies(Mutex<LruCache<String, Ready>>);
 
@@ -82,6 +85,15 @@ pub fn check_policy(text: &str, bucket: &Bucket, block: PublicAccessBlock) -> S3
 /// Whether a stored policy of a bucket opens it to everybody.
 pub fn is_public(text: &str, bucket: &Bucket) -> bool {
     Policy::parse(text, Kind::Bucket(bucket.name.as_str())).is_ok_and(|policy| policy.is_public())
+}
+
+/// What a bucket has to say of a requester.
+struct Rules {
+    policy: Option<Arc<Policy>>,
+    /// The policy is public, and does not let others in for that.
+    shut: bool,
+    /// Its access control list lets the requester list it.
+    by_list: bool,
 }
 
 /// What conditions of policies look at, of one request.
@@ -255,6 +267,73 @@ impl Access {
         if self.owns(bucket) || may_be_let_in { Ok(()) } else { Err(Code::AccessDenied.into()) }
     }
 
+    /// Which keys of a bucket may be seen in listings of it.
+    pub async fn listing(&self, bucket: &Bucket) -> S3Result<Listing> {
+        let theirs = self.rules_of(bucket).await?;
+        let asking = Asking { listed: Listed::Whole, ..Asking::by(self, None) };
+        let whole = self.lists_under(bucket, &theirs, &asking);
+        Ok(match (asking.asks_prefix.get(), whole) {
+            (true, _) => Listing::ByPrefix,
+            (false, Verdict::Allow) => Listing::Everything,
+            (false, _) => Listing::Nothing,
+        })
+    }
+
+    /// Whether a listing may show this key: one of all keys, of those of a directory that it is in, or of those that
+    /// begin with it. A policy that denies the last denies the key.
+    pub async fn lists_key(&self, bucket: &Bucket, key: &ObjectKey) -> S3Result<bool> {
+        let theirs = self.rules_of(bucket).await?;
+        let verdict = |listed| {
+            let asking = Asking { listed, ..Asking::by(self, None) };
+            self.lists_under(bucket, &theirs, &asking)
+        };
+        let key = key.as_str();
+        Ok(match verdict(Listed::Under(key)) {
+            Verdict::Deny => false,
+            Verdict::Allow => true,
+            Verdict::Silent => {
+                let directories = key.match_indices('/').map(|(at, _)| Listed::Under(&key[..=at]));
+                let mut wider = directories.take(DIRECTORIES_MAX).chain([Listed::Whole]);
+                wider.any(|listed| verdict(listed) == Verdict::Allow)
+            }
+        })
+    }
+
+    /// The policy of a bucket, and whether it lets in only its owner.
+    async fn rules_of(&self, bucket: &Bucket) -> S3Result<Rules> {
+        let settings = settings(&*self.meta, bucket).await?;
+        let policy = policy_of(&settings).map(|text| self.policies.ready(Some(&bucket.name), text));
+        let policy = policy.transpose()?;
+        let restricts = block_of(&settings).restrict_public_buckets;
+        let shut =
+            restricts && !self.owns(bucket) && policy.as_ref().is_some_and(|policy| policy.is_public());
+        // They do not look at the prefix.
+        let by_list = match self.lists(bucket, &settings, Action::ListBucket, None).await? {
+            Lists::Alone(allowed) | Lists::Beside(allowed) => allowed,
+        };
+        Ok(Rules { policy, shut, by_list })
+    }
+
+    /// What everything together says of a listing: never silent where the owner may.
+    fn lists_under(&self, bucket: &Bucket, theirs: &Rules, asking: &Asking<'_>) -> Verdict {
+        let resource = resource(bucket, None);
+        let own = asking.judge(&self.own, Action::ListBucket, &resource);
+        let policy = asking.judge(theirs.policy.as_slice(), Action::ListBucket, &resource);
+        match (own, policy) {
+            (Verdict::Deny, _) | (_, Verdict::Deny) => Verdict::Deny,
+            (Verdict::Allow, _) => Verdict::Allow,
+            (Verdict::Silent, Verdict::Allow) if !theirs.shut => Verdict::Allow,
+            (Verdict::Silent, _) if theirs.by_list => Verdict::Allow,
+            (Verdict::Silent, _) if self.owns(bucket) && self.own.is_empty() => Verdict::Allow,
+            (Verdict::Silent, _) => Verdict::Silent,
+        }
+    }
+
+    /// Who asks, for what is told apart by that.
+    pub fn requester(&self) -> &str {
+        self.signer.as_ref().map_or("", |signer| signer.user.as_str())
+    }
+
     fn owns(&self, bucket: &Bucket) -> bool {
         self.signer.as_ref().is_some_and(|signer| signer.user == bucket.owner)
     }
@@ -339,9 +418,34 @@ fn resource(bucket: &Bucket, subject: Option<Subject<'_>>) -> String {
     }
 }
 
+/// Which keys of a bucket a requester may see in listings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Listing {
+    /// All.
+    Everything,
+    /// None.
+    Nothing,
+    /// That depends on the prefix: see [`Access::lists_key`].
+    ByPrefix,
+}
+
+/// The prefix that a listing is for.
+#[derive(Debug, Clone, Copy)]
+enum Listed<'a> {
+    /// As the request says.
+    AsSent,
+    /// None.
+    Whole,
+    /// This one.
+    Under(&'a str),
+}
+
 /// One question to policies.
 struct Asking<'a> {
     access: &'a Access,
+    listed: Listed<'a>,
+    /// Whether a policy asked for the prefix.
+    asks_prefix: Cell<bool>,
     version: Option<String>,
     /// What the object is to get; `None`: what the headers say.
     new_tags: Option<&'a Tags>,
@@ -354,7 +458,16 @@ struct Asking<'a> {
 impl<'a> Asking<'a> {
     fn by(access: &'a Access, subject: Option<Subject<'_>>) -> Asking<'a> {
         let version = subject.and_then(|subject| subject.version).map(versions::written);
-        Asking { access, version, new_tags: None, tags: None, misses_tags: Cell::new(false) }
+        let (listed, asks_prefix) = (Listed::AsSent, Cell::new(false));
+        Asking {
+            access,
+            listed,
+            asks_prefix,
+            version,
+            new_tags: None,
+            tags: None,
+            misses_tags: Cell::new(false),
+        }
     }
 
     fn judge(&self, policies: &[Arc<Policy>], action: Action, resource: &str) -> Verdict {
@@ -410,7 +523,15 @@ impl policy::Context for Asking<'_> {
                 .and_then(|signer| signer.signed_ms)
                 .map(|signed| facts.now_ms.saturating_sub(signed).to_string().into()),
             "s3:versionid" => self.version.as_deref().map(Cow::Borrowed),
-            "s3:prefix" | "s3:delimiter" | "s3:max-keys" => said(key.trim_start_matches("s3:")),
+            "s3:prefix" => {
+                self.asks_prefix.set(true);
+                match self.listed {
+                    Listed::AsSent => said("prefix"),
+                    Listed::Whole => None,
+                    Listed::Under(prefix) => Some(prefix.into()),
+                }
+            }
+            "s3:delimiter" | "s3:max-keys" => said(key.trim_start_matches("s3:")),
             "s3:if-match" | "s3:if-none-match" => header(key.trim_start_matches("s3:")),
             "s3:object-lock-mode" | "s3:object-lock-retain-until-date" | "s3:object-lock-legal-hold" => {
                 header(&key.replace("s3:", "x-amz-"))

@@ -90,7 +90,7 @@ impl Append {
         let response = Response::ok().etag(&stored.etag).amz("x-amz-object-size", stored.bytes.to_string());
         let response = headers::show_checksum(response, &digests.checksum, 0);
         let response = lifecycle::tell_writer(cx, &key, &stored, &tags, response).await;
-        Ok(versions::show_stored(response, bucket, &stored))
+        Ok(versions::show_written(response, bucket, &stored))
     }
 
     /// Refuses what will be refused anyway, before the body is read.

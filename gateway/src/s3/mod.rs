@@ -35,6 +35,7 @@ pub mod reading;
 pub mod request;
 pub mod response;
 pub mod route;
+pub mod search;
 pub mod service;
 pub mod tags;
 #[cfg(test)]

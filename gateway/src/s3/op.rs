@@ -19,6 +19,7 @@ use super::locks;
 use super::request::Request;
 use super::response::Response;
 use super::route::Route;
+use super::search::Searching;
 use crate::data::Data;
 use crate::keyring::KeyRing;
 use crate::notify::Notifier;
@@ -35,7 +36,7 @@ pub trait Op: Send + Sync + 'static {
     /// What the requester must be allowed to do, checked before [`Op::run`].
     fn action(&self) -> Action;
 
-    /// Whether its body says what it does, to which objects or with which tags, so that it asks [`Context::allow`] or
+    /// Whether its body says what it does, to which objects or with which tags, or it finds its objects, so that it asks [`Context::allow`] or
     /// [`Context::allow_tags`] itself.
     fn is_judged_by_body(&self) -> bool {
         false
@@ -246,6 +247,8 @@ pub struct Context {
     pub env: Arc<dyn Env>,
     /// Master keys of encryption.
     pub ring: Arc<KeyRing>,
+    /// What answers searches.
+    pub search: Arc<Searching>,
     /// The region of this gateway.
     pub region: Arc<str>,
     /// Who asks, as the signature proved, and what that one may do.

@@ -175,6 +175,7 @@ const CORE: &[&str] = &[
     "renameObject",
     "requestPayment",
     "retention",
+    "search",
     "tagging",
     "uploadId",
     "uploads",
@@ -330,7 +331,9 @@ fn present(method: &Method, scope: Scope, query: &Query) -> Vec<&'static str> {
         "partNumber" => *method == Method::PUT && scope == Scope::Object,
         "list-type" => *method == Method::GET && scope == Scope::Bucket,
         "annotationName" => query.has("annotation") && scope == Scope::Object,
-        // The service has none.
+        // An own one, and none for anybody else's requests.
+        "search" => *method == Method::GET && scope != Scope::Object,
+        // The service has no other.
         _ => scope != Scope::Service,
     };
     CORE.iter().chain(OTHERS).copied().filter(|name| chooses(name) && query.has(name)).collect()
@@ -393,6 +396,10 @@ mod tests {
             ("GET", "/abc", "ListObjects"),
             ("GET", "/abc?prefix=a&no-such-parameter", "ListObjects"),
             ("GET", "/abc?list-type=2&prefix=acl", "ListObjectsV2"),
+            ("GET", "/?search&q=x", "SearchObjects"),
+            ("GET", "/abc?search=&q=x", "SearchBucket"),
+            ("GET", "/abc/k?search", "GetObject"),
+            ("PUT", "/abc?search", "CreateBucket"),
             ("GET", "/abc?location", "GetBucketLocation"),
             ("GET", "/abc?versioning=", "GetBucketVersioning"),
             ("PUT", "/abc/k?x-id=PutObject", "PutObject"),

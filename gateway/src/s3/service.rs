@@ -38,6 +38,7 @@ use super::proxies::Proxies;
 use super::request::{Query, Request, header_text};
 use super::response::{ByteStream, Response, ResponseBody};
 use super::route::Router;
+use super::search::Searching;
 use super::versions;
 use crate::data::Data;
 use crate::http::{Handler, Refusal, RequestBody, ResponseBody as HttpBody};
@@ -90,6 +91,8 @@ pub struct Backend {
     pub keys: Arc<dyn Keys>,
     /// Master keys of encryption.
     pub ring: Arc<KeyRing>,
+    /// What answers searches.
+    pub search: Arc<Searching>,
     /// Who can be told of events.
     pub notifier: Arc<Notifier>,
 }
@@ -445,6 +448,10 @@ impl S3Service {
             Target::Bucket(name) => (Some(name), None),
             Target::Object(name, key) => (Some(name), Some(key)),
         };
+        if name.is_none() && op.is_judged_by_body() {
+            // In whatever bucket: that is asked of each object. Only nobody in particular is refused.
+            return access.user().map(|_| None);
+        }
         let Some(name) = name.filter(|_| op.action().needs_bucket()) else {
             let mut actions = op.action().with(headers).into_iter();
             let permitted = actions.all(|action| access.permits_service(action, name));
@@ -486,6 +493,7 @@ impl S3Service {
             data: self.backend.data.clone(),
             env: self.backend.env.clone(),
             ring: self.backend.ring.clone(),
+            search: self.backend.search.clone(),
             region: self.region.clone(),
             access,
             lifecycle_day_ms: self.lifecycle_day.as_millis() as u64,

@@ -17,6 +17,7 @@ use crate::keyring::KeyRing;
 use crate::s3::auth::tests::{OneKey, Sent, signed};
 use crate::s3::op::Action;
 use crate::s3::route::Route;
+use crate::s3::search::{NoIndex, Searching};
 use crate::secrets::ClusterKey;
 
 /// Knows two buckets: `photos` of `tester` and `secret` of `other`.
@@ -107,8 +108,9 @@ fn service() -> S3Service {
     let config = DataConfig::within(64 << 20);
     let data = Data::new(env.clone(), meta.clone(), Arc::new(FakeChunks::default()), config);
     let ring = Arc::new(KeyRing::derived(&ClusterKey::from_bytes([1; 32])));
+    let search = Arc::new(Searching::new(Arc::new(NoIndex), &ClusterKey::from_bytes([1; 32])));
     let notifier = Arc::new(crate::s3::testing::notifier());
-    let backend = Backend { meta, data: Arc::new(data), env, keys: Arc::new(OneKey), ring, notifier };
+    let backend = Backend { meta, data: Arc::new(data), env, keys: Arc::new(OneKey), ring, notifier, search };
     let domains = vec!["example.org".to_string()];
     let region = "us-east-1".to_string();
     let settings = Settings {

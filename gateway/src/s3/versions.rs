@@ -71,6 +71,12 @@ pub fn show_stored(response: Response, bucket: &Bucket, stored: &Stored) -> Resp
     }
 }
 
+/// The same for a write of a new version, with the entry of the log that made it: what a search can be asked to be as new
+/// as.
+pub fn show_written(response: Response, bucket: &Bucket, stored: &Stored) -> Response {
+    show_stored(response, bucket, stored).amz("x-fluffy-index", stored.stamp.index.to_string())
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {

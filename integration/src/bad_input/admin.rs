@@ -22,6 +22,7 @@ const ROUTES: &[(&str, &str)] = &[
     ("DELETE", "/users/other/policies/all"),
     ("PUT", "/buckets/bad-input/quota"),
     ("DELETE", "/buckets/bad-input/quota"),
+    ("POST", "/search"),
     ("POST", "/metrics"),
     ("DELETE", "/status"),
     ("PUT", "/health/ready"),

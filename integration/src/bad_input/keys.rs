@@ -13,6 +13,7 @@ pub(super) fn cases(scene: &Scene<'_>) -> Vec<Case> {
     cases.extend(buckets(scene));
     cases.extend(listings(scene));
     cases.extend(sub_resources(scene));
+    cases.extend(searches(scene));
     cases.extend(answers(scene));
     cases.extend(authorisation(scene));
     cases
@@ -112,6 +113,48 @@ fn buckets(scene: &Scene<'_>) -> Vec<Case> {
             ));
         }
     }
+    cases
+}
+
+/// Queries that are none, that cost too much, and cursors of nothing.
+fn searches(scene: &Scene<'_>) -> Vec<Case> {
+    let search = |query: &str| Request::bucket("GET", BUCKET).flag("search").query("q", query);
+    let mut cases = Vec::new();
+    for (what, query) in [
+        ("nothing", ""),
+        ("an open quote", "\"a"),
+        ("an unknown field", "colour:red"),
+        ("a size that is none", "size:>1XB"),
+        ("a time that is none", "modified:2026-02-30"),
+        ("a broken regular expression", "name:/(/"),
+        ("a regular expression that grows", "name:/(a{1000}){1000}/"),
+        ("a regular expression that nests", &format!("name:/{}a{}/", "(".repeat(100), ")".repeat(100))),
+        ("too many words", &"a ".repeat(17)),
+        ("too many letters", &"a".repeat(1025)),
+    ] {
+        let wire = scene.sign(search(query));
+        cases.push(Case::new("H115", format!("a search for {what}"), wire, argument()));
+    }
+    for (name, value) in [
+        ("sort", "colour"),
+        ("order", "up"),
+        ("format", "csv"),
+        ("as-of", "-1"),
+        ("as-of", "99999999999999999999"),
+        ("max-keys", "x"),
+        ("continuation-token", "abc"),
+        ("continuation-token", ""),
+    ] {
+        let wire = scene.sign(search("a").query(name, value));
+        cases.push(Case::new("H115", format!("a search with {name}={value}"), wire, argument()));
+    }
+    let slow = scene.sign(search("name:/^(a+)+$/"));
+    cases.push(Case::new("H115", "a search that would go back for ever", slow, Expect::status(200)));
+    let long = scene.sign(search(&"a".repeat(1 << 20)));
+    let expect = Expect::any(&[(400, ""), (414, "")]).or_close();
+    cases.push(Case::new("H115", "a search for a million letters", long, expect));
+    let late = scene.sign(search("a").query("as-of", u64::MAX));
+    cases.push(Case::new("H115", "a search as new as the end of time", late, Expect::error(503, "SlowDown")));
     cases
 }
 

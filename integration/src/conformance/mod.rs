@@ -24,6 +24,7 @@ mod objects;
 mod payloads;
 mod ranges;
 mod renames;
+mod searches;
 mod versions;
 mod websites;
 
@@ -81,6 +82,7 @@ pub fn all() -> impl Iterator<Item = Behaviour> {
         websites::BEHAVIOURS,
         acls::BEHAVIOURS,
         logging::BEHAVIOURS,
+        searches::BEHAVIOURS,
     ];
     files.into_iter().flatten().copied()
 }

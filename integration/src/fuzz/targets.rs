@@ -20,6 +20,8 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use http_body_util::{BodyExt as _, Full};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use storage::index::language::Search;
+use storage::index::matcher::Matcher;
 
 use super::{Target, stored};
 use crate::client::{Auth, Credentials, Request, Signer, Wire};
@@ -119,6 +121,22 @@ pub const TARGETS: &[Target] = &[
         seeds: || vec![listing::token(BUCKET, "a/key").into_bytes(), b"1".to_vec()],
         words: &["=", "A", "-", "_"],
         read: token,
+    },
+    Target {
+        name: "search",
+        about: "queries of searches, compared with some names",
+        seeds: || {
+            texts(&[
+                "cat -dog \"a b\" name:*.jp?g name:[!a-z]x name:^2026/",
+                "name:/(?i)a+[0-9]{2}|b/ name:~kitten tag:\"k y\"=v meta:owner",
+                "size:>1.5MiB size:..2KB modified:2026-11-29..2026-11-30T18:00:00Z type:image/* bucket:b*",
+            ])
+        },
+        words: &[
+            "name:", "/", "\"", "\\", "(", ")*", "{1000}", "[", "]", "~", "^", "..", ">=", "size:", "tag:",
+            "=",
+        ],
+        read: search,
     },
     Target {
         name: "head",
@@ -246,6 +264,22 @@ fn token(input: &[u8]) -> Result<String, String> {
         return Err(format!("{position:?} does not come back"));
     }
     Ok(told(position))
+}
+
+/// What is refused is refused at a place within the query; what is read can be compared.
+fn search(input: &[u8]) -> Result<String, String> {
+    let Ok(text) = std::str::from_utf8(input) else { return Ok("not UTF-8".to_string()) };
+    let matcher = match Search::parse(text).and_then(|search| Matcher::new(&search)) {
+        Ok(matcher) => matcher,
+        Err(error) if error.position == 0 || text.chars().count() + 1 < error.position => {
+            return Err(format!("{error} is beyond the query"));
+        }
+        Err(error) => return Ok(error.what.chars().filter(char::is_ascii_alphabetic).take(24).collect()),
+    };
+    let mut folded = String::new();
+    let names = ["cat", "2026/a b/Größe-kitten_07.JPG", &"aab".repeat(300)];
+    let found = names.iter().filter(|name| matcher.matches_name(name, &mut folded)).count();
+    Ok(format!("{found} found"))
 }
 
 fn xml(input: &[u8]) -> Result<String, String> {

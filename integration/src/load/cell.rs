@@ -106,6 +106,11 @@ impl<'a> Cell<'a> {
         Cell { target, workload, shared, connections, rate: options.rate }
     }
 
+    /// With so many requests a second, whatever the options say.
+    pub fn at_rate(self, rate: u64) -> Cell<'a> {
+        Cell { rate: Some(rate), ..self }
+    }
+
     /// Makes the bucket.
     pub async fn create_bucket(&self) -> Result<()> {
         let path = format!("/{}", self.shared.bucket);
@@ -180,6 +185,10 @@ impl<'a> Cell<'a> {
             Kind::Delete => {
                 let path = self.object(draw_next(&shared.next));
                 self.send(connection, "DELETE", &path, "", &[]).await
+            }
+            Kind::Search(query) => {
+                let query = format!("max-keys=100&q={}&search=", query.text(self.any()));
+                self.send(connection, "GET", &format!("/{}", shared.bucket), &query, &[]).await
             }
             Kind::List => {
                 let after = self.workload.key(self.any()).replace('/', "%2F");

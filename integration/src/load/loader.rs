@@ -118,6 +118,7 @@ fn settings(files: &StoreFiles, data: PathBuf) -> StorageSettings {
         log: LogConfig::default(),
         snapshot_entries: SNAPSHOT_ENTRIES_DEFAULT,
         inline_bytes_max: INLINE_BYTES_TOTAL_DEFAULT,
+        search_index: false,
         faults: None,
     }
 }

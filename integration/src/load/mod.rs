@@ -17,6 +17,7 @@ mod grow;
 mod loader;
 mod measure;
 mod report;
+mod search;
 pub(crate) mod signer;
 mod target;
 mod versions;
@@ -88,6 +89,9 @@ pub struct Options {
     /// objects; loaded through Raft.
     #[arg(long, value_name = "KEYS")]
     versions: Option<u64>,
+    /// Instead: what searches cost in a store of one node with so many objects, loaded through Raft; ascending.
+    #[arg(long, value_name = "OBJECTS", value_delimiter = ',')]
+    search: Vec<u64>,
     /// `memory_limit` of each process of the own cluster.
     #[arg(long, default_value = "1GiB")]
     memory_limit: String,
@@ -110,6 +114,9 @@ async fn run(options: &Options) -> Result<()> {
     }
     if let Some(keys) = options.versions {
         return versions::run(options, keys).await;
+    }
+    if !options.search.is_empty() {
+        return search::run(options).await;
     }
     let workloads = choose(&options.workload)?;
     let mut report = Report::begin(calibration::calibrate().await?);

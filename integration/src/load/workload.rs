@@ -1,5 +1,6 @@
 //! What is measured.
 
+use super::search::Query;
 use crate::client::Pattern;
 
 /// What the connections of a cell do.
@@ -15,6 +16,8 @@ pub enum Kind {
     List,
     /// Removes objects that are there, each once.
     Delete,
+    /// Searches for what has to do with objects that are there, up to 100 of them.
+    Search(Query),
 }
 
 /// One row of the table.

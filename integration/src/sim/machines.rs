@@ -29,6 +29,7 @@ use gateway::secrets::{ClusterKey, Secret};
 use storage::chunks::ChunkStore;
 use storage::client::ChunkClient;
 use storage::daemon::{StorageDaemon, StorageSettings};
+use storage::index::client::SearchClient;
 use storage::membership::{self, Membership};
 use tokio::sync::watch;
 
@@ -94,6 +95,7 @@ async fn node(seams: &Seams, shared: &Shared, number: u16) -> Result<(), Failure
         },
         snapshot_entries: plan.scale.snapshot_entries,
         inline_bytes_max: plan.inline_bytes_max,
+        search_index: shared.searches(),
         faults: None,
     };
     let daemon = StorageDaemon::start(seams.clone(), settings).await?;
@@ -175,7 +177,8 @@ async fn gateway(seams: &Seams, shared: &Shared) -> Result<(), Failure> {
         access_log_period: ACCESS_LOG_PERIOD_DEFAULT,
         seams: seams.clone(),
         meta,
-        chunks: Arc::new(ChunkClient::new(rpc)),
+        chunks: Arc::new(ChunkClient::new(rpc.clone())),
+        searches: Arc::new(SearchClient::new(seams.env.clone(), rpc)),
         key_ring: Arc::new(KeyRing::derived(&cluster_key)),
         cluster_key,
         admin_token: Secret::draw(&*seams.env),

@@ -110,6 +110,8 @@ struct State {
     leaders_rows: Option<Arc<View>>,
     /// How often all nodes moved to other ports.
     moves: u16,
+    /// Whether nodes keep an index for searches: only where somebody searches.
+    searches: bool,
     /// What each voter showed of itself last.
     shown: BTreeMap<u16, Shown>,
 }
@@ -142,6 +144,7 @@ impl Shared {
             copies_wanted: BTreeMap::new(),
             leaders_rows: None,
             moves: 0,
+            searches: false,
             shown: BTreeMap::new(),
         };
         Arc::new(Shared { plan: plan.clone(), book: Mutex::default(), state: Mutex::new(state) })
@@ -155,6 +158,16 @@ impl Shared {
     /// What is being simulated.
     pub fn plan(&self) -> &Plan {
         &self.plan
+    }
+
+    /// Lets nodes that start keep an index for searches.
+    pub fn keep_indexes(&self) {
+        self.state().searches = true;
+    }
+
+    /// Whether they do.
+    pub fn searches(&self) -> bool {
+        self.state().searches
     }
 
     /// How often all nodes moved to other ports.

@@ -92,6 +92,7 @@ pub(super) fn run_story(plan: &Plan, story: impl FnOnce(&mut World<'_>) -> Resul
 /// not serve.
 pub fn run_suite(plan: &Plan) -> Result<Vec<(String, conformance::Outcome)>, String> {
     let mut world = World::new(plan);
+    world.shared.keep_indexes();
     world.client("setup", 0)?;
     world.sim.client("suite", workload::suite(world.shared.clone()));
     world.step_until(|world| world.shared.clients_done() == 1, "the suite did not finish")?;

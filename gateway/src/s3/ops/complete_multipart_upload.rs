@@ -78,7 +78,7 @@ impl Op for CompleteMultipartUpload {
         if let Some(begun) = begun {
             response = lifecycle::tell_writer(cx, &key, &stored, &begun.attributes.tags, response).await;
         }
-        Ok(versions::show_stored(response, bucket, &stored))
+        Ok(versions::show_written(response, bucket, &stored))
     }
 }
 

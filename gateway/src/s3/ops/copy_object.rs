@@ -88,7 +88,7 @@ impl Op for CopyObject {
             let attributes = input.attributes(&view.object);
             let tags = attributes.map_or_else(|| view.object.attributes.tags.clone(), |said| said.tags);
             let response = lifecycle::tell_writer(cx, &key, &stored, &tags, response).await;
-            return Ok(versions::show_stored(response, cx.bucket()?, &stored));
+            return Ok(versions::show_written(response, cx.bucket()?, &stored));
         }
         Err(Code::ConditionalRequestConflict.into())
     }

@@ -40,6 +40,7 @@ mod public_access_block;
 mod put_bucket_versioning;
 mod put_object;
 mod rename_object;
+mod search;
 #[cfg(test)]
 mod tests;
 mod upload_part;
@@ -129,6 +130,8 @@ static OPS: &[&dyn Op] = &[
     &put_bucket_versioning::PutBucketVersioning,
     &put_object::PutObject,
     &rename_object::RenameObject,
+    &search::SearchBucket,
+    &search::SearchObjects,
     &upload_part::UploadPart,
     &upload_part_copy::UploadPartCopy,
 ];

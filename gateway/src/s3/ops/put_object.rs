@@ -91,7 +91,7 @@ impl Op for PutObject {
         let response = headers::show_checksum(response, &digests.checksum, 0);
         let response = encryption::show(response, encryption.as_ref());
         let response = lifecycle::tell_writer(cx, &key, &stored, &tags, response).await;
-        Ok(versions::show_stored(response, bucket, &stored))
+        Ok(versions::show_written(response, bucket, &stored))
     }
 }
 

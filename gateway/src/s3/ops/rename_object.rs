@@ -57,7 +57,7 @@ impl Op for RenameObject {
             origin: Origin::default(),
         };
         match cx.propose_raw(Command::RenameObject(command)).await {
-            Ok(Done::Stored(stored)) => Ok(versions::show_stored(Response::ok(), bucket, &stored)),
+            Ok(Done::Stored(stored)) => Ok(versions::show_written(Response::ok(), bucket, &stored)),
             Ok(_) => Err(unexpected("RenameObject")),
             Err(MetaError::Rejected(Reject::NoSuchKey)) => {
                 Err(S3Error::from(Code::NoSuchKey).field("Key", input.source.as_str()))

@@ -34,6 +34,7 @@ use crate::s3::path::{CanonicalPath, Target};
 use crate::s3::request::Request;
 use crate::s3::response::{Response, ResponseBody};
 use crate::s3::route::Router;
+use crate::s3::search::{NoIndex, Searching};
 use crate::s3::testing::TestRequest;
 use crate::secrets::ClusterKey;
 
@@ -205,6 +206,7 @@ impl World {
             data: self.data.clone(),
             env: TestEnv::shared(),
             ring: self.ring.clone(),
+            search: Arc::new(Searching::new(Arc::new(NoIndex), &ClusterKey::from_bytes([1; 32]))),
             region: "us-east-1".into(),
             access,
             lifecycle_day_ms: 24 * 60 * 60 * 1000,

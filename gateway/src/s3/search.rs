@@ -1,0 +1,463 @@
+//! Searches: what is asked, where the requester may look, and how the answer looks.
+//!
+//! What always holds: of an object that the requester might not see in a listing nothing is told, not even in a
+//! continuation token, which is sealed. Whoever may list a bucket whatever the prefix sees all of it; where policies
+//! look at the prefix each hit is asked about.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use aes_gcm::aead::{Aead, Payload};
+use aes_gcm::{Aes256Gcm, KeyInit, Nonce};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use consensus::client::{Meta, ask};
+use consensus::meta::model::Bucket;
+use consensus::meta::names::ObjectKey;
+use consensus::meta::query::{Answer, Query as MetaQuery};
+use fabric::env::Env;
+use fabric::limits::LIST_KEYS_MAX;
+use serde_json::{Value, json};
+use storage::index::client::Searches;
+use storage::index::language::{Search, SyntaxError};
+use storage::index::matcher::Matcher;
+use storage::index::wire::{BUCKETS_MAX, Hit, Position, SearchFailure, SearchPage, SearchRequest, Sort};
+
+use super::access::{Access, Listing};
+use super::error::{Code, S3Error, S3Result};
+use super::listing::{Encoding, etag, page_size, user};
+use super::op::unexpected;
+use super::request::Query;
+use super::time::{Iso8601, iso8601};
+use super::xml::XmlWriter;
+use crate::secrets::ClusterKey;
+
+const TOKEN_LABEL: &str = "fluffy search token 1";
+const TOKEN_VERSION: u8 = 1;
+const NONCE_BYTES: usize = 12;
+const WRONG_TOKEN: &str = "The continuation token is not one of this search";
+/// Parameters that mean something here, and so are sent once.
+const PARAMETERS: &[&str] = &["q", "as-of", "sort", "order", "format"];
+
+/// What answers searches.
+pub struct Searching {
+    nodes: Arc<dyn Searches>,
+    token_key: [u8; 32],
+}
+
+/// How an answer is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// As the listings of S3.
+    Xml(Encoding),
+    /// As JSON.
+    Json,
+}
+
+/// What is asked.
+#[derive(Debug)]
+pub struct Asked {
+    query: String,
+    search: Search,
+    limit: u32,
+    token: Option<String>,
+    as_of: u64,
+    sort: Sort,
+    descending: bool,
+    /// How the answer is written.
+    pub format: Format,
+}
+
+/// A bucket where the requester may look, and how far.
+struct Place {
+    bucket: Arc<Bucket>,
+    listing: Listing,
+}
+
+/// Hits that may be shown.
+pub struct Found {
+    index: u64,
+    hits: Vec<(Arc<Bucket>, Hit)>,
+    token: Option<String>,
+}
+
+impl Asked {
+    /// Reads the parameters.
+    pub fn parse(query: &Query) -> S3Result<Asked> {
+        for name in PARAMETERS {
+            if 1 < query.count(name) {
+                return Err(S3Error::argument(name, "", "The parameter is given more than once."));
+            }
+        }
+        let format = match query.non_empty("format") {
+            None | Some("xml") => Format::Xml(Encoding::parse(query)?),
+            Some("json") => Format::Json,
+            Some(other) => return Err(S3Error::argument("format", other, "The formats are xml and json.")),
+        };
+        let asked = Asked {
+            query: query.get("q").unwrap_or("").to_string(),
+            search: Search { words: Vec::new() },
+            limit: page_size(query, "max-keys")?,
+            token: query.get("continuation-token").map(str::to_string),
+            as_of: query.number("as-of", 0, u64::MAX)?.unwrap_or(0),
+            sort: Sort::Name,
+            descending: false,
+            format,
+        };
+        asked.with_order(query.get("sort").unwrap_or(""), query.get("order").unwrap_or(""))
+    }
+
+    /// What an operator asks.
+    pub fn by_operator(document: &Value) -> S3Result<Asked> {
+        let text = |name: &str| document.get(name).and_then(Value::as_str).unwrap_or("").to_string();
+        let number = |name: &str| document.get(name).and_then(Value::as_u64);
+        let limit = number("max_keys").unwrap_or(u64::from(LIST_KEYS_MAX)).min(u64::from(LIST_KEYS_MAX));
+        let asked = Asked {
+            query: text("query"),
+            search: Search { words: Vec::new() },
+            limit: limit as u32,
+            token: Some(text("continuation_token")).filter(|token| !token.is_empty()),
+            as_of: number("as_of").unwrap_or(0),
+            sort: Sort::Name,
+            descending: false,
+            format: Format::Json,
+        };
+        asked.with_order(&text("sort"), &text("order"))
+    }
+
+    fn with_order(mut self, sort: &str, order: &str) -> S3Result<Asked> {
+        self.sort = match sort {
+            "" | "name" => Sort::Name,
+            "size" => Sort::Size,
+            "modified" => Sort::Modified,
+            other => {
+                return Err(S3Error::argument("sort", other, "Hits are sorted by name, size or modified."));
+            }
+        };
+        self.descending = match order {
+            "" | "asc" => false,
+            "desc" => true,
+            other => return Err(S3Error::argument("order", other, "The order is asc or desc.")),
+        };
+        let wrong = |error: SyntaxError| S3Error::argument("q", &self.query, error.to_string());
+        let search = Search::parse(&self.query).map_err(wrong)?;
+        // What no node could search for is known before one is asked.
+        Matcher::new(&search).map_err(wrong)?;
+        self.search = search;
+        Ok(self)
+    }
+
+    /// What a token belongs to: the same search, by the same one, in the same place.
+    fn belongs(&self, requester: &str, bucket: Option<&Bucket>) -> Vec<u8> {
+        let place = bucket.map_or(0, |bucket| bucket.id.0);
+        let order = (self.sort as u8, self.descending);
+        format!("{place}\0{requester}\0{order:?}\0{}", self.query).into_bytes()
+    }
+}
+
+impl Searching {
+    /// Asks these nodes.
+    pub fn new(nodes: Arc<dyn Searches>, cluster_key: &ClusterKey) -> Searching {
+        Searching { nodes, token_key: cluster_key.derive(TOKEN_LABEL) }
+    }
+
+    /// The nodes.
+    pub fn nodes(&self) -> &dyn Searches {
+        &*self.nodes
+    }
+
+    /// A page of hits that the requester may see, in one bucket or in all.
+    pub async fn find(
+        &self,
+        meta: &dyn Meta,
+        env: &dyn Env,
+        access: &Access,
+        bucket: Option<Arc<Bucket>>,
+        asked: &Asked,
+    ) -> S3Result<Found> {
+        let requester = access.requester().to_string();
+        let belongs = asked.belongs(&requester, bucket.as_deref());
+        let mut places = Vec::new();
+        for bucket in candidates(meta, bucket, &asked.search).await? {
+            match access.listing(&bucket).await? {
+                Listing::Nothing => {}
+                listing => places.push(Place { bucket, listing }),
+            }
+        }
+        self.page(env, access, places, asked, &belongs).await
+    }
+
+    /// The same for who runs the store and may see everything.
+    pub async fn find_all(&self, meta: &dyn Meta, env: &dyn Env, asked: &Asked) -> S3Result<Found> {
+        let buckets = candidates(meta, None, &asked.search).await?;
+        let belongs = asked.belongs("\0", None);
+        let numbers: Vec<u64> = numbers(buckets.iter());
+        let page = self.ask(asked, numbers, &belongs).await?;
+        let by_number: BTreeMap<u64, Arc<Bucket>> =
+            buckets.into_iter().map(|bucket| (bucket.id.0, bucket)).collect();
+        let hits = page.hits.into_iter();
+        let hits = hits.filter_map(|hit| Some((by_number.get(&hit.bucket)?.clone(), hit))).collect();
+        let token = page.next.map(|next| self.seal(env, &next, &belongs));
+        Ok(Found { index: page.index, hits, token })
+    }
+
+    async fn page(
+        &self,
+        env: &dyn Env,
+        access: &Access,
+        places: Vec<Place>,
+        asked: &Asked,
+        belongs: &[u8],
+    ) -> S3Result<Found> {
+        let numbers = numbers(places.iter().map(|place| &place.bucket));
+        let page = self.ask(asked, numbers, belongs).await?;
+        let by_number: BTreeMap<u64, Place> =
+            places.into_iter().map(|place| (place.bucket.id.0, place)).collect();
+        let mut hits = Vec::with_capacity(page.hits.len());
+        for hit in page.hits {
+            let Some(place) = by_number.get(&hit.bucket) else { continue };
+            let shown = match place.listing {
+                Listing::Everything => true,
+                Listing::Nothing => false,
+                Listing::ByPrefix => match ObjectKey::try_from(hit.key.clone()) {
+                    Ok(key) => access.lists_key(&place.bucket, &key).await?,
+                    Err(_) => false,
+                },
+            };
+            if shown {
+                hits.push((place.bucket.clone(), hit));
+            }
+        }
+        let token = page.next.map(|next| self.seal(env, &next, belongs));
+        Ok(Found { index: page.index, hits, token })
+    }
+
+    async fn ask(&self, asked: &Asked, buckets: Vec<u64>, belongs: &[u8]) -> S3Result<SearchPage> {
+        let after = asked.token.as_ref().map(|token| {
+            let opened = self.open(token, belongs);
+            opened.ok_or_else(|| S3Error::argument("continuation-token", token, WRONG_TOKEN))
+        });
+        let request = SearchRequest {
+            query: asked.query.clone(),
+            buckets,
+            after: after.transpose()?,
+            limit: asked.limit,
+            sort: asked.sort,
+            descending: asked.descending,
+            as_of: asked.as_of,
+        };
+        self.nodes.search(&request).await.map_err(|failure| match failure {
+            SearchFailure::Malformed(why) => S3Error::argument("q", &asked.query, why),
+            SearchFailure::TooMany(_) => S3Error::argument(
+                "sort",
+                match asked.sort {
+                    Sort::Name => "name",
+                    Sort::Size => "size",
+                    Sort::Modified => "modified",
+                },
+                format!("{failure}; ask for less, or for the order of names."),
+            ),
+            failure => Code::SlowDown.says(format!("The search cannot be answered now: {failure}.")),
+        })
+    }
+
+    fn seal(&self, env: &dyn Env, position: &Position, belongs: &[u8]) -> String {
+        let mut nonce = [0; NONCE_BYTES];
+        env.random(&mut nonce);
+        let mut text = Vec::with_capacity(16 + position.key.len());
+        text.extend_from_slice(&position.value.to_be_bytes());
+        text.extend_from_slice(&position.bucket.to_be_bytes());
+        text.extend_from_slice(position.key.as_bytes());
+        let payload = Payload { msg: &text, aad: belongs };
+        let sealed = Aes256Gcm::new(&self.token_key.into())
+            .encrypt(&Nonce::from(nonce), payload)
+            .expect("a key is shorter than the 64 GiB that GCM can seal");
+        URL_SAFE_NO_PAD.encode([&[TOKEN_VERSION][..], &nonce, &sealed].concat())
+    }
+
+    fn open(&self, token: &str, belongs: &[u8]) -> Option<Position> {
+        let bytes = URL_SAFE_NO_PAD.decode(token).ok()?;
+        let (&version, rest) = bytes.split_first()?;
+        let (nonce, sealed) = rest.split_first_chunk::<NONCE_BYTES>()?;
+        if version != TOKEN_VERSION {
+            return None;
+        }
+        let payload = Payload { msg: sealed, aad: belongs };
+        let text = Aes256Gcm::new(&self.token_key.into()).decrypt(&Nonce::from(*nonce), payload).ok()?;
+        let (value, rest) = text.split_first_chunk::<8>()?;
+        let (bucket, key) = rest.split_first_chunk::<8>()?;
+        Some(Position {
+            value: u64::from_be_bytes(*value),
+            bucket: u64::from_be_bytes(*bucket),
+            key: String::from_utf8(key.to_vec()).ok()?,
+        })
+    }
+}
+
+fn numbers<'a>(buckets: impl Iterator<Item = &'a Arc<Bucket>>) -> Vec<u64> {
+    let mut numbers: Vec<u64> = buckets.map(|bucket| bucket.id.0).collect();
+    numbers.sort_unstable();
+    numbers
+}
+
+/// The buckets that a query can mean.
+async fn candidates(
+    meta: &dyn Meta,
+    bucket: Option<Arc<Bucket>>,
+    search: &Search,
+) -> S3Result<Vec<Arc<Bucket>>> {
+    let wanted = |bucket: &Arc<Bucket>| search.wants_bucket(bucket.name.as_str(), bucket.owner.as_str());
+    if let Some(bucket) = bucket {
+        return Ok(Some(bucket).into_iter().filter(wanted).collect());
+    }
+    let (mut found, mut after) = (Vec::new(), None);
+    loop {
+        let query = MetaQuery::Buckets { owner: None, prefix: String::new(), after, limit: LIST_KEYS_MAX };
+        let Answer::Buckets { buckets, more } = ask(meta, query).await? else {
+            return Err(unexpected("Buckets"));
+        };
+        after = buckets.last().map(|bucket| bucket.name.to_string());
+        found.extend(buckets.into_iter().map(Arc::new).filter(wanted));
+        if BUCKETS_MAX < found.len() {
+            let why = format!("More than {BUCKETS_MAX} buckets would be searched; name some by `bucket:`.");
+            return Err(Code::InvalidRequest.says(why));
+        }
+        if !more || after.is_none() {
+            return Ok(found);
+        }
+    }
+}
+
+impl Found {
+    /// The last entry of the log that the answer certainly shows.
+    pub fn index(&self) -> u64 {
+        self.index
+    }
+
+    /// The answer in the way of S3.
+    pub fn xml(&self, asked: &Asked, encoding: Encoding) -> XmlWriter {
+        let mut xml = XmlWriter::new();
+        xml.root("SearchResult");
+        xml.text("Query", &asked.query);
+        xml.value("Index", self.index);
+        xml.value("MaxKeys", asked.limit);
+        xml.value("KeyCount", self.hits.len());
+        xml.value("IsTruncated", self.token.is_some());
+        encoding.announce(&mut xml);
+        xml.optional("ContinuationToken", asked.token.as_deref());
+        xml.optional("NextContinuationToken", self.token.as_deref());
+        for (bucket, hit) in &self.hits {
+            xml.element("Contents", |xml| {
+                xml.text("Bucket", bucket.name.as_str());
+                encoding.write(xml, "Key", &hit.key);
+                xml.value("LastModified", Iso8601(hit.modified));
+                etag(xml, &hit.etag);
+                xml.value("Size", hit.bytes);
+                user(xml, "Owner", bucket.owner.as_str());
+                xml.text("StorageClass", hit.storage_class.as_deref().unwrap_or("STANDARD"));
+                xml.optional("ContentType", hit.content_type.as_deref());
+            });
+        }
+        xml.close("SearchResult");
+        xml
+    }
+
+    /// The answer as JSON.
+    pub fn json(&self, asked: &Asked) -> Value {
+        let hit = |(bucket, hit): &(Arc<Bucket>, Hit)| {
+            json!({
+                "bucket": bucket.name.as_str(),
+                "key": hit.key,
+                "last_modified": iso8601(hit.modified),
+                "etag": hit.etag.to_string(),
+                "size": hit.bytes,
+                "owner": bucket.owner.as_str(),
+                "storage_class": hit.storage_class.as_deref().unwrap_or("STANDARD"),
+                "content_type": hit.content_type,
+            })
+        };
+        json!({
+            "query": asked.query,
+            "index": self.index,
+            "hits": self.hits.iter().map(hit).collect::<Vec<_>>(),
+            "truncated": self.token.is_some(),
+            "continuation_token": self.token,
+        })
+    }
+}
+
+/// Searches of a store that has no index, for tests.
+#[cfg(test)]
+pub struct NoIndex;
+
+#[cfg(test)]
+#[async_trait::async_trait]
+impl Searches for NoIndex {
+    async fn search(&self, _request: &SearchRequest) -> Result<SearchPage, SearchFailure> {
+        Err(SearchFailure::Unavailable("there is no index".to_string()))
+    }
+
+    async fn status(&self) -> BTreeMap<fabric::ids::NodeId, storage::index::wire::IndexStatus> {
+        BTreeMap::new()
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use fabric::env::SystemEnv;
+
+    use super::*;
+
+    fn asked(text: &str) -> S3Result<Asked> {
+        Asked::parse(&Query::parse(text).unwrap())
+    }
+
+    #[test]
+    fn parameters() {
+        let good =
+            asked("search&q=cat+size:%3E1MB&max-keys=7&sort=size&order=desc&as-of=9&format=json").unwrap();
+        assert_eq!((good.limit, good.sort, good.descending, good.as_of), (7, Sort::Size, true, 9));
+        assert_eq!(good.format, Format::Json);
+        for bad in [
+            "search",
+            "q=",
+            "q=%22a",
+            "q=a&q=b",
+            "q=a&sort=colour",
+            "q=a&order=up",
+            "q=a&format=csv",
+            "q=a&as-of=-1",
+            "q=a&as-of=18446744073709551616",
+            "q=a&max-keys=x",
+            "q=name:/(/",
+            "q=name:/(a{1000}){1000}/",
+        ] {
+            assert_eq!(asked(bad).unwrap_err().code(), Code::InvalidArgument, "{bad}");
+        }
+        assert!(asked(&format!("q={}", "a".repeat(1 << 20))).unwrap_err().message().contains("1024"));
+    }
+
+    #[test]
+    fn tokens_are_of_one_search_and_tell_nothing() {
+        let searching = Searching::new(Arc::new(NoIndex), &ClusterKey::from_bytes([7; 32]));
+        let position = Position { value: 1, bucket: 2, key: "secret".to_string() };
+        let (one, other) = (asked("q=a").unwrap(), asked("q=b").unwrap());
+        let belongs = one.belongs("anna", None);
+        let token = searching.seal(&SystemEnv::default(), &position, &belongs);
+        assert_eq!(searching.open(&token, &belongs), Some(position));
+        for wrong in [other.belongs("anna", None), one.belongs("bert", None)] {
+            assert_eq!(searching.open(&token, &wrong), None);
+        }
+        let bytes = URL_SAFE_NO_PAD.decode(&token).unwrap();
+        assert!(!bytes.windows(6).any(|window| window == b"secret"));
+        for at in 0..bytes.len() {
+            let mut bad = bytes.clone();
+            bad[at] ^= 1;
+            assert_eq!(searching.open(&URL_SAFE_NO_PAD.encode(bad), &belongs), None);
+        }
+        for bad in ["", "A", "!", &"A".repeat(1 << 20)] {
+            assert_eq!(searching.open(bad, &belongs), None);
+        }
+    }
+}
