@@ -14,7 +14,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use storage::client::Chunks;
 use storage::index::client::Searches;
 use tokio::sync::watch;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use crate::accounts::{Accounts, Records};
 use crate::admin::{Admin, Report};
@@ -35,6 +35,8 @@ use crate::secrets::{ClusterKey, Secret};
 
 /// Connections of the admin port at once.
 const ADMIN_CONNECTIONS_MAX: usize = 64;
+/// At the end of a gateway lines of access logs are written within this: a service manager waits a minute for it.
+const LAST_LOGS_DEADLINE: Duration = Duration::from_secs(10);
 
 /// What a gateway is made of.
 pub struct GatewayParts {
@@ -214,7 +216,9 @@ impl Gateway {
         for task in watcher.into_iter().chain(delivering).chain([logging]) {
             task.abort();
         }
-        self.service.write_logs(true).await;
+        if timeout(LAST_LOGS_DEADLINE, self.service.write_logs(true)).await.is_err() {
+            tracing::warn!("the last lines of access logs could not be written in time and are dropped");
+        }
     }
 }
 

@@ -130,8 +130,8 @@ static OPS: &[&dyn Op] = &[
     &put_bucket_versioning::PutBucketVersioning,
     &put_object::PutObject,
     &rename_object::RenameObject,
-    &search::SearchBucket,
-    &search::SearchObjects,
+    &search::BUCKET,
+    &search::OBJECTS,
     &upload_part::UploadPart,
     &upload_part_copy::UploadPartCopy,
 ];

@@ -13,43 +13,25 @@ use crate::s3::response::Response;
 use crate::s3::route::Route;
 use crate::s3::search::{Asked, Format};
 
-/// Over all buckets.
-pub struct SearchObjects;
-
-/// Over the bucket of the path.
-pub struct SearchBucket;
-
-#[async_trait]
-impl Op for SearchObjects {
-    fn name(&self) -> &'static str {
-        "SearchObjects"
-    }
-
-    fn route(&self) -> Route {
-        Route::service(Method::GET).with("search")
-    }
-
-    fn action(&self) -> Action {
-        Action::ListBucket
-    }
-
-    fn is_judged_by_body(&self) -> bool {
-        true
-    }
-
-    async fn run(&self, cx: &Context, request: Request) -> S3Result<Response> {
-        answer(cx, request.query()).await
-    }
+/// A search, over the service or a bucket.
+pub struct Search {
+    name: &'static str,
+    at: fn(Method) -> Route,
 }
 
+/// Over all buckets.
+pub static OBJECTS: Search = Search { name: "SearchObjects", at: Route::service };
+/// Over the bucket of the path.
+pub static BUCKET: Search = Search { name: "SearchBucket", at: Route::bucket };
+
 #[async_trait]
-impl Op for SearchBucket {
+impl Op for Search {
     fn name(&self) -> &'static str {
-        "SearchBucket"
+        self.name
     }
 
     fn route(&self) -> Route {
-        Route::bucket(Method::GET).with("search")
+        (self.at)(Method::GET).with("search")
     }
 
     fn action(&self) -> Action {
