@@ -104,6 +104,10 @@ pub struct GatewayConfig {
     pub webhooks: Vec<WebhookConfig>,
     /// How long lines of access logs wait before they are written.
     pub access_log_seconds: Option<u64>,
+    /// Where other clusters of an overlay connect.
+    pub overlay_listen: Option<String>,
+    /// How they reach that, where it is not the same.
+    pub overlay_address: Option<String>,
 }
 
 /// A target of notifications.
@@ -371,6 +375,8 @@ fn check_addresses(path: &Path, written: &Written) -> Result<(), ConfigError> {
         ("gateway.listen", &written.gateway.listen),
         ("gateway.admin_listen", &written.gateway.admin_listen),
         ("gateway.website_listen", &written.gateway.website_listen),
+        ("gateway.overlay_listen", &written.gateway.overlay_listen),
+        ("gateway.overlay_address", &written.gateway.overlay_address),
     ];
     for (key, address) in addresses {
         if let Some(address) = address.as_ref().filter(|address| split_address(address).is_none()) {

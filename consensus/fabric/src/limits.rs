@@ -56,6 +56,22 @@ pub const USER_METADATA_BYTES_MAX: usize = 2048;
 pub const LIST_KEYS_MAX: u32 = 1000;
 /// Keys of one DeleteObjects request that go into one command.
 pub const DELETE_KEYS_PER_COMMAND: usize = 100;
+/// Clusters that one cluster knows, those that left among them.
+pub const OVERLAY_MEMBERS_MAX: usize = 256;
+/// Invitations to clusters that nobody took yet.
+pub const OVERLAY_INVITES_MAX: usize = 100;
+/// Connections with one other cluster at once.
+pub const LINK_CONNECTIONS_MAX: usize = 512;
+/// Of these the ones that are kept for the next request.
+pub const LINK_IDLE_MAX: usize = 64;
+/// Buckets in the catalog of one cluster.
+pub const CATALOG_BUCKETS_MAX: usize = 100_000;
+/// Keys of users of other clusters that a gateway keeps for seconds.
+pub const DAY_KEYS_MAX: usize = 4096;
+/// Messages of gossip that wait.
+pub const GOSSIP_WAITING_MAX: usize = 64;
+/// What one cluster grants to others.
+pub const OVERLAY_GRANTS_MAX: usize = 10_000;
 /// Policies of one user.
 pub const POLICIES_PER_USER_MAX: usize = 10;
 /// Bytes of one policy, as in S3.

@@ -14,6 +14,7 @@ use super::model::{
     Stored, Tags, Versioning,
 };
 use super::names::{AccessKeyId, AnnotationName, BucketName, ClientToken, ObjectKey, PolicyName, UserName};
+use super::overlay::{OverlayChange, OverlayRefusal};
 use super::sealing::Sealing;
 
 /// A command with its place in a session and the leader's time. This is what the log holds.
@@ -107,6 +108,8 @@ pub enum Command {
     LeadDeliveries,
     /// See [`Deliver`].
     Deliver(Deliver),
+    /// See [`OverlayChange`].
+    Overlay(OverlayChange),
 }
 
 impl Command {
@@ -139,6 +142,9 @@ impl Command {
             // What takes away is taken on a full disk, too.
             Command::SetBucket(command) => matches!(command.change, BucketChange::Set(_)),
             Command::SetUserPolicy(command) => command.document.is_some(),
+            Command::Overlay(change) => {
+                matches!(change, OverlayChange::Invite { .. } | OverlayChange::Grant(_))
+            }
             Command::OpenSession(_)
             | Command::RenewSession(_)
             | Command::EndSession(_)
@@ -1146,4 +1152,6 @@ pub enum Reject {
     },
     /// Another session delivers notifications.
     NotDeliverer,
+    /// A change to what is kept of the overlay.
+    Overlay(OverlayRefusal),
 }

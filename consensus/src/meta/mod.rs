@@ -13,6 +13,7 @@ pub mod lifecycle;
 mod lookup;
 pub mod model;
 pub mod names;
+pub mod overlay;
 pub mod query;
 pub mod sealing;
 pub mod store;

@@ -32,6 +32,9 @@ pub enum NameError {
     /// Not the name of an annotation.
     #[error("the name of the annotation is not valid: {0}")]
     Annotation(&'static str),
+    /// Not the name of a cluster.
+    #[error("the name of the cluster is not valid: {0}")]
+    Cluster(&'static str),
     /// Not a client token.
     #[error("the client token is not valid: {0}")]
     ClientToken(&'static str),
@@ -93,8 +96,14 @@ text_name! {
 }
 
 text_name! {
-    /// Name of a user: 1–64 of letters, digits and `+=,.@_-`.
+    /// Name of a user: 1–64 of letters, digits and `+=,.@_-`. A user of another cluster of the overlay has the name of
+    /// that cluster and a slash before it, which no user of this cluster has.
     UserName
+}
+
+text_name! {
+    /// Name of a cluster, which is its region: 1–32 of a–z, 0–9 and single `-` between them.
+    ClusterName
 }
 
 text_name! {
@@ -164,8 +173,41 @@ impl ObjectKey {
 
 impl UserName {
     fn check(text: &str) -> Result<(), NameError> {
-        if !(1..=64).contains(&text.len()) || !text.bytes().all(is_of_a_name) {
+        let (home, name) = text.split_once('/').map_or((None, text), |(home, name)| (Some(home), name));
+        if !(1..=64).contains(&name.len()) || !name.bytes().all(is_of_a_name) {
             return Err(NameError::User("it has 1 to 64 letters, digits and +=,.@_-"));
+        }
+        home.map_or(Ok(()), ClusterName::check)
+    }
+
+    /// The cluster that the user is of; `None`: of this one.
+    pub fn home(&self) -> Option<&str> {
+        self.0.split_once('/').map(|(home, _)| home)
+    }
+
+    /// How other clusters name a user of this cluster; users of others have the same name everywhere.
+    pub fn at_home_in(&self, cluster: &ClusterName) -> UserName {
+        match self.home() {
+            Some(_) => self.clone(),
+            None => UserName(format!("{cluster}/{self}")),
+        }
+    }
+
+    /// How this cluster names a user whom others name like this: without the name of the cluster for its own.
+    pub fn seen_in(&self, cluster: &ClusterName) -> UserName {
+        match self.0.split_once('/') {
+            Some((home, name)) if home == cluster.as_str() => UserName(name.to_string()),
+            Some(_) | None => self.clone(),
+        }
+    }
+}
+
+impl ClusterName {
+    fn check(text: &str) -> Result<(), NameError> {
+        let letters = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+        let good = (1..=32).contains(&text.len()) && text.bytes().all(letters);
+        if !good || text.contains("--") || text.starts_with('-') || text.ends_with('-') {
+            return Err(NameError::Cluster("it has 1 to 32 of a-z, 0-9 and single '-' between them"));
         }
         Ok(())
     }

@@ -15,6 +15,7 @@ use super::model::{
     Slice, Upload, Usage, User, Versioning,
 };
 use super::names::{AccessKeyId, AnnotationName, BucketName, ObjectKey, PolicyName, UserName};
+use super::overlay::OverlayState;
 use super::sealing::Sealing;
 
 /// A question. Each is answered from one applied index.
@@ -262,6 +263,15 @@ pub enum Query {
         /// At most so many.
         limit: u32,
     },
+    /// All that is kept of the overlay → [`Answer::Overlay`].
+    Overlay,
+    /// Buckets with what is in them, in order of id → [`Answer::Catalog`].
+    Catalog {
+        /// Only after this bucket.
+        after: Option<BucketId>,
+        /// At most so many.
+        limit: u32,
+    },
 }
 
 /// Partitions of a [`Query::Placed`].
@@ -386,6 +396,8 @@ pub enum Answer {
     Acl(Option<ObjectAcl>),
     Owners(Vec<Option<UserName>>),
     Deliveries(DeliveriesPage),
+    Overlay(Arc<OverlayState>),
+    Catalog { buckets: Vec<(Bucket, Usage)>, more: bool },
 }
 
 /// Deliveries of notifications.

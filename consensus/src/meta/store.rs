@@ -135,6 +135,14 @@ tables! {
     DELIVERIES = 45, "deliveries";
     /// Who delivers them.
     DELIVERER = 46, "deliverer";
+    /// Who this cluster is to others.
+    OVERLAY_IDENTITY = 47, "overlay_identity";
+    /// Other clusters.
+    OVERLAY_MEMBERS = 48, "overlay_members";
+    /// Who may become one.
+    OVERLAY_INVITES = 49, "overlay_invites";
+    /// What other clusters may do for users.
+    OVERLAY_GRANTS = 50, "overlay_grants";
 }
 
 impl TableId {
@@ -263,7 +271,7 @@ mod tests {
         parts completed debts debt_counts garbage sessions session_nonces replies events \
         event_order cursors absences leaving removed_nodes hold bucket_quotas user_quotas bucket_settings locks \
         user_policies due due_walks upload_sealings renames event_marks annotations acls \
-        deliveries deliverer";
+        deliveries deliverer overlay_identity overlay_members overlay_invites overlay_grants";
         assert_eq!(names.join(" "), golden, "names are stored");
     }
 

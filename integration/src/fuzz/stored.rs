@@ -4,10 +4,10 @@ use bytes::Bytes;
 use consensus::meta::tables::{
     Absences, AccessKeys, Acls, AnnotationSets, Bodies, BucketNames, BucketQuotas, BucketSettings, Buckets,
     BucketsByOwner, Cluster, Completeds, Cursors, DebtCounts, Debts, DecodeKey, Deliverer, Deliveries, Due,
-    DueWalks, EncodeKey, EventMarks, EventOrder, Events, Extents, Garbages, Holds, Inline, KeysByUser,
-    Layouts, LeavingCopies, Locks, Nodes, NullVersions, Objects, Parts, RemovedNodes, Renames, Replies,
-    SessionNonces, Sessions, Table, UploadSealings, Uploads, Usages, UserPolicies, UserQuotas, Users,
-    Versions, key_bytes,
+    DueWalks, EncodeKey, EventMarks, EventOrder, Events, Extents, Garbages, Holds, Identity, Inline, Invites,
+    KeysByUser, Layouts, LeavingCopies, Locks, Members, Nodes, NullVersions, Objects, OverlayGrants, Parts,
+    RemovedNodes, Renames, Replies, SessionNonces, Sessions, Table, UploadSealings, Uploads, Usages,
+    UserPolicies, UserQuotas, Users, Versions, key_bytes,
 };
 use fabric::codec::crc32c;
 use fabric::rpc::read_all;
@@ -66,6 +66,10 @@ const TABLES: &[ReadRow] = &[
     row::<Due>,
     row::<DueWalks>,
     row::<Acls>,
+    row::<Identity>,
+    row::<Members>,
+    row::<Invites>,
+    row::<OverlayGrants>,
 ];
 
 /// A table, the length of a key, the key, and the value behind it.

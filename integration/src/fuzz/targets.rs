@@ -391,7 +391,7 @@ fn signature(input: &[u8]) -> Result<String, String> {
         host: &host,
         virtual_bucket: None,
     };
-    let verifier = Verifier { region: "us-east-1", now_ms: NOW_MS };
+    let verifier = Verifier { region: "us-east-1", other_region: None, now_ms: NOW_MS };
     let verified = block_on(auth::verify(request, verifier, &OneKey, &SigningKeys::default()));
     let signed = verified.as_ref().is_ok_and(|verified| verified.signer().is_some());
     if signed && !is_one_of_ours(&method, &path, &query, &host) {

@@ -5,6 +5,7 @@ mod changes;
 mod list;
 mod moves;
 mod object;
+mod overlay;
 mod work;
 
 use std::ops::Bound;
@@ -99,6 +100,8 @@ fn decide(rows: &dyn Rows, query: &Query) -> Result<Answer, Stop> {
         Query::Changes { bucket, after, limit } => changes::of_bucket(rows, *bucket, *after, *limit)?,
         Query::AllChanges { after, limit } => changes::of_all(rows, *after, *limit)?,
         Query::Deliveries { after, limit } => changes::deliveries(rows, *after, *limit)?,
+        Query::Overlay => overlay::state(rows)?,
+        Query::Catalog { after, limit } => overlay::catalog(rows, *after, *limit)?,
         Query::OldUploads { age_ms, after, limit } => {
             work::old_uploads(rows, Duration::from_millis(*age_ms), after.as_ref(), *limit)?
         }

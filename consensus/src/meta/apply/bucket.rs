@@ -4,7 +4,7 @@ use fabric::ids::BucketId;
 use fabric::limits::BUCKETS_PER_USER_MAX;
 
 use super::transaction::Transaction;
-use super::{Outcome, Stop, acl, deliveries, lifecycle, lock, malformed, quota};
+use super::{Outcome, Stop, acl, deliveries, lifecycle, lock, malformed, quota, user};
 use crate::meta::acl::{ObjectOwnership, WantedAcl};
 use crate::meta::command::{BucketChange, CreateBucket, DeleteBucket, Done, Reject, SetBucket};
 use crate::meta::model::{Bucket, BucketSetting, ObjectLock, SettingKind, Usage, User, Versioning};
@@ -55,7 +55,7 @@ pub(super) fn check_free(tx: &Transaction<'_>, name: &BucketName, owner: &UserNa
         let owner = tx.get::<Buckets>(id)?.ok_or(Reject::NoSuchBucket)?.owner;
         return Err(Reject::BucketExists { owner }.into());
     }
-    Ok(tx.get::<Users>(owner)?.ok_or(Reject::NoSuchUser)?)
+    Ok(user::find(tx, owner)?.ok_or(Reject::NoSuchUser)?)
 }
 
 /// Adds the rows of a bucket that was checked.

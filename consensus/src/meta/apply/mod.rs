@@ -18,6 +18,7 @@ mod lock;
 mod moves;
 mod multipart;
 mod object;
+mod overlay;
 mod quota;
 mod rename;
 mod salvage;
@@ -174,6 +175,7 @@ fn run(tx: &mut Transaction<'_>, entry: &Entry) -> Result<Reply, Fault> {
         Command::SetAcl(command) => acl::set(tx, command),
         Command::LeadDeliveries => deliveries::lead(tx, entry),
         Command::Deliver(command) => deliveries::deliver(tx, entry, command),
+        Command::Overlay(change) => overlay::change(tx, change),
         Command::Guarded(_) | Command::Sealed(_) | Command::Annotated(_) | Command::WithAcl(_) => {
             malformed("a command stands around one that it may not")
         }

@@ -15,6 +15,9 @@ pub(super) fn add(tx: &mut Transaction<'_>, command: &AddUser) -> Outcome {
     if command.key.user != command.name {
         return malformed("the first key is another user's");
     }
+    if command.name.home().is_some() {
+        return malformed("the user is of another cluster");
+    }
     if tx.get::<Users>(&command.name)?.is_some() {
         return Err(Reject::UserExists.into());
     }
@@ -25,6 +28,13 @@ pub(super) fn add(tx: &mut Transaction<'_>, command: &AddUser) -> Outcome {
     tx.put::<Users>(&command.name, &user);
     put_key(tx, &command.key);
     Ok(Done::Nothing)
+}
+
+/// A user by name. One of another cluster becomes known by what it first does here.
+pub(super) fn find(tx: &Transaction<'_>, name: &UserName) -> Result<Option<User>, Fault> {
+    let found = tx.get::<Users>(name)?;
+    let stranger = || name.home().map(|_| User { name: name.clone(), created: tx.now, buckets: 0 });
+    Ok(found.or_else(stranger))
 }
 
 /// Removes a user and its keys.
@@ -45,6 +55,9 @@ pub(super) fn remove(tx: &mut Transaction<'_>, command: &RemoveUser) -> Outcome 
 
 /// Adds a key to a user.
 pub(super) fn add_key(tx: &mut Transaction<'_>, command: &AddAccessKey) -> Outcome {
+    if command.key.user.home().is_some() {
+        return malformed("the user is of another cluster");
+    }
     if tx.get::<Users>(&command.key.user)?.is_none() {
         return Err(Reject::NoSuchUser.into());
     }
@@ -68,9 +81,7 @@ pub(super) fn remove_key(tx: &mut Transaction<'_>, command: &RemoveAccessKey) ->
 
 /// Attaches a policy to a user, or takes it away.
 pub(super) fn set_policy(tx: &mut Transaction<'_>, command: &SetUserPolicy) -> Outcome {
-    if tx.get::<Users>(&command.user)?.is_none() {
-        return Err(Reject::NoSuchUser.into());
-    }
+    let user = find(tx, &command.user)?.ok_or(Reject::NoSuchUser)?;
     let place = (&command.user, &command.name);
     let is_there = tx.get::<UserPolicies>(place)?.is_some();
     match &command.document {
@@ -81,6 +92,7 @@ pub(super) fn set_policy(tx: &mut Transaction<'_>, command: &SetUserPolicy) -> O
             if !is_there && POLICIES_PER_USER_MAX <= others {
                 return Err(Reject::TooManyPolicies.into());
             }
+            tx.put::<Users>(&command.user, &user);
             tx.put::<UserPolicies>(place, document);
         }
     }

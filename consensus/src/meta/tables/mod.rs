@@ -12,6 +12,7 @@ mod due;
 mod event;
 mod garbage;
 mod object;
+mod overlay;
 mod session;
 mod upload;
 mod user;
@@ -25,7 +26,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::model::{ClusterMs, Home};
-use super::names::{AccessKeyId, BucketName, ClientToken, ObjectKey, PolicyName, UserName};
+use super::names::{AccessKeyId, BucketName, ClientToken, ClusterName, ObjectKey, PolicyName, UserName};
 use super::store::{Fault, Rows, RowsMut, TableId};
 
 pub use body::{Bodies, Extents, Inline};
@@ -38,6 +39,7 @@ pub use due::{Due, DueWalks};
 pub use event::{Deliverer, Deliveries, EventMarks, EventOrder, EventPlace, Events};
 pub use garbage::{Absences, DebtCounts, Debts, Garbages, LeavingCopies};
 pub use object::{Acls, AnnotationSets, Locks, NullVersions, Objects, Renames, Versions};
+pub use overlay::{Identity, Invites, Members, OverlayGrants};
 pub use session::{Replies, SessionNonces, Sessions};
 pub use upload::{Completeds, Cursor, Cursors, Parts, UploadSealings, Uploads};
 pub use user::{AccessKeys, KeysByUser, UserPolicies, UserQuotas, Users};
@@ -280,7 +282,7 @@ macro_rules! text_part {
     )*};
 }
 
-text_part! { BucketName ObjectKey UserName AccessKeyId PolicyName ClientToken }
+text_part! { BucketName ObjectKey UserName AccessKeyId PolicyName ClientToken ClusterName String }
 
 impl EncodeKey for Home {
     fn encode(&self, out: &mut Vec<u8>) {

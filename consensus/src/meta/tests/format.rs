@@ -15,7 +15,8 @@ use crate::meta::acl::*;
 use crate::meta::command::*;
 use crate::meta::lifecycle::*;
 use crate::meta::model::*;
-use crate::meta::names::{BucketName, PolicyName, UserName};
+use crate::meta::names::{BucketName, ClusterName, PolicyName, UserName};
+use crate::meta::overlay::*;
 use crate::meta::query::*;
 use crate::meta::sealing::{Frames, Scheme, Sealing};
 
@@ -394,7 +395,42 @@ fn commands() -> Vec<Command> {
         let change = BucketChange::Set(setting);
         commands.push(Command::SetBucket(SetBucket { bucket: BucketId(5), change }));
     }
+    commands.extend(overlay_changes().map(Command::Overlay));
     commands
+}
+
+fn overlay_changes() -> [OverlayChange; 7] {
+    let cluster = || "east".parse::<ClusterName>().unwrap();
+    [
+        OverlayChange::Found { name: cluster(), sealed_key: Bytes::from_static(b"sealed") },
+        OverlayChange::Invite { id: 9, secret_sha256: [3; 32], lifetime_ms: 300 },
+        OverlayChange::Admit { invite: Some((9, [3; 32])), joined: true, member: member() },
+        OverlayChange::Remove(cluster()),
+        OverlayChange::Grant(overlay_grant()),
+        OverlayChange::Revoke { cluster: cluster(), user: GrantedUser::One(user()) },
+        OverlayChange::Leave,
+    ]
+}
+
+fn member() -> Member {
+    Member {
+        name: "east".parse().unwrap(),
+        key: [7; 32],
+        addresses: vec!["a:1".to_string()],
+        serial: 300,
+        via: Some("west".parse().unwrap()),
+        since: ClusterMs(1_000),
+        gone: false,
+    }
+}
+
+fn overlay_grant() -> OverlayGrant {
+    OverlayGrant {
+        cluster: "east".parse().unwrap(),
+        user: GrantedUser::All,
+        buckets: vec!["photos".parse().unwrap()],
+        since: ClusterMs(1_000),
+    }
 }
 
 fn object_acl() -> ObjectAcl {
@@ -627,6 +663,7 @@ fn rejects() -> Vec<Reject> {
         Reject::PublicAclBlocked,
         Reject::NoSuchGrantee { user: user() },
         Reject::NotDeliverer,
+        Reject::Overlay(OverlayRefusal::TooMany),
     ]
 }
 
@@ -723,6 +760,8 @@ fn work_queries() -> Vec<Query> {
         Query::Acl { bucket: BucketId(5), key: key("a/b"), version: None },
         Query::Owners { bucket: BucketId(5), versions: vec![(key("a/b"), stamp())] },
         Query::Deliveries { after: Some(BucketId(5)), limit: 300 },
+        Query::Overlay,
+        Query::Catalog { after: Some(BucketId(5)), limit: 300 },
     ]
 }
 
@@ -871,5 +910,19 @@ fn work_answers() -> Vec<Answer> {
         }),
         Answer::Acl(Some(object_acl())),
         Answer::Owners(vec![None, Some(user())]),
+        Answer::Overlay(
+            OverlayState {
+                identity: Some(OverlayIdentity {
+                    name: "west".parse().unwrap(),
+                    sealed_key: Bytes::from_static(b"sealed"),
+                    since: ClusterMs(1_000),
+                }),
+                members: vec![member()],
+                invites: 2,
+                grants: vec![overlay_grant()],
+            }
+            .into(),
+        ),
+        Answer::Catalog { buckets: vec![(bucket(), Usage::default())], more: true },
     ]
 }

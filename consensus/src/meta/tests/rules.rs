@@ -7,6 +7,8 @@ use fabric::limits::{COMPLETED_KEPT, PART_BYTES_MIN, SESSION_OPEN_MAX};
 use super::world::{World, add_user, etag, key, stored};
 use crate::meta::command::*;
 use crate::meta::model::*;
+use crate::meta::names::{ClusterName, UserName};
+use crate::meta::overlay::*;
 use crate::meta::query::{AllChanges, Answer, BodyView, Changes, ObjectView, PlacedOf, Query, Want};
 use crate::meta::store::{Rows, TableId};
 use crate::meta::tables::{Buckets, Cluster, Garbages, Replies, Sessions, get, put, scan_all};
@@ -992,4 +994,89 @@ fn settings_go_with_their_bucket() {
     assert_eq!(world.rejected(change(BucketChange::Remove(SettingKind::Tags))), Reject::NoSuchBucket);
     assert!(world.rows.all().all(|(table, _, _)| table != TableId::BUCKET_SETTINGS));
     world.audit();
+}
+
+#[test]
+fn clusters_join_by_invitation_once_and_leave_for_good() {
+    let mut world = World::new();
+    let name = |text: &str| text.parse::<ClusterName>().unwrap();
+    let member = |text: &str, key: u8, serial| Member {
+        name: name(text),
+        key: [key; 32],
+        addresses: vec![format!("{text}:1")],
+        serial,
+        via: None,
+        since: ClusterMs(0),
+        gone: false,
+    };
+    let admit = |invite, joined, member| Command::Overlay(OverlayChange::Admit { invite, joined, member });
+    let refused = |world: &mut World, command| match world.rejected(command) {
+        Reject::Overlay(why) => why,
+        other => panic!("{other:?}"),
+    };
+    let state = |world: &World| match world.ask(Query::Overlay) {
+        Ok(Answer::Overlay(state)) => state,
+        answer => panic!("{answer:?}"),
+    };
+    assert_eq!(refused(&mut world, admit(None, true, member("east", 1, 1))), OverlayRefusal::NoIdentity);
+    let found = |text| OverlayChange::Found { name: name(text), sealed_key: Bytes::from_static(b"sealed") };
+    world.done(Command::Overlay(found("west")));
+    world.done(Command::Overlay(found("west")));
+    assert_eq!(refused(&mut world, Command::Overlay(found("north"))), OverlayRefusal::OtherName);
+
+    let invite = |id| OverlayChange::Invite { id, secret_sha256: [9; 32], lifetime_ms: 1_000 };
+    world.done(Command::Overlay(invite(1)));
+    let wrong = admit(Some((1, [8; 32])), false, member("east", 1, 1));
+    assert_eq!(refused(&mut world, wrong), OverlayRefusal::BadInvite);
+    assert_eq!(state(&world).invites, 1);
+    world.done(admit(Some((1, [9; 32])), false, member("east", 1, 1)));
+    let again = admit(Some((1, [9; 32])), false, member("north", 2, 1));
+    assert_eq!(refused(&mut world, again), OverlayRefusal::BadInvite);
+
+    // A name has one key, and a key one name; what is older is not believed.
+    assert_eq!(refused(&mut world, admit(None, false, member("east", 2, 9))), OverlayRefusal::NameTaken);
+    assert_eq!(refused(&mut world, admit(None, false, member("south", 1, 9))), OverlayRefusal::KeyTaken);
+    assert_eq!(refused(&mut world, admit(None, false, member("west", 3, 9))), OverlayRefusal::NameTaken);
+    let moved = Member { addresses: vec!["elsewhere:1".to_string()], ..member("east", 1, 3) };
+    world.done(admit(None, false, moved.clone()));
+    world.done(admit(None, false, member("east", 1, 2)));
+    assert_eq!(state(&world).members[0].addresses, moved.addresses);
+
+    let grant = OverlayGrant {
+        cluster: name("east"),
+        user: GrantedUser::All,
+        buckets: Vec::new(),
+        since: ClusterMs(0),
+    };
+    let stranger = OverlayGrant { cluster: name("north"), ..grant.clone() };
+    let grants = |grant| Command::Overlay(OverlayChange::Grant(grant));
+    assert_eq!(refused(&mut world, grants(stranger)), OverlayRefusal::NotMember);
+    world.done(grants(grant));
+    assert_eq!(state(&world).grants.len(), 1);
+
+    // What was removed takes its grants with it, and nobody but an invitation brings it back.
+    world.done(Command::Overlay(OverlayChange::Remove(name("east"))));
+    assert!(state(&world).members[0].gone && state(&world).grants.is_empty());
+    assert_eq!(refused(&mut world, admit(None, false, member("east", 1, 99))), OverlayRefusal::Gone);
+    world.done(admit(None, true, member("east", 1, 1)));
+    assert!(!state(&world).members[0].gone);
+
+    world.done(Command::Overlay(invite(2)));
+    world.now = ClusterMs(world.now.0 + 1_000);
+    let late = admit(Some((2, [9; 32])), false, member("north", 2, 1));
+    assert_eq!(refused(&mut world, late), OverlayRefusal::BadInvite);
+    world.done(Command::Overlay(OverlayChange::Leave));
+    assert!(state(&world).members.is_empty() && state(&world).identity.is_some());
+}
+
+#[test]
+fn users_of_other_clusters_have_buckets_here_and_no_keys() {
+    let mut world = World::new();
+    let owner: UserName = "east/bob".parse().unwrap();
+    world.done(Command::CreateBucket(CreateBucket { name: "theirs".parse().unwrap(), owner: owner.clone() }));
+    let add = add_user("east/eve", "KEYOFEVE");
+    assert!(matches!(world.rejected(add), Reject::Malformed(_)));
+    assert_eq!(world.rejected(Command::RemoveUser(RemoveUser { name: owner })), Reject::UserOwnsBuckets);
+    let nobody = CreateBucket { name: "nobodys".parse().unwrap(), owner: "eve".parse().unwrap() };
+    assert_eq!(world.rejected(Command::CreateBucket(nobody)), Reject::NoSuchUser);
 }

@@ -1,0 +1,129 @@
+//! The overlay: who this cluster is, which others it knows, and what it granted to them.
+
+use fabric::limits::{OVERLAY_GRANTS_MAX, OVERLAY_INVITES_MAX, OVERLAY_MEMBERS_MAX};
+
+use super::Outcome;
+use super::transaction::Transaction;
+use crate::meta::command::{Done, Reject};
+use crate::meta::model::ClusterMs;
+use crate::meta::overlay::{
+    GrantedUser, Invite, Member, OverlayChange, OverlayGrant, OverlayIdentity, OverlayRefusal,
+};
+use crate::meta::tables::{Identity, Invites, Members, OverlayGrants};
+
+/// Changes what is kept of the overlay.
+pub(super) fn change(tx: &mut Transaction<'_>, change: &OverlayChange) -> Outcome {
+    match change {
+        OverlayChange::Found { name, sealed_key } => match tx.get::<Identity>(())? {
+            Some(identity) if identity.name != *name => return refused(OverlayRefusal::OtherName),
+            Some(_) => {}
+            None => {
+                let identity =
+                    OverlayIdentity { name: name.clone(), sealed_key: sealed_key.clone(), since: tx.now };
+                tx.put::<Identity>((), &identity);
+            }
+        },
+        OverlayChange::Invite { id, secret_sha256, lifetime_ms } => {
+            let rows: Vec<(u128, Invite)> = tx.scan_under::<Invites>(())?.collect::<Result<_, _>>()?;
+            let (expired, good): (Vec<_>, Vec<_>) =
+                rows.into_iter().partition(|(_, invite)| invite.expires <= tx.now);
+            if OVERLAY_INVITES_MAX <= good.len() {
+                return refused(OverlayRefusal::TooMany);
+            }
+            expired.into_iter().for_each(|(id, _)| tx.delete::<Invites>(id));
+            let expires = ClusterMs(tx.now.0.saturating_add(*lifetime_ms));
+            tx.put::<Invites>(*id, &Invite { secret_sha256: *secret_sha256, expires });
+        }
+        OverlayChange::Admit { invite, joined, member } => {
+            return admit(tx, invite.as_ref(), *joined, member);
+        }
+        OverlayChange::Remove(name) => {
+            let member = tx.get::<Members>(name)?.filter(|member| !member.gone);
+            let Some(member) = member else { return refused(OverlayRefusal::NotMember) };
+            tx.put::<Members>(name, &Member { gone: true, addresses: Vec::new(), ..member });
+            tx.delete_under::<OverlayGrants>(name)?;
+        }
+        OverlayChange::Grant(grant) => return give(tx, grant),
+        OverlayChange::Revoke { cluster, user } => {
+            let text = user_text(user);
+            if tx.get::<OverlayGrants>((cluster, text.clone()))?.is_none() {
+                return refused(OverlayRefusal::NotGranted);
+            }
+            tx.delete::<OverlayGrants>((cluster, text));
+        }
+        OverlayChange::Leave => {
+            tx.delete_under::<Members>(())?;
+            tx.delete_under::<OverlayGrants>(())?;
+            tx.delete_under::<Invites>(())?;
+        }
+    }
+    Ok(Done::Nothing)
+}
+
+/// A cluster becomes a member, or is elsewhere from now on.
+fn admit(
+    tx: &mut Transaction<'_>,
+    invite: Option<&(u128, [u8; 32])>,
+    joined: bool,
+    member: &Member,
+) -> Outcome {
+    let Some(identity) = tx.get::<Identity>(())? else { return refused(OverlayRefusal::NoIdentity) };
+    if identity.name == member.name {
+        return refused(OverlayRefusal::NameTaken);
+    }
+    let known = tx.get::<Members>(&member.name)?;
+    if known.as_ref().is_some_and(|known| known.key != member.key) {
+        return refused(OverlayRefusal::NameTaken);
+    }
+    let members: Vec<Member> =
+        tx.scan_under::<Members>(())?.map(|row| row.map(|(_, member)| member)).collect::<Result<_, _>>()?;
+    if members.iter().any(|other| other.key == member.key && other.name != member.name) {
+        return refused(OverlayRefusal::KeyTaken);
+    }
+    if known.is_none() && OVERLAY_MEMBERS_MAX <= members.len() {
+        return refused(OverlayRefusal::TooMany);
+    }
+    if let Some((id, secret_sha256)) = invite {
+        let good = tx.get::<Invites>(*id)?;
+        if good.is_none_or(|invite| invite.secret_sha256 != *secret_sha256 || invite.expires <= tx.now) {
+            return refused(OverlayRefusal::BadInvite);
+        }
+        tx.delete::<Invites>(*id);
+    }
+    let invited = joined || invite.is_some();
+    let row = match known {
+        Some(known) if known.gone && !invited => return refused(OverlayRefusal::Gone),
+        Some(known) if !known.gone && member.serial <= known.serial => return Ok(Done::Nothing),
+        Some(known) if !known.gone => Member { via: known.via, since: known.since, ..member.clone() },
+        Some(_) | None => Member { since: tx.now, ..member.clone() },
+    };
+    tx.put::<Members>(&member.name, &Member { gone: false, ..row });
+    Ok(Done::Nothing)
+}
+
+/// A cluster may act for a user.
+fn give(tx: &mut Transaction<'_>, grant: &OverlayGrant) -> Outcome {
+    if tx.get::<Members>(&grant.cluster)?.is_none_or(|member| member.gone) {
+        return refused(OverlayRefusal::NotMember);
+    }
+    let key = (&grant.cluster, user_text(&grant.user));
+    if tx.get::<OverlayGrants>(key.clone())?.is_none()
+        && OVERLAY_GRANTS_MAX <= tx.scan_under::<OverlayGrants>(())?.count()
+    {
+        return refused(OverlayRefusal::TooMany);
+    }
+    tx.put::<OverlayGrants>(key, &OverlayGrant { since: tx.now, ..grant.clone() });
+    Ok(Done::Nothing)
+}
+
+/// How the row of a grant names the user: no user has the name `*`.
+fn user_text(user: &GrantedUser) -> String {
+    match user {
+        GrantedUser::One(name) => name.to_string(),
+        GrantedUser::All => "*".to_string(),
+    }
+}
+
+fn refused(why: OverlayRefusal) -> Outcome {
+    Err(Reject::Overlay(why).into())
+}

@@ -1,0 +1,80 @@
+//! The overlay.
+
+use super::table;
+use crate::meta::names::ClusterName;
+use crate::meta::overlay::{Invite, Member, OverlayGrant, OverlayIdentity};
+
+table! {
+    /// Who this cluster is to others. Missing: it never was in an overlay.
+    Identity(OVERLAY_IDENTITY): () | () => OverlayIdentity
+}
+
+table! {
+    /// Name → another cluster, or one that left.
+    Members(OVERLAY_MEMBERS): &'a ClusterName | ClusterName => Member
+}
+
+table! {
+    /// Id → an invitation that nobody took. It may have expired.
+    Invites(OVERLAY_INVITES): u128 | u128 => Invite
+}
+
+table! {
+    /// (cluster, user or `*`) → what the cluster may do for the user.
+    OverlayGrants(OVERLAY_GRANTS): (&'a ClusterName, String) | (ClusterName, String) => OverlayGrant
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::meta::model::ClusterMs;
+    use crate::meta::overlay::GrantedUser;
+    use crate::meta::tables::testing::golden;
+
+    #[test]
+    fn golden_rows() {
+        let name: ClusterName = "east".parse().unwrap();
+        let identity = OverlayIdentity {
+            name: name.clone(),
+            sealed_key: Bytes::from_static(b"sealed"),
+            since: ClusterMs(1_000),
+        };
+        golden::<Identity>((), identity, "", "010465617374067365616c6564e807");
+        let member = Member {
+            name: name.clone(),
+            key: [7; 32],
+            addresses: vec!["a:1".to_string()],
+            serial: 300,
+            via: Some("west".parse().unwrap()),
+            since: ClusterMs(1_000),
+            gone: false,
+        };
+        golden::<Members>(
+            &name,
+            member,
+            "6561737400",
+            "01046561737407070707070707070707070707070707070707070707070707070707070707070103613a31ac02010477657374e80700",
+        );
+        golden::<Invites>(
+            9,
+            Invite { secret_sha256: [3; 32], expires: ClusterMs(1_000) },
+            "00000000000000000000000000000009",
+            "010303030303030303030303030303030303030303030303030303030303030303e807",
+        );
+        let grant = OverlayGrant {
+            cluster: name.clone(),
+            user: GrantedUser::All,
+            buckets: vec!["photos".parse().unwrap()],
+            since: ClusterMs(1_000),
+        };
+        golden::<OverlayGrants>(
+            (&name, "*".to_string()),
+            grant,
+            "65617374002a00",
+            "01046561737401010670686f746f73e807",
+        );
+    }
+}
