@@ -17,7 +17,8 @@ use fabric::env::Env;
 use fabric::ids::BucketId;
 use lru::LruCache;
 
-use crate::s3::auth::Keys;
+use crate::overlay::Overlay;
+use crate::s3::auth::{Keys, SigningKey};
 use crate::s3::{Code, S3Result};
 use crate::secrets::{ClusterKey, Secret};
 
@@ -188,6 +189,8 @@ pub struct Accounts {
     pub records: Arc<Records>,
     /// Opens them.
     pub cluster_key: ClusterKey,
+    /// Where users of other clusters are at home.
+    pub overlay: Option<Arc<Overlay>>,
 }
 
 #[async_trait]
@@ -204,6 +207,22 @@ impl Keys for Accounts {
             .open(id, &key.sealed_secret)
             .map_err(|error| Code::InternalError.caused(error))?;
         Ok(Some((key.user, secret)))
+    }
+
+    async fn of_others(
+        &self,
+        id: &AccessKeyId,
+        date: &str,
+        region: &str,
+    ) -> S3Result<Option<(UserName, SigningKey)>> {
+        let Some(overlay) = self.overlay.as_ref().filter(|overlay| !overlay.is_alone()) else {
+            return Ok(None);
+        };
+        let found = overlay.day_key(id, date, region).await;
+        let found = found.map_err(|error| {
+            Code::ServiceUnavailable.says(format!("The access key is not to be checked now: {error}."))
+        })?;
+        Ok(found.and_then(|key| Some((key.user, SigningKey::from_hex(&key.signing_key)?))))
     }
 }
 

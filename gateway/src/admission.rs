@@ -56,6 +56,11 @@ impl Admission {
         Admission { inner, queues: Arc::new(Queues::new(budget)), class }
     }
 
+    /// Requests to another service, within the same budget.
+    pub fn with(&self, inner: Arc<dyn Handler>) -> Admission {
+        Admission { inner, queues: self.queues.clone(), class }
+    }
+
     /// Requests for pages of websites, to `inner`, within the same budget.
     pub fn of_websites(&self, inner: Arc<dyn Handler>) -> Admission {
         Admission { inner, queues: self.queues.clone(), class: class_of_page }

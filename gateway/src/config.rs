@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
+use consensus::meta::names::ClusterName;
 use fabric::cluster::{Config, WebhookConfig, is_loopback, parse_bytes, split_address};
 use fabric::limits::{
     ACCESS_LOG_PERIOD_DEFAULT, ACCESS_LOG_SECONDS, INLINE_BYTES_TOTAL_DEFAULT, LIFECYCLE_DAY_DEFAULT,
@@ -126,6 +127,12 @@ pub struct ServeArgs {
     /// Targets of notifications: a file with a list like `webhooks` in config.yaml
     #[arg(long, value_name = "FILE", env = "FLUFFY_WEBHOOKS")]
     pub webhooks: Option<PathBuf>,
+    /// Where other clusters of an overlay connect [default: nowhere]
+    #[arg(long, value_name = "ADDR:PORT", env = "FLUFFY_OVERLAY_LISTEN")]
+    pub overlay_listen: Option<String>,
+    /// How other clusters reach that, where it is not the same [default: where it listens]
+    #[arg(long, value_name = "HOST:PORT", env = "FLUFFY_OVERLAY_ADDRESS")]
+    pub overlay_address: Option<String>,
     /// How long lines of access logs wait before they are written [default: 60]
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(ACCESS_LOG_SECONDS), env = "FLUFFY_ACCESS_LOG_SECONDS")]
     pub access_log_seconds: Option<u64>,
@@ -172,6 +179,12 @@ pub enum Command {
         #[command(flatten)]
         admin: AdminArgs,
     },
+    /// Join other clusters, and say what they may do for users
+    Overlay {
+        /// What to do.
+        #[command(subcommand)]
+        action: OverlayAction,
+    },
     /// Show nodes, leader, copies owed, space and versions
     Status {
         /// Whom to ask.
@@ -192,6 +205,86 @@ pub struct AdminArgs {
     /// Certificate authority (PEM) of the admin port, if it speaks TLS
     #[arg(long, value_name = "FILE", env = "FLUFFY_ADMIN_CA")]
     pub admin_ca: Option<PathBuf>,
+}
+
+/// What to do with the overlay.
+#[derive(Debug, Clone, Subcommand)]
+pub enum OverlayAction {
+    /// Print a token with which one other cluster joins this one
+    Invite {
+        /// How long it is good [default: 86400]
+        #[arg(long, value_name = "SECONDS")]
+        seconds: Option<u64>,
+        /// Answer in JSON
+        #[arg(long)]
+        json: bool,
+        /// Whom to ask.
+        #[command(flatten)]
+        admin: AdminArgs,
+    },
+    /// Join the cluster that printed a token: both see each other's buckets from then on
+    Join {
+        /// The token
+        token: String,
+        /// Whom to ask.
+        #[command(flatten)]
+        admin: AdminArgs,
+    },
+    /// Show the clusters, how they are, and what is granted to them
+    List {
+        /// Answer in JSON
+        #[arg(long)]
+        json: bool,
+        /// Whom to ask.
+        #[command(flatten)]
+        admin: AdminArgs,
+    },
+    /// Show the buckets of all clusters
+    Catalog {
+        /// Answer in JSON
+        #[arg(long)]
+        json: bool,
+        /// Whom to ask.
+        #[command(flatten)]
+        admin: AdminArgs,
+    },
+    /// Leave the overlay
+    Leave {
+        /// Whom to ask.
+        #[command(flatten)]
+        admin: AdminArgs,
+    },
+    /// Take a cluster for a stranger from now on
+    Remove {
+        /// Which one.
+        cluster: String,
+        /// Whom to ask.
+        #[command(flatten)]
+        admin: AdminArgs,
+    },
+    /// Let a cluster act for a user: NAME of this cluster, CLUSTER/NAME or `*` of that one
+    Grant {
+        /// Which cluster.
+        cluster: String,
+        /// For whom.
+        user: String,
+        /// Only in this bucket; may be given several times
+        #[arg(long)]
+        bucket: Vec<String>,
+        /// Whom to ask.
+        #[command(flatten)]
+        admin: AdminArgs,
+    },
+    /// Take that back
+    Revoke {
+        /// Which cluster.
+        cluster: String,
+        /// For whom.
+        user: String,
+        /// Whom to ask.
+        #[command(flatten)]
+        admin: AdminArgs,
+    },
 }
 
 /// What to do with quotas.
@@ -409,6 +502,10 @@ pub struct Settings {
     pub webhooks: Vec<WebhookConfig>,
     /// How long lines of access logs wait.
     pub access_log_period: Duration,
+    /// Address for other clusters; `None`: there are none.
+    pub overlay_listen: Option<String>,
+    /// How they reach it.
+    pub overlay_address: Option<String>,
 }
 
 /// The data directory when none is given.
@@ -470,6 +567,8 @@ impl Settings {
             lifecycle_day: lifecycle_day.unwrap_or(LIFECYCLE_DAY_DEFAULT),
             customer_keys_without_tls: serve.customer_keys_without_tls || file.customer_keys_without_tls,
             webhooks: webhooks.unwrap_or(file.webhooks),
+            overlay_listen: serve.overlay_listen.clone().or(file.overlay_listen),
+            overlay_address: serve.overlay_address.clone().or(file.overlay_address),
             access_log_period: access_log.map_or(ACCESS_LOG_PERIOD_DEFAULT, Duration::from_secs),
         };
         settings.check()?;
@@ -481,6 +580,18 @@ impl Settings {
         check_address("--admin-listen", &self.admin_listen)?;
         if let Some(address) = &self.website_listen {
             check_address("--website-listen", address)?;
+        }
+        if let Some(address) = &self.overlay_listen {
+            check_address("--overlay-listen", address)?;
+            if let Err(error) = self.region.parse::<ClusterName>() {
+                return wrong(format!(
+                    "--region {:?} is the name of the cluster in an overlay: {error}",
+                    self.region
+                ));
+            }
+        }
+        if let Some(address) = &self.overlay_address {
+            check_address("--overlay-address", address)?;
         }
         if !is_loopback(&self.admin_listen) && self.tls.is_none() {
             return wrong(format!(

@@ -21,10 +21,12 @@ use crate::admin::{Admin, Report};
 use crate::admission::Admission;
 use crate::data::{Data, DataConfig};
 use crate::http::Handler;
-use crate::http::server::{self, serve};
+use crate::http::server::{self, serve, serve_behind};
 use crate::http::tls::{self, Keys};
 use crate::keyring::KeyRing;
 use crate::notify::{Deliverer, Notifier, Webhooks};
+use crate::overlay::door::ClusterDoor;
+use crate::overlay::{Overlay, OverlayParts};
 use crate::queue::Budget;
 use crate::s3::ops;
 use crate::s3::proxies::Proxies;
@@ -86,6 +88,8 @@ pub struct GatewayParts {
     pub webhooks: Webhooks,
     /// How long lines of access logs wait.
     pub access_log_period: Duration,
+    /// Where other clusters reach this gateway (`host:port`); `None`: it talks to none.
+    pub overlay_address: Option<String>,
 }
 
 /// Where a gateway listens.
@@ -96,6 +100,8 @@ pub struct Listeners {
     pub admin: Box<dyn Listener>,
     /// For browsers; `None`: there are no websites.
     pub websites: Option<Box<dyn Listener>>,
+    /// For other clusters; `None`: none can come.
+    pub overlay: Option<Box<dyn Listener>>,
 }
 
 /// A gateway, ready to serve.
@@ -108,6 +114,8 @@ pub struct Gateway {
     connections_max: usize,
     service: Arc<S3Service>,
     access_log_period: Duration,
+    /// Knows other clusters, with the door for them.
+    overlay: Option<(Arc<Overlay>, Arc<ClusterDoor>)>,
     /// Delivers notifications, where there are targets.
     deliverer: Option<Arc<Deliverer>>,
     /// Tells requests that wait for something that they wait no longer.
@@ -127,7 +135,20 @@ impl Gateway {
             inline_bytes_max: parts.inline_bytes_max,
         };
         let data = Data::new(env.clone(), parts.meta.clone(), parts.chunks, config);
-        let keys = Arc::new(Accounts { records: records.clone(), cluster_key: parts.cluster_key.clone() });
+        let overlay = parts.overlay_address.map(|address| {
+            Arc::new(Overlay::new(OverlayParts {
+                seams: parts.seams.clone(),
+                meta: parts.meta.clone(),
+                cluster_key: parts.cluster_key.clone(),
+                region: parts.region.clone(),
+                address,
+            }))
+        });
+        let keys = Arc::new(Accounts {
+            records: records.clone(),
+            cluster_key: parts.cluster_key.clone(),
+            overlay: overlay.clone(),
+        });
         let search = Arc::new(Searching::new(parts.searches, &parts.cluster_key));
         let notifier = Arc::new(Notifier::new(parts.seams.clone(), parts.webhooks));
         let deliverer = (!notifier.is_empty()).then(|| {
@@ -142,6 +163,7 @@ impl Gateway {
             ring: parts.key_ring,
             notifier,
             search: search.clone(),
+            overlay: overlay.clone(),
         };
         let settings = Settings {
             region: parts.region,
@@ -155,7 +177,16 @@ impl Gateway {
         };
         let service = Arc::new(S3Service::new(backend, settings, &ops::all()));
         let websites = Arc::new(Websites::new(service.clone(), parts.website_domains));
-        let s3 = Admission::new(service.clone(), &parts.budget);
+        let s3 = Arc::new(Admission::new(service.clone(), &parts.budget));
+        let door = overlay.clone().map(|overlay| {
+            let door = ClusterDoor {
+                overlay: overlay.clone(),
+                service: service.clone(),
+                cluster_key: parts.cluster_key.clone(),
+                admission: s3.clone(),
+            };
+            (overlay, Arc::new(door))
+        });
         let websites = s3.of_websites(websites);
         let admin = Admin {
             seams: parts.seams.clone(),
@@ -163,6 +194,7 @@ impl Gateway {
             cluster_key: parts.cluster_key,
             token: parts.admin_token,
             search,
+            overlay,
             metrics: parts.metrics,
             report: parts.report,
             founded: parts.founded,
@@ -170,7 +202,8 @@ impl Gateway {
         Gateway {
             seams: parts.seams,
             tls: parts.tls,
-            s3: Arc::new(s3),
+            s3,
+            overlay: door,
             admin: Arc::new(admin),
             websites: Arc::new(websites),
             connections_max: parts.connections_max,
@@ -183,7 +216,7 @@ impl Gateway {
 
     /// Serves all ports until `stop` says so; returns when they are drained.
     pub async fn serve(self, listeners: Listeners, stop: watch::Receiver<bool>) {
-        let Listeners { s3, admin, websites } = listeners;
+        let Listeners { s3, admin, websites, overlay } = listeners;
         let watcher = self
             .tls
             .clone()
@@ -193,6 +226,15 @@ impl Gateway {
             let delivering = deliverer.run(self.stopping.subscribe());
             self.seams.env.spawn("notifications", Box::pin(delivering))
         });
+        let overseeing = self.overlay.as_ref().map(|(overlay, _)| {
+            let overseeing = overlay.clone().run();
+            self.seams.env.spawn("overlay", Box::pin(overseeing))
+        });
+        let clusters = async {
+            if let Some((listener, (_, door))) = overlay.zip(self.overlay) {
+                serve_behind(self.seams.clone(), listener, self.connections_max, door, stop.clone()).await;
+            }
+        };
         let logging = write_logs(self.service.clone(), self.access_log_period);
         let logging = self.seams.env.spawn("access logs", Box::pin(logging));
         let mut stopped = stop.clone();
@@ -210,10 +252,11 @@ impl Gateway {
         tokio::join!(
             told,
             websites,
+            clusters,
             serve(self.seams.clone(), s3, settings(self.connections_max), self.s3, stop.clone()),
             serve(self.seams.clone(), admin, settings(ADMIN_CONNECTIONS_MAX), self.admin, stop.clone()),
         );
-        for task in watcher.into_iter().chain(delivering).chain([logging]) {
+        for task in watcher.into_iter().chain(delivering).chain(overseeing).chain([logging]) {
             task.abort();
         }
         if timeout(LAST_LOGS_DEADLINE, self.service.write_logs(true)).await.is_err() {

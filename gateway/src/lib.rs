@@ -12,6 +12,7 @@ pub mod data;
 pub mod http;
 pub mod keyring;
 pub mod notify;
+pub mod overlay;
 pub mod queue;
 pub mod s3;
 pub mod secrets;

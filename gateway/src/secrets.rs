@@ -142,9 +142,14 @@ impl ClusterKey {
 
     /// Seals the secret of an access key.
     pub fn seal(&self, env: &dyn Env, id: &AccessKeyId, secret: &Secret) -> Bytes {
+        self.seal_bytes(env, id.as_str(), secret.0.as_bytes())
+    }
+
+    /// Seals something secret; what it belongs to opens it again.
+    pub fn seal_bytes(&self, env: &dyn Env, of: &str, secret: &[u8]) -> Bytes {
         let mut nonce = [0; NONCE_BYTES];
         env.random(&mut nonce);
-        let payload = Payload { msg: secret.0.as_bytes(), aad: id.as_str().as_bytes() };
+        let payload = Payload { msg: secret, aad: of.as_bytes() };
         let sealed = Aes256Gcm::new(&self.0.into())
             .encrypt(&Nonce::from(nonce), payload)
             .expect("a secret is shorter than the 64 GiB that GCM can seal");
@@ -156,16 +161,19 @@ impl ClusterKey {
 
     /// Opens what [`ClusterKey::seal`] sealed for the same id.
     pub fn open(&self, id: &AccessKeyId, sealed: &[u8]) -> Result<Secret, SecretError> {
+        let opened = self.open_bytes(id.as_str(), sealed)?;
+        String::from_utf8(opened).map(Secret).map_err(|_| SecretError::Sealed)
+    }
+
+    /// Opens what [`ClusterKey::seal_bytes`] sealed for the same.
+    pub fn open_bytes(&self, of: &str, sealed: &[u8]) -> Result<Vec<u8>, SecretError> {
         let (&version, rest) = sealed.split_first().ok_or(SecretError::Sealed)?;
         let (nonce, text) = rest.split_first_chunk::<NONCE_BYTES>().ok_or(SecretError::Sealed)?;
         if version != SEALED_VERSION {
             return Err(SecretError::Sealed);
         }
-        let payload = Payload { msg: text, aad: id.as_str().as_bytes() };
-        let opened = Aes256Gcm::new(&self.0.into())
-            .decrypt(&Nonce::from(*nonce), payload)
-            .map_err(|_| SecretError::Sealed)?;
-        String::from_utf8(opened).map(Secret).map_err(|_| SecretError::Sealed)
+        let payload = Payload { msg: text, aad: of.as_bytes() };
+        Aes256Gcm::new(&self.0.into()).decrypt(&Nonce::from(*nonce), payload).map_err(|_| SecretError::Sealed)
     }
 }
 

@@ -57,6 +57,13 @@ pub async fn serve(system: Seams, cli: &Cli) -> Result<(), Failure> {
         Some(address) => Some(listen(&system, "--website-listen", address).await?),
         None => None,
     };
+    let overlay = match &settings.overlay_listen {
+        Some(address) => Some(listen(&system, "--overlay-listen", address).await?),
+        None => None,
+    };
+    let overlay_address = overlay.as_ref().map(|listener| {
+        settings.overlay_address.clone().unwrap_or_else(|| listener.local_address().to_string())
+    });
     let urls = Urls::new(&settings, &*s3, &*admin, websites.as_deref());
     let metrics = record_metrics();
 
@@ -91,8 +98,9 @@ pub async fn serve(system: Seams, cli: &Cli) -> Result<(), Failure> {
         connections_max: connections_max(),
         webhooks,
         access_log_period: settings.access_log_period,
+        overlay_address,
     });
-    gateway.serve(Listeners { s3, admin, websites }, stop).await;
+    gateway.serve(Listeners { s3, admin, websites, overlay }, stop).await;
     store.shut_down().await;
     Ok(())
 }

@@ -5,6 +5,7 @@
 //! What always holds: a secret is in an answer exactly once, when it was just made or imported.
 
 pub mod client;
+mod overlay;
 mod policies;
 mod quotas;
 mod search;
@@ -32,6 +33,7 @@ use subtle::ConstantTimeEq;
 use tokio::time::timeout;
 
 use crate::http::{Handler, Refusal, RequestBody, ResponseBody, full};
+use crate::overlay::Overlay;
 use crate::s3::search::Searching;
 use crate::secrets::{ClusterKey, Secret};
 
@@ -59,6 +61,8 @@ pub struct Admin {
     pub metrics: Option<PrometheusHandle>,
     /// Answers searches.
     pub search: Arc<Searching>,
+    /// Other clusters; `None`: this gateway talks to none.
+    pub overlay: Option<Arc<Overlay>>,
     /// Adds to `/status` what only this process knows.
     pub report: Report,
     /// Whether the store has its first user; not ready before.
@@ -160,6 +164,14 @@ impl Admin {
             (Method::DELETE, ["users", name, "policies", policy]) => {
                 policies::detach(self, name, policy).await
             }
+            (Method::GET, ["overlay"]) => overlay::list(self).await,
+            (Method::DELETE, ["overlay"]) => overlay::leave(self).await,
+            (Method::GET, ["overlay", "catalog"]) => overlay::catalog(self).await,
+            (Method::POST, ["overlay", "invites"]) => overlay::invite(self, &document(request).await?).await,
+            (Method::POST, ["overlay", "members"]) => overlay::join(self, &document(request).await?).await,
+            (Method::DELETE, ["overlay", "members", name]) => overlay::remove(self, name).await,
+            (Method::POST, ["overlay", "grants"]) => overlay::grant(self, &document(request).await?).await,
+            (Method::DELETE, ["overlay", "grants"]) => overlay::revoke(self, &document(request).await?).await,
             (_, [kind @ ("users" | "buckets"), name, "quota"]) => {
                 let of = quotas::owner(self, kind, name).await?;
                 match *request.method() {

@@ -44,6 +44,9 @@ pub async fn list(admin: &Admin) -> Result<Response<ResponseBody>, AdminError> {
 pub async fn add(admin: &Admin, document: &Value) -> Result<Response<ResponseBody>, AdminError> {
     let new: NewUser = NewUser::deserialize(document).map_err(|error| AdminError::bad(error.to_string()))?;
     let name = user_name(&new.name)?;
+    if name.home().is_some() {
+        return Err(AdminError::bad("the name of a user has no slash: that is a user of another cluster"));
+    }
     let id = match &new.access_key {
         Some(id) => id
             .parse()
@@ -98,6 +101,8 @@ pub async fn rotate(admin: &Admin, name: &str) -> Result<Response<ResponseBody>,
 }
 
 pub(super) fn user_name(text: &str) -> Result<UserName, AdminError> {
+    // A user of another cluster has a slash in its name, which is escaped in paths.
+    let text = text.replace("%2F", "/").replace("%2f", "/");
     text.parse().map_err(|error: consensus::meta::names::NameError| AdminError::bad(error.to_string()))
 }
 

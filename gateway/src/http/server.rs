@@ -3,10 +3,12 @@
 //! One newcomer may wait beyond the bound, and the connection that is idle longest makes room for it. Being out of
 //! descriptors is like being out of places.
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use fabric::Seams;
 use fabric::net::{BoxStream, Listener};
 use tokio::sync::watch;
@@ -35,24 +37,60 @@ pub struct Settings {
     pub tls: Option<Arc<Keys>>,
 }
 
+/// What a connection passes before it is served.
+#[async_trait]
+pub trait Door: Send + Sync + 'static {
+    /// The stream to serve, and who answers there. A stranger is turned away with an error.
+    async fn pass(&self, stream: BoxStream) -> io::Result<(BoxStream, Arc<dyn Handler>)>;
+}
+
+/// Everybody may come in, by TLS where there are certificates.
+struct OpenDoor {
+    tls: Option<Arc<Keys>>,
+    handler: Arc<dyn Handler>,
+}
+
+#[async_trait]
+impl Door for OpenDoor {
+    async fn pass(&self, stream: BoxStream) -> io::Result<(BoxStream, Arc<dyn Handler>)> {
+        let stream: BoxStream = match &self.tls {
+            None => stream,
+            Some(keys) => Box::new(keys.acceptor().accept(stream).await?),
+        };
+        Ok((stream, self.handler.clone()))
+    }
+}
+
 /// Serves `listener` until `stop` says so; then drains and returns.
 pub async fn serve(
     seams: Seams,
-    mut listener: Box<dyn Listener>,
+    listener: Box<dyn Listener>,
     settings: Settings,
     handler: Arc<dyn Handler>,
     stop: watch::Receiver<bool>,
 ) {
-    let places = Places::new(settings.connections_max);
+    let door = Arc::new(OpenDoor { tls: settings.tls, handler });
+    serve_behind(seams, listener, settings.connections_max, door, stop).await;
+}
+
+/// The same for those who pass a door.
+pub async fn serve_behind(
+    seams: Seams,
+    mut listener: Box<dyn Listener>,
+    connections_max: usize,
+    door: Arc<dyn Door>,
+    stop: watch::Receiver<bool>,
+) {
+    let places = Places::new(connections_max);
     let (stage, stages) = watch::channel(Stop::Running);
-    let serving = Serving { seams, tls: settings.tls, handler, stages };
+    let serving = Serving { seams, door, stages };
     tokio::select! {
         biased;
         () = stopped(stop) => {}
         () = accept(&mut listener, &places, &serving) => {}
     }
     drop(listener);
-    drop(serving.handler);
+    drop(serving.door);
     stage.send_replace(Stop::Draining);
     if timeout(DRAIN_DEADLINE, places.all_free()).await.is_err() {
         tracing::warn!("requests still in progress are given up");
@@ -68,8 +106,7 @@ async fn stopped(mut stop: watch::Receiver<bool>) {
 
 struct Serving {
     seams: Seams,
-    tls: Option<Arc<Keys>>,
-    handler: Arc<dyn Handler>,
+    door: Arc<dyn Door>,
     stages: watch::Receiver<Stop>,
 }
 
@@ -94,25 +131,22 @@ async fn accept(listener: &mut Box<dyn Listener>, places: &Arc<Places>, serving:
 
 fn start(serving: &Serving, stream: BoxStream, source: SocketAddr, place: Place) {
     let env = serving.seams.env.clone();
-    let handler = serving.handler.clone();
-    let tls = serving.tls.clone();
+    let door = serving.door.clone();
     let stages = serving.stages.clone();
     let place = Arc::new(place);
     let task = async move {
-        match tls {
-            None => connection::serve(stream, source, handler, env, place, stages).await,
-            Some(keys) => {
-                let mut gone = stages.clone();
-                tokio::select! {
-                    biased;
-                    _ = reached(&mut gone, Stop::Ended) => {}
-                    () = place.asked_to_leave() => {}
-                    shaken = timeout(HANDSHAKE_DEADLINE, keys.acceptor().accept(stream)) => match shaken {
-                        Ok(Ok(stream)) => connection::serve(stream, source, handler, env, place.clone(), stages).await,
-                        Ok(Err(error)) => tracing::debug!(%source, %error, "TLS handshake failed"),
-                        Err(_) => tracing::debug!(%source, "TLS handshake took too long"),
-                    }
+        let mut gone = stages.clone();
+        tokio::select! {
+            biased;
+            _ = reached(&mut gone, Stop::Ended) => {}
+            () = place.asked_to_leave() => {}
+            passed = timeout(HANDSHAKE_DEADLINE, door.pass(stream)) => match passed {
+                Ok(Ok((stream, handler))) => {
+                    drop(door);
+                    connection::serve(stream, source, handler, env, place.clone(), stages).await;
                 }
+                Ok(Err(error)) => tracing::debug!(%source, %error, "TLS handshake failed"),
+                Err(_) => tracing::debug!(%source, "TLS handshake took too long"),
             }
         }
     };
@@ -122,7 +156,6 @@ fn start(serving: &Serving, stream: BoxStream, source: SocketAddr, place: Place)
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use async_trait::async_trait;
     use bytes::Bytes;
     use fabric::disks::MemoryDisks;
     use fabric::env::system::SystemEnv;

@@ -132,6 +132,7 @@ codes! {
     RequestTimeout BAD_REQUEST "Your socket connection to the server was not read from or written to within the timeout period.";
     ServerSideEncryptionConfigurationNotFoundError NOT_FOUND "The server side encryption configuration was not found";
     SignatureDoesNotMatch FORBIDDEN "The request signature we calculated does not match the signature you provided. Check your key and signing method.";
+    ServiceUnavailable SERVICE_UNAVAILABLE "Service is unable to handle request.";
     SlowDown SERVICE_UNAVAILABLE "Please reduce your request rate.";
     TooManyBuckets BAD_REQUEST "You have attempted to create more buckets than allowed.";
     TooManyParts BAD_REQUEST "The object has as many parts as it may have.";
@@ -267,7 +268,9 @@ impl From<Code> for S3Error {
     fn from(code: Code) -> S3Error {
         let headers = match code {
             // A client that waits a second finds the queue shorter or the new leader elected.
-            Code::SlowDown => vec![(header::RETRY_AFTER, HeaderValue::from_static("1"))],
+            Code::SlowDown | Code::ServiceUnavailable => {
+                vec![(header::RETRY_AFTER, HeaderValue::from_static("1"))]
+            }
             _ => Vec::new(),
         };
         let message = Cow::Borrowed(code.wire().2);
@@ -312,6 +315,7 @@ impl From<Reject> for S3Error {
             | Reject::AccessKeyExists
             | Reject::NoSuchPolicy
             | Reject::NotDeliverer
+            | Reject::Overlay(_)
             | Reject::TooManyPolicies
             | Reject::Malformed(_) => Code::InternalError.caused(format!("{reject:?}")),
             // The user was removed while its request ran.
@@ -425,6 +429,7 @@ impl From<NameError> for S3Error {
             NameError::User(_)
             | NameError::AccessKey(_)
             | NameError::Policy(_)
+            | NameError::Cluster(_)
             | NameError::ClientToken(_) => Code::InvalidArgument.caused(error),
         }
     }

@@ -18,6 +18,7 @@ pub mod copying;
 pub mod cors;
 pub mod encryption;
 pub mod error;
+mod federation;
 pub mod form;
 pub mod headers;
 pub mod lifecycle;

@@ -23,6 +23,7 @@ use super::search::Searching;
 use crate::data::Data;
 use crate::keyring::KeyRing;
 use crate::notify::Notifier;
+use crate::overlay::Overlay;
 
 /// One S3 operation. Operations never import each other.
 #[async_trait]
@@ -261,6 +262,8 @@ pub struct Context {
     pub origin: Origin,
     /// Who can be told of events.
     pub notifier: Arc<Notifier>,
+    /// Other clusters; `None`: this gateway talks to none.
+    pub overlay: Option<Arc<Overlay>>,
     /// Whether the gateway is about to end: nobody waits for anything then.
     pub stopping: watch::Receiver<bool>,
 }
@@ -300,6 +303,11 @@ impl Context {
             }
             _ => Err(unexpected("Buckets")),
         }
+    }
+
+    /// Other clusters, where there are any.
+    pub fn others(&self) -> Option<&Arc<Overlay>> {
+        self.overlay.as_ref().filter(|overlay| !overlay.is_alone())
     }
 
     /// What the owner of the bucket set.

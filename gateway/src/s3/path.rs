@@ -17,6 +17,16 @@ pub enum Target {
     Object(BucketName, ObjectKey),
 }
 
+impl Target {
+    /// The bucket, if it is about one.
+    pub fn bucket(&self) -> Option<&BucketName> {
+        match self {
+            Target::Service => None,
+            Target::Bucket(name) | Target::Object(name, _) => Some(name),
+        }
+    }
+}
+
 /// The path of a request, decoded once.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CanonicalPath {
@@ -51,6 +61,17 @@ impl CanonicalPath {
     /// The path as text, for signatures and for `Resource` in errors.
     pub fn as_str(&self) -> &str {
         &self.decoded
+    }
+
+    /// The same about a bucket by the name that it has where it is at home.
+    #[must_use]
+    pub fn at_home(self, name: &BucketName) -> CanonicalPath {
+        let target = match self.target {
+            Target::Service => Target::Service,
+            Target::Bucket(_) => Target::Bucket(name.clone()),
+            Target::Object(_, key) => Target::Object(name.clone(), key),
+        };
+        CanonicalPath { target, ..self }
     }
 
     /// What the request is about.

@@ -28,7 +28,9 @@ use super::auth::{
     with_headers_of_query,
 };
 use super::cors;
-use super::error::{BoxError, Code, S3Error, S3Result};
+use super::error::{Code, S3Error, S3Result};
+pub use super::federation::Forwarded;
+use super::federation::{Came, Way};
 use super::form::{Form, FormPolicy, Reply};
 use super::headers::refuse_unsupported;
 use super::op::{Action, BodyRule, Context, Op, resolve_bucket};
@@ -44,6 +46,7 @@ use crate::data::Data;
 use crate::http::{Handler, Refusal, RequestBody, ResponseBody as HttpBody};
 use crate::keyring::KeyRing;
 use crate::notify::Notifier;
+use crate::overlay::Overlay;
 
 /// A body that an operation has no use for is read and verified up to this size.
 const USELESS_BODY_BYTES_MAX: usize = 64 * KIB as usize;
@@ -95,6 +98,8 @@ pub struct Backend {
     pub search: Arc<Searching>,
     /// Who can be told of events.
     pub notifier: Arc<Notifier>,
+    /// Other clusters; `None`: this gateway talks to none.
+    pub overlay: Option<Arc<Overlay>>,
 }
 
 /// The S3 service of one gateway.
@@ -142,19 +147,29 @@ impl S3Service {
         }
     }
 
-    /// Answers one request.
+    /// Answers one request; `forwarded`: what a gateway of another cluster says that sends it on.
     pub async fn serve(
         &self,
         request: http::Request<RequestBody>,
         source: SocketAddr,
+        forwarded: Option<&Forwarded>,
     ) -> http::Response<HttpBody> {
         let (head, body) = request.into_parts();
         let began = (self.backend.env.monotonic(), self.backend.env.wall_ms());
-        let source = self.proxies.client(source.ip(), &head.headers);
+        let came = match forwarded {
+            Some(forwarded) => {
+                Came { source: forwarded.source, secure: forwarded.secure, forwarded: Some(forwarded) }
+            }
+            None => {
+                let source = self.proxies.client(source.ip(), &head.headers);
+                Came { source, secure: self.secure, forwarded: None }
+            }
+        };
+        let source = came.source;
         let mut trace = self.trace("-");
         let outcome = match head.method {
-            Method::OPTIONS => self.preflight(&head, &mut trace).await,
-            _ => self.answer(&head, body, source, &mut trace).await,
+            Method::OPTIONS => self.preflight(&head, came, &mut trace).await,
+            _ => self.answer(&head, body, came, &mut trace).await,
         };
         let (mut response, error) = match outcome {
             Ok(response) => (response, None),
@@ -247,7 +262,7 @@ impl S3Service {
         let source = IpAddr::from([127, 0, 0, 1]);
         let (meta, policies) = (self.backend.meta.clone(), self.policies.clone());
         let (query, headers) = (Arc::<Query>::default(), Arc::new(headers));
-        let facts = self.facts(source, query.clone(), headers.clone());
+        let facts = self.facts((source, self.secure), query.clone(), headers.clone());
         let access = Access::of(policies, meta, None, facts).await?;
         let trace = self.trace(op.name());
         let mut context = self.context(access, Some(target.clone()), source, &trace);
@@ -271,15 +286,24 @@ impl S3Service {
     }
 
     /// What a browser asks before a page of another origin may send something. Nobody signs that.
-    async fn preflight(&self, head: &request::Parts, trace: &mut Trace) -> S3Result<Response> {
+    async fn preflight(
+        &self,
+        head: &request::Parts,
+        came: Came<'_>,
+        trace: &mut Trace,
+    ) -> S3Result<Response> {
         trace.op = "Preflight";
         let host = effective_host(head)?;
-        let bucket = self.domains.iter().find_map(|domain| virtual_bucket(&host, Some(domain)));
-        let rules = match CanonicalPath::parse(head.uri.path(), bucket)?.target() {
-            Target::Service => return Err(Code::MethodNotAllowed.into()),
-            Target::Bucket(name) | Target::Object(name, _) => {
-                cors::rules_of(&*self.backend.meta, name).await?
+        let (path, bucket) = self.path(head, &host, came)?;
+        let (Target::Bucket(name) | Target::Object(name, _)) = path.target() else {
+            return Err(Code::MethodNotAllowed.into());
+        };
+        let rules = match cors::rules_of(&*self.backend.meta, name).await {
+            Err(error) if error.code() == Code::NoSuchBucket => {
+                let elsewhere = self.preflight_elsewhere(head, (&path, bucket), came).await;
+                return elsewhere.unwrap_or(Err(error));
             }
+            rules => rules?,
         };
         let mut response = Response::ok();
         cors::add(&mut response.headers, cors::preflight(&rules, &head.headers)?);
@@ -304,16 +328,19 @@ impl S3Service {
         &self,
         head: &request::Parts,
         body: RequestBody,
-        source: IpAddr,
+        came: Came<'_>,
         trace: &mut Trace,
     ) -> S3Result<Response> {
         let host = effective_host(head)?;
-        let bucket = self.domains.iter().find_map(|domain| virtual_bucket(&host, Some(domain)));
-        let path = CanonicalPath::parse(head.uri.path(), bucket)?;
+        let (path, bucket) = self.path(head, &host, came)?;
         let query = Query::parse(head.uri.query().unwrap_or(""))?;
         let headers = with_headers_of_query(&head.headers, &query)?;
         let op = self.router.route(&head.method, path.target(), &query, &headers)?;
         trace.op = op.name();
+        let body = match self.way(head, body, op, (&path, bucket), came).await? {
+            Way::There(response) => return Ok(response),
+            Way::Here(body) => body,
+        };
         let unverified = Unverified {
             method: &head.method,
             raw_path: head.uri.path(),
@@ -323,8 +350,8 @@ impl S3Service {
             host: &host,
             virtual_bucket: bucket,
         };
-        let verified = verify(unverified, self.verifier(), &*self.backend.keys, &self.signing_keys).await?;
-        let body = body.map_err(BoxError::from).boxed_unsync();
+        let verifier = self.verifier(came);
+        let verified = verify(unverified, verifier, &*self.backend.keys, &self.signing_keys).await?;
         let mut sent = Sent {
             target: path.target().clone(),
             headers: headers.into_owned(),
@@ -333,17 +360,19 @@ impl S3Service {
             reply: None,
         };
         if op.body() == BodyRule::Form {
-            sent = self.unfolded(sent, &host).await?;
+            sent = self.unfolded(sent, (&host, bucket), came).await?;
         }
         let Sent { target, headers, body, verified, reply } = sent;
         trace.requester = verified.signer().map(|signer| signer.user.clone());
-        self.check_payload_mode(op, verified.payload())?;
+        self.check_grant(&verified, target.bucket(), came)?;
+        self.check_payload_mode(op, verified.payload(), came.secure)?;
         if verified.signer().is_none() {
             refuse_overrides(&query)?;
         }
         refuse_unsupported(&headers, op.name())?;
         let (query, headers) = (Arc::new(query), Arc::new(without_internal(headers)));
-        let facts = self.facts(source, query.clone(), headers.clone());
+        let source = came.source;
+        let facts = self.facts((source, came.secure), query.clone(), headers.clone());
         let meta = self.backend.meta.clone();
         let access = Access::of(self.policies.clone(), meta, verified.signer().cloned(), facts).await?;
         if let Target::Object(_, key) = &target {
@@ -367,9 +396,9 @@ impl S3Service {
             verified,
             request_id: trace.id.clone(),
             source,
-            secure: self.secure,
+            secure: came.secure,
             reply,
-            may_carry_keys: self.may_carry_keys(source),
+            may_carry_keys: self.may_carry_keys(came),
         };
         match run(op, &context, request).await {
             Err(error) if head.method.is_safe() && error.code() == Code::NoSuchKey => {
@@ -380,22 +409,23 @@ impl S3Service {
     }
 
     /// A form as the upload that it is: what its fields say stands for headers, signature and key.
-    async fn unfolded(&self, sent: Sent, host: &str) -> S3Result<Sent> {
+    async fn unfolded(&self, sent: Sent, host: (&str, Option<&str>), came: Came<'_>) -> S3Result<Sent> {
+        let (host, virtual_bucket) = host;
         let Target::Bucket(bucket) = sent.target else { return Err(Code::MalformedPOSTRequest.into()) };
         if sent.verified.signer().is_some() || !matches!(sent.verified.payload(), PayloadAuth::Unsigned) {
             return Err(Code::InvalidRequest.says("A form is signed by its fields, and by nothing else."));
         }
         let mut form = Form::read(sent.body, &sent.headers).await?;
-        let verifier = self.verifier();
+        let verifier = self.verifier(came);
         let signer = verify_form(&form.fields, verifier, &*self.backend.keys, &self.signing_keys).await?;
         if signer.is_some() {
             let signed = FormPolicy::parse(form.fields.get("policy").unwrap_or(""))?;
             form.check(&signed, &bucket, verifier.now_ms)?;
         }
-        let scheme = if self.secure { "https" } else { "http" };
-        let place = match self.domains.iter().any(|domain| virtual_bucket(host, Some(domain)).is_some()) {
-            true => format!("{scheme}://{host}"),
-            false => format!("{scheme}://{host}/{bucket}"),
+        let scheme = if came.secure { "https" } else { "http" };
+        let place = match virtual_bucket {
+            Some(_) => format!("{scheme}://{host}"),
+            None => format!("{scheme}://{host}/{bucket}"),
         };
         Ok(Sent {
             target: Target::Object(bucket.clone(), form.key.clone()),
@@ -406,31 +436,52 @@ impl S3Service {
         })
     }
 
-    fn verifier(&self) -> Verifier<'_> {
-        Verifier { region: &self.region, now_ms: self.backend.env.wall_ms() }
+    fn verifier<'a>(&'a self, came: Came<'a>) -> Verifier<'a> {
+        let other_region = came.forwarded.map(|forwarded| forwarded.by.as_str());
+        Verifier { region: &self.region, other_region, now_ms: self.backend.env.wall_ms() }
+    }
+
+    /// The path of a request, and how its host names the bucket, if it does.
+    fn path<'a>(
+        &self,
+        head: &request::Parts,
+        host: &'a str,
+        came: Came<'a>,
+    ) -> S3Result<(CanonicalPath, Option<&'a str>)> {
+        if let Some(forwarded) = came.forwarded {
+            let bucket = forwarded.virtual_bucket.as_deref();
+            return Ok((CanonicalPath::parse(head.uri.path(), bucket)?.at_home(&forwarded.bucket), bucket));
+        }
+        let bucket = self.domains.iter().find_map(|domain| virtual_bucket(host, Some(domain)));
+        Ok((CanonicalPath::parse(head.uri.path(), bucket)?, bucket))
     }
 
     /// What comes from this machine has nobody on the way.
-    fn may_carry_keys(&self, source: IpAddr) -> bool {
-        self.secure || self.customer_keys_without_tls || source.to_canonical().is_loopback()
+    fn may_carry_keys(&self, came: Came<'_>) -> bool {
+        came.secure || self.customer_keys_without_tls || came.source.to_canonical().is_loopback()
     }
 
     /// Where it is required, what comes in plain text is signed with its body, so that nobody on the way changes it.
-    fn check_payload_mode(&self, op: &dyn Op, payload: &PayloadAuth) -> S3Result<()> {
+    fn check_payload_mode(&self, op: &dyn Op, payload: &PayloadAuth, secure: bool) -> S3Result<()> {
         let signed = match payload {
             PayloadAuth::Exact(_) | PayloadAuth::SignedChunks(_) | PayloadAuth::SignedChunksTrailer(_) => {
                 true
             }
             PayloadAuth::Unsigned | PayloadAuth::UnsignedTrailer => false,
         };
-        if signed || self.secure || !self.require_signed_payload || op.body() == BodyRule::None {
+        if signed || secure || !self.require_signed_payload || op.body() == BodyRule::None {
             return Ok(());
         }
         Err(Code::AccessDenied.says("Without TLS the body must be signed here: UNSIGNED-PAYLOAD is refused."))
     }
 
-    pub(super) fn facts(&self, source: IpAddr, query: Arc<Query>, headers: Arc<HeaderMap>) -> Facts {
-        Facts { source, secure: self.secure, now_ms: self.backend.env.wall_ms(), query, headers }
+    pub(super) fn facts(
+        &self,
+        (source, secure): (IpAddr, bool),
+        query: Arc<Query>,
+        headers: Arc<HeaderMap>,
+    ) -> Facts {
+        Facts { source, secure, now_ms: self.backend.env.wall_ms(), query, headers }
     }
 
     /// The bucket of the path, if the requester may do this there.
@@ -500,6 +551,7 @@ impl S3Service {
             bucket,
             origin,
             notifier: self.backend.notifier.clone(),
+            overlay: self.backend.overlay.clone(),
             stopping: self.stopping.clone(),
         }
     }
@@ -564,7 +616,7 @@ impl Handler for S3Service {
         request: http::Request<RequestBody>,
         source: SocketAddr,
     ) -> http::Response<HttpBody> {
-        self.serve(request, source).await
+        self.serve(request, source, None).await
     }
 
     fn refuse(&self, refusal: Refusal) -> http::Response<HttpBody> {

@@ -110,7 +110,16 @@ fn service() -> S3Service {
     let ring = Arc::new(KeyRing::derived(&ClusterKey::from_bytes([1; 32])));
     let search = Arc::new(Searching::new(Arc::new(NoIndex), &ClusterKey::from_bytes([1; 32])));
     let notifier = Arc::new(crate::s3::testing::notifier());
-    let backend = Backend { meta, data: Arc::new(data), env, keys: Arc::new(OneKey), ring, notifier, search };
+    let backend = Backend {
+        meta,
+        data: Arc::new(data),
+        env,
+        keys: Arc::new(OneKey),
+        ring,
+        notifier,
+        search,
+        overlay: None,
+    };
     let domains = vec!["example.org".to_string()];
     let region = "us-east-1".to_string();
     let settings = Settings {
@@ -151,7 +160,7 @@ async fn send(sent: Sent, body: &'static str) -> Reply {
         request = request.header(name, value);
     }
     let request = request.header("content-length", body.len()).body(RequestBody::memory(body)).unwrap();
-    let response = service().serve(request, SocketAddr::from(([127, 0, 0, 1], 1))).await;
+    let response = service().serve(request, SocketAddr::from(([127, 0, 0, 1], 1)), None).await;
     let (head, body) = response.into_parts();
     let body = body.collect().await.unwrap().to_bytes();
     Reply {

@@ -175,6 +175,7 @@ async fn gateway(seams: &Seams, shared: &Shared) -> Result<(), Failure> {
     let parts = GatewayParts {
         webhooks: Webhooks::default(),
         access_log_period: ACCESS_LOG_PERIOD_DEFAULT,
+        overlay_address: None,
         seams: seams.clone(),
         meta,
         chunks: Arc::new(ChunkClient::new(rpc.clone())),
@@ -200,7 +201,7 @@ async fn gateway(seams: &Seams, shared: &Shared) -> Result<(), Failure> {
     let s3 = seams.net.listen(&format!("0.0.0.0:{S3_PORT}")).await?;
     let admin = seams.net.listen(&format!("0.0.0.0:{ADMIN_PORT}")).await?;
     let stop = watch::Sender::new(false);
-    Gateway::new(parts).serve(Listeners { s3, admin, websites: None }, stop.subscribe()).await;
+    Gateway::new(parts).serve(Listeners { s3, admin, websites: None, overlay: None }, stop.subscribe()).await;
     Ok(())
 }
 

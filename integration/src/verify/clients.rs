@@ -168,6 +168,18 @@ fn prepare_node(npm: &Path) -> Result<PathBuf> {
     Ok(place)
 }
 
+/// Clients at a gateway whose buckets are elsewhere; `variables`: whose keys, which bucket, where it is at home.
+pub(super) fn overlay(endpoint: &str, variables: &[(&str, &str)], tally: &mut Tally) -> Result<()> {
+    let mut command = bare(&python()?);
+    command.arg(repository().join("integration/clients/overlay.py")).envs(variables.iter().copied());
+    run_client("overlay", command, &venv_path(VENVS[0].0).join("bin"), endpoint, tally)
+}
+
+/// The programs of the environment with Python.
+pub(super) fn programs() -> Result<PathBuf> {
+    python().map(|python| python.parent().unwrap_or(&python).to_path_buf())
+}
+
 /// PostgreSQL's log and backups in a bucket, by pgBackRest: it speaks TLS and nothing else.
 pub(super) fn archive(tally: &mut Tally) -> Result<()> {
     if find_program("pgbackrest").is_none() {
@@ -229,9 +241,14 @@ fn run_client(
     tally: &mut Tally,
 ) -> Result<()> {
     let home = scratch(&format!("{client}-"))?;
+    let own: Vec<_> = command
+        .get_envs()
+        .filter_map(|(name, value)| Some((name.to_os_string(), value?.to_os_string())))
+        .collect();
     let output = command
         .current_dir(home.path())
         .envs(variables(endpoint, home.path(), bin))
+        .envs(own)
         .stdin(Stdio::null())
         .output()
         .with_context(|| format!("run {client}"))?;

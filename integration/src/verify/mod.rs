@@ -20,6 +20,7 @@ mod losses;
 mod members;
 mod memory;
 mod notifications;
+mod overlay;
 mod quotas;
 mod recovery;
 mod refill;
@@ -110,6 +111,7 @@ const STAGES: &[Stage] = &[
         run: notifications::run,
     },
     Stage { name: "access-logs", about: "lines about requests, in another bucket", run: access_logs::run },
+    Stage { name: "overlay", about: "three stores that join, and part", run: overlay::run },
     Stage { name: "bad-input", about: "hostile requests over raw sockets", run: campaign::bad_input },
     Stage {
         name: "failover",

@@ -17,6 +17,17 @@ use crate::secrets::Secret;
 pub trait Keys: Send + Sync + 'static {
     /// The user of this key and its secret; `None` where there is no such key.
     async fn secret(&self, id: &AccessKeyId) -> S3Result<Option<(UserName, Secret)>>;
+
+    /// The user of a key of another cluster, and what its home derived for this date and region. `None` where nobody
+    /// knows the key.
+    async fn of_others(
+        &self,
+        _id: &AccessKeyId,
+        _date: &str,
+        _region: &str,
+    ) -> S3Result<Option<(UserName, SigningKey)>> {
+        Ok(None)
+    }
 }
 
 /// Derived keys kept at most. One is used for a day by one access key.

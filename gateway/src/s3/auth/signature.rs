@@ -26,12 +26,24 @@ impl fmt::Debug for SigningKey {
 
 impl SigningKey {
     /// Derives the key for service `s3`.
-    pub(super) fn derive(secret: &Secret, date: &str, region: &str) -> SigningKey {
+    pub fn derive(secret: &Secret, date: &str, region: &str) -> SigningKey {
         let start = format!("AWS4{}", secret.expose());
         let key = [date, region, "s3", "aws4_request"]
             .into_iter()
             .fold(start.into_bytes(), |key, part| mac(&key, part.as_bytes()).to_vec());
         SigningKey(key.try_into().expect("an HMAC-SHA256 has 32 bytes"))
+    }
+
+    /// From what another cluster derived; `None`: it is no key.
+    pub fn from_hex(text: &str) -> Option<SigningKey> {
+        let mut key = [0; 32];
+        hex::decode_to_slice(text, &mut key).ok()?;
+        Some(SigningKey(key))
+    }
+
+    /// For another cluster that acts for the user on this day.
+    pub fn to_hex(&self) -> String {
+        hex::encode(self.0)
     }
 
     /// Whether `claimed` (hex of the client) is the signature of this text. Constant time in the signature.

@@ -96,7 +96,7 @@ impl Sent {
             host: &self.host,
             virtual_bucket: bucket,
         };
-        let verifier = Verifier { region: self.region, now_ms: self.now * 1000 };
+        let verifier = Verifier { region: self.region, other_region: None, now_ms: self.now * 1000 };
         futures::executor::block_on(verify(request, verifier, &OneKey, &SigningKeys::default()))
     }
 

@@ -31,8 +31,17 @@ const UNSIGNED_WITH_QUERY: &[&str] = &["x-amz-checksum-mode", "x-amz-user-agent"
 pub struct Verifier<'a> {
     /// The region of this gateway.
     pub region: &'a str,
+    /// That of the cluster whose gateway the request came to first, where that is another one.
+    pub other_region: Option<&'a str>,
     /// Now, in milliseconds since 1970.
     pub now_ms: u64,
+}
+
+impl Verifier<'_> {
+    /// Whether signatures for this region are good.
+    fn takes(&self, region: &str) -> bool {
+        region == self.region || self.other_region == Some(region)
+    }
 }
 
 /// Proof that a request was signed by a user, or that nobody claims to have signed it. Made by [`verify`] and by
@@ -110,12 +119,11 @@ async fn verify_v4(
     cache: &SigningKeys,
 ) -> S3Result<Verified> {
     let (payload_text, mode) = payload_mode(request, Some(claim.carrier))?;
-    check_region(&claim, verifier.region)?;
+    check_region(&claim, &verifier)?;
     check_time(&claim, verifier.now_ms)?;
     check_signed_headers(&claim, request.headers)?;
     refuse_token(request)?;
-    let (owner, secret) = owner(&claim.credential.key, keys).await?;
-    let signing = cache.get(&secret, &claim.credential.date, verifier.region);
+    let (owner, signing) = owner_for_day(&claim.credential, keys, cache).await?;
     let right = signature_matches(request, &claim, payload_text, &signing);
     let (user, key) = proven(owner, right, &claim.credential.key)?;
     let signer =
@@ -195,7 +203,7 @@ pub async fn verify_form(
     }
     let credential = Credential::parse(field("x-amz-credential")?)
         .map_err(|why| S3Error::argument("x-amz-credential", "", why))?;
-    if credential.region != verifier.region {
+    if !verifier.takes(&credential.region) {
         let message = format!("the region is wrong; expecting '{}'", verifier.region);
         return Err(S3Error::argument("x-amz-credential", "", message).field("Region", verifier.region));
     }
@@ -204,8 +212,7 @@ pub async fn verify_form(
     let signed = signed
         .ok_or_else(|| S3Error::argument("x-amz-date", date, "It is not the date of the credential."))?;
     let claimed = Claimed::parse(field("x-amz-signature")?).ok_or(Code::SignatureDoesNotMatch)?;
-    let (owner, secret) = owner(&credential.key, keys).await?;
-    let signing = cache.get(&secret, &credential.date, verifier.region);
+    let (owner, signing) = owner_for_day(&credential, keys, cache).await?;
     let (user, key) = proven(owner, signing.verifies(field("policy")?, &claimed), &credential.key)?;
     Ok(Some(Signer { user, key, carrier: Carrier::Form, signed_ms: Some(signed * 1000) }))
 }
@@ -299,9 +306,9 @@ fn payload_mode<'a>(request: &Unverified<'a>, carrier: Option<Carrier>) -> S3Res
     Ok((text, mode))
 }
 
-fn check_region(claim: &Claim, region: &str) -> S3Result<()> {
-    let claimed = &claim.credential.region;
-    if claimed == region {
+fn check_region(claim: &Claim, verifier: &Verifier<'_>) -> S3Result<()> {
+    let region = verifier.region;
+    if verifier.takes(&claim.credential.region) {
         return Ok(());
     }
     let error = match claim.carrier {
@@ -383,6 +390,22 @@ async fn owner(claimed: &str, keys: &dyn Keys) -> S3Result<(Option<Owner>, Secre
         Some((owner, secret)) => (Some(owner), secret),
         None => (None, Secret::new("no user has this secret".to_string())),
     })
+}
+
+/// The same with the signing key that belongs to what is claimed. Of users of other clusters only that is to be had.
+async fn owner_for_day(
+    claimed: &Credential,
+    keys: &dyn Keys,
+    cache: &SigningKeys,
+) -> S3Result<(Option<Owner>, SigningKey)> {
+    let (found, secret) = owner(&claimed.key, keys).await?;
+    if found.is_none()
+        && let Ok(id) = claimed.key.parse::<AccessKeyId>()
+        && let Some((user, signing)) = keys.of_others(&id, &claimed.date, &claimed.region).await?
+    {
+        return Ok((Some((user, id)), signing));
+    }
+    Ok((found, cache.get(&secret, &claimed.date, &claimed.region)))
 }
 
 /// The owner if the signature is right. The key first: with an unknown one the comparison was made with a secret that

@@ -4,6 +4,7 @@ use async_trait::async_trait;
 use consensus::client::MetaError;
 use consensus::meta::acl::ObjectOwnership;
 use consensus::meta::command::{Command, CreateBucket as CreateCommand, Guard, Reject, WithAcl};
+use consensus::meta::names::BucketName;
 use http::header::LOCATION;
 use http::{HeaderMap, Method};
 
@@ -53,6 +54,7 @@ impl Op for CreateBucket {
         let ownership = ownership(request.headers())?;
         let location = format!("/{name}");
         let user = cx.access.user()?;
+        check_others(cx, &name).await?;
         let command = CreateCommand { name, owner: user.clone() };
         let command = locks::guarded(Command::CreateBucket(command), guard);
         let command = match (ownership, acl) {
@@ -73,6 +75,16 @@ impl Op for CreateBucket {
         }
         Ok(Response::ok().header(LOCATION, location))
     }
+}
+
+/// Names of buckets mean one bucket all over the overlay, as far as its clusters answer.
+async fn check_others(cx: &Context, name: &BucketName) -> S3Result<()> {
+    let Some(overlay) = cx.others() else { return Ok(()) };
+    if let Some(cluster) = overlay.reserves(name) {
+        return Err(Code::InvalidBucketName
+            .says(format!("A name that ends with --{cluster} means a bucket of the cluster {cluster}.")));
+    }
+    if overlay.is_taken(name).await { Err(Code::BucketAlreadyExists.into()) } else { Ok(()) }
 }
 
 /// Who will own what others write, as a header says.

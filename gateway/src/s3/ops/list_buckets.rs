@@ -1,14 +1,15 @@
-//! ListBuckets: the requester's buckets in order of name.
+//! ListBuckets: the requester's buckets in order of name, those in other clusters of the overlay among them.
 
 use async_trait::async_trait;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use consensus::meta::model::Bucket;
+use consensus::meta::names::BucketName;
 use consensus::meta::query::{Answer, Query as MetaQuery};
 use fabric::limits::{BUCKETS_PER_USER_MAX, LIST_KEYS_MAX};
 use http::Method;
 
-use crate::s3::error::{S3Error, S3Result};
+use crate::s3::error::{Code, S3Error, S3Result};
 use crate::s3::op::{Action, Context, Op, unexpected};
 use crate::s3::request::{Query, Request};
 use crate::s3::response::Response;
@@ -35,10 +36,41 @@ impl Op for ListBuckets {
 
     async fn run(&self, cx: &Context, request: Request) -> S3Result<Response> {
         let input = Input::parse(request.query())?;
-        let elsewhere = input.region.as_deref().is_some_and(|region| region != &*cx.region);
-        let (buckets, more) = if elsewhere { (Vec::new(), false) } else { input.page(cx).await? };
+        let is_asked = |region: &str| input.region.as_deref().is_none_or(|asked| asked == region);
+        let (here, mut more) = match is_asked(&cx.region) {
+            true => input.page(cx).await?,
+            false => (Vec::new(), false),
+        };
+        let shown = |bucket: Bucket| Shown {
+            name: bucket.name,
+            created_ms: bucket.created.0,
+            region: cx.region.to_string(),
+        };
+        let mut buckets: Vec<Shown> = here.into_iter().map(shown).collect();
+        if let Some(overlay) = cx.others() {
+            let others = overlay.buckets_of(cx.access.user()?).await;
+            let others = others.map_err(|error| Code::InternalError.caused(error))?;
+            let asked = others
+                .into_iter()
+                .filter(|(name, cluster, _)| is_asked(cluster.as_str()) && input.is_in_page(name.as_str()));
+            buckets.extend(asked.map(|(name, cluster, bucket)| Shown {
+                name,
+                created_ms: bucket.created_ms,
+                region: cluster.to_string(),
+            }));
+            buckets.sort_by(|a, b| a.name.cmp(&b.name));
+            more |= input.buckets_max < buckets.len() as u64;
+            buckets.truncate(usize::try_from(input.buckets_max).unwrap_or(usize::MAX));
+        }
         Ok(Response::xml(document(cx, &input, &buckets, more)?))
     }
+}
+
+/// A bucket of the answer.
+struct Shown {
+    name: BucketName,
+    created_ms: u64,
+    region: String,
 }
 
 struct Input {
@@ -59,6 +91,12 @@ impl Input {
                 .number("max-buckets", 1, BUCKETS_PER_USER_MAX)?
                 .unwrap_or(BUCKETS_PER_USER_MAX),
         })
+    }
+
+    /// Whether a bucket of this name is behind the page before, and asked for.
+    fn is_in_page(&self, name: &str) -> bool {
+        name.starts_with(self.prefix.as_deref().unwrap_or_default())
+            && self.after.as_deref().is_none_or(|after| after < name)
     }
 
     async fn page(&self, cx: &Context) -> S3Result<(Vec<Bucket>, bool)> {
@@ -93,11 +131,11 @@ fn from_token(token: &str) -> S3Result<String> {
         || S3Error::argument("continuation-token", token, "The continuation token provided is incorrect");
     let name = String::from_utf8(URL_SAFE_NO_PAD.decode(token).map_err(|_| wrong())?).map_err(|_| wrong())?;
     // It names the last bucket of a page.
-    let is_name = name.parse::<consensus::meta::names::BucketName>().is_ok();
+    let is_name = name.parse::<BucketName>().is_ok();
     if is_name { Ok(name) } else { Err(wrong()) }
 }
 
-fn document(cx: &Context, input: &Input, buckets: &[Bucket], more: bool) -> S3Result<XmlWriter> {
+fn document(cx: &Context, input: &Input, buckets: &[Shown], more: bool) -> S3Result<XmlWriter> {
     let user = cx.access.user()?;
     let mut xml = XmlWriter::new();
     xml.root("ListAllMyBucketsResult");
@@ -109,8 +147,8 @@ fn document(cx: &Context, input: &Input, buckets: &[Bucket], more: bool) -> S3Re
         for bucket in buckets {
             xml.element("Bucket", |xml| {
                 xml.text("Name", bucket.name.as_str());
-                xml.value("CreationDate", Iso8601(bucket.created.0));
-                xml.text("BucketRegion", &cx.region);
+                xml.value("CreationDate", Iso8601(bucket.created_ms));
+                xml.text("BucketRegion", &bucket.region);
             });
         }
     });
@@ -125,7 +163,6 @@ fn document(cx: &Context, input: &Input, buckets: &[Bucket], more: bool) -> S3Re
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::s3::Code;
 
     #[test]
     fn parameters() {

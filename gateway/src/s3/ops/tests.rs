@@ -212,6 +212,7 @@ impl World {
             lifecycle_day_ms: 24 * 60 * 60 * 1000,
             bucket,
             origin: Origin { requester: user.to_string(), ..Origin::default() },
+            overlay: None,
             notifier: Arc::new(crate::s3::testing::notifier()),
             stopping: tokio::sync::watch::channel(false).1,
         };

@@ -61,7 +61,7 @@ impl Websites {
             || S3Error::from(Code::NoSuchWebsiteConfiguration).field("BucketName", bucket.name.as_str());
         let website = website.ok_or_else(missing)?;
         let source = service.proxies.client(source.ip(), &head.headers);
-        let facts = service.facts(source, Arc::default(), Arc::new(head.headers.clone()));
+        let facts = service.facts((source, service.secure), Arc::default(), Arc::new(head.headers.clone()));
         let access = Access::of(service.policies.clone(), service.backend.meta.clone(), None, facts).await?;
         let context = service.context(access, Some(bucket.clone()), source, trace);
         let secure = service.secure;

@@ -1,0 +1,107 @@
+//! The catalogs of other clusters: which buckets are at home where.
+//!
+//! What always holds: a catalog that was had once is kept while its cluster is away, so that its buckets are known to be
+//! there; and of a cluster whose catalog was never had nobody says that a bucket is not there.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use consensus::meta::names::{BucketName, ClusterName};
+
+use super::wire::{Catalog, CatalogBucket};
+
+/// What others told of their buckets.
+#[derive(Default)]
+pub struct Catalogs(RwLock<BTreeMap<ClusterName, Arc<Taken>>>);
+
+/// A catalog, and when it was true.
+pub struct Taken {
+    /// Monotonic time.
+    pub at: Duration,
+    /// What was told beside the buckets.
+    pub catalog: Catalog,
+    buckets: BTreeMap<BucketName, CatalogBucket>,
+}
+
+impl Taken {
+    /// Its buckets in order of name.
+    pub fn buckets(&self) -> impl Iterator<Item = &CatalogBucket> {
+        self.buckets.values()
+    }
+}
+
+impl Catalogs {
+    /// A cluster told its buckets.
+    pub fn take(&self, cluster: &ClusterName, mut catalog: Catalog, at: Duration) {
+        let buckets = std::mem::take(&mut catalog.buckets);
+        let buckets = buckets.into_iter().map(|bucket| (bucket.name.clone(), bucket)).collect();
+        self.write().insert(cluster.clone(), Arc::new(Taken { at, catalog, buckets }));
+    }
+
+    /// A bucket was found before the catalog told of it.
+    pub fn note(&self, cluster: &ClusterName, bucket: CatalogBucket) {
+        let mut catalogs = self.write();
+        let Some(taken) = catalogs.get(cluster) else { return };
+        let mut buckets = taken.buckets.clone();
+        buckets.insert(bucket.name.clone(), bucket);
+        let noted = Taken { at: taken.at, catalog: taken.catalog.clone(), buckets };
+        catalogs.insert(cluster.clone(), Arc::new(noted));
+    }
+
+    /// Only these clusters are there.
+    pub fn keep(&self, is_there: impl Fn(&ClusterName) -> bool) {
+        self.write().retain(|cluster, _| is_there(cluster));
+    }
+
+    /// What a cluster told last.
+    pub fn of(&self, cluster: &ClusterName) -> Option<Arc<Taken>> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).get(cluster).cloned()
+    }
+
+    /// Which clusters have a bucket of this name.
+    pub fn homes(&self, name: &BucketName) -> Vec<ClusterName> {
+        let catalogs = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let has = catalogs.iter().filter(|(_, taken)| taken.buckets.contains_key(name));
+        has.map(|(cluster, _)| cluster.clone()).collect()
+    }
+
+    fn write(&self) -> std::sync::RwLockWriteGuard<'_, BTreeMap<ClusterName, Arc<Taken>>> {
+        // Each change is a single call, so poison means nothing here.
+        self.0.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn catalogs_are_kept_until_a_newer_one_comes() {
+        let (east, west): (ClusterName, ClusterName) = ("east".parse().unwrap(), "west".parse().unwrap());
+        let bucket = |name: &str| CatalogBucket {
+            name: name.parse().unwrap(),
+            owner: None,
+            created_ms: 0,
+            objects: 0,
+            bytes: 0,
+        };
+        let told = |names: &[&str]| Catalog {
+            buckets: names.iter().map(|name| bucket(name)).collect(),
+            ..Catalog::default()
+        };
+        let catalogs = Catalogs::default();
+        catalogs.note(&east, bucket("early"));
+        assert!(catalogs.of(&east).is_none());
+        catalogs.take(&east, told(&["photos", "music"]), Duration::ZERO);
+        catalogs.take(&west, told(&["photos"]), Duration::ZERO);
+        assert_eq!(catalogs.homes(&"photos".parse().unwrap()), [east.clone(), west.clone()]);
+        catalogs.take(&east, told(&["music"]), Duration::ZERO);
+        catalogs.note(&east, bucket("new"));
+        assert_eq!(catalogs.homes(&"photos".parse().unwrap()), std::slice::from_ref(&west));
+        assert_eq!(catalogs.homes(&"new".parse().unwrap()), std::slice::from_ref(&east));
+        catalogs.keep(|cluster| *cluster == west);
+        assert!(catalogs.homes(&"music".parse().unwrap()).is_empty());
+    }
+}

@@ -1,0 +1,122 @@
+//! A request of a client goes to the cluster where its bucket is at home, and the answer comes back: as they are, while
+//! they come.
+//!
+//! The home verifies the signature, so nobody on the way can change what was asked.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use consensus::meta::names::BucketName;
+use futures::StreamExt as _;
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, EXPECT, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, SERVER, TE, TRAILER,
+    TRANSFER_ENCODING, UPGRADE,
+};
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, request};
+use http_body_util::{BodyExt as _, BodyStream};
+
+use super::link::{Link, LinkError};
+use super::wire::{FORWARDED, SECURE, SOURCE, VIRTUAL};
+use crate::http::ResponseBody as HttpBody;
+use crate::s3::response::{Response, ResponseBody};
+use crate::s3::{Code, S3Error, S3Result};
+
+/// What is about a connection and not about what goes over it.
+const BY_HOP: [HeaderName; 9] = [
+    CONNECTION,
+    EXPECT,
+    PROXY_AUTHENTICATE,
+    PROXY_AUTHORIZATION,
+    TE,
+    TRAILER,
+    TRANSFER_ENCODING,
+    UPGRADE,
+    HeaderName::from_static("keep-alive"),
+];
+
+/// A request on its way.
+pub struct Onward<'a> {
+    /// As it came.
+    pub head: &'a request::Parts,
+    /// The bucket where it is at home.
+    pub bucket: &'a BucketName,
+    /// How the host of the request names the bucket, if it does.
+    pub virtual_bucket: Option<&'a str>,
+    /// The address of the client.
+    pub source: IpAddr,
+    /// Whether it came over TLS.
+    pub secure: bool,
+}
+
+/// Sends a request on and returns the answer.
+pub async fn forward(link: &Arc<Link>, onward: Onward<'_>, body: HttpBody) -> S3Result<Response> {
+    let method = onward.head.method.clone();
+    let request = request(&onward, body)?;
+    let answer = link.send(request).await.map_err(|error| refused(&error))?;
+    metrics::counter!("fluffy_overlay_forwarded_total", "cluster" => link.name.to_string()).increment(1);
+    let (head, body) = answer.into_parts();
+    let mut response = Response::new(head.status);
+    response.headers = without_hops(head.headers);
+    response.headers.remove(SERVER);
+    let length = response.headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+    let pieces = BodyStream::new(body).filter_map(|frame| async move {
+        match frame {
+            Ok(frame) => frame.into_data().ok().map(Ok),
+            Err(error) => Some(Err(error)),
+        }
+    });
+    let bodiless = method == Method::HEAD || length == Some(0);
+    response.body = match length {
+        _ if bodiless => ResponseBody::Empty,
+        Some(bytes) => ResponseBody::Stream { bytes, stream: pieces.boxed() },
+        None => ResponseBody::Open(pieces.boxed()),
+    };
+    Ok(response)
+}
+
+fn request(onward: &Onward<'_>, body: HttpBody) -> S3Result<Request<HttpBody>> {
+    let head = onward.head;
+    let path = head.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
+    let mut request = Request::new(body);
+    *request.method_mut() = head.method.clone();
+    *request.uri_mut() = Uri::from(path);
+    let mut headers = without_hops(head.headers.clone());
+    for name in [FORWARDED, SOURCE, SECURE, VIRTUAL] {
+        headers.remove(name);
+    }
+    let secure = if onward.secure { "true" } else { "false" };
+    let source = onward.source.to_string();
+    let told = [(FORWARDED, onward.bucket.as_str()), (SOURCE, &source), (SECURE, secure)];
+    let virtually = onward.virtual_bucket.map(|bucket| (VIRTUAL, bucket));
+    for (name, value) in told.into_iter().chain(virtually) {
+        let value = HeaderValue::from_str(value).map_err(|_| Code::InvalidURI)?;
+        headers.insert(HeaderName::from_static(name), value);
+    }
+    *request.headers_mut() = headers;
+    Ok(request)
+}
+
+fn without_hops(mut headers: HeaderMap) -> HeaderMap {
+    for name in BY_HOP {
+        headers.remove(name);
+    }
+    headers
+}
+
+/// How a client hears that a cluster gives no answer.
+pub fn refused(error: &LinkError) -> S3Error {
+    match error {
+        LinkError::Away(cluster, _) => Code::ServiceUnavailable
+            .says(format!("The bucket is at home in the cluster {cluster}, which does not answer now."))
+            .field("Cluster", cluster.as_str()),
+        LinkError::Busy(_) => Code::SlowDown.caused(error.clone()),
+        LinkError::Refused(..) => Code::ServiceUnavailable.caused(error.clone()),
+    }
+}
+
+/// A body that is here already.
+pub fn body_of(bytes: Bytes) -> HttpBody {
+    http_body_util::Full::new(bytes).map_err(|never| match never {}).boxed_unsync()
+}

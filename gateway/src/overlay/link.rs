@@ -1,0 +1,371 @@
+//! The way to one other cluster: its connections, and whether it answers.
+//!
+//! What always holds: nobody waits for a cluster that is away. It is asked for a sign of life all the time; when none
+//! comes, requests that wait for its answer are given up and new ones are refused at once, until it answers again.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use consensus::meta::names::ClusterName;
+use consensus::meta::overlay::PublicKey;
+use fabric::Seams;
+use fabric::limits::{LINK_CONNECTIONS_MAX, LINK_IDLE_MAX, MIB};
+use futures::stream::{FuturesUnordered, StreamExt as _};
+use http::header::{CONTENT_TYPE, HOST};
+use http::{Method, Request, Response, StatusCode};
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
+use hyper::client::conn::http1::{SendRequest, handshake};
+use hyper_util::rt::TokioIo;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::time::{sleep, timeout};
+
+use super::identity::Identity;
+use super::wire::{PATH, Refused};
+use crate::http::{BoxError, ResponseBody, collect, full};
+
+/// A connection is there within this time, or it is not.
+const CONNECT_DEADLINE: Duration = Duration::from_millis(700);
+/// A sign of life comes within this time …
+const PING_DEADLINE: Duration = Duration::from_millis(700);
+/// … and is asked for again after this.
+const PING_INTERVAL: Duration = Duration::from_millis(500);
+/// A connection that was used takes the next request within this time.
+const READY_DEADLINE: Duration = Duration::from_millis(20);
+/// A document comes within this time.
+const DOCUMENT_DEADLINE: Duration = Duration::from_secs(5);
+/// A document is not longer.
+const DOCUMENT_BYTES_MAX: usize = 16 * MIB as usize;
+
+/// Why a cluster gives no answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum LinkError {
+    /// It is away.
+    #[error("the cluster {0} is away: {1}")]
+    Away(ClusterName, String),
+    /// As many requests are on their way to it as may be.
+    #[error("too many requests are on their way to the cluster {0}")]
+    Busy(ClusterName),
+    /// It answered that it will not.
+    #[error("{1}")]
+    Refused(StatusCode, String),
+}
+
+/// See the file's head.
+pub struct Link {
+    seams: Seams,
+    identity: Arc<Identity>,
+    /// The other cluster.
+    pub name: ClusterName,
+    key: PublicKey,
+    addresses: ArcSwap<Vec<String>>,
+    idle: Mutex<Vec<Sender>>,
+    open: Arc<Semaphore>,
+    answers: watch::Sender<bool>,
+}
+
+type Sender = SendRequest<ResponseBody>;
+
+impl Link {
+    /// To the cluster of this name and key. It is taken to be away until it answers.
+    pub fn new(
+        seams: Seams,
+        identity: Arc<Identity>,
+        name: ClusterName,
+        key: PublicKey,
+        addresses: Vec<String>,
+    ) -> Link {
+        Link {
+            seams,
+            identity,
+            name,
+            key,
+            addresses: ArcSwap::from_pointee(addresses),
+            idle: Mutex::default(),
+            open: Arc::new(Semaphore::new(LINK_CONNECTIONS_MAX)),
+            answers: watch::channel(false).0,
+        }
+    }
+
+    /// Its key.
+    pub fn key(&self) -> PublicKey {
+        self.key
+    }
+
+    /// Where it listens from now on.
+    pub fn move_to(&self, addresses: Vec<String>) {
+        if **self.addresses.load() != addresses {
+            self.addresses.store(Arc::new(addresses));
+        }
+    }
+
+    /// Where it listens.
+    pub fn all_addresses(&self) -> Vec<String> {
+        (**self.addresses.load()).clone()
+    }
+
+    /// One place where it listens.
+    pub fn first_address(&self) -> Option<String> {
+        self.addresses.load().first().cloned()
+    }
+
+    /// Whether it gave a sign of life just now.
+    pub fn answers(&self) -> bool {
+        *self.answers.borrow()
+    }
+
+    /// Asks for signs of life for ever.
+    pub async fn watch(self: Arc<Self>) {
+        loop {
+            // One that is late may be on its way.
+            let answers = self.ping().await.is_ok() || self.ping().await.is_ok();
+            let changed = self.answers.send_replace(answers) != answers;
+            if changed {
+                tracing::info!(cluster = %self.name, answers, "another cluster of the overlay");
+            }
+            if changed && !answers {
+                self.lock_idle().clear();
+            }
+            metrics::gauge!("fluffy_overlay_up", "cluster" => self.name.to_string())
+                .set(f64::from(u8::from(answers)));
+            sleep(PING_INTERVAL).await;
+        }
+    }
+
+    async fn ping(self: &Arc<Self>) -> Result<(), LinkError> {
+        let request = Request::get(format!("{PATH}ping")).body(full(Bytes::new()));
+        let request = request.map_err(|error| self.away(&error))?;
+        match timeout(PING_DEADLINE, self.exchange(request)).await {
+            Ok(Ok(answer)) if answer.status().is_success() => Ok(()),
+            Ok(Ok(answer)) => Err(LinkError::Refused(answer.status(), "no sign of life".to_string())),
+            Ok(Err(error)) => Err(error),
+            Err(_) => Err(self.away(&"no sign of life in time")),
+        }
+    }
+
+    /// Sends a request and waits for the head of the answer, for as long as the cluster gives signs of life.
+    pub async fn send(
+        self: &Arc<Self>,
+        request: Request<ResponseBody>,
+    ) -> Result<Response<ResponseBody>, LinkError> {
+        let mut answers = self.answers.subscribe();
+        if !*answers.borrow() {
+            return Err(self.away(&"it gives no sign of life"));
+        }
+        tokio::select! {
+            biased;
+            answer = self.exchange(request) => answer,
+            _ = answers.wait_for(|answers| !answers) => Err(self.away(&"it gives no sign of life any more")),
+        }
+    }
+
+    /// Asks for a document.
+    pub async fn get<T: DeserializeOwned>(self: &Arc<Self>, path: &str) -> Result<T, LinkError> {
+        self.call(Method::GET, path, Bytes::new(), true).await
+    }
+
+    /// Sends bytes to which there is nothing to answer.
+    pub async fn tell(self: &Arc<Self>, path: &str, bytes: Bytes) -> Result<(), LinkError> {
+        let request = Request::post(format!("{PATH}{path}")).body(full(bytes));
+        let answer = self.send(request.map_err(|error| self.away(&error))?).await?;
+        match answer.status() {
+            status if status.is_success() => Ok(()),
+            status => Err(LinkError::Refused(status, format!("{} answered {status}", self.name))),
+        }
+    }
+
+    /// Sends a document and gets one.
+    pub async fn post<T: DeserializeOwned>(
+        self: &Arc<Self>,
+        path: &str,
+        document: &impl Serialize,
+    ) -> Result<T, LinkError> {
+        let bytes = serde_json::to_vec(document).unwrap_or_default();
+        self.call(Method::POST, path, bytes.into(), true).await
+    }
+
+    /// The same where it is not known yet whether the cluster answers.
+    pub async fn post_first<T: DeserializeOwned>(
+        self: &Arc<Self>,
+        path: &str,
+        document: &impl Serialize,
+    ) -> Result<T, LinkError> {
+        let bytes = serde_json::to_vec(document).unwrap_or_default();
+        self.call(Method::POST, path, bytes.into(), false).await
+    }
+
+    async fn call<T: DeserializeOwned>(
+        self: &Arc<Self>,
+        method: Method,
+        path: &str,
+        document: Bytes,
+        alive: bool,
+    ) -> Result<T, LinkError> {
+        let request = Request::builder().method(method).uri(format!("{PATH}{path}"));
+        let request = request.header(CONTENT_TYPE, "application/json").body(full(document));
+        let request = request.map_err(|error| self.away(&error))?;
+        let asked = async {
+            let answer = if alive { self.send(request).await? } else { self.exchange(request).await? };
+            let status = answer.status();
+            let bytes = collect(answer.into_body(), DOCUMENT_BYTES_MAX).await;
+            let bytes = bytes.map_err(|error| self.away(&error))?;
+            if status.is_success() {
+                return serde_json::from_slice(&bytes).map_err(|error| self.away(&error));
+            }
+            let why = serde_json::from_slice::<Refused>(&bytes).map(|refused| refused.error);
+            Err(LinkError::Refused(
+                status,
+                why.unwrap_or_else(|_| format!("{} answered {status}", self.name)),
+            ))
+        };
+        timeout(DOCUMENT_DEADLINE, asked).await.unwrap_or_else(|_| Err(self.away(&"no document in time")))
+    }
+
+    async fn exchange(
+        self: &Arc<Self>,
+        mut request: Request<ResponseBody>,
+    ) -> Result<Response<ResponseBody>, LinkError> {
+        let busy = || LinkError::Busy(self.name.clone());
+        let permit = self.open.clone().try_acquire_owned().map_err(|_| busy())?;
+        if !request.headers().contains_key(HOST) {
+            request.headers_mut().insert(HOST, http::HeaderValue::from_static("overlay"));
+        }
+        loop {
+            let (mut sender, used) = match self.idle().await {
+                Some(sender) => (sender, true),
+                None => (self.connect().await?, false),
+            };
+            match sender.try_send_request(request).await {
+                Ok(answer) => {
+                    let held = Held { link: self.clone(), sender: Some(sender), _permit: permit };
+                    return Ok(answer.map(|body| LinkBody { body, held }.boxed_unsync()));
+                }
+                // The other side closed a connection while it was idle: nothing of the request was read.
+                Err(mut error) => match error.take_message().filter(|_| used) {
+                    Some(again) => request = again,
+                    None => return Err(self.away(error.error())),
+                },
+            }
+        }
+    }
+
+    /// A connection that was used before and is good for another request.
+    async fn idle(&self) -> Option<Sender> {
+        loop {
+            let mut sender = self.lock_idle().pop()?;
+            if let Ok(Ok(())) = timeout(READY_DEADLINE, sender.ready()).await {
+                return Some(sender);
+            }
+        }
+    }
+
+    fn lock_idle(&self) -> std::sync::MutexGuard<'_, Vec<Sender>> {
+        // Each change is a single call, so poison means nothing here.
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The first of its gateways that answers.
+    async fn connect(&self) -> Result<Sender, LinkError> {
+        let mut dialled: FuturesUnordered<_> = self
+            .all_addresses()
+            .into_iter()
+            .map(|address| async move {
+                match timeout(CONNECT_DEADLINE, self.dial(&address)).await {
+                    Ok(Ok(sender)) => Ok(sender),
+                    Ok(Err(error)) => Err(format!("{address}: {error}")),
+                    Err(_) => Err(format!("{address}: no connection in time")),
+                }
+            })
+            .collect();
+        let mut why = "it told no address".to_string();
+        while let Some(outcome) = dialled.next().await {
+            match outcome {
+                Ok(sender) => return Ok(sender),
+                Err(error) => why = error,
+            }
+        }
+        Err(self.away(&why))
+    }
+
+    async fn dial(&self, address: &str) -> io::Result<Sender> {
+        let stream = self.seams.net.connect(address).await?;
+        let stream = self.identity.connect(stream, &self.key).await?;
+        let (sender, connection) = handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
+        let driven = async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "a connection with another cluster broke");
+            }
+        };
+        self.seams.env.spawn("overlay connection", Box::pin(driven));
+        Ok(sender)
+    }
+
+    fn away(&self, why: &dyn std::fmt::Display) -> LinkError {
+        LinkError::Away(self.name.clone(), why.to_string())
+    }
+}
+
+/// A connection with its answer on the way.
+struct Held {
+    link: Arc<Link>,
+    sender: Option<Sender>,
+    _permit: OwnedSemaphorePermit,
+}
+
+/// The body of an answer; behind its end the connection is good for another request.
+struct LinkBody {
+    body: Incoming,
+    held: Held,
+}
+
+impl LinkBody {
+    fn give_back(&mut self) {
+        let Some(sender) = self.held.sender.take() else { return };
+        let mut idle = self.held.link.lock_idle();
+        if idle.len() < LINK_IDLE_MAX && !sender.is_closed() {
+            idle.push(sender);
+        }
+    }
+}
+
+impl Body for LinkBody {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let body = self.get_mut();
+        let polled = Pin::new(&mut body.body).poll_frame(cx);
+        if let Poll::Ready(None) = polled {
+            body.give_back();
+        }
+        polled.map_err(BoxError::from)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Drop for LinkBody {
+    fn drop(&mut self) {
+        // Who knows the length asks no further.
+        if self.body.is_end_stream() {
+            self.give_back();
+        }
+    }
+}

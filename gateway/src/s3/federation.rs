@@ -1,0 +1,193 @@
+//! Requests that are about buckets of other clusters of the overlay, and requests of their clients that come from there.
+//!
+//! What always holds: a bucket that is here is served here. A request is sent on once, never twice, so that none goes in
+//! circles. Where it came to first is told, and whom it acts for is proved by the signature of its client.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use consensus::client::ask;
+use consensus::meta::names::{BucketName, ClusterName};
+use consensus::meta::query::{Answer, Query as MetaQuery};
+use http::header::CONTENT_LENGTH;
+use http::{HeaderMap, request};
+use http_body_util::BodyExt as _;
+
+use super::auth::Verified;
+use super::error::{BoxError, Code, S3Error, S3Result};
+use super::op::{Action, Op, unexpected};
+use super::path::{CanonicalPath, Target};
+use super::response::Response;
+use super::service::S3Service;
+use super::xml::create_bucket_location;
+use crate::http::{RequestBody, ResponseBody as HttpBody, collect};
+use crate::overlay::forward::{Onward, body_of, forward, refused};
+use crate::overlay::wire::{FORWARDED, SECURE, SOURCE, VIRTUAL};
+use crate::overlay::{Elsewhere, Overlay};
+
+/// A document that says where a bucket is to be is not longer.
+const LOCATION_BYTES_MAX: usize = 64 << 10;
+
+/// What a gateway of another cluster says of a request that it sends on.
+#[derive(Debug, Clone)]
+pub struct Forwarded {
+    /// Which cluster.
+    pub by: ClusterName,
+    /// The bucket as it is named here.
+    pub bucket: BucketName,
+    /// How the host names the bucket, if it does.
+    pub virtual_bucket: Option<String>,
+    /// The address of the client.
+    pub source: IpAddr,
+    /// Whether it came over TLS.
+    pub secure: bool,
+}
+
+impl Forwarded {
+    /// From the headers of a request of this cluster; `None`: they are not complete.
+    pub fn read(headers: &HeaderMap, by: ClusterName) -> Option<Forwarded> {
+        let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+        Some(Forwarded {
+            by,
+            bucket: text(FORWARDED)?.parse().ok()?,
+            virtual_bucket: text(VIRTUAL).map(str::to_string),
+            source: text(SOURCE)?.parse().ok()?,
+            secure: text(SECURE)? == "true",
+        })
+    }
+}
+
+/// How a request came.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Came<'a> {
+    /// The address of the client.
+    pub source: IpAddr,
+    /// Whether it came over TLS.
+    pub secure: bool,
+    /// By way of another cluster.
+    pub forwarded: Option<&'a Forwarded>,
+}
+
+/// What becomes of a request.
+pub(super) enum Way {
+    /// It is answered elsewhere, like this.
+    There(Response),
+    /// It is answered here.
+    Here(HttpBody),
+}
+
+impl S3Service {
+    /// The overlay, where there are other clusters.
+    fn others(&self) -> Option<&Arc<Overlay>> {
+        self.backend.overlay.as_ref().filter(|overlay| !overlay.is_alone())
+    }
+
+    /// Sends a request on whose bucket is elsewhere.
+    pub(super) async fn way(
+        &self,
+        head: &request::Parts,
+        body: RequestBody,
+        op: &dyn Op,
+        path: (&CanonicalPath, Option<&str>),
+        came: Came<'_>,
+    ) -> S3Result<Way> {
+        let body = body.map_err(BoxError::from).boxed_unsync();
+        let (path, virtual_bucket) = path;
+        let (Some(overlay), None) = (self.others(), came.forwarded) else { return Ok(Way::Here(body)) };
+        let (Target::Bucket(name) | Target::Object(name, _)) = path.target() else {
+            return Ok(Way::Here(body));
+        };
+        let onward = Onward { head, bucket: name, virtual_bucket, source: came.source, secure: came.secure };
+        if op.action() == Action::CreateBucket {
+            let (location, body) = location(head, body).await?;
+            let link = location.and_then(|location| overlay.cluster(&location));
+            return match link {
+                Some(link) => forward(&link, onward, body).await.map(Way::There),
+                None => Ok(Way::Here(body)),
+            };
+        }
+        if self.is_here(name).await? {
+            return Ok(Way::Here(body));
+        }
+        match overlay.elsewhere(name).await {
+            Elsewhere::In(link, home) => {
+                forward(&link, Onward { bucket: &home, ..onward }, body).await.map(Way::There)
+            }
+            Elsewhere::Disputed(homes) => Err(disputed(name, &homes)),
+            Elsewhere::Unknown(cluster) => {
+                let why = "and nobody knows what it has".to_string();
+                Err(refused(&crate::overlay::link::LinkError::Away(cluster, why)))
+            }
+            Elsewhere::Nowhere => Ok(Way::Here(body)),
+        }
+    }
+
+    /// What a browser asks of a bucket that is elsewhere.
+    pub(super) async fn preflight_elsewhere(
+        &self,
+        head: &request::Parts,
+        path: (&CanonicalPath, Option<&str>),
+        came: Came<'_>,
+    ) -> Option<S3Result<Response>> {
+        let (Some(overlay), None) = (self.others(), came.forwarded) else { return None };
+        let (Target::Bucket(name) | Target::Object(name, _)) = path.0.target() else { return None };
+        let Elsewhere::In(link, home) = overlay.elsewhere(name).await else { return None };
+        let (source, secure) = (came.source, came.secure);
+        let onward = Onward { head, bucket: &home, virtual_bucket: path.1, source, secure };
+        Some(forward(&link, onward, body_of(Bytes::new())).await)
+    }
+
+    /// Refuses who may not act here: users of other clusters, and users of this one by way of others, act where that was
+    /// granted.
+    pub(super) fn check_grant(
+        &self,
+        verified: &Verified,
+        bucket: Option<&BucketName>,
+        came: Came<'_>,
+    ) -> S3Result<()> {
+        let Some(user) = verified.signer().map(|signer| &signer.user) else { return Ok(()) };
+        let via = came.forwarded.map(|forwarded| &forwarded.by);
+        let Some(bucket) = bucket.filter(|_| user.home().is_some() || via.is_some()) else { return Ok(()) };
+        let granted =
+            self.backend.overlay.as_ref().is_some_and(|overlay| overlay.permits(user, via, Some(bucket)));
+        if granted {
+            return Ok(());
+        }
+        let cluster = user.home().or(via.map(ClusterName::as_str)).unwrap_or_default();
+        Err(Code::AccessDenied.says(format!(
+            "The cluster {cluster} may not act for the user {user} in this bucket; its cluster has to grant that."
+        )))
+    }
+
+    async fn is_here(&self, name: &BucketName) -> S3Result<bool> {
+        match ask(&*self.backend.meta, MetaQuery::Bucket(name.clone())).await? {
+            Answer::Bucket(bucket) => Ok(bucket.is_some()),
+            _ => Err(unexpected("Bucket")),
+        }
+    }
+}
+
+/// The region that the document of a new bucket names, and the body again. What is too long for such a document is not
+/// read here.
+async fn location(head: &request::Parts, body: HttpBody) -> S3Result<(Option<String>, HttpBody)> {
+    let length =
+        head.headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
+    if length.is_none_or(|bytes| bytes == 0 || LOCATION_BYTES_MAX < bytes) {
+        return Ok((None, body));
+    }
+    let whole = collect(body, LOCATION_BYTES_MAX).await;
+    let bytes = whole.map_err(|error| Code::IncompleteBody.caused(error))?;
+    // What is no such document is refused where it is read in earnest.
+    Ok((create_bucket_location(&bytes).ok().flatten(), body_of(bytes)))
+}
+
+fn disputed(name: &BucketName, homes: &[ClusterName]) -> S3Error {
+    let names: Vec<String> = homes.iter().map(|home| format!("{name}--{home}")).collect();
+    Code::OperationAborted
+        .says(format!(
+            "Several clusters have a bucket of this name; here they are reached as {}.",
+            names.join(" and ")
+        ))
+        .field("BucketName", name.as_str())
+}

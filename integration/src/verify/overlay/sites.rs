@@ -1,0 +1,120 @@
+//! Stores that can join: each has its region, its first user, and a port for other clusters.
+
+use std::process::Command;
+
+use anyhow::Result;
+use serde_json::Value;
+
+use crate::client::{Credentials, Request, Response, Signer, Target, exchange};
+use crate::daemons::{Embedded, binary, free_port};
+
+/// Keys of a user of the east.
+pub(super) const ANNA: (&str, &str) = ("FLUFFYANNAACCESSKEY1", "anna-of-the-east-secret-0123456789abcdef");
+/// Keys of a user of the west.
+pub(super) const BOB: (&str, &str) = ("FLUFFYBOBACCESSKEY01", "bob-of-the-west-secret-0123456789abcdef0");
+
+/// A store.
+pub(super) struct Site {
+    /// Its region.
+    pub name: &'static str,
+    /// Its process.
+    pub store: Embedded,
+    /// Where other clusters connect.
+    pub overlay: String,
+    root: (String, String),
+}
+
+impl Site {
+    /// Starts one.
+    pub async fn start(name: &'static str) -> Result<Site> {
+        let overlay = format!("127.0.0.1:{}", free_port()?);
+        let root =
+            (format!("FLUFFYROOT{}", name.to_uppercase()), format!("{name}-root-secret-0123456789abcdef"));
+        let args = ["--data", "fluffy-data", "--region", name, "--overlay-listen", &overlay];
+        let store = Embedded::start_changed(&args, |daemon| {
+            daemon.variable("FLUFFY_ROOT_ACCESS_KEY", &root.0).variable("FLUFFY_ROOT_SECRET_KEY", &root.1)
+        })
+        .await?;
+        Ok(Site { name, store, overlay, root })
+    }
+
+    /// Keys of its first user.
+    pub fn root(&self) -> (&str, &str) {
+        (&self.root.0, &self.root.1)
+    }
+
+    fn command(&self, words: &[&str]) -> Result<String, String> {
+        let program = binary("fluffy-gateway").map_err(|error| error.to_string())?;
+        let admin = self.store.gateway.admin.to_string();
+        let run = Command::new(program)
+            .args(words)
+            .args(["--data", "fluffy-data", "--admin", &admin])
+            .current_dir(self.store.directory())
+            .output()
+            .map_err(|error| error.to_string())?;
+        if run.status.success() {
+            return Ok(String::from_utf8_lossy(&run.stdout).into_owned());
+        }
+        Err(String::from_utf8_lossy(&run.stderr).trim().to_string())
+    }
+
+    /// `fluffy-gateway overlay …`; an error is what it says.
+    pub fn overlay(&self, words: &[&str]) -> Result<String, String> {
+        self.command(&[&["overlay"], words].concat())
+    }
+
+    /// The same, read as JSON.
+    pub fn json(&self, words: &[&str]) -> Result<Value, String> {
+        let text = self.overlay(words)?;
+        serde_json::from_str(&text).map_err(|error| format!("{error}: {text}"))
+    }
+
+    /// Adds a user with these keys.
+    pub fn add_user(&self, name: &str, keys: (&str, &str)) -> Result<(), String> {
+        self.command(&["user", "add", name, "--access-key", keys.0, "--secret-key", keys.1]).map(drop)
+    }
+
+    fn signer(&self, region: &str, keys: (&str, &str)) -> Signer {
+        Signer {
+            credentials: Some(Credentials::new(keys.0, keys.1)),
+            region: region.to_string(),
+            service: "s3".to_string(),
+            host: self.store.host(0),
+            at_ms: self.store.wall_ms(),
+        }
+    }
+
+    /// Signs for the region of this store, and sends.
+    pub async fn send(&self, keys: (&str, &str), request: Request) -> Result<Response, String> {
+        self.send_signed_for(self.name, keys, request).await
+    }
+
+    /// Signs for another region.
+    pub async fn send_signed_for(
+        &self,
+        region: &str,
+        keys: (&str, &str),
+        request: Request,
+    ) -> Result<Response, String> {
+        let wire = self.signer(region, keys).sign(request);
+        let stream = self.store.connect(0).await.map_err(|error| error.to_string())?;
+        exchange(stream, &wire, None).await.map_err(|error| error.to_string())
+    }
+
+    /// Sends another body than was signed.
+    pub async fn send_altered(
+        &self,
+        keys: (&str, &str),
+        request: Request,
+        body: &[u8],
+    ) -> Result<Response, String> {
+        let wire = self.signer(self.name, keys).sign(request).with_body(body);
+        let stream = self.store.connect(0).await.map_err(|error| error.to_string())?;
+        exchange(stream, &wire, None).await.map_err(|error| error.to_string())
+    }
+}
+
+/// An answer has this status.
+pub(super) fn expect(status: u16, answer: &Response) -> Result<(), String> {
+    if answer.status == status { Ok(()) } else { Err(format!("not {status}: {}", answer.describe())) }
+}
