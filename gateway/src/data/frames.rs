@@ -9,15 +9,14 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::ops::Range;
 
-use aes_gcm::aead::AeadInOut;
-use aes_gcm::{Aes256Gcm, KeyInit, Nonce, Tag};
 use bytes::{Bytes, BytesMut};
 use consensus::meta::query::{BodyView, Piece};
 use consensus::meta::sealing::{FRAME_BYTES, FRAME_SEALED_BYTES, FRAME_TAG_BYTES, plain_bytes, sealed_bytes};
 use fabric::env::Env;
 use fabric::ids::ExtentId;
 use fabric::limits::CHUNK_BYTES;
-use hmac::{Hmac, Mac};
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use ring::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use sha2::Sha256;
 
 use super::reader::ReadError;
@@ -56,16 +55,21 @@ impl DataKey {
         &self.0
     }
 
-    fn whole(&self) -> Aes256Gcm {
-        Aes256Gcm::new(&self.0.into())
+    fn whole(&self) -> LessSafeKey {
+        cipher(&self.0)
     }
 
-    fn part(&self, extent: ExtentId) -> Aes256Gcm {
+    fn part(&self, extent: ExtentId) -> LessSafeKey {
         let mut mac = Hmac::<Sha256>::new_from_slice(&self.0).expect("an HMAC takes keys of every length");
         mac.update(PART_LABEL);
         mac.update(&extent.to_bytes());
-        Aes256Gcm::new(&mac.finalize().into_bytes())
+        cipher(&mac.finalize().into_bytes().into())
     }
+}
+
+/// AES-256-GCM. The name of the type means that who uses it sees to nonces, which [`nonce`] does.
+fn cipher(key: &[u8; 32]) -> LessSafeKey {
+    LessSafeKey::new(UnboundKey::new(&AES_256_GCM, key).expect("32 bytes are a key of AES-256"))
 }
 
 /// What a data key encrypts.
@@ -87,7 +91,7 @@ pub struct BodyKey {
 }
 
 impl BodyKey {
-    fn cipher(&self, extent: Option<ExtentId>) -> Aes256Gcm {
+    fn cipher(&self, extent: Option<ExtentId>) -> LessSafeKey {
         match (self.used, extent) {
             (KeyUse::Parts, Some(extent)) => self.key.part(extent),
             (KeyUse::Whole, _) | (KeyUse::Parts, None) => self.key.whole(),
@@ -95,16 +99,16 @@ impl BodyKey {
     }
 }
 
-fn nonce(number: u32, last: bool) -> Nonce<aes_gcm::aead::consts::U12> {
+fn nonce(number: u32, last: bool) -> Nonce {
     let mut nonce = [0; 12];
     nonce[7..11].copy_from_slice(&number.to_be_bytes());
     nonce[11] = u8::from(last);
-    Nonce::from(nonce)
+    Nonce::assume_unique_for_key(nonce)
 }
 
 /// Encrypts a body from its first byte to its last.
 pub(super) struct Sealer {
-    cipher: Aes256Gcm,
+    cipher: LessSafeKey,
     /// Of the next frame. A body has fewer than 2^17.
     number: u32,
 }
@@ -129,9 +133,9 @@ impl Sealer {
             let nonce = nonce(self.number, last && left == 0);
             let tag = self
                 .cipher
-                .encrypt_inout_detached(&nonce, &[], (&mut sealed[begins..]).into())
+                .seal_in_place_separate_tag(nonce, Aad::empty(), &mut sealed[begins..])
                 .expect("a frame is shorter than the 64 GiB that GCM can seal");
-            sealed.extend_from_slice(&tag);
+            sealed.extend_from_slice(tag.as_ref());
             self.number += 1;
         }
         sealed.freeze()
@@ -163,7 +167,7 @@ pub(super) struct Opener {
     key: BodyKey,
     /// What is left, the one under way in front.
     bodies: VecDeque<Sealed>,
-    cipher: Aes256Gcm,
+    cipher: LessSafeKey,
     /// Of the next frame.
     number: u32,
     input: VecDeque<Bytes>,
@@ -243,11 +247,10 @@ impl Opener {
         let mut frame = BytesMut::with_capacity(length);
         move_front(&mut self.input, length, |bytes| frame.extend_from_slice(bytes));
         self.input_bytes -= length;
-        let tag = frame.split_off(length - FRAME_TAG_BYTES as usize);
-        let tag = Tag::try_from(&tag[..]).map_err(|_| ReadError::Forged(self.number))?;
         self.cipher
-            .decrypt_inout_detached(&nonce(self.number, last), &[], (&mut frame[..]).into(), &tag)
+            .open_in_place(nonce(self.number, last), Aad::empty(), &mut frame)
             .map_err(|_| ReadError::Forged(self.number))?;
+        frame.truncate(length - FRAME_TAG_BYTES as usize);
         self.number += 1;
         if last {
             self.bodies.pop_front();
