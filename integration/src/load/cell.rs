@@ -82,12 +82,18 @@ impl<'a> Cell<'a> {
         let bucket = format!("bench-{}-{}", workload.name, since_1970().as_millis());
         let cell = Cell::over(options, target, workload, bucket);
         cell.shared.next.set(0);
-        cell.create_bucket().await?;
-        if workload.encrypted {
-            cell.encrypt().await.context("encrypt what is to come")?;
-        }
-        try_join_all((0..FILLERS as u64).map(|filler| cell.fill(filler))).await.context("make objects")?;
+        cell.fill_bucket().await?;
         Ok(cell)
+    }
+
+    /// Makes the bucket with what the workload reads.
+    pub async fn fill_bucket(&self) -> Result<()> {
+        self.create_bucket().await?;
+        if self.workload.encrypted {
+            self.encrypt().await.context("encrypt what is to come")?;
+        }
+        let fillers = (0..FILLERS as u64).map(|filler| self.fill(filler));
+        try_join_all(fillers).await.context("make objects").map(drop)
     }
 
     /// Takes a bucket that holds the objects of the workload; what is written is new.

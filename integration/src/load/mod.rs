@@ -16,6 +16,7 @@ mod garage;
 mod grow;
 mod loader;
 mod measure;
+mod overlay;
 mod report;
 mod search;
 pub(crate) mod signer;
@@ -92,6 +93,9 @@ pub struct Options {
     /// Instead: what searches cost in a store of one node with so many objects, loaded through Raft; ascending.
     #[arg(long, value_name = "OBJECTS", value_delimiter = ',')]
     search: Vec<u64>,
+    /// Instead: what reads cost through the gateway of another cluster.
+    #[arg(long)]
+    overlay: bool,
     /// `memory_limit` of each process of the own cluster.
     #[arg(long, default_value = "1GiB")]
     memory_limit: String,
@@ -117,6 +121,9 @@ async fn run(options: &Options) -> Result<()> {
     }
     if !options.search.is_empty() {
         return search::run(options).await;
+    }
+    if options.overlay {
+        return overlay::run(options).await;
     }
     let workloads = choose(&options.workload)?;
     let mut report = Report::begin(calibration::calibrate().await?);

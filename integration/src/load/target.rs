@@ -101,12 +101,17 @@ fn garage(program: &Path) -> Result<Target> {
 
 /// The store of one process.
 pub fn embedded(store: &Embedded) -> Target {
+    embedded_as(store, "fluffy", ROOT, "us-east-1")
+}
+
+/// The same by another name, for these keys, in this region.
+pub fn embedded_as(store: &Embedded, name: &str, keys: (&str, &str), region: &str) -> Target {
     Target {
-        name: "fluffy".to_string(),
+        name: name.to_string(),
         address: store.gateway.listen,
-        access_key: ROOT.0.to_string(),
-        secret_key: ROOT.1.to_string(),
-        region: "us-east-1".to_string(),
+        access_key: keys.0.to_string(),
+        secret_key: keys.1.to_string(),
+        region: region.to_string(),
         processes: store.gateway.daemon.process_id().into_iter().collect(),
         owned: false,
         data: store.directory().to_path_buf(),

@@ -1,0 +1,68 @@
+//! What another gateway costs: `cargo bench-s3 --overlay`.
+//!
+//! Two stores of one node, joined. Objects of the first are read at its own gateway, and through the second one: many of
+//! them, which do not fit into its memory, and few, which do.
+
+use std::time::Duration;
+
+use anyhow::{Result, anyhow};
+
+use super::Options;
+use super::calibration::calibrate;
+use super::cell::Cell;
+use super::report::{self, Report, Row};
+use super::target;
+use super::workload::{Kind, Workload};
+use crate::verify::overlay::sites::{ANNA, Site};
+
+/// Objects of 1 MiB that do not fit, and that do.
+const MANY: u64 = 400;
+const FEW: u64 = 8;
+const CONNECTIONS: usize = 8;
+
+/// Measures and prints a row for each way.
+pub async fn run(options: &Options) -> Result<()> {
+    let mut report = Report::begin(calibrate().await?);
+    report.print_head();
+    let (east, west) = tokio::try_join!(Site::start("east"), Site::start("west"))?;
+    join(&east, &west).map_err(|error| anyhow!(error))?;
+    let at = |site: &Site, name| target::embedded_as(&site.store, name, ANNA, site.name);
+    let (direct, foreign) = (at(&east, "direct"), at(&west, "foreign"));
+    let mut medians = Vec::new();
+    for (name, objects) in [("get-1m-many", MANY), ("get-1m-few", FEW)] {
+        let workload = Workload {
+            name,
+            kind: Kind::Get,
+            bytes: 1 << 20,
+            connections: CONNECTIONS,
+            objects,
+            encrypted: false,
+        };
+        Cell::over(options, &direct, workload, name.to_string()).fill_bucket().await?;
+        let mut rows: [Vec<Row>; 2] = Default::default();
+        let (warm_up, time) = (Duration::from_secs(options.warm_up), Duration::from_secs(options.seconds));
+        for _ in 0..options.rounds.max(1) {
+            for (rows, target) in rows.iter_mut().zip([&direct, &foreign]) {
+                let cell = Cell::over(options, target, workload, name.to_string());
+                rows.push(cell.run(warm_up, time).await?);
+            }
+        }
+        let [direct, foreign] = rows.map(report::median);
+        println!("{direct}\n{foreign}");
+        println!(
+            "{name}: through another gateway {:.0} % of the direct throughput",
+            100.0 * foreign.megabytes_per_s / direct.megabytes_per_s
+        );
+        medians.extend([direct, foreign]);
+    }
+    report.rows.extend(medians);
+    super::write_json(options, &report)
+}
+
+fn join(east: &Site, west: &Site) -> Result<(), String> {
+    let token = east.overlay(&["invite"])?;
+    west.overlay(&["join", token.trim()])?;
+    east.add_user("anna", ANNA)?;
+    east.overlay(&["grant", "west", "anna"])?;
+    Ok(())
+}
