@@ -1,19 +1,20 @@
 //! `fluffy-gateway user …`, `quota …`, `search` and `status`: calls to the admin port of a running store, shown to people or as
 //! JSON.
 
+mod overlay;
+
 use std::io::{BufRead, Read, Write};
 use std::path::Path;
 use std::str::FromStr;
 
-use consensus::meta::names::{BucketName, ClusterName, NameError, PolicyName, UserName};
+use consensus::meta::names::{BucketName, NameError, PolicyName, UserName};
 use fabric::Seams;
 use fabric::cluster::Config;
 use fabric::disks::read_small;
 use fabric::limits::POLICY_BYTES_MAX;
 use gateway::admin::client::{AdminClient, CallError};
 use gateway::config::{
-    ADMIN_DEFAULT, AdminArgs, Command, OverlayAction, PolicyAction, QuotaAction, StoreArgs, UserAction,
-    store_dir,
+    ADMIN_DEFAULT, AdminArgs, Command, PolicyAction, QuotaAction, StoreArgs, UserAction, store_dir,
 };
 use gateway::store_files::{ADMIN_TOKEN, read_token};
 use http::Method;
@@ -35,16 +36,24 @@ pub async fn run(seams: Seams, store: &StoreArgs, command: &Command) -> Result<(
             show(*json, &status, status_text)
         }
         Command::User { action } => user(seams, store, action).await,
-        Command::Search { query, max_keys, sort, order, as_of, continuation_token, json, admin } => {
+        Command::Search { query, max_keys, sort, order, as_of, continuation_token, user, json, admin } => {
             let asked = json!({
                 "query": query, "max_keys": max_keys, "sort": sort, "order": order, "as_of": as_of,
+                "continuation_token": continuation_token, "user": user,
+            });
+            let found = client(seams, store, admin)?.call(Method::POST, "/search", Some(&asked)).await?;
+            show(*json, &found, hits_text)
+        }
+        Command::Files { user, max_keys, continuation_token, json, admin } => {
+            let asked = json!({
+                "query": "name:*", "max_keys": max_keys, "user": user, "owned": true,
                 "continuation_token": continuation_token,
             });
             let found = client(seams, store, admin)?.call(Method::POST, "/search", Some(&asked)).await?;
             show(*json, &found, hits_text)
         }
         Command::Quota { action } => quota(seams, store, action).await,
-        Command::Overlay { action } => overlay(seams, store, action).await,
+        Command::Overlay { action } => overlay::run(seams, store, action).await,
     }
 }
 
@@ -127,102 +136,6 @@ async fn quota(seams: Seams, store: &StoreArgs, action: &QuotaAction) -> Result<
     show(matches!(action, QuotaAction::Show { json: true, .. }), &shown, quota_text)
 }
 
-async fn overlay(seams: Seams, store: &StoreArgs, action: &OverlayAction) -> Result<(), Failure> {
-    let (OverlayAction::Invite { admin, .. }
-    | OverlayAction::Join { admin, .. }
-    | OverlayAction::List { admin, .. }
-    | OverlayAction::Catalog { admin, .. }
-    | OverlayAction::Leave { admin }
-    | OverlayAction::Remove { admin, .. }
-    | OverlayAction::Grant { admin, .. }
-    | OverlayAction::Revoke { admin, .. }) = action;
-    let client = client(seams, store, admin)?;
-    let nothing = |_: &Value| String::new();
-    let (method, path, document, as_json, text): (_, _, _, _, fn(&Value) -> String) = match action {
-        OverlayAction::Invite { seconds, json, .. } => {
-            let document = json!({ "seconds": seconds });
-            (Method::POST, "/overlay/invites".to_string(), Some(document), *json, token_text)
-        }
-        OverlayAction::Join { token, .. } => {
-            let document = json!({ "token": token });
-            let text = |value: &Value| format!("joined {}\n", word(value, "joined"));
-            (Method::POST, "/overlay/members".to_string(), Some(document), false, text)
-        }
-        OverlayAction::List { json, .. } => (Method::GET, "/overlay".to_string(), None, *json, clusters_text),
-        OverlayAction::Catalog { json, .. } => {
-            (Method::GET, "/overlay/catalog".to_string(), None, *json, catalog_text)
-        }
-        OverlayAction::Leave { .. } => (Method::DELETE, "/overlay".to_string(), None, false, nothing),
-        OverlayAction::Remove { cluster, .. } => {
-            let path = format!("/overlay/members/{}", in_path::<ClusterName>(cluster)?);
-            (Method::DELETE, path, None, false, nothing)
-        }
-        OverlayAction::Grant { cluster, user, bucket, .. } => {
-            let document = json!({ "cluster": cluster, "user": user, "buckets": bucket });
-            (Method::POST, "/overlay/grants".to_string(), Some(document), false, nothing)
-        }
-        OverlayAction::Revoke { cluster, user, .. } => {
-            let document = json!({ "cluster": cluster, "user": user });
-            (Method::DELETE, "/overlay/grants".to_string(), Some(document), false, nothing)
-        }
-    };
-    show(as_json, &client.call(method, &path, document.as_ref()).await?, text)
-}
-
-fn token_text(value: &Value) -> String {
-    format!("{}\n", word(value, "token"))
-}
-
-fn clusters_text(value: &Value) -> String {
-    let mut text = format!("this cluster is {} at {}\n\n", word(value, "name"), word(value, "address"));
-    text.push_str("cluster  state  gateways  buckets  objects  bytes  catalog of  via  addresses\n");
-    for cluster in items(value, "clusters") {
-        let state = match (cluster["gone"] == json!(true), cluster["up"] == json!(true)) {
-            (true, _) => "left",
-            (_, true) => "up",
-            _ => "away",
-        };
-        let age = cluster["catalog_age_ms"].as_u64();
-        text.push_str(&format!(
-            "{}  {state}  {}  {}  {}  {}  {}  {}  {}\n",
-            word(cluster, "name"),
-            number(cluster, "gateways"),
-            number(cluster, "buckets"),
-            number(cluster, "objects"),
-            number(cluster, "bytes"),
-            age.map_or("-".to_string(), |age| format!("{} s ago", age / 1000)),
-            word(cluster, "via"),
-            items(cluster, "addresses").iter().filter_map(Value::as_str).collect::<Vec<_>>().join(","),
-        ));
-    }
-    for grant in items(value, "grants") {
-        let buckets: Vec<&str> = items(grant, "buckets").iter().filter_map(Value::as_str).collect();
-        let place = if buckets.is_empty() { "all buckets".to_string() } else { buckets.join(", ") };
-        text.push_str(&format!("{} acts for {} in {place}\n", word(grant, "cluster"), word(grant, "user")));
-    }
-    text
-}
-
-fn catalog_text(value: &Value) -> String {
-    let mut text = "bucket  cluster  owner  objects  bytes\n".to_string();
-    for bucket in items(value, "buckets") {
-        let state = match (bucket["up"] == json!(true), bucket["disputed"] == json!(true)) {
-            (_, true) => "  (another cluster has one of this name)",
-            (false, _) => "  (away)",
-            (true, _) => "",
-        };
-        text.push_str(&format!(
-            "{}  {}  {}  {}  {}{state}\n",
-            word(bucket, "name"),
-            word(bucket, "cluster"),
-            word(bucket, "owner"),
-            number(bucket, "objects"),
-            number(bucket, "bytes"),
-        ));
-    }
-    text
-}
-
 /// Names of users and buckets need no escaping in a path, but for what is no such name.
 fn in_path<T: FromStr<Err = NameError>>(name: &str) -> Result<T, Failure> {
     name.parse().map_err(|error: NameError| Failure::Usage(error.to_string()))
@@ -291,9 +204,13 @@ fn hits_text(value: &Value) -> String {
             false => letter.to_string(),
         };
         let key: String = word(hit, "key").chars().map(written).collect();
-        format!("{time}  {bytes:>12}  {}/{key}\n", word(hit, "bucket"))
+        let place = hit["cluster"].as_str().map(|cluster| format!("{cluster}:")).unwrap_or_default();
+        format!("{time}  {bytes:>12}  {place}{}/{key}\n", word(hit, "bucket"))
     };
     let mut text: String = items(value, "hits").iter().map(line).collect();
+    for cluster in items(value, "not_answered").iter().filter_map(Value::as_str) {
+        text.push_str(&format!("the cluster {cluster} did not answer\n"));
+    }
     if let Some(token) = value["continuation_token"].as_str() {
         text.push_str(&format!("there may be more: --continuation-token {token}\n"));
     }

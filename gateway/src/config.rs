@@ -172,6 +172,26 @@ pub enum Command {
         /// Where the page before ended
         #[arg(long, value_name = "TOKEN")]
         continuation_token: Option<String>,
+        /// Only what this user may see, in all clusters
+        #[arg(long, value_name = "NAME")]
+        user: Option<String>,
+        /// Answer in JSON
+        #[arg(long)]
+        json: bool,
+        /// Whom to ask.
+        #[command(flatten)]
+        admin: AdminArgs,
+    },
+    /// List all files of a user, in all buckets and clusters
+    Files {
+        /// Whose.
+        user: String,
+        /// Files at most
+        #[arg(long, value_name = "N", default_value_t = 1000)]
+        max_keys: u32,
+        /// Where the page before ended
+        #[arg(long, value_name = "TOKEN")]
+        continuation_token: Option<String>,
         /// Answer in JSON
         #[arg(long)]
         json: bool,

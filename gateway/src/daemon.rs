@@ -128,10 +128,13 @@ impl Gateway {
         let env = parts.seams.env.clone();
         let stopping = watch::channel(false);
         let records = Arc::new(Records::new(parts.meta.clone(), env.clone()));
+        let cache_bytes = parts.budget.cache_bytes;
+        // A quarter for objects of other clusters, where there may be any.
+        let others_bytes = if parts.overlay_address.is_some() { cache_bytes / 4 } else { 0 };
         let config = DataConfig {
             write_bytes_max: parts.budget.transfer_bytes / 2,
             read_bytes_max: parts.budget.transfer_bytes / 2,
-            cache_bytes_max: parts.budget.cache_bytes,
+            cache_bytes_max: cache_bytes - others_bytes,
             inline_bytes_max: parts.inline_bytes_max,
         };
         let data = Data::new(env.clone(), parts.meta.clone(), parts.chunks, config);
@@ -142,6 +145,7 @@ impl Gateway {
                 cluster_key: parts.cluster_key.clone(),
                 region: parts.region.clone(),
                 address,
+                cache_bytes_max: usize::try_from(others_bytes).unwrap_or(usize::MAX),
             }))
         });
         let keys = Arc::new(Accounts {
@@ -194,6 +198,7 @@ impl Gateway {
             cluster_key: parts.cluster_key,
             token: parts.admin_token,
             search,
+            service: service.clone(),
             overlay,
             metrics: parts.metrics,
             report: parts.report,

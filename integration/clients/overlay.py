@@ -14,6 +14,7 @@ from common import ENDPOINT, check, content, equal, main, make_tree, read, run, 
 
 BUCKET = os.environ["BUCKET"]
 HOME_REGION = os.environ["HOME_REGION"]
+os.environ["RCLONE_CONFIG_FLUFFY_REGION"] = os.environ["AWS_DEFAULT_REGION"]
 s3 = boto3.client("s3", endpoint_url=ENDPOINT, config=Config(signature_version="s3v4"))
 
 

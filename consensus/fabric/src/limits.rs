@@ -68,6 +68,8 @@ pub const LINK_IDLE_MAX: usize = 64;
 pub const CATALOG_BUCKETS_MAX: usize = 100_000;
 /// Keys of users of other clusters that a gateway keeps for seconds.
 pub const DAY_KEYS_MAX: usize = 4096;
+/// Questions to all other clusters at once.
+pub const OVERLAY_ASKING_MAX: usize = 64;
 /// Messages of gossip that wait.
 pub const GOSSIP_WAITING_MAX: usize = 64;
 /// What one cluster grants to others.

@@ -37,8 +37,19 @@ pub struct Member {
     pub via: Option<ClusterName>,
     /// When it became one.
     pub since: ClusterMs,
-    /// It left, or was removed: nobody but an invitation brings it back.
-    pub gone: bool,
+    /// Whether it still is one.
+    pub standing: Standing,
+}
+
+/// Whether a cluster is a member.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Standing {
+    /// It is.
+    In,
+    /// It was removed here: nobody but an invitation brings it back.
+    Removed,
+    /// It left: what it says of itself from then on brings it back.
+    Left,
 }
 
 /// Somebody may join who knows the secret. Good for once.
@@ -124,7 +135,7 @@ pub enum OverlayChange {
         /// The cluster.
         member: Member,
     },
-    /// A cluster is no member any more, and nothing is granted to it.
+    /// A cluster is no member any more, by the word of those who run this one. Nothing is granted to it.
     Remove(ClusterName),
     /// A cluster may act for a user, in place of what it might before.
     Grant(OverlayGrant),
@@ -137,6 +148,13 @@ pub enum OverlayChange {
     },
     /// This cluster leaves: nobody is a member, nothing is granted, and no invitation is good.
     Leave,
+    /// A cluster said that it leaves.
+    Left {
+        /// Which one.
+        cluster: ClusterName,
+        /// What it says with a greater one is said since.
+        serial: u64,
+    },
 }
 
 /// Why a change is refused.

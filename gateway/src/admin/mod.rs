@@ -34,6 +34,7 @@ use tokio::time::timeout;
 
 use crate::http::{Handler, Refusal, RequestBody, ResponseBody, full};
 use crate::overlay::Overlay;
+use crate::s3::S3Service;
 use crate::s3::search::Searching;
 use crate::secrets::{ClusterKey, Secret};
 
@@ -61,6 +62,8 @@ pub struct Admin {
     pub metrics: Option<PrometheusHandle>,
     /// Answers searches.
     pub search: Arc<Searching>,
+    /// Answers as users are answered.
+    pub service: Arc<S3Service>,
     /// Other clusters; `None`: this gateway talks to none.
     pub overlay: Option<Arc<Overlay>>,
     /// Adds to `/status` what only this process knows.

@@ -6,6 +6,7 @@ use fabric::ids::NodeId;
 use http::{Response, StatusCode};
 use serde_json::{Value, json};
 
+use super::users::user_name;
 use super::{Admin, AdminError, answer};
 use crate::http::ResponseBody;
 use crate::s3::S3Error;
@@ -17,10 +18,13 @@ impl From<S3Error> for AdminError {
     }
 }
 
-/// `POST /search`: a page of hits in all buckets.
+/// `POST /search`: a page of hits in all buckets; with `user` of what the user may see, in all clusters.
 pub async fn search(admin: &Admin, document: &Value) -> Result<Response<ResponseBody>, AdminError> {
     let asked = Asked::by_operator(document)?;
-    let found = admin.search.find_all(&*admin.meta, &*admin.seams.env, &asked).await?;
+    let found = match document.get("user").and_then(Value::as_str) {
+        Some(user) => admin.service.search_as(user_name(user)?, &asked).await?,
+        None => admin.search.find_all(&*admin.meta, &*admin.seams.env, &asked).await?,
+    };
     Ok(answer(StatusCode::OK, &found.json(&asked)))
 }
 

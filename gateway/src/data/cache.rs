@@ -15,6 +15,8 @@ use bytes::Bytes;
 use fabric::ids::ChunkId;
 use lru::LruCache;
 
+use super::segment::Segment;
+
 /// Ghosts kept at most.
 const GHOSTS_MAX: NonZeroUsize = NonZeroUsize::new(16_384).expect("it is not zero");
 
@@ -25,44 +27,9 @@ pub struct Cache {
 }
 
 struct Segments {
-    probation: Segment,
-    protected: Segment,
+    probation: Segment<ChunkId, Bytes>,
+    protected: Segment<ChunkId, Bytes>,
     ghosts: LruCache<ChunkId, ()>,
-}
-
-struct Segment {
-    entries: LruCache<ChunkId, Bytes>,
-    bytes: usize,
-    bytes_max: usize,
-}
-
-impl Segment {
-    fn new(bytes_max: usize) -> Segment {
-        Segment { entries: LruCache::unbounded(), bytes: 0, bytes_max }
-    }
-
-    fn put(&mut self, id: ChunkId, chunk: Bytes) {
-        self.bytes += chunk.len();
-        if let Some(replaced) = self.entries.put(id, chunk) {
-            self.bytes -= replaced.len();
-        }
-    }
-
-    fn remove(&mut self, id: &ChunkId) -> Option<Bytes> {
-        let chunk = self.entries.pop(id)?;
-        self.bytes -= chunk.len();
-        Some(chunk)
-    }
-
-    /// Takes out the oldest entry while there are too many bytes.
-    fn overflow(&mut self) -> Option<(ChunkId, Bytes)> {
-        if self.bytes <= self.bytes_max {
-            return None;
-        }
-        let (id, chunk) = self.entries.pop_lru()?;
-        self.bytes -= chunk.len();
-        Some((id, chunk))
-    }
 }
 
 impl Cache {
@@ -95,7 +62,7 @@ impl Cache {
         }
         let mut segments = self.lock();
         let evicted = segments.put(id, chunk.clone());
-        let bytes = segments.probation.bytes + segments.protected.bytes;
+        let bytes = segments.probation.bytes() + segments.protected.bytes();
         drop(segments);
         metrics::counter!("fluffy_cache_evictions_total").increment(evicted);
         metrics::gauge!("fluffy_cache_bytes").set(bytes as f64);
@@ -119,7 +86,7 @@ impl Cache {
 
 impl Segments {
     fn get(&mut self, id: ChunkId) -> Option<Bytes> {
-        if let Some(chunk) = self.protected.entries.get(&id) {
+        if let Some(chunk) = self.protected.get(&id) {
             return Some(chunk.clone());
         }
         let chunk = self.probation.remove(&id)?;
@@ -129,7 +96,7 @@ impl Segments {
     }
 
     fn put(&mut self, id: ChunkId, chunk: Bytes) -> u64 {
-        if self.protected.entries.contains(&id) {
+        if self.protected.contains(&id) {
             return 0;
         }
         if self.ghosts.pop(&id).is_some() {
@@ -169,7 +136,7 @@ mod tests {
 
     fn bytes_of(cache: &Cache) -> usize {
         let segments = cache.lock();
-        segments.probation.bytes + segments.protected.bytes
+        segments.probation.bytes() + segments.protected.bytes()
     }
 
     #[test]

@@ -16,6 +16,7 @@ mod inline;
 mod layouts;
 mod nodes;
 mod reader;
+pub mod segment;
 #[cfg(test)]
 mod tests;
 mod transfer;

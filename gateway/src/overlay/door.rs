@@ -22,7 +22,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::link::LinkError;
-use super::wire::{DayKey, FORWARDED, Join, PATH, Refused};
+use super::wire::{DayKey, FORWARDED, Join, Leave, PATH, Refused, Searched};
 use super::{Overlay, OverlayError};
 use crate::admission::Admission;
 use crate::http::server::Door;
@@ -99,9 +99,13 @@ impl Handler for Guest {
         match (request.method().clone(), &words[..]) {
             (Method::GET, ["ping"]) => empty(),
             (Method::POST, ["join"]) => self.join(request).await,
-            (Method::POST, ["leave"]) => shown(
-                self.overlay.remove(&member).await.map(|()| serde_json::json!({ "left": member.as_str() })),
-            ),
+            (Method::POST, ["leave"]) => match read::<Leave>(request).await {
+                Ok(leave) => {
+                    let parted = self.overlay.parted(&member, leave.serial).await;
+                    shown(parted.map(|()| serde_json::json!({ "left": member.as_str() })))
+                }
+                Err(why) => refused(StatusCode::BAD_REQUEST, &why),
+            },
             (Method::POST, ["gossip"]) => self.gossip(&member, &query, request).await,
             (Method::GET, ["members"]) => match self.overlay.view.load().identity.clone() {
                 Some(identity) => document(&self.overlay.members(&identity)),
@@ -112,6 +116,7 @@ impl Handler for Guest {
                 Ok(name) => shown(self.overlay.bucket_for(&member, &name).await),
                 Err(error) => refused(StatusCode::BAD_REQUEST, &error.to_string()),
             },
+            (Method::POST, ["search"]) => self.search(&member, request).await,
             (Method::GET, ["keys", id]) => self.day_key(&member, id, &query).await,
             _ => refused(StatusCode::NOT_FOUND, "there is nothing of this name in version 1 of the protocol"),
         }
@@ -146,6 +151,18 @@ impl Guest {
         match self.overlay.gossip.put(member, from, &body.to_bytes()) {
             Ok(()) => empty(),
             Err(why) => refused(StatusCode::BAD_REQUEST, &why),
+        }
+    }
+
+    async fn search(&self, member: &ClusterName, request: Request<RequestBody>) -> Response<ResponseBody> {
+        let (searched, name) = match (read::<Searched>(request).await, self.overlay.name()) {
+            (Ok(searched), Some(name)) => (searched, name),
+            (Err(why), _) => return refused(StatusCode::BAD_REQUEST, &why),
+            (_, None) => return refused(StatusCode::SERVICE_UNAVAILABLE, "this cluster has no identity yet"),
+        };
+        match self.service.search_for(member, &name, searched).await {
+            Ok(page) => document(&page),
+            Err(error) => refused(error.code().status(), error.message()),
         }
     }
 

@@ -14,9 +14,10 @@ use http::header::{
     TRANSFER_ENCODING, UPGRADE,
 };
 use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, request};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri, request};
 use http_body_util::{BodyExt as _, BodyStream};
 
+use super::cache::{ObjectCache, Place};
 use super::link::{Link, LinkError};
 use super::wire::{FORWARDED, SECURE, SOURCE, VIRTUAL};
 use crate::http::ResponseBody as HttpBody;
@@ -48,13 +49,41 @@ pub struct Onward<'a> {
     pub source: IpAddr,
     /// Whether it came over TLS.
     pub secure: bool,
+    /// Whether it is a GetObject.
+    pub is_get_object: bool,
+}
+
+/// The same for a read, of which the bytes may be here.
+pub async fn read(
+    cache: &Arc<ObjectCache>,
+    link: &Arc<Link>,
+    onward: Onward<'_>,
+    body: HttpBody,
+) -> S3Result<Response> {
+    let Some(place) = Place::of(&link.name, onward.bucket, onward.is_get_object, onward.head) else {
+        return forward(link, onward, body).await;
+    };
+    let Some(entry) = cache.get(&place) else {
+        return Ok(cache.keep(place, forward(link, onward, body).await?));
+    };
+    let mut head = onward.head.clone();
+    entry.ask_for_others(&mut head.headers);
+    let answer = forward(link, Onward { head: &head, ..onward }, body).await?;
+    let is_same = answer.status == StatusCode::NOT_MODIFIED;
+    let outcome = if is_same { "hit" } else { "miss" };
+    metrics::counter!("fluffy_overlay_cache_total", "outcome" => outcome).increment(1);
+    if is_same { Ok(entry.answer(answer.headers)) } else { Ok(cache.keep(place, answer)) }
 }
 
 /// Sends a request on and returns the answer.
 pub async fn forward(link: &Arc<Link>, onward: Onward<'_>, body: HttpBody) -> S3Result<Response> {
     let method = onward.head.method.clone();
     let request = request(&onward, body)?;
-    let answer = link.send(request).await.map_err(|error| refused(&error))?;
+    let answer = link.send(request).await.map_err(|error| match error {
+        // It may have happened.
+        LinkError::Lost(..) if !method.is_safe() => Code::InternalError.caused(error),
+        error => refused(&error),
+    })?;
     metrics::counter!("fluffy_overlay_forwarded_total", "cluster" => link.name.to_string()).increment(1);
     let (head, body) = answer.into_parts();
     let mut response = Response::new(head.status);
@@ -67,6 +96,8 @@ pub async fn forward(link: &Arc<Link>, onward: Onward<'_>, body: HttpBody) -> S3
             Err(error) => Some(Err(error)),
         }
     });
+    // What does not come any more is not waited for: the client sees that the body broke off.
+    let pieces = pieces.take_until(link.clone().gone());
     let bodiless = method == Method::HEAD || length == Some(0);
     response.body = match length {
         _ if bodiless => ResponseBody::Empty,
@@ -108,7 +139,7 @@ fn without_hops(mut headers: HeaderMap) -> HeaderMap {
 /// How a client hears that a cluster gives no answer.
 pub fn refused(error: &LinkError) -> S3Error {
     match error {
-        LinkError::Away(cluster, _) => Code::ServiceUnavailable
+        LinkError::Away(cluster, _) | LinkError::Lost(cluster, _) => Code::ServiceUnavailable
             .says(format!("The bucket is at home in the cluster {cluster}, which does not answer now."))
             .field("Cluster", cluster.as_str()),
         LinkError::Busy(_) => Code::SlowDown.caused(error.clone()),

@@ -125,7 +125,11 @@ impl Gossip {
         };
         let cards: Vec<Card> = {
             let chitchat = self.chitchat.chitchat();
-            let chitchat = chitchat.lock().await;
+            let mut chitchat = chitchat.lock().await;
+            if let Some(identity) = &overlay.view.load().identity {
+                let card = serde_json::to_string(&overlay.card(identity)).unwrap_or_default();
+                chitchat.self_node_state().set(CARD, card);
+            }
             let alive =
                 chitchat.live_nodes().filter_map(|node| read(node, chitchat.node_state(node)?.get(CARD)?));
             alive.collect()

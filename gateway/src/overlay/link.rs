@@ -51,6 +51,9 @@ pub enum LinkError {
     /// It is away.
     #[error("the cluster {0} is away: {1}")]
     Away(ClusterName, String),
+    /// It did not answer any more when the request was on its way: what became of that nobody knows.
+    #[error("the cluster {0} gave no answer: {1}")]
+    Lost(ClusterName, String),
     /// As many requests are on their way to it as may be.
     #[error("too many requests are on their way to the cluster {0}")]
     Busy(ClusterName),
@@ -122,6 +125,12 @@ impl Link {
         *self.answers.borrow()
     }
 
+    /// Until it gives no sign of life.
+    pub async fn gone(self: Arc<Self>) {
+        // The link is there as long as this runs, and so is what tells.
+        let _ = self.answers.subscribe().wait_for(|answers| !answers).await;
+    }
+
     /// Asks for signs of life for ever.
     pub async fn watch(self: Arc<Self>) {
         loop {
@@ -163,7 +172,7 @@ impl Link {
         tokio::select! {
             biased;
             answer = self.exchange(request) => answer,
-            _ = answers.wait_for(|answers| !answers) => Err(self.away(&"it gives no sign of life any more")),
+            _ = answers.wait_for(|answers| !answers) => Err(self.lost(&"it gives no sign of life any more")),
         }
     }
 
@@ -249,9 +258,10 @@ impl Link {
                     return Ok(answer.map(|body| LinkBody { body, held }.boxed_unsync()));
                 }
                 // The other side closed a connection while it was idle: nothing of the request was read.
-                Err(mut error) => match error.take_message().filter(|_| used) {
-                    Some(again) => request = again,
-                    None => return Err(self.away(error.error())),
+                Err(mut error) => match error.take_message() {
+                    Some(again) if used => request = again,
+                    Some(_) => return Err(self.away(error.error())),
+                    None => return Err(self.lost(error.error())),
                 },
             }
         }
@@ -306,6 +316,10 @@ impl Link {
         };
         self.seams.env.spawn("overlay connection", Box::pin(driven));
         Ok(sender)
+    }
+
+    fn lost(&self, why: &dyn std::fmt::Display) -> LinkError {
+        LinkError::Lost(self.name.clone(), why.to_string())
     }
 
     fn away(&self, why: &dyn std::fmt::Display) -> LinkError {

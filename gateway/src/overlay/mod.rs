@@ -1,12 +1,13 @@
 //! The overlay: other clusters, which this one trusts by invitation, and their buckets.
 //!
 //! [`identity`] is who a cluster is, [`link`] the way to one, [`door`] who comes in, [`wire`] what is said, [`gossip`] how
-//! clusters hear of each other, [`catalog`] which buckets are where, [`forward`] how requests get there. What is kept
+//! clusters hear of each other, [`catalog`] which buckets are where, [`forward`] how requests get there, [`cache`] what of the answers stays here. What is kept
 //! (members, grants, invitations) is in the metadata of the cluster; every gateway reads it from there.
 //!
 //! What always holds: what is at home here is served here, whatever others say. A cluster acts for users only as far as
 //! it was granted. Nobody waits for a cluster that is away, and nothing of it is said not to exist.
 
+pub mod cache;
 pub mod catalog;
 pub mod door;
 pub mod forward;
@@ -17,6 +18,7 @@ pub mod wire;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroUsize;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -26,23 +28,24 @@ use consensus::meta::command::{Command, Reject};
 use consensus::meta::model::{Bucket, ClusterMs, Usage};
 use consensus::meta::names::{AccessKeyId, BucketName, ClusterName, UserName};
 use consensus::meta::overlay::{
-    GrantedUser, Member, OverlayChange, OverlayGrant, OverlayRefusal, OverlayState, PublicKey,
+    GrantedUser, Member, OverlayChange, OverlayGrant, OverlayRefusal, OverlayState, PublicKey, Standing,
 };
 use consensus::meta::query::{Answer, Query};
 use fabric::Seams;
 use fabric::env::TaskHandle;
-use fabric::limits::{CATALOG_BUCKETS_MAX, DAY_KEYS_MAX, LIST_KEYS_MAX};
+use fabric::limits::{CATALOG_BUCKETS_MAX, DAY_KEYS_MAX, LIST_KEYS_MAX, OVERLAY_ASKING_MAX};
 use futures::future::join_all;
 use lru::LruCache;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 use tokio::time::{sleep, timeout};
 
+use self::cache::ObjectCache;
 use self::catalog::Catalogs;
 use self::identity::{Identity, Seed};
 use self::link::{Link, LinkError};
-use self::wire::{BucketThere, Card, Catalog, CatalogBucket, DayKey, Join, Members, Room, Token};
+use self::wire::{BucketThere, Card, Catalog, CatalogBucket, DayKey, Join, Leave, Members, Room, Token};
 use crate::accounts::RECORD_LIFETIME;
 use crate::secrets::{ClusterKey, Secret};
 
@@ -71,13 +74,15 @@ pub struct OverlayParts {
     pub region: String,
     /// Where other clusters reach this gateway (`host:port`).
     pub address: String,
+    /// What objects of other clusters may take in memory.
+    pub cache_bytes_max: usize,
 }
 
 /// The part of a gateway that knows other clusters.
 pub struct Overlay {
     parts: OverlayParts,
-    /// When this gateway began: what it says of itself is newer than what it said before.
-    began_ms: u64,
+    /// When this gateway began, or joined: what it says of itself is newer than what it said before.
+    serial: AtomicU64,
     view: ArcSwap<View>,
     catalogs: Catalogs,
     own: tokio::sync::Mutex<Option<(Duration, Arc<Catalog>)>>,
@@ -85,7 +90,11 @@ pub struct Overlay {
     homes: Mutex<LruCache<AccessKeyId, ClusterName>>,
     tasks: Mutex<BTreeMap<ClusterName, (PublicKey, TaskHandle)>>,
     look: Notify,
+    /// Places for questions to all clusters.
+    asking: Semaphore,
     gossip: gossip::Mailbox,
+    /// Objects of other clusters.
+    pub cache: Arc<ObjectCache>,
 }
 
 /// A key, a date and a region.
@@ -159,10 +168,11 @@ impl Overlay {
     /// Of these parts.
     pub fn new(parts: OverlayParts) -> Overlay {
         let keys = NonZeroUsize::new(DAY_KEYS_MAX).unwrap_or(NonZeroUsize::MIN);
+        let cache = Arc::new(ObjectCache::new(parts.cache_bytes_max));
         let began_ms = parts.seams.env.wall_ms();
         Overlay {
             parts,
-            began_ms,
+            serial: AtomicU64::new(began_ms),
             view: ArcSwap::default(),
             catalogs: Catalogs::default(),
             own: tokio::sync::Mutex::default(),
@@ -170,7 +180,9 @@ impl Overlay {
             homes: Mutex::new(LruCache::new(keys)),
             tasks: Mutex::default(),
             look: Notify::new(),
+            asking: Semaphore::new(OVERLAY_ASKING_MAX),
             gossip: gossip::Mailbox::default(),
+            cache,
         }
     }
 
@@ -211,7 +223,7 @@ impl Overlay {
         };
         let mut links = BTreeMap::new();
         if let Some(identity) = &identity {
-            for member in state.members.iter().filter(|member| !member.gone) {
+            for member in state.members.iter().filter(|member| member.standing == Standing::In) {
                 let link = before.links.get(&member.name).filter(|link| link.key() == member.key).cloned();
                 let link = link.unwrap_or_else(|| Arc::new(self.link_to(identity, member)));
                 link.move_to(member.addresses.clone());
@@ -286,7 +298,7 @@ impl Overlay {
     }
 
     fn card(&self, identity: &Identity) -> Card {
-        Card::new(identity, vec![self.parts.address.clone()], self.began_ms)
+        Card::new(identity, vec![self.parts.address.clone()], self.serial.load(Ordering::Relaxed))
     }
 
     /// Invites a cluster: the text of a token that is good for once.
@@ -326,6 +338,7 @@ impl Overlay {
         let seams = self.parts.seams.clone();
         let link =
             Link::new(seams, identity.clone(), token.cluster.clone(), token.key, token.addresses.clone());
+        self.serial.store(self.parts.seams.env.wall_ms(), Ordering::Relaxed);
         let card = self.card(&identity);
         let join = Join { id: token.id.clone(), secret: token.secret.clone(), card };
         let answer: Members = Arc::new(link).post_first("join", &join).await?;
@@ -375,7 +388,7 @@ impl Overlay {
             serial: card.serial,
             via: via.cloned(),
             since: ClusterMs(0),
-            gone: false,
+            standing: Standing::In,
         };
         self.propose(OverlayChange::Admit { invite, joined, member }).await
     }
@@ -387,8 +400,12 @@ impl Overlay {
         for (card, addresses) in cards.iter().filter(|(card, _)| Some(card.key) != own) {
             let known = view.state.members.iter().find(|member| member.name == card.cluster);
             let is_news = known.is_none_or(|known| {
-                let is_newer = known.serial < card.serial && known.addresses != *addresses;
-                !known.gone && known.key == card.key && is_newer
+                let is_newer = known.key == card.key && known.serial < card.serial;
+                match known.standing {
+                    Standing::In => is_newer && known.addresses != *addresses,
+                    Standing::Left => is_newer,
+                    Standing::Removed => false,
+                }
             });
             let card = Card { addresses: addresses.clone(), ..card.clone() };
             if is_news && let Err(error) = self.admit(None, false, &card, Some(via)).await {
@@ -399,8 +416,9 @@ impl Overlay {
 
     /// This cluster leaves: the others that answer hear of it.
     pub async fn leave(self: &Arc<Self>) -> Result<(), OverlayError> {
+        let serial = self.parts.seams.env.wall_ms();
         let told = self.view.load_full().all().into_iter().map(|link| async move {
-            if let Err(error) = link.post::<Value>("leave", &json!({})).await {
+            if let Err(error) = link.post::<Value>("leave", &Leave { serial }).await {
                 tracing::info!(cluster = %link.name, %error, "a cluster does not hear that this one leaves");
             }
         });
@@ -412,6 +430,17 @@ impl Overlay {
     /// A cluster is no member any more.
     pub async fn remove(self: &Arc<Self>, name: &ClusterName) -> Result<(), OverlayError> {
         self.propose(OverlayChange::Remove(name.clone())).await?;
+        self.refresh().await
+    }
+
+    /// A cluster says that it leaves.
+    pub(in crate::overlay) async fn parted(
+        self: &Arc<Self>,
+        cluster: &ClusterName,
+        serial: u64,
+    ) -> Result<(), OverlayError> {
+        tracing::info!(%cluster, "a cluster leaves");
+        self.propose(OverlayChange::Left { cluster: cluster.clone(), serial }).await?;
         self.refresh().await
     }
 
@@ -492,6 +521,7 @@ impl Overlay {
 
     /// Clusters that answer and have the bucket, though their catalogs did not tell yet.
     async fn ask_for(&self, view: &View, name: &BucketName) -> Vec<ClusterName> {
+        let _place = self.asking.acquire().await;
         let path = format!("buckets/{name}");
         let path = &path;
         let asked = view.living().into_iter().map(|link| async move {
@@ -518,6 +548,11 @@ impl Overlay {
     /// Whether another cluster that answers has a bucket of this name, or told of one.
     pub async fn is_taken(&self, name: &BucketName) -> bool {
         !matches!(self.elsewhere(name).await, Elsewhere::Nowhere | Elsewhere::Unknown(_))
+    }
+
+    /// The ways to all other clusters.
+    pub fn links(&self) -> Vec<Arc<Link>> {
+        self.view.load().all()
     }
 
     /// The cluster of this name, if it is another one.
@@ -646,6 +681,7 @@ impl Overlay {
             return Ok(key);
         }
         let view = self.view.load_full();
+        let _place = self.asking.acquire().await;
         let path = format!("keys/{id}?date={date}&region={region}");
         let path = &path;
         let asked = view.living().into_iter().map(|link| async move {
@@ -689,7 +725,11 @@ impl Overlay {
                     "addresses": member.addresses,
                     "via": member.via.as_ref().map(ClusterName::as_str),
                     "since_ms": member.since.0,
-                    "gone": member.gone,
+                    "standing": match member.standing {
+                        Standing::In => "in",
+                        Standing::Removed => "removed",
+                        Standing::Left => "left",
+                    },
                     "up": link.is_some_and(|link| link.answers()),
                     "gateways": self.gossip.gateways(&member.name),
                     "buckets": sum(|_| 1),

@@ -1,5 +1,7 @@
 //! What clusters tell each other, in JSON. The protocol is described in `docs/overlay.md`; fields are only added.
 
+use std::net::IpAddr;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use consensus::meta::names::{AccessKeyId, BucketName, ClusterName, UserName};
@@ -125,6 +127,13 @@ pub struct Join {
     pub card: Card,
 }
 
+/// `POST leave`: the sender is no member any more.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Leave {
+    /// What it says of itself with a greater serial is said since.
+    pub serial: u64,
+}
+
 /// The answer to it, and to `GET members`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Members {
@@ -195,6 +204,62 @@ impl std::fmt::Debug for DayKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("DayKey").field("id", &self.id).field("user", &self.user).finish_non_exhaustive()
     }
+}
+
+/// `POST search`: a page of the objects that a user may see.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Searched {
+    /// Who asks: a name with that of its cluster.
+    pub user: UserName,
+    /// From where.
+    pub source: IpAddr,
+    /// For what.
+    pub query: String,
+    /// Hits at most.
+    pub max_keys: u32,
+    /// `name`, `size` or `modified`.
+    pub sort: String,
+    /// `asc` or `desc`.
+    pub order: String,
+    /// Whether only in buckets of the user.
+    pub owned: bool,
+    /// Where the page before ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub continuation_token: Option<String>,
+}
+
+/// The answer to it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct SearchedPage {
+    /// In the order that was asked for.
+    pub hits: Vec<SearchedHit>,
+    /// Where the next page begins, if there may be one.
+    pub continuation_token: Option<String>,
+}
+
+/// An object of a [`SearchedPage`].
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct SearchedHit {
+    /// Its bucket.
+    pub bucket: BucketName,
+    /// Who owns that: a name with that of its cluster.
+    pub owner: UserName,
+    /// Its key.
+    pub key: String,
+    /// Its bytes.
+    pub size: u64,
+    /// When it was stored, in milliseconds since 1970.
+    pub modified_ms: u64,
+    /// Its entity tag, without quotes.
+    pub etag: String,
+    /// Its class, where it is not `STANDARD`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub storage_class: Option<String>,
+    /// Its content type, where it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content_type: Option<String>,
+    /// Where a page behind it begins.
+    pub behind: String,
 }
 
 /// Why there is no answer: one sentence.

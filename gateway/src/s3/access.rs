@@ -329,6 +329,11 @@ impl Access {
         }
     }
 
+    /// The address of the client.
+    pub fn source(&self) -> IpAddr {
+        self.facts.source
+    }
+
     /// Who asks, for what is told apart by that.
     pub fn requester(&self) -> &str {
         self.signer.as_ref().map_or("", |signer| signer.user.as_str())

@@ -8,22 +8,25 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use consensus::client::ask;
-use consensus::meta::names::{BucketName, ClusterName};
+use consensus::meta::names::{BucketName, ClusterName, UserName};
 use consensus::meta::query::{Answer, Query as MetaQuery};
 use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, request};
 use http_body_util::BodyExt as _;
 
-use super::auth::Verified;
+use super::access::Access;
+use super::auth::{Signer, Verified};
 use super::error::{BoxError, Code, S3Error, S3Result};
 use super::op::{Action, Op, unexpected};
 use super::path::{CanonicalPath, Target};
 use super::response::Response;
+use super::search::{Asked, Found, Looking};
+use super::searching_all;
 use super::service::S3Service;
 use super::xml::create_bucket_location;
 use crate::http::{RequestBody, ResponseBody as HttpBody, collect};
-use crate::overlay::forward::{Onward, body_of, forward, refused};
-use crate::overlay::wire::{FORWARDED, SECURE, SOURCE, VIRTUAL};
+use crate::overlay::forward::{Onward, body_of, forward, read, refused};
+use crate::overlay::wire::{FORWARDED, SECURE, SOURCE, Searched, SearchedPage, VIRTUAL};
 use crate::overlay::{Elsewhere, Overlay};
 
 /// A document that says where a bucket is to be is not longer.
@@ -98,7 +101,14 @@ impl S3Service {
         let (Target::Bucket(name) | Target::Object(name, _)) = path.target() else {
             return Ok(Way::Here(body));
         };
-        let onward = Onward { head, bucket: name, virtual_bucket, source: came.source, secure: came.secure };
+        let onward = Onward {
+            head,
+            bucket: name,
+            virtual_bucket,
+            source: came.source,
+            secure: came.secure,
+            is_get_object: op.name() == "GetObject",
+        };
         if op.action() == Action::CreateBucket {
             let (location, body) = location(head, body).await?;
             let link = location.and_then(|location| overlay.cluster(&location));
@@ -112,7 +122,8 @@ impl S3Service {
         }
         match overlay.elsewhere(name).await {
             Elsewhere::In(link, home) => {
-                forward(&link, Onward { bucket: &home, ..onward }, body).await.map(Way::There)
+                let onward = Onward { bucket: &home, ..onward };
+                read(&overlay.cache, &link, onward, body).await.map(Way::There)
             }
             Elsewhere::Disputed(homes) => Err(disputed(name, &homes)),
             Elsewhere::Unknown(cluster) => {
@@ -134,7 +145,8 @@ impl S3Service {
         let (Target::Bucket(name) | Target::Object(name, _)) = path.0.target() else { return None };
         let Elsewhere::In(link, home) = overlay.elsewhere(name).await else { return None };
         let (source, secure) = (came.source, came.secure);
-        let onward = Onward { head, bucket: &home, virtual_bucket: path.1, source, secure };
+        let onward =
+            Onward { head, bucket: &home, virtual_bucket: path.1, source, secure, is_get_object: false };
         Some(forward(&link, onward, body_of(Bytes::new())).await)
     }
 
@@ -158,6 +170,44 @@ impl S3Service {
         Err(Code::AccessDenied.says(format!(
             "The cluster {cluster} may not act for the user {user} in this bucket; its cluster has to grant that."
         )))
+    }
+
+    /// A page of what a user may see in all clusters, for who runs this one.
+    pub async fn search_as(&self, user: UserName, asked: &Asked) -> S3Result<Found> {
+        let source = IpAddr::from([127, 0, 0, 1]);
+        let facts = self.facts((source, true), Arc::default(), Arc::default());
+        let meta = self.backend.meta.clone();
+        let access = Access::of(self.policies.clone(), meta, Some(Signer::vouched_for(user)), facts).await?;
+        let context = self.context(access, None, source, &self.trace("SearchObjects"));
+        searching_all::find_here_or_everywhere(&context, asked).await
+    }
+
+    /// A page of what a user may see, for another cluster that acts for the user.
+    pub async fn search_for(
+        &self,
+        member: &ClusterName,
+        here: &ClusterName,
+        searched: Searched,
+    ) -> S3Result<SearchedPage> {
+        let user = searched.user.seen_in(here);
+        let document =
+            serde_json::to_value(&searched).map_err(|error| searching_all::malformed(&error.to_string()))?;
+        let asked = Asked::by_operator(&document)?;
+        let Some(overlay) = &self.backend.overlay else { return Err(Code::AccessDenied.into()) };
+        if user.home().is_some_and(|home| home != member.as_str()) {
+            return Err(
+                Code::AccessDenied.says("A cluster asks for its own users, and for those it may act for.")
+            );
+        }
+        let granted = |bucket: &BucketName| overlay.permits(&user, Some(member), Some(bucket));
+        let facts = self.facts((searched.source, true), Arc::default(), Arc::default());
+        let meta = self.backend.meta.clone();
+        let signer = Signer::vouched_for(user.clone());
+        let access = Access::of(self.policies.clone(), meta.clone(), Some(signer), facts).await?;
+        let looking = Looking { access: &access, bucket: None, granted: &granted };
+        let (env, search) = (&*self.backend.env, &self.backend.search);
+        let found = search.find(&*meta, env, &looking, &asked, asked.token()).await?;
+        Ok(searching_all::page(env, search, (&user, here), &asked, found))
     }
 
     async fn is_here(&self, name: &BucketName) -> S3Result<bool> {

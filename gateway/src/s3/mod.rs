@@ -37,6 +37,7 @@ pub mod request;
 pub mod response;
 pub mod route;
 pub mod search;
+pub mod searching_all;
 pub mod service;
 pub mod tags;
 #[cfg(test)]

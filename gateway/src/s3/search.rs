@@ -5,6 +5,7 @@
 //! look at the prefix each hit is asked about.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use aes_gcm::aead::{Aead, Payload};
@@ -13,7 +14,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use consensus::client::{Meta, ask};
 use consensus::meta::model::Bucket;
-use consensus::meta::names::ObjectKey;
+use consensus::meta::names::{BucketName, ClusterName, ObjectKey, UserName};
 use consensus::meta::query::{Answer, Query as MetaQuery};
 use fabric::env::Env;
 use fabric::limits::LIST_KEYS_MAX;
@@ -30,6 +31,7 @@ use super::op::unexpected;
 use super::request::Query;
 use super::time::{Iso8601, iso8601};
 use super::xml::XmlWriter;
+use crate::overlay::wire::Searched;
 use crate::secrets::ClusterKey;
 
 const TOKEN_LABEL: &str = "fluffy search token 1";
@@ -37,7 +39,7 @@ const TOKEN_VERSION: u8 = 1;
 const NONCE_BYTES: usize = 12;
 const WRONG_TOKEN: &str = "The continuation token is not one of this search";
 /// Parameters that mean something here, and so are sent once.
-const PARAMETERS: &[&str] = &["q", "as-of", "sort", "order", "format"];
+const PARAMETERS: &[&str] = &["q", "as-of", "sort", "order", "format", "owned"];
 
 /// What answers searches.
 pub struct Searching {
@@ -64,6 +66,7 @@ pub struct Asked {
     as_of: u64,
     sort: Sort,
     descending: bool,
+    owned: bool,
     /// How the answer is written.
     pub format: Format,
 }
@@ -77,8 +80,32 @@ struct Place {
 /// Hits that may be shown.
 pub struct Found {
     index: u64,
-    hits: Vec<(Arc<Bucket>, Hit)>,
+    hits: Vec<Shown>,
     token: Option<String>,
+    silent: Vec<ClusterName>,
+}
+
+/// A hit with what is told of its bucket.
+#[derive(Debug, Clone)]
+pub struct Shown {
+    /// Name of the bucket.
+    pub bucket: BucketName,
+    /// Who owns it.
+    pub owner: UserName,
+    /// Where it is at home, if that is not here.
+    pub cluster: Option<ClusterName>,
+    /// The object.
+    pub hit: Hit,
+}
+
+/// Who looks where: in one bucket or in all, as far as that was granted.
+pub struct Looking<'a> {
+    /// What the requester may do.
+    pub access: &'a Access,
+    /// `None`: in all.
+    pub bucket: Option<Arc<Bucket>>,
+    /// Whether the requester may act in a bucket at all, by way of whom it asks.
+    pub granted: &'a (dyn Fn(&BucketName) -> bool + Send + Sync),
 }
 
 impl Asked {
@@ -89,6 +116,11 @@ impl Asked {
                 return Err(S3Error::argument(name, "", "The parameter is given more than once."));
             }
         }
+        let owned = match query.non_empty("owned") {
+            None | Some("false") => false,
+            Some("true") => true,
+            Some(other) => return Err(S3Error::argument("owned", other, "It is true or false.")),
+        };
         let format = match query.non_empty("format") {
             None | Some("xml") => Format::Xml(Encoding::parse(query)?),
             Some("json") => Format::Json,
@@ -102,6 +134,7 @@ impl Asked {
             as_of: query.number("as-of", 0, u64::MAX)?.unwrap_or(0),
             sort: Sort::Name,
             descending: false,
+            owned,
             format,
         };
         asked.with_order(query.get("sort").unwrap_or(""), query.get("order").unwrap_or(""))
@@ -120,6 +153,7 @@ impl Asked {
             as_of: number("as_of").unwrap_or(0),
             sort: Sort::Name,
             descending: false,
+            owned: document.get("owned").and_then(Value::as_bool).unwrap_or(false),
             format: Format::Json,
         };
         asked.with_order(&text("sort"), &text("order"))
@@ -147,10 +181,53 @@ impl Asked {
         Ok(self)
     }
 
+    /// The same for another cluster, which answers a page of its own.
+    pub fn for_others(&self, user: UserName, source: IpAddr, token: Option<String>) -> Searched {
+        Searched {
+            user,
+            source,
+            query: self.query.clone(),
+            max_keys: self.limit,
+            sort: match self.sort {
+                Sort::Name => "name",
+                Sort::Size => "size",
+                Sort::Modified => "modified",
+            }
+            .to_string(),
+            order: if self.descending { "desc" } else { "asc" }.to_string(),
+            owned: self.owned,
+            continuation_token: token,
+        }
+    }
+
+    /// Where the page before ended.
+    pub fn token(&self) -> Option<&str> {
+        self.token.as_deref()
+    }
+
+    /// Hits at most.
+    pub fn limit(&self) -> usize {
+        self.limit as usize
+    }
+
+    /// Whether one hit comes before another one of another cluster: own ones first, where they are in order of names.
+    pub fn is_before(&self, one: &Shown, other: &Shown) -> bool {
+        let value = |shown: &Shown| match self.sort {
+            Sort::Name => 0,
+            Sort::Size => shown.hit.bytes,
+            Sort::Modified => shown.hit.modified,
+        };
+        match self.descending {
+            _ if self.sort == Sort::Name => (one.cluster < other.cluster) != self.descending,
+            false => (value(one), &one.cluster) < (value(other), &other.cluster),
+            true => (value(other), &other.cluster) < (value(one), &one.cluster),
+        }
+    }
+
     /// What a token belongs to: the same search, by the same one, in the same place.
     fn belongs(&self, requester: &str, bucket: Option<&Bucket>) -> Vec<u8> {
         let place = bucket.map_or(0, |bucket| bucket.id.0);
-        let order = (self.sort as u8, self.descending);
+        let order = (self.sort as u8, self.descending, self.owned);
         format!("{place}\0{requester}\0{order:?}\0{}", self.query).into_bytes()
     }
 }
@@ -171,20 +248,24 @@ impl Searching {
         &self,
         meta: &dyn Meta,
         env: &dyn Env,
-        access: &Access,
-        bucket: Option<Arc<Bucket>>,
+        looking: &Looking<'_>,
         asked: &Asked,
+        token: Option<&str>,
     ) -> S3Result<Found> {
-        let requester = access.requester().to_string();
-        let belongs = asked.belongs(&requester, bucket.as_deref());
+        let access = looking.access;
+        let belongs = asked.belongs(access.requester(), looking.bucket.as_deref());
         let mut places = Vec::new();
-        for bucket in candidates(meta, bucket, &asked.search).await? {
+        for bucket in candidates(meta, looking.bucket.clone(), &asked.search).await? {
+            if asked.owned && bucket.owner.as_str() != access.requester() || !(looking.granted)(&bucket.name)
+            {
+                continue;
+            }
             match access.listing(&bucket).await? {
                 Listing::Nothing => {}
                 listing => places.push(Place { bucket, listing }),
             }
         }
-        self.page(env, access, places, asked, &belongs).await
+        self.page(env, access, places, (asked, token), &belongs).await
     }
 
     /// The same for who runs the store and may see everything.
@@ -192,13 +273,13 @@ impl Searching {
         let buckets = candidates(meta, None, &asked.search).await?;
         let belongs = asked.belongs("\0", None);
         let numbers: Vec<u64> = numbers(buckets.iter());
-        let page = self.ask(asked, numbers, &belongs).await?;
+        let page = self.ask((asked, asked.token()), numbers, &belongs).await?;
         let by_number: BTreeMap<u64, Arc<Bucket>> =
             buckets.into_iter().map(|bucket| (bucket.id.0, bucket)).collect();
         let hits = page.hits.into_iter();
-        let hits = hits.filter_map(|hit| Some((by_number.get(&hit.bucket)?.clone(), hit))).collect();
+        let hits = hits.filter_map(|hit| Some(shown(by_number.get(&hit.bucket)?, hit))).collect();
         let token = page.next.map(|next| self.seal(env, &next, &belongs));
-        Ok(Found { index: page.index, hits, token })
+        Ok(Found { index: page.index, hits, token, silent: Vec::new() })
     }
 
     async fn page(
@@ -206,17 +287,17 @@ impl Searching {
         env: &dyn Env,
         access: &Access,
         places: Vec<Place>,
-        asked: &Asked,
+        (asked, token): (&Asked, Option<&str>),
         belongs: &[u8],
     ) -> S3Result<Found> {
         let numbers = numbers(places.iter().map(|place| &place.bucket));
-        let page = self.ask(asked, numbers, belongs).await?;
+        let page = self.ask((asked, token), numbers, belongs).await?;
         let by_number: BTreeMap<u64, Place> =
             places.into_iter().map(|place| (place.bucket.id.0, place)).collect();
         let mut hits = Vec::with_capacity(page.hits.len());
         for hit in page.hits {
             let Some(place) = by_number.get(&hit.bucket) else { continue };
-            let shown = match place.listing {
+            let is_shown = match place.listing {
                 Listing::Everything => true,
                 Listing::Nothing => false,
                 Listing::ByPrefix => match ObjectKey::try_from(hit.key.clone()) {
@@ -224,16 +305,21 @@ impl Searching {
                     Err(_) => false,
                 },
             };
-            if shown {
-                hits.push((place.bucket.clone(), hit));
+            if is_shown {
+                hits.push(shown(&place.bucket, hit));
             }
         }
         let token = page.next.map(|next| self.seal(env, &next, belongs));
-        Ok(Found { index: page.index, hits, token })
+        Ok(Found { index: page.index, hits, token, silent: Vec::new() })
     }
 
-    async fn ask(&self, asked: &Asked, buckets: Vec<u64>, belongs: &[u8]) -> S3Result<SearchPage> {
-        let after = asked.token.as_ref().map(|token| {
+    async fn ask(
+        &self,
+        (asked, token): (&Asked, Option<&str>),
+        buckets: Vec<u64>,
+        belongs: &[u8],
+    ) -> S3Result<SearchPage> {
+        let after = token.map(|token| {
             let opened = self.open(token, belongs);
             opened.ok_or_else(|| S3Error::argument("continuation-token", token, WRONG_TOKEN))
         });
@@ -259,6 +345,17 @@ impl Searching {
             ),
             failure => Code::SlowDown.says(format!("The search cannot be answered now: {failure}.")),
         })
+    }
+
+    /// Where the page behind a hit of one's own begins, for who asked in all buckets.
+    pub fn behind(&self, env: &dyn Env, requester: &str, asked: &Asked, hit: &Hit) -> String {
+        let value = match asked.sort {
+            Sort::Name => 0,
+            Sort::Size => hit.bytes,
+            Sort::Modified => hit.modified,
+        };
+        let position = Position { value, bucket: hit.bucket, key: hit.key.clone() };
+        self.seal(env, &position, &asked.belongs(requester, None))
     }
 
     fn seal(&self, env: &dyn Env, position: &Position, belongs: &[u8]) -> String {
@@ -292,6 +389,10 @@ impl Searching {
             key: String::from_utf8(key.to_vec()).ok()?,
         })
     }
+}
+
+fn shown(bucket: &Bucket, hit: Hit) -> Shown {
+    Shown { bucket: bucket.name.clone(), owner: bucket.owner.clone(), cluster: None, hit }
 }
 
 fn numbers<'a>(buckets: impl Iterator<Item = &'a Arc<Bucket>>) -> Vec<u64> {
@@ -329,6 +430,16 @@ async fn candidates(
 }
 
 impl Found {
+    /// Of several clusters, of which some did not answer.
+    pub fn of_all(index: u64, hits: Vec<Shown>, token: Option<String>, silent: Vec<ClusterName>) -> Found {
+        Found { index, hits, token, silent }
+    }
+
+    /// The hits, and where the next page begins, if there may be one.
+    pub fn into_page(self) -> (Vec<Shown>, Option<String>) {
+        (self.hits, self.token)
+    }
+
     /// The last entry of the log that the answer certainly shows.
     pub fn index(&self) -> u64 {
         self.index
@@ -346,14 +457,18 @@ impl Found {
         encoding.announce(&mut xml);
         xml.optional("ContinuationToken", asked.token.as_deref());
         xml.optional("NextContinuationToken", self.token.as_deref());
-        for (bucket, hit) in &self.hits {
+        for cluster in &self.silent {
+            xml.text("NotAnswered", cluster.as_str());
+        }
+        for Shown { bucket, owner, cluster, hit } in &self.hits {
             xml.element("Contents", |xml| {
-                xml.text("Bucket", bucket.name.as_str());
+                xml.text("Bucket", bucket.as_str());
+                xml.optional("Cluster", cluster.as_ref().map(ClusterName::as_str));
                 encoding.write(xml, "Key", &hit.key);
                 xml.value("LastModified", Iso8601(hit.modified));
                 etag(xml, &hit.etag);
                 xml.value("Size", hit.bytes);
-                user(xml, "Owner", bucket.owner.as_str());
+                user(xml, "Owner", owner.as_str());
                 xml.text("StorageClass", hit.storage_class.as_deref().unwrap_or("STANDARD"));
                 xml.optional("ContentType", hit.content_type.as_deref());
             });
@@ -364,14 +479,15 @@ impl Found {
 
     /// The answer as JSON.
     pub fn json(&self, asked: &Asked) -> Value {
-        let hit = |(bucket, hit): &(Arc<Bucket>, Hit)| {
+        let hit = |Shown { bucket, owner, cluster, hit }: &Shown| {
             json!({
-                "bucket": bucket.name.as_str(),
+                "bucket": bucket.as_str(),
+                "cluster": cluster.as_ref().map(ClusterName::as_str),
                 "key": hit.key,
                 "last_modified": iso8601(hit.modified),
                 "etag": hit.etag.to_string(),
                 "size": hit.bytes,
-                "owner": bucket.owner.as_str(),
+                "owner": owner.as_str(),
                 "storage_class": hit.storage_class.as_deref().unwrap_or("STANDARD"),
                 "content_type": hit.content_type,
             })
@@ -382,6 +498,7 @@ impl Found {
             "hits": self.hits.iter().map(hit).collect::<Vec<_>>(),
             "truncated": self.token.is_some(),
             "continuation_token": self.token,
+            "not_answered": self.silent,
         })
     }
 }
@@ -427,6 +544,7 @@ mod tests {
             "q=a&sort=colour",
             "q=a&order=up",
             "q=a&format=csv",
+            "q=a&owned=perhaps",
             "q=a&as-of=-1",
             "q=a&as-of=18446744073709551616",
             "q=a&max-keys=x",

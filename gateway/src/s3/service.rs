@@ -364,7 +364,6 @@ impl S3Service {
         }
         let Sent { target, headers, body, verified, reply } = sent;
         trace.requester = verified.signer().map(|signer| signer.user.clone());
-        self.check_grant(&verified, target.bucket(), came)?;
         self.check_payload_mode(op, verified.payload(), came.secure)?;
         if verified.signer().is_none() {
             refuse_overrides(&query)?;
@@ -378,7 +377,8 @@ impl S3Service {
         if let Target::Object(_, key) = &target {
             trace.key = Some(key.clone());
         }
-        let bucket = self.allowed_bucket(op, &target, &access, &query, &headers, trace).await?;
+        let bucket =
+            self.allowed_bucket((op, &target), (&access, &verified, came), (&query, &headers), trace).await?;
         let context = self.context(access, bucket, source, trace);
         let payload = Payload::new(body, &headers, op.body(), verified.payload().clone())?;
         let (bucket, key) = match target {
@@ -487,11 +487,9 @@ impl S3Service {
     /// The bucket of the path, if the requester may do this there.
     async fn allowed_bucket(
         &self,
-        op: &dyn Op,
-        target: &Target,
-        access: &Access,
-        query: &Query,
-        headers: &HeaderMap,
+        (op, target): (&dyn Op, &Target),
+        (access, verified, came): (&Access, &Verified, Came<'_>),
+        (query, headers): (&Query, &HeaderMap),
         trace: &mut Trace,
     ) -> S3Result<Option<Arc<Bucket>>> {
         let (name, key) = match target {
@@ -504,11 +502,13 @@ impl S3Service {
             return access.user().map(|_| None);
         }
         let Some(name) = name.filter(|_| op.action().needs_bucket()) else {
+            self.check_grant(verified, name, came)?;
             let mut actions = op.action().with(headers).into_iter();
             let permitted = actions.all(|action| access.permits_service(action, name));
             return if permitted { Ok(None) } else { Err(Code::AccessDenied.into()) };
         };
         let bucket = resolve_bucket(&*self.backend.meta, name).await?;
+        self.check_grant(verified, Some(name), came)?;
         trace.bucket = Some(bucket.clone());
         let version = query.non_empty("versionId").filter(|_| key.is_some());
         let action = if version.is_some() { op.action().of_version() } else { op.action() };

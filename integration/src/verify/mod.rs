@@ -20,7 +20,7 @@ mod losses;
 mod members;
 mod memory;
 mod notifications;
-mod overlay;
+pub(crate) mod overlay;
 mod quotas;
 mod recovery;
 mod refill;

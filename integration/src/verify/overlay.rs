@@ -1,6 +1,6 @@
 //! The stage of the overlay: three stores that join, through each of whose gateways the buckets of all are reached.
 
-mod sites;
+pub(crate) mod sites;
 mod strangers;
 mod walk;
 
@@ -29,6 +29,7 @@ pub(super) fn run(tally: &mut Tally) -> Result<()> {
         tally.check("who joins one knows all", introduced(&east, &west, &north).await);
         tally.check("a user reaches its bucket through another cluster", reached(&east, &west).await);
         tally.check("bodies of all kinds go through", bodies(&west).await);
+        tally.check("what is read again is as new as at its home", read_again(&east, &west).await);
         tally.check("lists show where buckets are", listed(&east, &west).await);
         tally.check("nothing without a grant", granted(&east, &west).await);
         tally.check("users of other clusters, as policies let them", visitors(&east, &west).await);
@@ -44,6 +45,8 @@ pub(super) fn run(tally: &mut Tally) -> Result<()> {
             ("HOME_REGION", east.name),
         ];
         clients::overlay(&endpoint, &variables, tally)?;
+        tally.check("searches find objects of all clusters", searched(&east, &west).await);
+        tally.check("all files of a user are one list", files(&east, &west).await);
         tally.check("a cluster that is away takes only its buckets with it", away(&east, &west).await);
         tally.check("two buckets of one name stay two", disputed(&east, &west, &north).await);
         tally.check("leave: known by all", left(&east, &west, &north).await);
@@ -74,10 +77,10 @@ fn sees(site: &Site, other: &str, state: &str) -> Result<(), String> {
     let list: Value = site.json(&["list", "--json"])?;
     let clusters = list["clusters"].as_array().cloned().unwrap_or_default();
     let found = clusters.iter().find(|cluster| cluster["name"] == other);
-    let is = found.map_or("unknown", |cluster| match (&cluster["gone"], &cluster["up"]) {
-        (Value::Bool(true), _) => "left",
-        (_, Value::Bool(true)) => "up",
-        _ => "away",
+    let is = found.map_or("unknown", |cluster| match (&cluster["standing"], &cluster["up"]) {
+        (Value::String(standing), Value::Bool(true)) if standing == "in" => "up",
+        (Value::String(standing), _) if standing == "in" => "away",
+        (standing, _) => standing.as_str().unwrap_or_default(),
     });
     if is == state { Ok(()) } else { Err(format!("{} sees {other} {is}, not {state}", site.name)) }
 }
@@ -174,6 +177,53 @@ async fn bodies(west: &Site) -> Result<(), String> {
     let altered = west.send_altered(ANNA, put("altered").body("hello"), b"hullo").await?;
     expect(400, &altered)?;
     expect(404, &west.send(ANNA, Request::object("HEAD", "photos", "altered")).await?)
+}
+
+async fn read_again(east: &Site, west: &Site) -> Result<(), String> {
+    let put = |body: Vec<u8>| Request::object("PUT", "photos", "hot").body(body);
+    let get = || Request::object("GET", "photos", "hot");
+    let hits = async || -> Result<f64, String> {
+        let text = crate::daemons::get(west.store.gateway.admin, "/metrics")
+            .await
+            .map_err(|error| error.to_string())?;
+        let text = String::from_utf8_lossy(&text.body).into_owned();
+        let line =
+            text.lines().find_map(|line| line.strip_prefix("fluffy_overlay_cache_total{outcome=\"hit\"} "));
+        Ok(line.and_then(|count| count.parse().ok()).unwrap_or(0.0))
+    };
+    expect(200, &east.send(ANNA, put(vec![b'a'; 300_000]).header("x-amz-meta-n", "1")).await?)?;
+    let before = hits().await?;
+    for _ in 0..5 {
+        let got = west.send(ANNA, get()).await?;
+        expect(200, &got)?;
+        if got.body != vec![b'a'; 300_000] || got.header("x-amz-meta-n") != Some("1") {
+            return Err(got.describe());
+        }
+    }
+    let counted = hits().await? - before;
+    if counted != 4.0 {
+        return Err(format!("{counted} of 4 reads came from memory"));
+    }
+    // The same bytes with another description, then other bytes, then nothing.
+    expect(200, &east.send(ANNA, put(vec![b'a'; 300_000]).header("x-amz-meta-n", "2")).await?)?;
+    let got = west.send(ANNA, get()).await?;
+    if got.status != 200 || got.header("x-amz-meta-n") != Some("2") {
+        return Err(got.describe());
+    }
+    expect(200, &east.send(ANNA, put(b"other".to_vec())).await?)?;
+    let got = west.send(ANNA, get()).await?;
+    if got.body != b"other" {
+        return Err(got.describe());
+    }
+    let range = west.send(ANNA, get().header("range", "bytes=1-2")).await?;
+    if range.status != 206 || range.body != b"th" {
+        return Err(range.describe());
+    }
+    expect(304, &west.send(ANNA, get().header("if-none-match", got.etag())).await?)?;
+    // Who may not read gets nothing from memory.
+    expect(403, &west.send(west.root(), get()).await?)?;
+    expect(204, &east.send(ANNA, Request::object("DELETE", "photos", "hot")).await?)?;
+    expect(404, &west.send(ANNA, get()).await?)
 }
 
 /// Names and regions of what a user sees at a gateway.
@@ -285,6 +335,94 @@ async fn names(east: &Site, west: &Site) -> Result<(), String> {
     expect(404, &east.send(ANNA, Request::object("GET", "nothing--west", "k")).await?)
 }
 
+async fn search(site: &Site, keys: (&str, &str), more: &[(&str, &str)]) -> Result<Value, String> {
+    let mut request = Request::new("GET", "/").flag("search").query("format", "json");
+    for (name, value) in more {
+        request = request.query(name, value);
+    }
+    let answer = site.send(keys, request).await?;
+    expect(200, &answer)?;
+    serde_json::from_slice(&answer.body).map_err(|error| format!("{error}: {}", answer.describe()))
+}
+
+/// Clusters, buckets and keys of hits.
+fn found(answer: &Value) -> Vec<String> {
+    let word = |hit: &Value, name: &str| hit[name].as_str().unwrap_or("here").to_string();
+    let hits = answer["hits"].as_array().cloned().unwrap_or_default();
+    hits.iter()
+        .map(|hit| format!("{}:{}/{}", word(hit, "cluster"), word(hit, "bucket"), word(hit, "key")))
+        .collect()
+}
+
+async fn searched(east: &Site, west: &Site) -> Result<(), String> {
+    // Bob has a bucket at home and one in the east.
+    expect(200, &west.send(BOB, Request::bucket("PUT", "bobs")).await?)?;
+    for (bucket, key, bytes) in [
+        ("bobs", "find-1", 3),
+        ("bobs", "find-2", 1),
+        ("made-there", "find-3", 2),
+        ("made-there", "find-4", 4),
+    ] {
+        let put = Request::object("PUT", bucket, key).body(vec![b'x'; bytes]);
+        expect(200, &west.send(BOB, put).await?)?;
+    }
+    let by_name =
+        ["here:bobs/find-1", "here:bobs/find-2", "east:made-there/find-3", "east:made-there/find-4"];
+    let by_size =
+        ["here:bobs/find-2", "east:made-there/find-3", "here:bobs/find-1", "east:made-there/find-4"];
+    wait("the search", PATIENCE, async || {
+        let answer = search(west, BOB, &[("q", "find-")]).await?;
+        if found(&answer) == by_name { Ok(()) } else { Err(answer.to_string()) }
+    })
+    .await?;
+    for (order, expected) in [("name", by_name), ("size", by_size)] {
+        let (mut all, mut token) = (Vec::new(), None::<String>);
+        loop {
+            let mut more = vec![("q", "find-"), ("max-keys", "1"), ("sort", order)];
+            more.extend(token.as_deref().map(|token| ("continuation-token", token)));
+            let answer = search(west, BOB, &more).await?;
+            all.extend(found(&answer));
+            token = answer["continuation_token"].as_str().map(str::to_string);
+            if token.is_none() || 8 < all.len() {
+                break;
+            }
+        }
+        if all != expected {
+            return Err(format!("by {order}, one by one: {all:?}"));
+        }
+    }
+    // Anna sees nothing of it, wherever she asks.
+    for (site, keys) in [(west, ANNA), (east, ANNA)] {
+        let answer = search(site, keys, &[("q", "find-")]).await?;
+        if !found(&answer).is_empty() {
+            return Err(format!("{} at {}: {answer}", keys.0, site.name));
+        }
+    }
+    let bad = west
+        .send(BOB, Request::new("GET", "/").flag("search").query("q", "x").query("continuation-token", "x"));
+    expect(400, &bad.await?)
+}
+
+async fn files(east: &Site, west: &Site) -> Result<(), String> {
+    let expected = [
+        "bobs/find-1",
+        "bobs/find-2",
+        "east:made-there/find-3",
+        "east:made-there/find-4",
+        "east:made-there/k",
+    ];
+    let shown = west.command(&["files", "bob"])?;
+    if shown.lines().count() != expected.len() || expected.iter().any(|line| !shown.contains(line)) {
+        return Err(shown);
+    }
+    let owned = search(west, BOB, &[("q", "name:*"), ("owned", "true")]).await?;
+    if found(&owned).len() != expected.len() {
+        return Err(owned.to_string());
+    }
+    let elsewhere = east.command(&["files", "west/bob", "--json"])?;
+    if elsewhere.contains("made-there") && elsewhere.contains("bobs") { Ok(()) } else { Err(elsewhere) }
+}
+
 async fn away(east: &Site, west: &Site) -> Result<(), String> {
     let own = || Request::object("PUT", "x--south", "k").body("own");
     expect(200, &west.send(west.root(), own()).await?)?;
@@ -302,6 +440,10 @@ async fn away(east: &Site, west: &Site) -> Result<(), String> {
         answers += 1;
     }
     sees(west, "east", "away")?;
+    let partly = search(west, BOB, &[("q", "find-")]).await?;
+    if found(&partly).len() != 2 || partly["not_answered"] != serde_json::json!(["east"]) {
+        return Err(partly.to_string());
+    }
     let shown = buckets(west, BOB, "").await?;
     if answers < 10 || shown.is_empty() {
         return Err(format!("{answers} answers, {shown:?}"));
@@ -383,5 +525,8 @@ async fn left(east: &Site, west: &Site, north: &Site) -> Result<(), String> {
     north.overlay(&["join", token.trim()])?;
     sees_soon(north, "west", "up").await?;
     west.overlay(&["remove", "north"])?;
-    sees(west, "north", "left")
+    sees(west, "north", "removed")?;
+    // What others say does not bring it back.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    sees(west, "north", "removed")
 }

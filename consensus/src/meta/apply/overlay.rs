@@ -6,8 +6,9 @@ use super::Outcome;
 use super::transaction::Transaction;
 use crate::meta::command::{Done, Reject};
 use crate::meta::model::ClusterMs;
+use crate::meta::names::ClusterName;
 use crate::meta::overlay::{
-    GrantedUser, Invite, Member, OverlayChange, OverlayGrant, OverlayIdentity, OverlayRefusal,
+    GrantedUser, Invite, Member, OverlayChange, OverlayGrant, OverlayIdentity, OverlayRefusal, Standing,
 };
 use crate::meta::tables::{Identity, Invites, Members, OverlayGrants};
 
@@ -37,11 +38,9 @@ pub(super) fn change(tx: &mut Transaction<'_>, change: &OverlayChange) -> Outcom
         OverlayChange::Admit { invite, joined, member } => {
             return admit(tx, invite.as_ref(), *joined, member);
         }
-        OverlayChange::Remove(name) => {
-            let member = tx.get::<Members>(name)?.filter(|member| !member.gone);
-            let Some(member) = member else { return refused(OverlayRefusal::NotMember) };
-            tx.put::<Members>(name, &Member { gone: true, addresses: Vec::new(), ..member });
-            tx.delete_under::<OverlayGrants>(name)?;
+        OverlayChange::Remove(name) => return part(tx, name, Standing::Removed, None),
+        OverlayChange::Left { cluster, serial } => {
+            return part(tx, cluster, Standing::Left, Some(*serial));
         }
         OverlayChange::Grant(grant) => return give(tx, grant),
         OverlayChange::Revoke { cluster, user } => {
@@ -57,6 +56,16 @@ pub(super) fn change(tx: &mut Transaction<'_>, change: &OverlayChange) -> Outcom
             tx.delete_under::<Invites>(())?;
         }
     }
+    Ok(Done::Nothing)
+}
+
+/// A cluster is no member any more.
+fn part(tx: &mut Transaction<'_>, name: &ClusterName, standing: Standing, serial: Option<u64>) -> Outcome {
+    let member = tx.get::<Members>(name)?.filter(|member| member.standing == Standing::In);
+    let Some(member) = member else { return refused(OverlayRefusal::NotMember) };
+    let serial = serial.unwrap_or(0).max(member.serial);
+    tx.put::<Members>(name, &Member { standing, serial, addresses: Vec::new(), ..member });
+    tx.delete_under::<OverlayGrants>(name)?;
     Ok(Done::Nothing)
 }
 
@@ -91,19 +100,21 @@ fn admit(
         tx.delete::<Invites>(*id);
     }
     let invited = joined || invite.is_some();
-    let row = match known {
-        Some(known) if known.gone && !invited => return refused(OverlayRefusal::Gone),
-        Some(known) if !known.gone && member.serial <= known.serial => return Ok(Done::Nothing),
-        Some(known) if !known.gone => Member { via: known.via, since: known.since, ..member.clone() },
+    let is_news = known.as_ref().is_none_or(|known| known.serial < member.serial);
+    let row = match known.map(|known| (known.standing, known)) {
+        Some((Standing::Removed, _)) if !invited => return refused(OverlayRefusal::Gone),
+        Some((Standing::Left, _)) if !invited && !is_news => return refused(OverlayRefusal::Gone),
+        Some((Standing::In, _)) if !is_news => return Ok(Done::Nothing),
+        Some((Standing::In, known)) => Member { via: known.via, since: known.since, ..member.clone() },
         Some(_) | None => Member { since: tx.now, ..member.clone() },
     };
-    tx.put::<Members>(&member.name, &Member { gone: false, ..row });
+    tx.put::<Members>(&member.name, &Member { standing: Standing::In, ..row });
     Ok(Done::Nothing)
 }
 
 /// A cluster may act for a user.
 fn give(tx: &mut Transaction<'_>, grant: &OverlayGrant) -> Outcome {
-    if tx.get::<Members>(&grant.cluster)?.is_none_or(|member| member.gone) {
+    if tx.get::<Members>(&grant.cluster)?.is_none_or(|member| member.standing != Standing::In) {
         return refused(OverlayRefusal::NotMember);
     }
     let key = (&grant.cluster, user_text(&grant.user));

@@ -31,7 +31,7 @@ mod tests {
 
     use super::*;
     use crate::meta::model::ClusterMs;
-    use crate::meta::overlay::GrantedUser;
+    use crate::meta::overlay::{GrantedUser, Standing};
     use crate::meta::tables::testing::golden;
 
     #[test]
@@ -50,7 +50,7 @@ mod tests {
             serial: 300,
             via: Some("west".parse().unwrap()),
             since: ClusterMs(1_000),
-            gone: false,
+            standing: Standing::In,
         };
         golden::<Members>(
             &name,

@@ -399,7 +399,7 @@ fn commands() -> Vec<Command> {
     commands
 }
 
-fn overlay_changes() -> [OverlayChange; 7] {
+fn overlay_changes() -> [OverlayChange; 8] {
     let cluster = || "east".parse::<ClusterName>().unwrap();
     [
         OverlayChange::Found { name: cluster(), sealed_key: Bytes::from_static(b"sealed") },
@@ -409,6 +409,7 @@ fn overlay_changes() -> [OverlayChange; 7] {
         OverlayChange::Grant(overlay_grant()),
         OverlayChange::Revoke { cluster: cluster(), user: GrantedUser::One(user()) },
         OverlayChange::Leave,
+        OverlayChange::Left { cluster: cluster(), serial: 300 },
     ]
 }
 
@@ -420,7 +421,7 @@ fn member() -> Member {
         serial: 300,
         via: Some("west".parse().unwrap()),
         since: ClusterMs(1_000),
-        gone: false,
+        standing: Standing::In,
     }
 }
 

@@ -1007,7 +1007,7 @@ fn clusters_join_by_invitation_once_and_leave_for_good() {
         serial,
         via: None,
         since: ClusterMs(0),
-        gone: false,
+        standing: Standing::In,
     };
     let admit = |invite, joined, member| Command::Overlay(OverlayChange::Admit { invite, joined, member });
     let refused = |world: &mut World, command| match world.rejected(command) {
@@ -1056,10 +1056,17 @@ fn clusters_join_by_invitation_once_and_leave_for_good() {
 
     // What was removed takes its grants with it, and nobody but an invitation brings it back.
     world.done(Command::Overlay(OverlayChange::Remove(name("east"))));
-    assert!(state(&world).members[0].gone && state(&world).grants.is_empty());
+    assert_eq!(state(&world).members[0].standing, Standing::Removed);
+    assert!(state(&world).grants.is_empty());
     assert_eq!(refused(&mut world, admit(None, false, member("east", 1, 99))), OverlayRefusal::Gone);
     world.done(admit(None, true, member("east", 1, 1)));
-    assert!(!state(&world).members[0].gone);
+    assert_eq!(state(&world).members[0].standing, Standing::In);
+
+    // Who left comes back by what it says since.
+    world.done(Command::Overlay(OverlayChange::Left { cluster: name("east"), serial: 10 }));
+    assert_eq!(refused(&mut world, admit(None, false, member("east", 1, 10))), OverlayRefusal::Gone);
+    world.done(admit(None, false, member("east", 1, 11)));
+    assert_eq!(state(&world).members[0].standing, Standing::In);
 
     world.done(Command::Overlay(invite(2)));
     world.now = ClusterMs(world.now.0 + 1_000);

@@ -12,6 +12,7 @@ use crate::s3::request::{Query, Request};
 use crate::s3::response::Response;
 use crate::s3::route::Route;
 use crate::s3::search::{Asked, Format};
+use crate::s3::searching_all;
 
 /// A search, over the service or a bucket.
 pub struct Search {
@@ -49,7 +50,7 @@ impl Op for Search {
 
 async fn answer(cx: &Context, query: &Query) -> S3Result<Response> {
     let asked = Asked::parse(query)?;
-    let found = cx.search.find(&*cx.meta, &*cx.env, &cx.access, cx.bucket.clone(), &asked).await?;
+    let found = searching_all::find_here_or_everywhere(cx, &asked).await?;
     let response = match asked.format {
         Format::Xml(encoding) => Response::xml(found.xml(&asked, encoding)),
         Format::Json => Response::ok()

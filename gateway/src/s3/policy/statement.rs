@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use consensus::meta::names::UserName;
+
 use super::condition::{self, Condition};
 use super::document::Json;
 use super::names::{Action, ActionSet, Scope};
@@ -242,7 +244,8 @@ fn read_users(json: Json) -> Result<Option<BTreeSet<String>>, Malformed> {
     Ok((!everyone).then_some(users))
 }
 
-/// The user in `arn:aws:iam::ACCOUNT:user/NAME` or `NAME`.
+/// The user in `arn:aws:iam::ACCOUNT:user/NAME` or `NAME`, with the name of its cluster and a slash where that is another
+/// one.
 ///
 /// Accounts are refused, as an ARN that ends in `root` and as a number: there are none here, and a statement that
 /// denies something to the users of an account would deny it to nobody.
@@ -256,13 +259,10 @@ fn user_of(text: &str) -> Result<String, Malformed> {
     checked_user(user.ok_or_else(invalid)?)
 }
 
-/// A name that a user can have.
+/// A name that a user can have, here or in another cluster.
 fn checked_user(text: &str) -> Result<String, Malformed> {
-    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"+=,.@_-".contains(&byte);
-    if !(1..=64).contains(&text.len()) || !text.bytes().all(allowed) {
-        return Err(Malformed::new(format!("Invalid principal in policy: {text:.100} is not a user.")));
-    }
-    Ok(text.to_string())
+    let invalid = |_| Malformed::new(format!("Invalid principal in policy: {text:.100} is not a user."));
+    text.parse::<UserName>().map(String::from).map_err(invalid)
 }
 
 /// Reads the resources, and where they reach if that limits the actions: not in the policy of a user, who has all

@@ -9,12 +9,12 @@ use crate::client::{Credentials, Request, Response, Signer, Target, exchange};
 use crate::daemons::{Embedded, binary, free_port};
 
 /// Keys of a user of the east.
-pub(super) const ANNA: (&str, &str) = ("FLUFFYANNAACCESSKEY1", "anna-of-the-east-secret-0123456789abcdef");
+pub(crate) const ANNA: (&str, &str) = ("FLUFFYANNAACCESSKEY1", "anna-of-the-east-secret-0123456789abcdef");
 /// Keys of a user of the west.
-pub(super) const BOB: (&str, &str) = ("FLUFFYBOBACCESSKEY01", "bob-of-the-west-secret-0123456789abcdef0");
+pub(crate) const BOB: (&str, &str) = ("FLUFFYBOBACCESSKEY01", "bob-of-the-west-secret-0123456789abcdef0");
 
 /// A store.
-pub(super) struct Site {
+pub(crate) struct Site {
     /// Its region.
     pub name: &'static str,
     /// Its process.
@@ -43,7 +43,8 @@ impl Site {
         (&self.root.0, &self.root.1)
     }
 
-    fn command(&self, words: &[&str]) -> Result<String, String> {
+    /// A command of `fluffy-gateway`; an error is what it says.
+    pub fn command(&self, words: &[&str]) -> Result<String, String> {
         let program = binary("fluffy-gateway").map_err(|error| error.to_string())?;
         let admin = self.store.gateway.admin.to_string();
         let run = Command::new(program)
@@ -115,6 +116,6 @@ impl Site {
 }
 
 /// An answer has this status.
-pub(super) fn expect(status: u16, answer: &Response) -> Result<(), String> {
+pub(crate) fn expect(status: u16, answer: &Response) -> Result<(), String> {
     if answer.status == status { Ok(()) } else { Err(format!("not {status}: {}", answer.describe())) }
 }

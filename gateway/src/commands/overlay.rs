@@ -1,0 +1,107 @@
+//! `fluffy-gateway overlay …`.
+
+use consensus::meta::names::ClusterName;
+use fabric::Seams;
+use gateway::config::{OverlayAction, StoreArgs};
+use http::Method;
+use serde_json::{Value, json};
+
+use super::{client, in_path, items, number, show, word};
+use crate::Failure;
+
+/// Does what the command says.
+pub(super) async fn run(seams: Seams, store: &StoreArgs, action: &OverlayAction) -> Result<(), Failure> {
+    let (OverlayAction::Invite { admin, .. }
+    | OverlayAction::Join { admin, .. }
+    | OverlayAction::List { admin, .. }
+    | OverlayAction::Catalog { admin, .. }
+    | OverlayAction::Leave { admin }
+    | OverlayAction::Remove { admin, .. }
+    | OverlayAction::Grant { admin, .. }
+    | OverlayAction::Revoke { admin, .. }) = action;
+    let client = client(seams, store, admin)?;
+    let nothing = |_: &Value| String::new();
+    let (method, path, document, as_json, text): (_, _, _, _, fn(&Value) -> String) = match action {
+        OverlayAction::Invite { seconds, json, .. } => {
+            let document = json!({ "seconds": seconds });
+            (Method::POST, "/overlay/invites".to_string(), Some(document), *json, token_text)
+        }
+        OverlayAction::Join { token, .. } => {
+            let document = json!({ "token": token });
+            let text = |value: &Value| format!("joined {}\n", word(value, "joined"));
+            (Method::POST, "/overlay/members".to_string(), Some(document), false, text)
+        }
+        OverlayAction::List { json, .. } => (Method::GET, "/overlay".to_string(), None, *json, clusters_text),
+        OverlayAction::Catalog { json, .. } => {
+            (Method::GET, "/overlay/catalog".to_string(), None, *json, catalog_text)
+        }
+        OverlayAction::Leave { .. } => (Method::DELETE, "/overlay".to_string(), None, false, nothing),
+        OverlayAction::Remove { cluster, .. } => {
+            let path = format!("/overlay/members/{}", in_path::<ClusterName>(cluster)?);
+            (Method::DELETE, path, None, false, nothing)
+        }
+        OverlayAction::Grant { cluster, user, bucket, .. } => {
+            let document = json!({ "cluster": cluster, "user": user, "buckets": bucket });
+            (Method::POST, "/overlay/grants".to_string(), Some(document), false, nothing)
+        }
+        OverlayAction::Revoke { cluster, user, .. } => {
+            let document = json!({ "cluster": cluster, "user": user });
+            (Method::DELETE, "/overlay/grants".to_string(), Some(document), false, nothing)
+        }
+    };
+    show(as_json, &client.call(method, &path, document.as_ref()).await?, text)
+}
+
+fn token_text(value: &Value) -> String {
+    format!("{}\n", word(value, "token"))
+}
+
+fn clusters_text(value: &Value) -> String {
+    let mut text = format!("this cluster is {} at {}\n\n", word(value, "name"), word(value, "address"));
+    text.push_str("cluster  state  gateways  buckets  objects  bytes  catalog of  via  addresses\n");
+    for cluster in items(value, "clusters") {
+        let state = match (word(cluster, "standing"), cluster["up"] == json!(true)) {
+            ("in", true) => "up",
+            ("in", false) => "away",
+            (parted, _) => parted,
+        };
+        let age = cluster["catalog_age_ms"].as_u64();
+        text.push_str(&format!(
+            "{}  {state}  {}  {}  {}  {}  {}  {}  {}\n",
+            word(cluster, "name"),
+            number(cluster, "gateways"),
+            number(cluster, "buckets"),
+            number(cluster, "objects"),
+            number(cluster, "bytes"),
+            age.map_or("-".to_string(), |age| format!("{} s ago", age / 1000)),
+            word(cluster, "via"),
+            items(cluster, "addresses").iter().filter_map(Value::as_str).collect::<Vec<_>>().join(","),
+        ));
+    }
+    for grant in items(value, "grants") {
+        let buckets: Vec<&str> = items(grant, "buckets").iter().filter_map(Value::as_str).collect();
+        let place = if buckets.is_empty() { "all buckets".to_string() } else { buckets.join(", ") };
+        text.push_str(&format!("{} acts for {} in {place}\n", word(grant, "cluster"), word(grant, "user")));
+    }
+    text
+}
+
+fn catalog_text(value: &Value) -> String {
+    let mut text = "bucket  cluster  owner  objects  bytes\n".to_string();
+    for bucket in items(value, "buckets") {
+        let state = match (bucket["up"] == json!(true), bucket["disputed"] == json!(true)) {
+            (_, true) => "  (another cluster has one of this name)",
+            (false, _) => "  (away)",
+            (true, _) => "",
+        };
+        text.push_str(&format!(
+            "{}  {}  {}  {}  {}{state}\n",
+            word(bucket, "name"),
+            word(bucket, "cluster"),
+            word(bucket, "owner"),
+            number(bucket, "objects"),
+            number(bucket, "bytes"),
+        ));
+    }
+    text
+}
