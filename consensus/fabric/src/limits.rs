@@ -70,6 +70,8 @@ pub const CATALOG_BUCKETS_MAX: usize = 100_000;
 pub const DAY_KEYS_MAX: usize = 4096;
 /// Questions to all other clusters at once.
 pub const OVERLAY_ASKING_MAX: usize = 64;
+/// Gateways of other clusters whose cards are kept.
+pub const OVERLAY_CARDS_MAX: usize = 4 * OVERLAY_MEMBERS_MAX;
 /// Messages of gossip that wait.
 pub const GOSSIP_WAITING_MAX: usize = 64;
 /// What one cluster grants to others.

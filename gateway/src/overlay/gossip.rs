@@ -15,7 +15,7 @@ use chitchat::{
     Serializable, spawn_chitchat,
 };
 use consensus::meta::names::ClusterName;
-use fabric::limits::GOSSIP_WAITING_MAX;
+use fabric::limits::{GOSSIP_WAITING_MAX, OVERLAY_CARDS_MAX};
 use tokio::sync::mpsc;
 
 use super::Overlay;
@@ -44,6 +44,8 @@ pub struct Mailbox {
 struct Heard {
     /// Of gateways that are alive, those of this cluster left out.
     cards: Vec<Card>,
+    /// The last one of each gateway, by cluster and address, whether it is alive or not.
+    known: BTreeMap<(ClusterName, String), Card>,
     /// Who told last.
     teller: Option<ClusterName>,
 }
@@ -63,9 +65,21 @@ impl Mailbox {
         Ok(())
     }
 
-    /// Cards of gateways of other clusters that are alive.
+    /// Notes cards that were shown.
+    pub fn note(&self, cards: &[Card]) {
+        let mut heard = self.heard();
+        for card in cards.iter().filter(|card| card.is_true()) {
+            let place = (card.cluster.clone(), card.addresses.first().cloned().unwrap_or_default());
+            let is_older = heard.known.get(&place).is_some_and(|known| card.serial < known.serial);
+            if !is_older && (heard.known.len() < OVERLAY_CARDS_MAX || heard.known.contains_key(&place)) {
+                heard.known.insert(place, card.clone());
+            }
+        }
+    }
+
+    /// The last cards of gateways of other clusters.
     pub fn cards(&self) -> Vec<Card> {
-        self.heard().cards.clone()
+        self.heard().known.values().cloned().collect()
     }
 
     /// How many gateways of a cluster are alive.
@@ -143,6 +157,7 @@ impl Gossip {
                 let _ = self.chitchat.gossip(address);
             }
         }
+        overlay.gossip.note(&cards);
         let teller = {
             let mut heard = overlay.gossip.heard();
             heard.cards = cards.clone();

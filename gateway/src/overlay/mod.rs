@@ -199,7 +199,7 @@ impl Overlay {
             if let Some(gossip) = &gossip {
                 gossip.heed(&self).await;
             }
-            self.fetch_catalogs().await;
+            self.fetch().await;
             tokio::select! {
                 biased;
                 () = self.look.notified() => {}
@@ -346,6 +346,7 @@ impl Overlay {
             return bad("the cluster that answers is not the one that invited");
         }
         self.admit(None, true, &answer.card, None).await?;
+        self.gossip.note(std::slice::from_ref(&answer.card));
         self.introduce(&gossip::united(answer.members), &token.cluster).await;
         self.refresh().await?;
         Ok(token.cluster.clone())
@@ -364,6 +365,7 @@ impl Overlay {
         let Ok(id) = join.id.parse::<u128>() else { return bad("the invitation has no such id") };
         let secret = Sha256::digest(join.secret.as_bytes()).into();
         self.admit(Some((id, secret)), false, &join.card, None).await?;
+        self.gossip.note(std::slice::from_ref(&join.card));
         self.refresh().await?;
         tracing::info!(cluster = %join.card.cluster, "a cluster joined");
         Ok(self.members(&identity))
@@ -371,7 +373,10 @@ impl Overlay {
 
     /// Whom this cluster knows.
     pub(in crate::overlay) fn members(&self, identity: &Identity) -> Members {
-        Members { card: self.card(identity), members: self.gossip.cards() }
+        let view = self.view.load();
+        let mut members = self.gossip.cards();
+        members.retain(|card| view.links.get(&card.cluster).is_some_and(|link| link.key() == card.key));
+        Members { card: self.card(identity), members }
     }
 
     async fn admit(
@@ -584,12 +589,17 @@ impl Overlay {
         Ok(found)
     }
 
-    async fn fetch_catalogs(&self) {
+    /// Asks the others what they have and whom they know.
+    async fn fetch(&self) {
         let fetched = self.view.load_full().living().into_iter().map(|link| async move {
             let at = self.parts.seams.env.monotonic();
             match link.get::<Catalog>("catalog").await {
                 Ok(catalog) => self.catalogs.take(&link.name, catalog, at),
                 Err(error) => tracing::debug!(cluster = %link.name, %error, "no catalog"),
+            }
+            if let Ok(Members { card, members }) = link.get::<Members>("members").await {
+                self.gossip.note(&[card]);
+                self.introduce(&gossip::united(members), &link.name).await;
             }
         });
         join_all(fetched).await;

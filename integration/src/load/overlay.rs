@@ -1,7 +1,8 @@
 //! What another gateway costs: `cargo bench-s3 --overlay`.
 //!
 //! Two stores of one node, joined. Objects of the first are read at its own gateway, and through the second one: many of
-//! them, which do not fit into its memory, and few, which do.
+//! them, which do not fit into its memory, and few, which do. Then what clients of the second store see of the death of
+//! the first.
 
 use std::time::Duration;
 
@@ -19,6 +20,8 @@ use crate::verify::overlay::sites::{ANNA, Site};
 const MANY: u64 = 400;
 const FEW: u64 = 8;
 const CONNECTIONS: usize = 8;
+/// Small objects of the second store.
+const OWN: u64 = 2_000;
 
 /// Measures and prints a row for each way.
 pub async fn run(options: &Options) -> Result<()> {
@@ -56,7 +59,43 @@ pub async fn run(options: &Options) -> Result<()> {
         medians.extend([direct, foreign]);
     }
     report.rows.extend(medians);
+    report.rows.extend(beside(options, &east, &west).await?);
     super::write_json(options, &report)
+}
+
+/// Own objects of the second store, while the first one answers and when it is dead; twice each, in turn.
+async fn beside(options: &Options, east: &Site, west: &Site) -> Result<Vec<Row>> {
+    let own = target::embedded_as(&west.store, "own", west.root(), west.name);
+    let workload = |name, kind| Workload {
+        name,
+        kind,
+        bytes: 4 << 10,
+        connections: CONNECTIONS,
+        objects: OWN,
+        encrypted: false,
+    };
+    Cell::over(options, &own, workload("own", Kind::Get), "own".to_string()).fill_bucket().await?;
+    let (warm_up, time) = (Duration::from_secs(options.warm_up), Duration::from_secs(options.seconds));
+    let mut rows: [Vec<Row>; 2] = Default::default();
+    for round in 0..4 {
+        let is_away = round % 2 == 1;
+        match is_away {
+            true => east.store.gateway.daemon.kill(),
+            false if 0 < round => drop(east.store.gateway.start().await?),
+            false => {}
+        }
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        let name = if is_away { "get-4k-one-away" } else { "get-4k-all-there" };
+        let cell = Cell::over(options, &own, workload(name, Kind::Get), "own".to_string());
+        rows[usize::from(is_away)].push(cell.run(warm_up, time).await?);
+    }
+    let [there, away] = rows.map(report::median);
+    println!("{there}\n{away}");
+    println!(
+        "own objects: p99 {:+.0} % while another cluster is away",
+        100.0 * (away.p99_ms / there.p99_ms - 1.0)
+    );
+    Ok(vec![there, away])
 }
 
 fn join(east: &Site, west: &Site) -> Result<(), String> {
