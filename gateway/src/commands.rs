@@ -1,5 +1,5 @@
-//! `fluffy-gateway user …`, `quota …`, `search` and `status`: calls to the admin port of a running store, shown to people or as
-//! JSON.
+//! `fluffy-gateway user …`, `quota …`, `storage-class …`, `search` and `status`: calls to the admin port of a running
+//! store, shown to people or as JSON.
 
 mod overlay;
 
@@ -14,7 +14,8 @@ use fabric::disks::read_small;
 use fabric::limits::POLICY_BYTES_MAX;
 use gateway::admin::client::{AdminClient, CallError};
 use gateway::config::{
-    ADMIN_DEFAULT, AdminArgs, Command, PolicyAction, QuotaAction, StoreArgs, UserAction, store_dir,
+    ADMIN_DEFAULT, AdminArgs, ClassAction, Command, PolicyAction, QuotaAction, StoreArgs, UserAction,
+    store_dir,
 };
 use gateway::store_files::{ADMIN_TOKEN, read_token};
 use http::Method;
@@ -54,6 +55,7 @@ pub async fn run(seams: Seams, store: &StoreArgs, command: &Command) -> Result<(
         }
         Command::Quota { action } => quota(seams, store, action).await,
         Command::Overlay { action } => overlay::run(seams, store, action).await,
+        Command::StorageClass { action } => storage_class(seams, store, action).await,
     }
 }
 
@@ -134,6 +136,19 @@ async fn quota(seams: Seams, store: &StoreArgs, action: &QuotaAction) -> Result<
     };
     let shown = client(seams, store, admin)?.call(call.0, &path, call.1.as_ref()).await?;
     show(matches!(action, QuotaAction::Show { json: true, .. }), &shown, quota_text)
+}
+
+async fn storage_class(seams: Seams, store: &StoreArgs, action: &ClassAction) -> Result<(), Failure> {
+    let (bucket, admin, call) = match action {
+        ClassAction::Set { class, bucket, admin } => {
+            (bucket, admin, (Method::PUT, Some(json!({ "class": class }))))
+        }
+        ClassAction::Show { bucket, admin, .. } => (bucket, admin, (Method::GET, None)),
+    };
+    let path = format!("/buckets/{}/storage-class", in_path::<BucketName>(bucket)?);
+    let shown = client(seams, store, admin)?.call(call.0, &path, call.1.as_ref()).await?;
+    let text = |value: &Value| format!("{}\n", word(value, "class"));
+    show(matches!(action, ClassAction::Show { json: true, .. }), &shown, text)
 }
 
 /// Names of users and buckets need no escaping in a path, but for what is no such name.

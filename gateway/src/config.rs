@@ -182,6 +182,12 @@ pub enum Command {
         #[command(flatten)]
         admin: AdminArgs,
     },
+    /// Choose the storage class of what is written into a bucket without one
+    StorageClass {
+        /// What to do.
+        #[command(subcommand)]
+        action: ClassAction,
+    },
     /// List all files of a user, in all buckets and clusters
     Files {
         /// Whose.
@@ -225,6 +231,34 @@ pub struct AdminArgs {
     /// Certificate authority (PEM) of the admin port, if it speaks TLS
     #[arg(long, value_name = "FILE", env = "FLUFFY_ADMIN_CA")]
     pub admin_ca: Option<PathBuf>,
+}
+
+/// What to do with the storage class of a bucket.
+#[derive(Debug, Clone, Subcommand)]
+pub enum ClassAction {
+    /// Set it; what is there already stays as it is
+    Set {
+        /// STANDARD (three copies) or STANDARD_IA (an erasure code)
+        class: String,
+        /// The bucket
+        #[arg(long)]
+        bucket: String,
+        /// Whom to ask.
+        #[command(flatten)]
+        admin: AdminArgs,
+    },
+    /// Show it
+    Show {
+        /// The bucket
+        #[arg(long)]
+        bucket: String,
+        /// Answer in JSON
+        #[arg(long)]
+        json: bool,
+        /// Whom to ask.
+        #[command(flatten)]
+        admin: AdminArgs,
+    },
 }
 
 /// What to do with the overlay.

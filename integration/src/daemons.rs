@@ -429,7 +429,7 @@ impl Embedded {
     }
 }
 
-/// `fluffy-gateway user …`, `quota …` and `status` against a running store.
+/// `fluffy-gateway user …`, `quota …`, `storage-class …` and `status` against a running store.
 pub struct UserCommands {
     program: PathBuf,
     place: Vec<String>,
@@ -472,6 +472,11 @@ impl UserCommands {
     /// Runs `quota ARGS`.
     pub fn quota(&self, args: &[&str]) -> Result<Said, String> {
         self.command(&[&["quota"], args].concat(), &[], "")
+    }
+
+    /// Runs `storage-class ARGS`.
+    pub fn storage_class(&self, args: &[&str]) -> Result<Said, String> {
+        self.command(&[&["storage-class"], args].concat(), &[], "")
     }
 
     fn command(&self, args: &[&str], variables: &[(&str, &str)], input: &str) -> Result<Said, String> {

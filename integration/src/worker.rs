@@ -149,9 +149,14 @@ impl Worker<'_> {
         (id, body::make(id, bytes as usize).to_vec())
     }
 
+    /// A body of this number is kept in a class, one of four as shards.
+    fn kept(id: u64, request: Request) -> Request {
+        if id.is_multiple_of(4) { request.header("x-amz-storage-class", "STANDARD_IA") } else { request }
+    }
+
     async fn put(&self, gateway: usize, key: &str, condition: Condition) -> bool {
         let (id, body) = self.new_body();
-        let request = self.object("PUT", key).body(body);
+        let request = Self::kept(id, self.object("PUT", key).body(body));
         let request = match condition {
             Condition::None => request,
             Condition::Absent => request.header("if-none-match", "*"),
@@ -181,7 +186,7 @@ impl Worker<'_> {
     /// One small part: all the steps of an upload, without its weight.
     async fn multipart(&self, gateway: usize, key: &str) -> bool {
         let (id, body) = self.new_body();
-        let create = self.object("POST", key).flag("uploads");
+        let create = Self::kept(id, self.object("POST", key).flag("uploads"));
         let Some(upload) = self.send(gateway, create).await.filter(|response| response.status == 200) else {
             return false;
         };

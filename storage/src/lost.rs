@@ -11,6 +11,7 @@ use std::fmt;
 use consensus::client::{Meta, ask};
 use consensus::meta::model::Home;
 use consensus::meta::query::{Answer, Query};
+use fabric::coding::Coding;
 use fabric::ids::{ChunkId, ExtentId, NodeId};
 
 use crate::client::{ChunkError, ChunkStat, Chunks};
@@ -159,13 +160,17 @@ impl Unnameds {
         }
         let mut bytes: BTreeMap<ExtentId, u64> = BTreeMap::new();
         for stat in page {
-            *bytes.entry(stat.id.extent()).or_default() += u64::from(stat.bytes);
+            // Parity says the same once more.
+            let is_data = stat.id.extent().coding().is_none_or(|coding| stat.id.shard() < coding.data());
+            let bytes = bytes.entry(stat.id.extent()).or_default();
+            *bytes += if is_data { u64::from(stat.bytes) } else { 0 };
         }
         for (extent, bytes) in bytes {
             let Some(unnamed) = self.extents.get_mut(&extent) else { continue };
+            let is_whole = extent.coding().is_none_or(|coding| coding == Coding::Whole);
             match unnamed.nodes.first() {
-                // All nodes hold the same: those of the first count.
-                Some(first) if *first != node => {}
+                // All nodes hold the same copy: that of the first counts.
+                Some(first) if *first != node && is_whole => {}
                 _ => unnamed.bytes += bytes,
             }
             if !unnamed.nodes.contains(&node) {

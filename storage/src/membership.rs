@@ -11,7 +11,7 @@ use consensus::meta::command::{Command, Reject, RemoveNode, SetLayout};
 use consensus::meta::model::NodeRow;
 use consensus::meta::query::{Answer, Query};
 use fabric::ids::{LayoutVersion, NodeId};
-use fabric::placement::{Candidate, Layout, next_layout};
+use fabric::placement::{Candidate, Layout, next_layout, owners_listed};
 
 /// Two operators at once: the second one tries again with what the first one left.
 const TRIES: usize = 5;
@@ -98,13 +98,15 @@ impl Membership {
     }
 }
 
-/// Gives a member its share of the data. Done already is done.
+/// Gives a member its share of the data. Done already is done, but for owners of shards where none are listed yet.
 pub async fn add(meta: &dyn Meta, node: NodeId, copies: usize) -> Result<(), MembershipError> {
     change(meta, |membership| {
         membership.row(node)?;
-        let there = membership.owned().contains_key(&node);
-        Ok((!there)
-            .then(|| next_layout(&membership.layout, &membership.candidates(None, Some(node)), copies)))
+        let candidates = membership.candidates(None, Some(node));
+        let width = owners_listed(candidates.len(), copies);
+        let is_wide = membership.layout.partitions.iter().all(|row| row.len() == width);
+        let there = membership.owned().contains_key(&node) && is_wide;
+        Ok((!there).then(|| next_layout(&membership.layout, &candidates, copies)))
     })
     .await
 }

@@ -16,8 +16,9 @@ use consensus::meta::model::Extent;
 use consensus::meta::names::{BucketName, ObjectKey, UserName};
 use consensus::meta::query::{Answer, Query};
 use consensus::meta::sealing::Sealing;
+use fabric::coding::{Coding, Spread};
 use fabric::ids::{BucketId, ChunkId, ExtentId, NodeId, Stamp};
-use fabric::limits::{CHUNK_BYTES, COPIES, COPIES_DURABLE_MIN, EXTENT_CHUNKS_MAX};
+use fabric::limits::{CHUNK_BYTES, EXTENT_CHUNKS_MAX};
 use fabric::placement::Layout;
 use futures::StreamExt;
 use md5::{Digest, Md5};
@@ -272,45 +273,97 @@ impl Salvager<'_> {
 
     /// Reads all of a body, and gives what owners lack of it to them.
     async fn body(&self, id: ExtentId, origin: &ChunkOrigin) -> Result<Gathered, Left> {
-        let bytes = origin.bytes().ok_or(Left::Unknown)?;
-        let first = self.holders(&[id.chunk(0)]).await;
-        let first = first.values().find_map(|stats| stats[0].clone());
-        let first = first.ok_or_else(|| Left::Incomplete("its first chunk is gone".to_string()))?;
-        let chunk_bytes = if u64::from(first.bytes) == bytes { CHUNK_BYTES as u32 } else { first.bytes };
+        let (bytes, coding) = origin.bytes().zip(id.coding()).ok_or(Left::Unknown)?;
+        let chunk_bytes = self.chunk_bytes(id, coding, bytes).await?;
         let extent = Extent { id, bytes, chunk_bytes, layout: self.layout.version, confirmed: 0 };
-        let count = extent.chunks();
-        if chunk_bytes == 0 || EXTENT_CHUNKS_MAX < count {
+        if chunk_bytes == 0 || EXTENT_CHUNKS_MAX < extent.chunks() {
             return Err(Left::Unknown);
         }
-        let ids: Vec<ChunkId> = (0..count).map(|ordinal| id.chunk(ordinal as u32)).collect();
-        let holders = self.holders(&ids).await;
-        let mut owners = Owners::new(self.layout.owners_of(id));
+        let listed = self.layout.owners_of(id);
+        let mut owners = Owners { nodes: coding.holders(listed).to_vec(), failed: BTreeSet::new() };
+        let holders = self.holders(&chunks_of(&extent)).await;
         let mut digest = Md5::new();
-        for (place, chunk) in ids.iter().enumerate() {
-            let bytes = extent.bytes_of(place as u64) as u32;
-            let here = |node: &NodeId| {
-                let stat = holders.get(node).and_then(|stats| stats[place].as_ref());
-                stat.filter(|stat| stat.bytes == bytes)
-            };
-            let sources = self.nodes.iter().filter_map(|node| here(node).map(|stat| (*node, stat)));
-            let (read_from, body) = self.read(*chunk, bytes, sources).await?;
-            digest.update(&body);
-            let lacking = owners.nodes.iter().filter(|node| **node != read_from && here(node).is_none());
-            let lacking: Vec<NodeId> = lacking.copied().collect();
-            for node in lacking {
-                let origin = (place == 0).then(|| origin.clone());
-                if self.chunks.put(node, *chunk, vec![body.clone()], origin).await.is_err() {
-                    owners.fail(node);
+        for stripe in 0..extent.chunks() {
+            let shards = self.stripe(extent.spread(), stripe, &holders).await?;
+            shards[..coding.data()].iter().for_each(|shard| digest.update(&shard.body));
+            for (number, Shard { chunk, body, read_from }) in shards.into_iter().enumerate() {
+                let place = stripe as usize * coding.shards() + number;
+                let here = |node: NodeId| {
+                    let stat = holders.get(&node).and_then(|stats| stats[place].as_ref());
+                    stat.is_some_and(|stat| stat.bytes as usize == body.len())
+                };
+                let wanted = coding.places_of(number, listed.len()).map(|place| listed[place]);
+                for node in wanted.filter(|node| !body.is_empty() && read_from != Some(*node) && !here(*node))
+                {
+                    let origin = (stripe == 0).then(|| origin.clone());
+                    if self.chunks.put(node, chunk, vec![body.clone()], origin).await.is_err() {
+                        owners.fail(node);
+                    }
                 }
             }
         }
         let confirmed = owners.confirmed();
-        if (confirmed.count_ones() as usize) < COPIES_DURABLE_MIN.min(owners.nodes.len()) {
+        if !coding.is_durable(confirmed, listed.len()) {
             return Err(Left::TooFewOwners);
         }
         let strays = holders.into_keys().filter(|node| !owners.nodes.contains(node)).collect();
         let extent = Extent { confirmed, ..extent };
         Ok(Gathered { all: owners.failed.is_empty(), extent, md5: digest.finalize().into(), strays })
+    }
+
+    /// Bytes of the chunks of a body, from its first one, or from parity, which is as long.
+    async fn chunk_bytes(&self, id: ExtentId, coding: Coding, bytes: u64) -> Result<u32, Left> {
+        let parity = coding.data()..coding.shards();
+        let firsts: Vec<ChunkId> = std::iter::once(0).chain(parity).map(|shard| id.shard(shard, 0)).collect();
+        let firsts = self.holders(&firsts).await;
+        let first = firsts.values().flatten().flatten().next();
+        let first = first.ok_or_else(|| Left::Incomplete("its first chunk is gone".to_string()))?;
+        let is_all = coding == Coding::Whole && u64::from(first.bytes) == bytes;
+        Ok(if is_all { CHUNK_BYTES as u32 } else { first.bytes })
+    }
+
+    /// All shards of a stripe: those that can be read, and the rest from these.
+    async fn stripe(
+        &self,
+        spread: Spread,
+        stripe: u64,
+        holders: &BTreeMap<NodeId, Vec<Option<ChunkStat>>>,
+    ) -> Result<Vec<Shard>, Left> {
+        let coding = spread.coding();
+        let (mut found, mut read_from) = (vec![None; coding.shards()], vec![None; coding.shards()]);
+        let mut failed = Left::Unknown;
+        for shard in 0..coding.shards() {
+            let bytes = spread.bytes_of(shard, stripe) as u32;
+            if found.iter().flatten().count() == coding.data() {
+                break;
+            }
+            if bytes == 0 {
+                found[shard] = Some(Bytes::new());
+                continue;
+            }
+            let place = stripe as usize * coding.shards() + shard;
+            let here = |node: &NodeId| {
+                let stat = holders.get(node).and_then(|stats| stats[place].as_ref());
+                stat.filter(|stat| stat.bytes == bytes)
+            };
+            let sources = self.nodes.iter().filter_map(|node| here(node).map(|stat| (*node, stat)));
+            match self.read(spread.id.shard(shard, stripe as u32), bytes, sources).await {
+                Ok((node, body)) => (read_from[shard], found[shard]) = (Some(node), Some(body)),
+                Err(why) => failed = why,
+            }
+        }
+        let longest = spread.bytes_of(0, stripe) as usize;
+        let mut bodies = Vec::with_capacity(coding.shards());
+        for shard in 0..coding.data() {
+            let Some(body) = coding.rebuild(shard, &found, longest) else { return Err(failed) };
+            bodies.push(body.slice(..spread.bytes_of(shard, stripe) as usize));
+        }
+        bodies.extend(coding.parity(&bodies));
+        let shard = |(number, (body, read_from))| {
+            let chunk = spread.id.shard(number, stripe as u32);
+            Shard { chunk, body, read_from }
+        };
+        Ok(bodies.into_iter().zip(read_from).enumerate().map(shard).collect())
     }
 
     /// What each node that answers has of some chunks.
@@ -343,8 +396,7 @@ impl Salvager<'_> {
     /// Removes copies from nodes that should hold none, where all that should do. One that stays only takes space.
     async fn tidy(&self, found: &[(u16, Gathered)]) {
         for (_, Gathered { extent, strays, all, .. }) in found {
-            let chunks = (0..extent.chunks()).map(|ordinal| extent.id.chunk(ordinal as u32));
-            let chunks: Vec<ChunkId> = chunks.collect();
+            let chunks = chunks_of(extent);
             for node in strays.iter().filter(|_| *all) {
                 if let Err(error) = self.chunks.delete(*node, chunks.clone()).await {
                     tracing::warn!(%node, %error, "copies stay where they do not belong");
@@ -352,6 +404,22 @@ impl Salvager<'_> {
             }
         }
     }
+}
+
+/// Every chunk that an extent may have: stripe by stripe, in each shard by shard.
+fn chunks_of(extent: &Extent) -> Vec<ChunkId> {
+    let shards = extent.coding().shards();
+    (0..extent.chunks())
+        .flat_map(|stripe| (0..shards).map(move |shard| extent.id.shard(shard, stripe as u32)))
+        .collect()
+}
+
+/// A shard of a stripe.
+struct Shard {
+    chunk: ChunkId,
+    body: Bytes,
+    /// The node that gave it; `None`: it was rebuilt, or it has no bytes.
+    read_from: Option<NodeId>,
 }
 
 /// How bodies that become one object are encrypted: all alike, if at all.
@@ -389,10 +457,6 @@ struct Owners {
 }
 
 impl Owners {
-    fn new(owners: &[NodeId]) -> Owners {
-        Owners { nodes: owners.iter().copied().take(COPIES).collect(), failed: BTreeSet::new() }
-    }
-
     fn fail(&mut self, node: NodeId) {
         self.failed.insert(node);
     }
@@ -434,7 +498,7 @@ mod tests {
     use consensus::meta::sealing::{Frames, Scheme};
 
     use super::*;
-    use crate::jobs::testing::{World, extent};
+    use crate::jobs::testing::{World, coded, extent};
     use crate::origin::describe;
 
     fn wishes() -> Wishes {
@@ -518,5 +582,34 @@ mod tests {
         let bodies = &world.meta.salvaged()[0].bodies;
         let named: Vec<_> = bodies.iter().map(|body| (body.part, body.extent.id)).collect();
         assert_eq!(named, vec![(1, first.id), (2, second.id)]);
+    }
+
+    #[tokio::test]
+    async fn shards_come_back_and_those_that_lack_are_rebuilt() {
+        let world = World::new(6);
+        let (good, torn) =
+            (coded(1, Coding::FourPlusTwo, 1_234, 100), coded(2, Coding::FourPlusTwo, 1_234, 100));
+        // The first chunk of all is lost, and another node is empty; of the other extent one more is.
+        for (extent, nodes) in [(&good, &[2_u16, 3, 5, 6][..]), (&torn, &[2, 3, 6])] {
+            for node in nodes {
+                for (chunk, body) in world.shards_at(extent, usize::from(*node) - 1, 6) {
+                    let origin = (chunk.ordinal() == 0).then(|| origin(extent, None));
+                    world.chunks.put(NodeId(*node), chunk, vec![body], origin).await.unwrap();
+                }
+            }
+        }
+        let salvaged = run(&*world.meta, &*world.chunks, &wishes(), |_| ()).await.unwrap();
+        assert_eq!((salvaged.objects, salvaged.bytes), (1, 1_234), "{salvaged}");
+        assert!(matches!(salvaged.left[&torn.id].1, Left::Incomplete(_)));
+        let [command] = &world.meta.salvaged()[..] else { panic!() };
+        let Extent { id, bytes, chunk_bytes, confirmed, .. } = command.bodies[0].extent;
+        assert_eq!((id, bytes, chunk_bytes, confirmed), (good.id, 1_234, 100, 0b11_1111));
+        let data =
+            (0..13_usize).map(|number| world.shard(&good, good.id.shard(number % 4, number as u32 / 4)));
+        let whole = data.collect::<Vec<_>>().concat();
+        assert_eq!(command.bodies[0].md5, <[u8; 16]>::from(Md5::digest(&whole)));
+        for node in 1..=6 {
+            assert!(world.has_shards(&good, node, usize::from(node) - 1, 6).await, "node {node}");
+        }
     }
 }

@@ -47,6 +47,10 @@ impl ChunkService {
             // Nodes copy chunks that are named already, of sessions that may have ended long ago.
             return self.store.put(request.chunk, vec![body], request.origin).await;
         };
+        if request.chunk.extent().coding().is_none_or(|coding| coding.shards() <= request.chunk.shard()) {
+            let why = "the chunk is of a shard that is not there".to_string();
+            return Err(ChunkError::Refused(self.store.node(), why));
+        }
         let session = request.chunk.extent().session();
         if self.sessions.is_ended(session) {
             return Err(ChunkError::Refused(

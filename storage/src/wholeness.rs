@@ -12,6 +12,7 @@ use consensus::client::{Meta, MetaError, ask};
 use consensus::meta::model::{Extent, Home};
 use consensus::meta::names::ObjectKey;
 use consensus::meta::query::{Answer, Query};
+use fabric::coding::Coding;
 use fabric::ids::{BucketId, ChunkId, ExtentId, LayoutVersion, NodeId};
 use fabric::limits::COPIES;
 use fabric::placement::Layout;
@@ -170,8 +171,9 @@ pub async fn prove(
 fn groups(extents: &[(Home, Extent)]) -> impl Iterator<Item = &[(Home, Extent)]> {
     let mut chunks = 0;
     extents.chunk_by(move |(_, extent), (_, next)| {
-        chunks += extent.chunks();
-        let fits = chunks + next.chunks() <= CHUNKS_AT_ONCE;
+        let of = |extent: &Extent| extent.chunks() * extent.coding().shards() as u64;
+        chunks += of(extent);
+        let fits = chunks + of(next) <= CHUNKS_AT_ONCE;
         chunks = if fits { chunks } else { 0 };
         fits
     })
@@ -181,8 +183,10 @@ fn groups(extents: &[(Home, Extent)]) -> impl Iterator<Item = &[(Home, Extent)]>
 struct Rules {
     newest: LayoutVersion,
     zones: BTreeMap<NodeId, String>,
+    /// Nodes that hold data, and zones that these are in.
+    nodes: usize,
+    zones_used: usize,
     copies: usize,
-    distinct_zones: usize,
 }
 
 impl Rules {
@@ -195,18 +199,21 @@ impl Rules {
         let zones: BTreeMap<_, _> =
             membership.nodes.iter().map(|row| (row.id, zone(row.id, &row.zone))).collect();
         let used: BTreeSet<_> = owners.iter().filter_map(|node| zones.get(node)).collect();
-        let copies = copies.min(owners.len()).min(COPIES);
-        Rules { newest: membership.layout.version, copies, distinct_zones: copies.min(used.len()), zones }
+        let (nodes, zones_used) = (owners.len(), used.len());
+        let copies = copies.min(nodes).min(COPIES);
+        Rules { newest: membership.layout.version, nodes, zones_used, copies, zones }
     }
 
-    /// What is wrong with where an extent belongs.
-    fn check_owners(&self, owners: &[NodeId]) -> Option<String> {
-        let zones: BTreeSet<_> = owners.iter().filter_map(|node| self.zones.get(node)).collect();
-        if owners.len() < self.copies {
-            return Some(format!("it belongs on {} nodes, not on {}", owners.len(), self.copies));
+    /// What is wrong with where an extent belongs: its copies, or its shards, are to be on nodes of their own, as far as
+    /// there are nodes, and in as many zones as can be.
+    fn check_owners(&self, coding: Coding, holders: &[NodeId]) -> Option<String> {
+        let wanted = if coding == Coding::Whole { self.copies } else { coding.shards().min(self.nodes) };
+        let zones: BTreeSet<_> = holders.iter().filter_map(|node| self.zones.get(node)).collect();
+        if holders.len() < wanted {
+            return Some(format!("it belongs on {} nodes, not on {wanted}", holders.len()));
         }
-        (zones.len() < self.distinct_zones)
-            .then(|| format!("its copies are in {} zones, not in {}", zones.len(), self.distinct_zones))
+        let wanted = wanted.min(self.zones_used);
+        (zones.len() < wanted).then(|| format!("its copies are in {} zones, not in {wanted}", zones.len()))
     }
 }
 
@@ -222,8 +229,18 @@ struct Wanted {
     /// Of which of the extents that are looked at.
     place: usize,
     chunk: ChunkId,
-    ordinal: u64,
     bytes: u64,
+}
+
+impl Wanted {
+    /// How the chunk is called where somebody reads it.
+    fn name(&self) -> String {
+        let ordinal = self.chunk.ordinal();
+        match self.chunk.extent().coding() {
+            None | Some(Coding::Whole) => format!("chunk {ordinal}"),
+            Some(_) => format!("chunk {ordinal} of shard {}", self.chunk.shard()),
+        }
+    }
 }
 
 /// What a node has of what it should.
@@ -261,8 +278,7 @@ impl Proof<'_> {
                 _ => return Err(strange("layout")),
             };
         }
-        let owners = self.layouts[&extent.layout].owners_of(extent.id);
-        Ok(owners[..owners.len().min(COPIES)].to_vec())
+        Ok(self.layouts[&extent.layout].owners_of(extent.id).to_vec())
     }
 
     /// Looks at all copies of some extents; returns what is wrong with each.
@@ -275,16 +291,20 @@ impl Proof<'_> {
         let mut wanted: BTreeMap<NodeId, Vec<Wanted>> = BTreeMap::new();
         for (place, (_, extent)) in extents.iter().enumerate() {
             let owners = self.owners(extent).await?;
-            let mut faults: Vec<String> = self.rules.check_owners(&owners).into_iter().collect();
-            for (bit, node) in owners.iter().enumerate() {
+            let (spread, coding, stripes) = (extent.spread(), extent.coding(), 0..extent.chunks());
+            let holders = coding.holders(&owners);
+            let mut faults: Vec<String> = self.rules.check_owners(coding, holders).into_iter().collect();
+            for (bit, node) in holders.iter().enumerate() {
                 if extent.confirmed >> bit & 1 == 0 {
                     faults.push(format!("node {node}: its copy is owed"));
                 }
-                wanted.entry(*node).or_default().extend(chunks_of(place, extent));
+                let chunks = spread.chunks_at(bit, owners.len(), stripes.clone());
+                let chunks = chunks.map(|(chunk, bytes)| Wanted { place, chunk, bytes });
+                wanted.entry(*node).or_default().extend(chunks);
             }
             wrong.push(faults);
             found.extents += 1;
-            found.chunks += extent.chunks();
+            found.chunks += extent.bytes.div_ceil(u64::from(extent.chunk_bytes.max(1)));
             found.moving += u64::from(extent.layout < self.rules.newest);
         }
         let looks = wanted.into_iter().map(|(node, wanted)| self.look_on(node, wanted));
@@ -302,23 +322,24 @@ impl Proof<'_> {
         let mut had = Had::default();
         for some in wanted.chunks(at_once) {
             let verdicts = self.verdicts(node, some.iter().map(|wanted| wanted.chunk).collect()).await;
-            for (number, Wanted { place, ordinal, bytes: want, .. }) in some.iter().enumerate() {
+            for (number, wanted) in some.iter().enumerate() {
+                let want = wanted.bytes;
                 let verdict = verdicts.as_ref().map(|verdicts| verdicts.get(number));
                 let what = match verdict {
-                    Ok(Some(Verdict::Whole { bytes })) if u64::from(*bytes) == *want => {
+                    Ok(Some(Verdict::Whole { bytes })) if u64::from(*bytes) == want => {
                         had.copies += 1;
                         had.bytes += want;
                         continue;
                     }
                     Ok(Some(Verdict::Whole { bytes })) => {
-                        format!("chunk {ordinal} has {bytes} bytes of {want}")
+                        format!("{} has {bytes} bytes of {want}", wanted.name())
                     }
-                    Ok(Some(Verdict::Absent)) => format!("chunk {ordinal} is not there"),
-                    Ok(Some(Verdict::Rotten)) => format!("chunk {ordinal} is rotten"),
-                    Ok(None) => format!("it does not tell of chunk {ordinal}"),
+                    Ok(Some(Verdict::Absent)) => format!("{} is not there", wanted.name()),
+                    Ok(Some(Verdict::Rotten)) => format!("{} is rotten", wanted.name()),
+                    Ok(None) => format!("it does not tell of {}", wanted.name()),
                     Err(error) => error.to_string(),
                 };
-                had.wrong.entry(*place).or_insert(what);
+                had.wrong.entry(wanted.place).or_insert(what);
             }
         }
         (node, had)
@@ -392,20 +413,11 @@ impl Proof<'_> {
     }
 }
 
-fn chunks_of(place: usize, extent: &Extent) -> impl Iterator<Item = Wanted> {
-    (0..extent.chunks()).map(move |ordinal| Wanted {
-        place,
-        chunk: extent.id.chunk(ordinal as u32),
-        ordinal,
-        bytes: extent.bytes_of(ordinal),
-    })
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::jobs::testing::{World, extent};
+    use crate::jobs::testing::{World, coded, extent};
 
     async fn found(world: &World, depth: Depth) -> Wholeness {
         prove(&*world.meta, &*world.chunks, 3, depth, |_| {}).await.unwrap()
@@ -474,5 +486,32 @@ mod tests {
         let extents = sizes.map(|chunks| (home.clone(), extent(chunks, chunks * 100, 100)));
         let lengths: Vec<usize> = groups(&extents).map(<[_]>::len).collect();
         assert_eq!(lengths, [1, 1, 2, 1, 1]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn each_shard_is_wanted_on_its_node() {
+        let world = World::new(6);
+        let coded = coded(1, Coding::FourPlusTwo, 1_234, 100);
+        let coded = Extent { confirmed: 0b11_1111, ..coded };
+        world.fill_shards(&coded, &[1, 2, 3, 4, 5, 6]).await;
+        world.meta.place(std::slice::from_ref(&coded));
+        for depth in [Depth::Read, Depth::Index] {
+            let whole = found(&world, depth).await;
+            assert!(whole.is_whole(), "{:?}", whole.faults);
+            // 13 chunks of data, the last of 34 bytes, and parity of three whole stripes and a short one.
+            assert_eq!((whole.chunks, whole.copies, whole.bytes), (13, 21, 1_234 + 2 * 334));
+        }
+        world.chunks.delete(NodeId(6), vec![coded.id.shard(5, 1)]).await.unwrap();
+        world.chunks.rot(NodeId(1), coded.id.shard(0, 3));
+        let broken = found(&world, Depth::Read).await;
+        let told: Vec<&str> = broken.faults.iter().map(|fault| fault.what.as_str()).collect();
+        assert_eq!(told, ["node 1: chunk 3 of shard 0 is rotten", "node 6: chunk 1 of shard 5 is not there"]);
+        // With a node less two shards share one, which is all that can be had: where it is so.
+        world.meta.set_owners(&[1, 2, 3, 4, 5]);
+        let five = Extent { layout: LayoutVersion(2), confirmed: 0b1_1111, ..coded };
+        world.meta.place(std::slice::from_ref(&five));
+        let told = found(&world, Depth::Index).await;
+        assert_eq!(told.faults.len(), 1, "{:?}", told.faults);
+        assert_eq!(told.faults[0].what, "node 1: chunk 0 of shard 5 is not there");
     }
 }

@@ -7,6 +7,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::coding::Coding;
+
 /// Number of a storage node, unique in a cluster and never reused. From `iptable.txt`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct NodeId(pub u16);
@@ -141,17 +143,22 @@ impl FromStr for Stamp {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct LayoutVersion(pub u32);
 
-/// Name of one extent: 16 bits hash · 16 epoch · 32 session · 40 number, in the upper 104 of 128 bits.
+/// Name of one extent: 16 bits hash · 16 epoch · 32 session · 3 coding · 37 number, in the upper 104 of 128 bits.
 ///
-/// The hash chooses the partition. The rest is drawn by the session that writes, ascending, so that
-/// "below that session's oldest open write" is a comparison.
+/// The hash chooses the partition, the coding says how it is stored. The rest is drawn by the session that writes,
+/// ascending, so that "below that session's oldest open write" is a comparison.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ExtentId(u128);
 
+/// Bits of the number of an extent; above them is its coding.
+const NUMBER_BITS: u32 = 37;
+const CODING_SHIFT: u32 = 24 + NUMBER_BITS;
+
 impl ExtentId {
-    /// Joins the parts. `number` is drawn by the session, ascending, below 2^40.
+    /// Joins the parts, of one in whole copies. `number` is drawn by the session, ascending, below 2^37: at a thousand
+    /// a second enough for four years.
     pub fn new(hash: u16, session: SessionId, number: u64) -> ExtentId {
-        assert!(number < 1 << 40);
+        assert!(number < 1 << NUMBER_BITS);
         let upper = u128::from(hash) << 112 | u128::from(session.epoch) << 96;
         ExtentId(upper | u128::from(session.number) << 64 | u128::from(number) << 24)
     }
@@ -173,13 +180,28 @@ impl ExtentId {
 
     /// Its number within the session.
     pub fn number(self) -> u64 {
-        (self.0 >> 24) as u64 & ((1 << 40) - 1)
+        (self.0 >> 24) as u64 & ((1 << NUMBER_BITS) - 1)
     }
 
-    /// The chunk at `ordinal` (its place in the extent); shard 0 as copies have no shards.
+    /// How it is stored; `None`: in a way that this release does not know.
+    pub fn coding(self) -> Option<Coding> {
+        Coding::from_number((self.0 >> CODING_SHIFT) as u8 & 0b111)
+    }
+
+    /// The same number, stored in this way.
+    pub fn coded(self, coding: Coding) -> ExtentId {
+        ExtentId(self.0 & !(0b111 << CODING_SHIFT) | (coding as u128) << CODING_SHIFT)
+    }
+
+    /// The chunk at `ordinal` (its place in the extent) of a whole copy, or of its first shard.
     pub fn chunk(self, ordinal: u32) -> ChunkId {
-        assert!(ordinal < 1 << 20);
-        ChunkId(self.0 | u128::from(ordinal))
+        self.shard(0, ordinal)
+    }
+
+    /// The chunk of one shard in the stripe at `ordinal`.
+    pub fn shard(self, shard: usize, ordinal: u32) -> ChunkId {
+        assert!(shard < 1 << 4 && ordinal < 1 << 20);
+        ChunkId(self.0 | (shard as u128) << 20 | u128::from(ordinal))
     }
 
     /// The one before it in order, whether there is such an extent or not; the first has itself.
@@ -214,7 +236,12 @@ impl ChunkId {
         ExtentId(self.0 & !((1 << 24) - 1))
     }
 
-    /// Its place in the extent, from 0.
+    /// Its shard; of whole copies 0.
+    pub fn shard(self) -> usize {
+        (self.0 >> 20) as usize & 0xF
+    }
+
+    /// Its place in the extent, or in its shard, from 0.
     pub fn ordinal(self) -> u32 {
         (self.0 as u32) & ((1 << 20) - 1)
     }
@@ -245,6 +272,12 @@ mod tests {
         let session = SessionId { epoch: 0x0102, number: 0x0304_0506 };
         let extent = ExtentId::new(0xABCD, session, 0x11_2233_4455);
         assert_eq!(extent.chunk(0xF_FFFF).to_string(), "abcd0102030405061122334455".to_string() + "0fffff");
+        let coded = extent.coded(Coding::FourPlusTwo);
+        assert_eq!(coded.shard(5, 6).to_string(), "abcd0102030405065122334455".to_string() + "500006");
+        assert_eq!((coded.coding(), coded.number()), (Some(Coding::FourPlusTwo), extent.number()));
+        assert_eq!((coded.shard(5, 6).shard(), coded.shard(5, 6).ordinal()), (5, 6));
+        assert_eq!((coded.coded(Coding::Whole), extent.coding()), (extent, Some(Coding::Whole)));
+        assert_eq!(ExtentId::from_bytes([0xFF; 16]).coding(), None, "reserved");
         assert_eq!((extent.hash(), extent.session(), extent.number()), (0xABCD, session, 0x11_2233_4455));
         assert_eq!(extent.chunk(7).extent(), extent);
         assert_eq!(extent.chunk(7).ordinal(), 7);

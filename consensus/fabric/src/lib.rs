@@ -1,6 +1,6 @@
 //! The fabric: what every other crate stands on.
 //!
-//! Owns the identifiers, the limits, the description of a cluster, placement, the three seams ([`env`],
+//! Owns the identifiers, the limits, the description of a cluster, placement, the erasure code, the three seams ([`env`],
 //! [`net`], [`disks`]) through which everything touches the outside world, the codec of stored and sent
 //! values, and the framed RPC between processes.
 //!
@@ -8,6 +8,7 @@
 
 pub mod cluster;
 pub mod codec;
+pub mod coding;
 pub mod disks;
 pub mod env;
 pub mod ids;

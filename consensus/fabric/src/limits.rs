@@ -150,7 +150,7 @@ pub const VOTER_PATIENCE_DEFAULT: Duration = Duration::from_secs(600);
 pub const SNAPSHOT_ENTRIES_DEFAULT: u64 = 50_000;
 /// Nobody is exchanged for a restart, and a lost voter does not stay for more than a day.
 pub const VOTER_SILENCE_SECONDS: std::ops::RangeInclusive<u64> = 5..=86_400;
-/// Owners a partition may list; masks have as many bits.
+/// Owners a partition may list; masks have as many bits. Whole copies use the first [`COPIES`], shards more.
 pub const OWNERS_MAX: usize = 16;
 /// Copies of an object in class `STANDARD`.
 pub const COPIES: usize = 3;

@@ -2,10 +2,13 @@
 //!
 //! A layout is metadata: versioned, committed through the log. This file is pure arithmetic.
 
+use std::ops::Range;
+
 use serde::{Deserialize, Serialize};
 
+use crate::coding::Coding;
 use crate::ids::{ExtentId, LayoutVersion, NodeId};
-use crate::limits::OWNERS_MAX;
+use crate::limits::{COPIES, OWNERS_MAX};
 
 /// One version of the map from partitions to nodes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -13,7 +16,7 @@ pub struct Layout {
     /// Its number; layouts ascend.
     pub version: LayoutVersion,
     /// For each partition its owners in order, at most [`crate::limits::OWNERS_MAX`], of which copies use the first
-    /// three. The length is a power of two.
+    /// three and shards as many as there are (see [`crate::coding`]). The length is a power of two.
     pub partitions: Vec<Vec<NodeId>>,
 }
 
@@ -40,7 +43,9 @@ pub struct Candidate {
 }
 
 /// The first layout of a cluster: each partition lists min(copies, nodes) owners, over as many zones as there are, every
-/// node owning as many partitions as any other of its zone. Depends on nothing but its arguments, whatever their order.
+/// node owning as many partitions as any other of its zone. Where there are three copies, owners for the shards of the
+/// widest coding are listed behind them, as far as there are nodes. Depends on nothing but its arguments, whatever
+/// their order.
 pub fn first_layout(candidates: &[Candidate], partitions: usize, copies: usize) -> Layout {
     assert!(partitions.is_power_of_two());
     let nobody = Layout { version: LayoutVersion(0), partitions: vec![Vec::new(); partitions] };
@@ -49,7 +54,8 @@ pub fn first_layout(candidates: &[Candidate], partitions: usize, copies: usize) 
 
 /// The layout that follows `current` when `candidates` are the nodes that may own partitions. Copies stay where they
 /// are, but for those of nodes that are no candidates any more, those that share a zone while another has none, and as
-/// many as it takes until every node of a zone holds about as many as any other. Depends on nothing but its arguments.
+/// many as it takes until every node of a zone holds about as many as any other. An owner that stays keeps its place in
+/// the list, as a shard belongs to a place. Depends on nothing but its arguments.
 pub fn next_layout(current: &Layout, candidates: &[Candidate], copies: usize) -> Layout {
     assert!(!candidates.is_empty() && (1..=OWNERS_MAX).contains(&copies));
     let mut moves = Moves::new(current, candidates, copies.min(candidates.len()));
@@ -58,7 +64,15 @@ pub fn next_layout(current: &Layout, candidates: &[Candidate], copies: usize) ->
         moves.spread(partition);
     }
     while moves.even_out() {}
+    moves.keep_places(current);
+    moves.widen(current, owners_listed(candidates.len(), copies));
     Layout { version: LayoutVersion(current.version.0 + 1), partitions: moves.listed() }
+}
+
+/// How many owners a partition lists.
+pub fn owners_listed(nodes: usize, copies: usize) -> usize {
+    let most = if copies == COPIES { Coding::SHARDS_MAX } else { copies };
+    most.min(nodes)
 }
 
 /// A layout in the making: who holds the copies of each partition.
@@ -68,8 +82,10 @@ struct Moves<'a> {
     copies: usize,
     /// Places in `nodes`.
     rows: Vec<Vec<usize>>,
-    /// Copies that each node holds.
+    /// Copies, and at last shards, that each node holds.
     held: Vec<usize>,
+    /// What stands at the first places stays there.
+    fixed: usize,
 }
 
 impl<'a> Moves<'a> {
@@ -77,12 +93,16 @@ impl<'a> Moves<'a> {
     fn new(current: &Layout, candidates: &'a [Candidate], copies: usize) -> Moves<'a> {
         let mut nodes: Vec<&Candidate> = candidates.iter().collect();
         nodes.sort_by_key(|candidate| candidate.node);
-        let place = |node: &NodeId| nodes.binary_search_by_key(node, |candidate| candidate.node).ok();
-        let stay = |owners: &Vec<NodeId>| owners.iter().take(copies).filter_map(place).collect();
-        let rows: Vec<Vec<usize>> = current.partitions.iter().map(stay).collect();
-        let mut held = vec![0; nodes.len()];
-        rows.iter().flatten().for_each(|&place| held[place] += 1);
-        Moves { nodes, copies, rows, held }
+        let mut moves = Moves { held: vec![0; nodes.len()], nodes, copies, rows: Vec::new(), fixed: 0 };
+        let stay =
+            |owners: &Vec<NodeId>| owners.iter().take(copies).filter_map(|node| moves.find(*node)).collect();
+        moves.rows = current.partitions.iter().map(stay).collect();
+        moves.rows.iter().flatten().for_each(|&place| moves.held[place] += 1);
+        moves
+    }
+
+    fn find(&self, node: NodeId) -> Option<usize> {
+        self.nodes.binary_search_by_key(&node, |candidate| candidate.node).ok()
     }
 
     fn zone(&self, place: usize) -> &str {
@@ -146,12 +166,55 @@ impl<'a> Moves<'a> {
     /// A copy that may go from one node to another without sharing more zones than before.
     fn movable(&self, from: usize, to: usize) -> Option<(usize, usize)> {
         self.rows.iter().enumerate().find_map(|(partition, row)| {
-            let at = row.iter().position(|&place| place == from)?;
+            let at = row.iter().position(|&place| place == from).filter(|at| self.fixed <= *at)?;
             let shared = |place: usize| {
                 row.iter().filter(|&&other| other != from && self.zone(other) == self.zone(place)).count()
             };
             (!row.contains(&to) && shared(to) <= shared(from)).then_some((partition, at))
         })
+    }
+
+    /// Orders the copies of each partition: those that stayed are where they were.
+    fn keep_places(&mut self, current: &Layout) {
+        for partition in 0..self.rows.len() {
+            let row = &self.rows[partition];
+            let before = self.listed_before(current, partition, 0..row.len());
+            let stays = before.iter().map(|place| place.filter(|place| row.contains(place)));
+            let new = row.iter().copied().filter(|place| !before.contains(&Some(*place)));
+            self.rows[partition] = merged(stays, new);
+        }
+    }
+
+    /// Lists further owners, up to `width`: those that were listed at the same place, or the best.
+    fn widen(&mut self, current: &Layout, width: usize) {
+        if width == self.copies {
+            return;
+        }
+        let mut stay = Vec::with_capacity(self.rows.len());
+        for partition in 0..self.rows.len() {
+            let mut before = self.listed_before(current, partition, self.copies..width);
+            let row = &mut self.rows[partition];
+            before.iter_mut().for_each(|place| *place = place.filter(|place| !row.contains(place)));
+            row.extend(before.iter().flatten());
+            before.iter().flatten().for_each(|&place| self.held[place] += 1);
+            stay.push(before);
+        }
+        let wanted = std::mem::replace(&mut self.copies, width);
+        for (partition, stay) in stay.into_iter().enumerate() {
+            let there = self.rows[partition].len();
+            self.fill(partition);
+            let new = self.rows[partition].split_off(there);
+            self.rows[partition].truncate(wanted);
+            self.rows[partition].extend(merged(stay.into_iter(), new.into_iter()));
+        }
+        self.fixed = wanted;
+        while self.even_out() {}
+    }
+
+    /// Who was listed for a partition at some places; `None` where there was nobody, or who is no candidate any more.
+    fn listed_before(&self, current: &Layout, partition: usize, places: Range<usize>) -> Vec<Option<usize>> {
+        let listed = &current.partitions[partition];
+        places.map(|at| listed.get(at).and_then(|node| self.find(*node))).collect()
     }
 
     fn put(&mut self, partition: usize, at: usize, to: usize) {
@@ -164,6 +227,11 @@ impl<'a> Moves<'a> {
         let list = |row: &Vec<usize>| row.iter().map(|&place| self.nodes[place].node).collect();
         self.rows.iter().map(list).collect()
     }
+}
+
+/// Puts new ones where nobody stays.
+fn merged(stays: impl Iterator<Item = Option<usize>>, mut new: impl Iterator<Item = usize>) -> Vec<usize> {
+    stays.filter_map(|place| place.or_else(|| new.next())).collect()
 }
 
 #[cfg(test)]
@@ -187,9 +255,9 @@ mod tests {
             (&[""], 1),
             (&["", ""], 2),
             (&["", "", ""], 3),
-            (&["", "", "", "", ""], 3),
-            (&["a", "a", "b", "b", "c", "c"], 3),
-            (&["a", "b", "a", "b", "a", "b", "a", "b"], 3),
+            (&["", "", "", "", ""], 5),
+            (&["a", "a", "b", "b", "c", "c"], 6),
+            (&["a", "b", "a", "b", "a", "b", "a", "b"], 6),
         ];
         for (zones, listed) in cases {
             let nodes = candidates(zones);
@@ -246,7 +314,7 @@ mod tests {
         let lost = held(&before)[&NodeId(2)];
         let left: Vec<Candidate> = nodes.into_iter().filter(|node| node.node != NodeId(2)).collect();
         let after = next_layout(&before, &left, 3);
-        assert!(after.partitions.iter().all(|row| row.len() == 3 && !row.contains(&NodeId(2))));
+        assert!(after.partitions.iter().all(|row| row.len() == 4 && !row.contains(&NodeId(2))));
         let spread = held(&after).values().max().unwrap() - held(&after).values().min().unwrap();
         // Nodes that shared many partitions with it get few of its copies, and others instead.
         let moved = moved(&before, &after);
@@ -269,6 +337,49 @@ mod tests {
         assert!(more.partitions.iter().all(|row| zones(row) == 3));
         assert!((75..=95).contains(&held(&more)[&NodeId(7)]), "a third of its zone's: {:?}", held(&more));
         assert_eq!(moved(&third, &more), held(&more)[&NodeId(7)]);
+    }
+
+    /// Places at which another node is listed than before.
+    fn changed(before: &Layout, after: &Layout) -> usize {
+        let rows = before.partitions.iter().zip(&after.partitions);
+        rows.map(|(before, after)| {
+            after.iter().enumerate().filter(|(at, node)| before.get(*at) != Some(*node)).count()
+        })
+        .sum()
+    }
+
+    #[test]
+    fn shards_have_places_of_their_own_and_keep_them() {
+        let nodes = candidates(&[""; 9]);
+        let five = first_layout(&nodes[..5], 256, 3);
+        // A layout of before there were shards: only the copies are listed.
+        let old = Layout {
+            partitions: five.partitions.iter().map(|row| row[..3].to_vec()).collect(),
+            ..five.clone()
+        };
+        let wider = next_layout(&old, &nodes[..5], 3);
+        assert_eq!(
+            (moved(&old, &wider), changed(&old, &wider)),
+            (0, 2 * 256),
+            "copies stay, and two are listed more"
+        );
+        let six = next_layout(&five, &nodes[..6], 3);
+        assert!(six.partitions.iter().all(|row| row.len() == 6));
+        let all = next_layout(&six, &nodes, 3);
+        let mut owned: BTreeMap<NodeId, usize> = BTreeMap::new();
+        all.partitions.iter().flatten().for_each(|node| *owned.entry(*node).or_default() += 1);
+        let spread = owned.values().max().unwrap() - owned.values().min().unwrap();
+        assert!(owned.len() == 9 && spread <= 2, "{owned:?}");
+        // One of six goes: each other one stays where it is, but for what takes its place among the copies.
+        let left: Vec<Candidate> = nodes[..6].iter().filter(|node| node.node != NodeId(6)).cloned().collect();
+        let after = next_layout(&six, &left, 3);
+        let among_copies = six.partitions.iter().filter(|row| row[..3].contains(&NodeId(6))).count();
+        assert!(after.partitions.iter().all(|row| row.len() == 5));
+        assert!(changed(&six, &after) <= 256 + 2 * among_copies, "{} {among_copies}", changed(&six, &after));
+        assert!(
+            first_layout(&nodes, 16, 2).partitions.iter().all(|row| row.len() == 2),
+            "fewer copies, no shards"
+        );
     }
 
     #[test]

@@ -6,7 +6,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use fabric::ids::{BucketId, ExtentId, NodeId, Stamp};
-use fabric::limits::COPIES;
 
 use super::due::{due, find, rules_of};
 use super::lookup::usage_of_user;
@@ -291,7 +290,7 @@ fn compare_debts(rows: &dyn Rows, tally: &mut Tally) -> Result<(), Fault> {
     for row in scan_all::<Extents>(rows)? {
         let ((home, id), row) = row?;
         let owners = owners_of(rows, row.extent.layout, id)?.unwrap_or_default();
-        for (place, node) in owners.iter().enumerate().take(COPIES) {
+        for (place, node) in row.extent.coding().holders(&owners).iter().enumerate() {
             let owed = get::<Debts>(rows, (&home, id, *node))?.is_some();
             let held = row.extent.confirmed >> place & 1 == 1;
             tally.check(owed != held, || format!("nobody owes node {node} the copy of extent {id}"));
@@ -305,11 +304,12 @@ fn compare_debts(rows: &dyn Rows, tally: &mut Tally) -> Result<(), Fault> {
 /// No node removes what it is to hold.
 fn compare_leaving(rows: &dyn Rows, tally: &mut Tally) -> Result<(), Fault> {
     for row in scan_all::<LeavingCopies>(rows)? {
-        let ((node, home, id), _) = row?;
+        let ((node, home, id), leaving) = row?;
         let Some(row) = get::<Extents>(rows, (&home, id))? else { continue };
         let owners = owners_of(rows, row.extent.layout, id)?.unwrap_or_default();
-        let holds = owners.iter().take(COPIES).any(|owner| *owner == node);
-        tally.check(!holds, || format!("node {node} holds extent {id} and removes it"));
+        let holds = row.extent.coding().shards_on(node, &owners);
+        tally
+            .check(holds & leaving.shards() == 0, || format!("node {node} holds extent {id} and removes it"));
     }
     Ok(())
 }

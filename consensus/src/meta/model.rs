@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
-use fabric::ids::{BucketId, ExtentId, Incarnation, LayoutVersion, NodeId, RaftId, Stamp};
+use fabric::coding::{Coding, Spread};
+use fabric::ids::{BucketId, ChunkId, ExtentId, Incarnation, LayoutVersion, NodeId, RaftId, Stamp};
 use serde::{Deserialize, Serialize};
 
 use super::acl::{Grant, ObjectOwnership};
@@ -103,6 +104,8 @@ pub enum BucketSetting {
     Notifications(Vec<NotificationRule>),
     /// Where lines about requests to it go.
     Logging(Logging),
+    /// The storage class of objects whose writer does not say one.
+    StorageClass(String),
 }
 
 /// The kinds of [`BucketSetting`]. The number is part of keys.
@@ -121,6 +124,7 @@ pub enum SettingKind {
     Acl = 9,
     Notifications = 10,
     Logging = 11,
+    StorageClass = 12,
 }
 
 impl BucketSetting {
@@ -139,6 +143,7 @@ impl BucketSetting {
             BucketSetting::Acl(_) => SettingKind::Acl,
             BucketSetting::Notifications(_) => SettingKind::Notifications,
             BucketSetting::Logging(_) => SettingKind::Logging,
+            BucketSetting::StorageClass(_) => SettingKind::StorageClass,
         }
     }
 }
@@ -478,20 +483,34 @@ pub struct Extent {
     pub chunk_bytes: u32,
     /// The layout under which it was written.
     pub layout: LayoutVersion,
-    /// Bit i: owner i of the partition (in that layout) held every chunk, synced, at commit.
+    /// Bit i: owner i of the partition (in that layout) held every chunk that belongs on it, synced, at commit.
     pub confirmed: u16,
 }
 
 impl Extent {
-    /// How many chunks it has.
-    pub fn chunks(&self) -> u64 {
-        self.bytes.div_ceil(u64::from(self.chunk_bytes.max(1)))
+    /// What of it lies where.
+    pub fn spread(&self) -> Spread {
+        let Extent { id, bytes, chunk_bytes, .. } = *self;
+        Spread { id, bytes, chunk_bytes }
     }
 
-    /// Bytes that chunk `ordinal` must have.
-    pub fn bytes_of(&self, ordinal: u64) -> u64 {
-        let chunk_bytes = u64::from(self.chunk_bytes);
-        self.bytes.saturating_sub(ordinal * chunk_bytes).min(chunk_bytes)
+    /// How it is stored.
+    pub fn coding(&self) -> Coding {
+        self.spread().coding()
+    }
+
+    /// Whether a node that is one of `news` holds all that belongs on it there, as it is confirmed to as one of `olds`, the
+    /// owners where the extent lies.
+    pub fn holds_already(&self, node: NodeId, olds: &[NodeId], news: &[NodeId]) -> bool {
+        let coding = self.coding();
+        let place = coding.holders(olds).iter().position(|old| *old == node);
+        let confirmed = place.is_some_and(|place| self.confirmed >> place & 1 == 1);
+        confirmed && coding.shards_on(node, news) & !coding.shards_on(node, olds) == 0
+    }
+
+    /// How many chunks a whole copy has, or each of its shards.
+    pub fn chunks(&self) -> u64 {
+        self.spread().stripes()
     }
 }
 
@@ -859,8 +878,31 @@ pub enum Garbage {
 pub struct Leaving {
     /// The entry that moved it.
     pub since: u64,
-    /// Its chunks.
+    /// Its chunks, of each shard that leaves; which shards these are is in the upper 16 bits, 0 for a whole copy.
     pub chunks: u64,
+}
+
+/// Where the shards are in [`Leaving::chunks`].
+const LEAVING_SHARDS_SHIFT: u32 = 48;
+
+impl Leaving {
+    /// Of so many chunks each, of the shards of a mask.
+    pub fn of_shards(since: u64, coding: Coding, chunks: u64, shards: u16) -> Leaving {
+        let shards = if coding == Coding::Whole { 0 } else { u64::from(shards) };
+        Leaving { since, chunks: chunks | shards << LEAVING_SHARDS_SHIFT }
+    }
+
+    /// The shards that leave, as bits.
+    pub fn shards(&self) -> u16 {
+        ((self.chunks >> LEAVING_SHARDS_SHIFT) as u16).max(1)
+    }
+
+    /// The chunks that leave, of the extent of this id.
+    pub fn chunk_ids(&self, id: ExtentId) -> impl DoubleEndedIterator<Item = ChunkId> + use<> {
+        let (shards, chunks) = (self.shards(), self.chunks & ((1 << LEAVING_SHARDS_SHIFT) - 1));
+        let leaves = (0..u16::BITS as usize).filter(move |shard| shards >> shard & 1 == 1);
+        leaves.flat_map(move |shard| (0..chunks).map(move |ordinal| id.shard(shard, ordinal as u32)))
+    }
 }
 
 /// A member that was removed, keyed by node id. Its number is never used again.

@@ -4,6 +4,7 @@
 //! changes something, and everything beyond loopback, needs the bearer token of the 0600 file `admin-token`.
 //! What always holds: a secret is in an answer exactly once, when it was just made or imported.
 
+mod classes;
 pub mod client;
 mod overlay;
 mod policies;
@@ -181,6 +182,15 @@ impl Admin {
                     Method::GET => quotas::show(self, of).await,
                     Method::PUT => quotas::set(self, of, &document(request).await?).await,
                     Method::DELETE => quotas::clear(self, of).await,
+                    _ => Err(AdminError(StatusCode::METHOD_NOT_ALLOWED, "GET, PUT or DELETE".to_string())),
+                }
+            }
+            (_, ["buckets", name, "storage-class"]) => {
+                let bucket = classes::bucket(self, name).await?;
+                match *request.method() {
+                    Method::GET => classes::show(self, bucket).await,
+                    Method::PUT => classes::set(self, bucket, &document(request).await?).await,
+                    Method::DELETE => classes::clear(self, bucket).await,
                     _ => Err(AdminError(StatusCode::METHOD_NOT_ALLOWED, "GET, PUT or DELETE".to_string())),
                 }
             }

@@ -12,6 +12,7 @@ use std::ops::Range;
 use bytes::{Bytes, BytesMut};
 use consensus::meta::query::{BodyView, Piece};
 use consensus::meta::sealing::{FRAME_BYTES, FRAME_SEALED_BYTES, FRAME_TAG_BYTES, plain_bytes, sealed_bytes};
+use fabric::coding::Coding;
 use fabric::env::Env;
 use fabric::ids::ExtentId;
 use fabric::limits::CHUNK_BYTES;
@@ -62,7 +63,8 @@ impl DataKey {
     fn part(&self, extent: ExtentId) -> LessSafeKey {
         let mut mac = Hmac::<Sha256>::new_from_slice(&self.0).expect("an HMAC takes keys of every length");
         mac.update(PART_LABEL);
-        mac.update(&extent.to_bytes());
+        // However it is stored: where it cannot be as shards it becomes whole copies of the same bytes.
+        mac.update(&extent.coded(Coding::Whole).to_bytes());
         cipher(&mac.finalize().into_bytes().into())
     }
 }

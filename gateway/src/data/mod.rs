@@ -17,6 +17,7 @@ mod layouts;
 mod nodes;
 mod reader;
 pub mod segment;
+mod shards;
 #[cfg(test)]
 mod tests;
 mod transfer;
@@ -37,14 +38,14 @@ use nodes::Nodes;
 
 pub use frames::{BodyKey, DataKey, KeyUse};
 pub use reader::{BodyStream, ReadError};
-pub use writer::{Seal, Source, SourceError, Target, WriteError, Written};
+pub use writer::{Class, Seal, Source, SourceError, Target, WriteError, Written};
 
 /// What this process may spend on bodies.
 #[derive(Debug, Clone, Copy)]
 pub struct DataConfig {
     /// Bytes of bodies that are being written.
     pub write_bytes_max: u64,
-    /// Bytes of bodies that are being read.
+    /// Bytes of bodies that are being read; a quarter more for those that are rebuilt from shards.
     pub read_bytes_max: u64,
     /// Bytes of cached chunks; 0 turns the cache off.
     pub cache_bytes_max: u64,
@@ -58,7 +59,7 @@ impl DataConfig {
         DataConfig {
             write_bytes_max: (limit / 10).max(8 * MIB),
             read_bytes_max: (limit / 10).max(8 * MIB),
-            cache_bytes_max: limit / 20 * 3,
+            cache_bytes_max: limit / 8,
             inline_bytes_max: INLINE_BYTES_TOTAL_DEFAULT,
         }
     }
@@ -76,6 +77,8 @@ pub struct Data {
     inline: Arc<InlineRoom>,
     writes: Budget,
     reads: Budget,
+    /// What is read to rebuild a chunk, while that lasts.
+    rebuilds: Budget,
 }
 
 impl Data {
@@ -88,6 +91,7 @@ impl Data {
             inline: Arc::new(InlineRoom::new(env.clone(), meta.clone(), config.inline_bytes_max)),
             writes: Budget::new(config.write_bytes_max),
             reads: Budget::new(config.read_bytes_max),
+            rebuilds: Budget::new((config.read_bytes_max / 4).max(2 * MIB)),
             env,
             meta,
             chunks,

@@ -15,6 +15,7 @@ use bytes::Bytes;
 use consensus::client::ReadGuard;
 use consensus::meta::model::Extent;
 use consensus::meta::query::{BodyView, Piece};
+use fabric::coding::Coding;
 use fabric::env::TaskHandle;
 use fabric::ids::{ChunkId, NodeId};
 use fabric::limits::{CHUNK_DEADLINE, EXTENT_CHUNKS_MAX};
@@ -29,8 +30,8 @@ use super::budget::Held;
 use super::frames::{BodyKey, Opener};
 use super::writer::{Source, SourceError};
 
-/// Chunks of one body that are fetched or wait to be sent.
-const READ_AHEAD_CHUNKS: usize = 4;
+/// Stripes of one body that are fetched or wait to be sent; of whole copies each is a chunk.
+const READ_AHEAD_STRIPES: usize = 4;
 /// What is fetched ahead leaves half of the budget free, and a whole chunk a quarter: however many read slowly, there
 /// is something left for another one's next step.
 const AHEAD_LEAVES: usize = 2;
@@ -135,10 +136,10 @@ impl BodyStream {
     /// Starts fetches: the first waits for its share of the budget (a small one where the budget is short), those
     /// ahead only take what is free.
     fn fetch_ahead(&mut self) -> Result<(), ReadError> {
-        while self.ahead.len() < READ_AHEAD_CHUNKS {
-            let Some(mut step) = self.plan.peek()? else {
+        while let Some(mut step) = self.plan.peek()? {
+            if READ_AHEAD_STRIPES * step.extent.coding().data() <= self.ahead.len() {
                 return Ok(());
-            };
+            }
             if self.guard.is_lost() {
                 let why = "too many reads last too long".to_string();
                 return Err(ReadError::Unavailable(step.chunk, why));
@@ -237,9 +238,9 @@ struct Plan {
 
 /// A part of one chunk.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Step {
-    extent: Extent,
-    chunk: ChunkId,
+pub(super) struct Step {
+    pub(super) extent: Extent,
+    pub(super) chunk: ChunkId,
     /// Bytes of the whole chunk.
     whole_bytes: u32,
     offset: u32,
@@ -283,16 +284,17 @@ impl Plan {
 
 /// The part of `run` that lies in its first chunk, at most `left` bytes.
 fn step(extent: &Extent, run: &Range<u64>, left: u64) -> Result<Step, ReadError> {
-    let chunk_bytes = u64::from(extent.chunk_bytes);
-    let ordinal = run.start.checked_div(chunk_bytes).filter(|&ordinal| ordinal < EXTENT_CHUNKS_MAX);
-    let ordinal = ordinal.ok_or(ReadError::Inconsistent("the extent has too many chunks"))?;
-    let begins = ordinal * chunk_bytes;
-    let whole_bytes = chunk_bytes.min(extent.bytes - begins);
+    let spread = extent.spread();
+    let (shard, stripe, begins) = spread.chunk_with(run.start);
+    if extent.chunk_bytes == 0 || EXTENT_CHUNKS_MAX <= stripe {
+        return Err(ReadError::Inconsistent("the extent has too many chunks"));
+    }
+    let whole_bytes = spread.bytes_of(shard, stripe);
     let offset = run.start - begins;
     let bytes = (whole_bytes - offset).min(run.end - run.start).min(left);
     // All are at most `chunk_bytes`, which has 32 bits.
     Ok(Step {
-        chunk: extent.id.chunk(ordinal as u32),
+        chunk: extent.id.shard(shard, stripe as u32),
         whole_bytes: whole_bytes as u32,
         offset: offset as u32,
         bytes: bytes as u32,
@@ -351,12 +353,19 @@ impl Data {
         let is_whole = step.bytes == step.whole_bytes;
         let read_all = || room_for_all && self.cache.wanted_before(step.chunk, step.whole_bytes as usize);
         if !is_whole && !read_all() {
-            let bytes = self.fetch_from_any(&step, step.offset, step.bytes).await?;
+            let bytes = self.fetch_part(&step, step.offset, step.bytes).await?;
             return Ok(held.attach(bytes));
         }
-        let whole = self.fetch_from_any(&step, 0, step.whole_bytes).await?;
+        let whole = self.fetch_part(&step, 0, step.whole_bytes).await?;
         self.cache.put(step.chunk, &whole);
         Ok(held.attach(whole).slice(part))
+    }
+
+    async fn fetch_part(&self, step: &Step, offset: u32, bytes: u32) -> Result<Bytes, ReadError> {
+        match step.extent.coding() {
+            Coding::Whole => self.fetch_from_any(step, offset, bytes).await,
+            _ => self.fetch_shard(step, offset, bytes).await,
+        }
     }
 
     /// Asks the nodes of the extent's layout; then, as the extent may have moved, those of the newest as well.
@@ -374,7 +383,7 @@ impl Data {
         }
         tokio::time::sleep(SECOND_ROUND_PAUSE).await;
         let newest = self.layouts.newest().await.map_err(|error| fail(error.to_string()))?;
-        for &node in newest.owners_of(step.extent.id) {
+        for &node in Coding::Whole.holders(newest.owners_of(step.extent.id)) {
             if !replicas.contains(&node) {
                 replicas.push(node);
             }
@@ -386,7 +395,7 @@ impl Data {
     /// Owners of the chunk in the order in which they should be asked: confirmed copies before others, healthy
     /// nodes before others, short queues before long ones. Equal ones take turns by chunk.
     fn replicas(&self, step: &Step, layout: &Layout) -> Vec<NodeId> {
-        let owners = layout.owners_of(step.extent.id);
+        let owners = Coding::Whole.holders(layout.owners_of(step.extent.id));
         let turn = step.chunk.ordinal() as usize + usize::from(step.extent.id.hash());
         let mut ranked: Vec<_> = owners
             .iter()
@@ -401,7 +410,7 @@ impl Data {
     }
 
     /// Asks one replica after the other: the next one on an error, or when the answer takes long.
-    async fn fetch_hedged(
+    pub(super) async fn fetch_hedged(
         &self,
         replicas: &[NodeId],
         chunk: ChunkId,

@@ -12,12 +12,16 @@ use consensus::client::Meta;
 use consensus::meta::command::NewBody;
 use consensus::meta::model::{Attributes, Extent};
 use consensus::meta::query::{BodyView, Piece};
+use fabric::coding::Coding;
 use fabric::ids::{BucketId, Stamp};
 use fabric::limits::{CHUNK_BYTES, INLINE_BYTES_MAX, MIB, PUT_BYTES_MAX};
 use futures::StreamExt;
 
 use super::fakes::{FakeChunks, FakeMeta, Mode, TestEnv};
-use super::{Data, DataConfig, ReadError, Source, SourceError, Target, WriteError, Written};
+use super::{
+    BodyKey, Class, Data, DataConfig, DataKey, KeyUse, ReadError, Seal, Source, SourceError, Target,
+    WriteError, Written,
+};
 
 struct World {
     data: Data,
@@ -66,6 +70,7 @@ fn target(part: Option<(Stamp, u16)>) -> Target {
         part,
         attributes: Attributes::default(),
         seal: None,
+        class: Class::Copies,
     }
 }
 
@@ -374,4 +379,171 @@ async fn hot_chunks_are_read_from_nodes_once() {
         assert!(read(&world, whole(&extent), 0..extent.bytes).await.unwrap() == body);
     }
     assert_eq!(world.chunks.with(1, |node| node.gets), 2);
+}
+
+async fn write_shards(world: &World, body: &Bytes, length: Option<u64>) -> Result<Written, WriteError> {
+    let mut source = Pieces { rest: body.clone(), piece_bytes: 60_000, fails: false };
+    world.data.write(&mut source, length, Target { class: Class::Shards, ..target(None) }).await
+}
+
+const SHARD_SIZES: [usize; 6] =
+    [INLINE_BYTES_MAX + 1, 100_000, CHUNK_BYTES - 1, CHUNK_BYTES, CHUNK_BYTES + 1, 3 * CHUNK_BYTES + 300_000];
+
+#[tokio::test(start_paused = true)]
+async fn shards_are_cut_coded_and_read_in_every_range() {
+    for (nodes, coding, mask) in [
+        (1, Coding::Whole, 1),
+        (2, Coding::Whole, 0b11),
+        (3, Coding::TwoPlusOne, 0b111),
+        (5, Coding::TwoPlusOne, 0b111),
+        (6, Coding::FourPlusTwo, 0b11_1111),
+        (8, Coding::FourPlusTwo, 0b11_1111),
+    ] {
+        let world = world(nodes);
+        for bytes in SHARD_SIZES {
+            let body = body(bytes);
+            let extent = extent(&write_shards(&world, &body, None).await.unwrap());
+            assert_eq!((extent.coding(), extent.confirmed, extent.bytes), (coding, mask, bytes as u64));
+            let (end, chunk) = (extent.bytes, u64::from(extent.chunk_bytes).min(extent.bytes - 1));
+            for range in [0..end, 0..1, end - 1..end, chunk - 1..chunk + 1, 5..end - 5] {
+                let found = read(&world, whole(&extent), range.clone()).await.unwrap();
+                assert!(found == body[range.start as usize..range.end as usize], "{nodes} {bytes} {range:?}");
+            }
+            let stored: usize = (1..=nodes)
+                .map(|node| {
+                    let mine = |(chunk, body): (&fabric::ids::ChunkId, &Bytes)| {
+                        if chunk.extent() == extent.id { body.len() } else { 0 }
+                    };
+                    world.chunks.with(node, |node| node.chunks.iter().map(mine).sum::<usize>())
+                })
+                .sum();
+            if coding != Coding::Whole {
+                assert!(
+                    bytes / 2 * 3 <= stored && stored <= bytes / 2 * 3 + 400_000,
+                    "{bytes} take {stored}"
+                );
+            }
+        }
+        assert_eq!(world.meta.open_writes(), 0);
+        assert_eq!(world.data.writes.free_bytes(), 16 * MIB as usize);
+        assert_eq!(world.data.reads.free_bytes(), 16 * MIB as usize);
+        assert_eq!(world.data.rebuilds.free_bytes(), 4 * MIB as usize);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_lost_node_held_is_rebuilt_in_every_range() {
+    for (nodes, lost) in [
+        (3, vec![1]),
+        (3, vec![2]),
+        (3, vec![3]),
+        (6, vec![1, 2]),
+        (6, vec![2, 5]),
+        (6, vec![5, 6]),
+        (6, vec![4]),
+    ] {
+        for mode in [Mode::Down, Mode::Hangs] {
+            let world = world(nodes);
+            for bytes in SHARD_SIZES {
+                lost.iter().for_each(|node| world.chunks.set(*node, Mode::Works));
+                // What was believed of them before they came back.
+                tokio::time::sleep(Duration::from_secs(60)).await;
+                let body = body(bytes);
+                let extent = extent(&write_shards(&world, &body, Some(bytes as u64)).await.unwrap());
+                assert_ne!(extent.coding(), Coding::Whole);
+                lost.iter().for_each(|node| world.chunks.set(*node, mode));
+                let (end, chunk) = (extent.bytes, u64::from(extent.chunk_bytes).min(extent.bytes - 1));
+                let began = tokio::time::Instant::now();
+                for range in [0..end, 3..4, end - 1..end, chunk - 1..chunk + 1] {
+                    let found = read(&world, whole(&extent), range.clone()).await.unwrap();
+                    assert!(
+                        found == body[range.start as usize..range.end as usize],
+                        "{lost:?} {bytes} {range:?}"
+                    );
+                }
+                assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+            }
+            assert_eq!(world.data.rebuilds.free_bytes(), 4 * MIB as usize);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn rotten_shards_are_rebuilt_and_too_many_are_an_error() {
+    let world = world(6);
+    let body = body(2 * CHUNK_BYTES + 5);
+    let extent = extent(&write_shards(&world, &body, None).await.unwrap());
+    for (node, readable) in [(1, true), (6, true), (3, false)] {
+        world.chunks.with(node, |node| node.rotten.extend(node.chunks.keys().copied().collect::<Vec<_>>()));
+        match read(&world, whole(&extent), 0..extent.bytes).await {
+            Ok(found) => assert!(readable && found == body),
+            Err(error) => assert!(!readable && matches!(error, ReadError::Unavailable(..)), "{error}"),
+        }
+    }
+    assert_eq!(world.data.rebuilds.free_bytes(), 4 * MIB as usize);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_missing_shard_leaves_the_mask_and_more_make_it_copies() {
+    for mode in [Mode::Down, Mode::Full, Mode::Hangs, Mode::DiesAfter(0)] {
+        for bad in [1, 4, 6] {
+            let world = world(6);
+            world.chunks.set(bad, mode);
+            let body = body(CHUNK_BYTES * 3);
+            let extent = extent(&write_shards(&world, &body, None).await.unwrap());
+            assert_eq!(extent.coding(), Coding::FourPlusTwo);
+            assert_eq!(extent.confirmed, 0b11_1111 & !(1 << (bad - 1)));
+            world.chunks.set(bad, Mode::Down);
+            assert!(read(&world, whole(&extent), 0..extent.bytes).await.unwrap() == body);
+        }
+        // Two of six, and one of three: there are too few for shards.
+        for (nodes, bad) in [(6, vec![5, 6]), (6, vec![1, 4]), (3, vec![3]), (3, vec![1])] {
+            let world = world(nodes);
+            bad.iter().for_each(|node| world.chunks.set(*node, mode));
+            for bytes in [100_000, CHUNK_BYTES, CHUNK_BYTES * 12] {
+                let body = body(bytes);
+                let extent = extent(&write_shards(&world, &body, None).await.unwrap());
+                assert_eq!(extent.coding(), Coding::Whole, "{nodes} {bad:?}");
+                assert!(extent.confirmed.count_ones() >= 2);
+                assert!(read(&world, whole(&extent), 0..extent.bytes).await.unwrap() == body);
+            }
+            assert_eq!(world.data.writes.free_bytes(), 16 * MIB as usize);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shard_that_was_missed_is_fed_before_the_commit() {
+    // One dies for good, and another misses the first stripes: with both left out there would be too few.
+    let world = world(6);
+    world.chunks.set(1, Mode::DiesAfter(4));
+    world.chunks.set(3, Mode::DownFor(3));
+    let body = body(CHUNK_BYTES * 7);
+    let extent = extent(&write_shards(&world, &body, Some(body.len() as u64)).await.unwrap());
+    assert_eq!((extent.coding(), extent.confirmed), (Coding::FourPlusTwo, 0b11_1110));
+    assert_eq!(world.chunks.with(3, |node| node.chunks.len()), 7);
+    world.chunks.set(1, Mode::Down);
+    world.chunks.set(6, Mode::Down);
+    assert!(read(&world, whole(&extent), 0..extent.bytes).await.unwrap() == body);
+}
+
+#[tokio::test(start_paused = true)]
+async fn encrypted_parts_become_copies_of_the_same_bytes() {
+    let world = world(3);
+    world.chunks.set(2, Mode::Down);
+    let key = DataKey::draw(&*TestEnv::shared());
+    let stamp = Stamp { epoch: 0, index: 1, ordinal: 0 };
+    let seal = Some(Seal { key: key.clone(), sealing: Bytes::new() });
+    let target = Target { class: Class::Shards, seal, ..target(Some((stamp, 1))) };
+    let body = body(300_000);
+    let mut source = Pieces { rest: body.clone(), piece_bytes: 60_000, fails: false };
+    let extent = extent(&world.data.write(&mut source, None, target).await.unwrap());
+    assert_eq!(extent.coding(), Coding::Whole);
+    let key = BodyKey { key, used: KeyUse::Parts };
+    let mut stream = world.data.open(whole(&extent), &key, 0..300_000, world.meta.begin_read());
+    let mut found = Vec::new();
+    while let Some(bytes) = StreamExt::next(&mut stream).await {
+        found.extend_from_slice(&bytes.unwrap());
+    }
+    assert!(found == body);
 }

@@ -1,12 +1,13 @@
 //! One extent on its way to its nodes.
 //!
-//! Each chunk goes to all owners that take part, in parallel, while the next one arrives. A chunk is *durable* once
-//! as many owners as a commit needs acknowledged it; it stays buffered until the slower owners have it, too, within
-//! bounds. An owner that fails or falls too far behind is left out: it remembers what it missed. If too few owners
+//! Each stripe goes to all owners that take part, in parallel, while the next one arrives: of whole copies a stripe is one
+//! chunk, the same for all, of shards each owner gets its own chunk. A stripe is *durable* once as many owners as a commit
+//! needs acknowledged it; it stays buffered until the slower owners have it, too, within bounds. An owner that fails or falls too far behind is left out: it remembers what it missed. If too few owners
 //! remain, one that was left out is tried again, and at the end it is fed from a node that holds the chunks.
 //!
-//! What always holds: the mask of a finished transfer names only nodes that acknowledged every chunk, and at least
-//! [`COPIES_DURABLE_MIN`] of them (all, where there are fewer).
+//! What always holds: the mask of a finished transfer names only nodes that acknowledged every chunk of theirs, and any
+//! one of them could be lost: they are at least [`COPIES_DURABLE_MIN`] (all, where there are fewer) with whole copies, and
+//! one more than there are shards of data.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -16,9 +17,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use consensus::client::WriteGuard;
+use fabric::coding::{Coding, Spread};
 use fabric::env::BoxFuture;
 use fabric::ids::{ChunkId, ExtentId, LayoutVersion, NodeId};
-use fabric::limits::{CHUNK_BYTES, CHUNK_DEADLINE, CHUNK_PUT_DEADLINE, COPIES, COPIES_DURABLE_MIN};
+use fabric::limits::{CHUNK_DEADLINE, CHUNK_PUT_DEADLINE, COPIES_DURABLE_MIN};
 use fabric::placement::Layout;
 use futures::StreamExt;
 use futures::future::{AbortHandle, abortable};
@@ -29,12 +31,12 @@ use storage::origin::ChunkOrigin;
 use super::Data;
 use super::budget::Held;
 use super::nodes::Nodes;
-use super::writer::{Input, WriteError};
+use super::writer::{Input, WriteError, join};
 use consensus::meta::model::Extent;
 
-/// Chunks that are not durable yet, of one extent.
+/// Stripes that are not durable yet, of one extent.
 const WINDOW_CHUNKS: usize = 4;
-/// Chunks that are durable and wait for a slower owner, of one extent.
+/// Stripes that are durable and wait for a slower owner, of one extent.
 const LAGGING_CHUNKS: usize = 4;
 /// A slower owner may hold the window up, and the end of the write, for as long as the write took so far: so one slow
 /// disk or link makes no write take more than twice as long. But for this long at least, since every copy left out is one
@@ -54,18 +56,20 @@ const RETRY_PAUSES: [Duration; 2] = [Duration::from_millis(50), Duration::from_m
 pub(super) struct Transfer<'a> {
     data: &'a Data,
     extent: ExtentId,
+    coding: Coding,
+    chunk_bytes: u32,
     layout: LayoutVersion,
     origin: ChunkOrigin,
-    /// In the order of the layout: the index is the bit in the mask.
+    /// In the order of the layout: the index is the bit in the mask, and where there are shards the shard.
     owners: Vec<Owner>,
-    /// Owners that must hold every chunk.
+    /// Owners that must hold every chunk of theirs.
     required: usize,
-    /// Chunks that some owner has still to acknowledge, by ordinal.
+    /// Stripes that some owner has still to acknowledge, by ordinal.
     pending: BTreeMap<u32, Pending>,
     puts: FuturesUnordered<BoxFuture<Put>>,
     /// When it began (monotonic).
     began: Duration,
-    chunks_sent: u32,
+    stripes_sent: u32,
     bytes_sent: u64,
 }
 
@@ -77,17 +81,20 @@ struct Owner {
     /// Why it lacks what it missed last.
     last_error: Option<ChunkError>,
     revivals: u8,
-    /// Chunks it does not hold, ascending enough; more than [`FEED_CHUNKS_MAX`] are not counted exactly.
+    /// Ordinals of the chunks it does not hold, ascending enough; more than [`FEED_CHUNKS_MAX`] are not counted exactly.
     missed: Vec<u32>,
 }
 
 struct Pending {
+    /// The bytes of the body.
     pieces: Vec<Bytes>,
+    /// The chunks of the owners, where each has its own.
+    shards: Vec<Bytes>,
     /// Owners that acknowledged it.
     stored: usize,
     /// Owners that have still to answer.
     open: BTreeMap<usize, AbortHandle>,
-    _held: Held,
+    held: Held,
 }
 
 /// How a put ended; `None` when it was given up.
@@ -98,19 +105,25 @@ struct Put {
 }
 
 impl<'a> Transfer<'a> {
+    /// `first_bytes`: how many the first stripe will have.
     pub(super) fn new(
         data: &'a Data,
         layout: &Layout,
         extent: ExtentId,
         origin: ChunkOrigin,
+        first_bytes: u64,
     ) -> Transfer<'a> {
         let owner = |&node: &NodeId| {
             let active = data.nodes.takes_writes(node);
             Owner { node, active, full: false, last_error: None, revivals: 0, missed: Vec::new() }
         };
-        let mut owners: Vec<Owner> = layout.owners_of(extent).iter().take(COPIES).map(owner).collect();
-        let planted = data.env.armed("commit_one_copy");
-        let required = if planted { 1 } else { COPIES_DURABLE_MIN.min(owners.len()) };
+        let coding = extent.coding().unwrap_or(Coding::Whole);
+        let mut owners: Vec<Owner> = coding.holders(layout.owners_of(extent)).iter().map(owner).collect();
+        let required = match coding {
+            _ if data.env.armed("commit_one_copy") => 1,
+            Coding::Whole => COPIES_DURABLE_MIN.min(owners.len()),
+            _ => coding.data() + 1,
+        };
         // Beliefs only choose among enough nodes; where there are too few good ones, the others are tried, too.
         let good = owners.iter().filter(|owner| owner.active).count();
         owners.iter_mut().filter(|owner| !owner.active).take(required.saturating_sub(good)).for_each(
@@ -121,6 +134,8 @@ impl<'a> Transfer<'a> {
         Transfer {
             data,
             extent,
+            coding,
+            chunk_bytes: coding.chunk_bytes(first_bytes),
             layout: layout.version,
             origin,
             owners,
@@ -128,14 +143,14 @@ impl<'a> Transfer<'a> {
             pending: BTreeMap::new(),
             puts: FuturesUnordered::new(),
             began: data.env.monotonic(),
-            chunks_sent: 0,
+            stripes_sent: 0,
             bytes_sent: 0,
         }
     }
 
     /// Sends everything that is left in `input` and waits until enough owners hold all of it.
     pub(super) async fn run(
-        mut self,
+        &mut self,
         input: &mut Input<'_>,
         guard: &WriteGuard,
     ) -> Result<Extent, WriteError> {
@@ -146,13 +161,19 @@ impl<'a> Transfer<'a> {
             self.make_room().await?;
             let writes = self.data.writes.clone();
             // It was admitted: from now on a store that is busy slows it down.
-            let held = self.drive(writes.take(input.next_chunk_bytes_max(), CHUNK_PUT_DEADLINE)).await?;
+            let (held, going) =
+                self.drive(writes.take(input.next_chunk_bytes_max(), CHUNK_PUT_DEADLINE)).await?;
+            going?;
             let held = held.map_err(|_| WriteError::Overloaded)?;
-            let pieces = self.drive(input.chunk()).await??;
+            let (pieces, going) = self.drive(input.chunk()).await?;
+            let pieces = pieces?;
             if pieces.is_empty() {
+                going?;
                 break;
             }
-            self.send(pieces, held);
+            self.add(pieces, held);
+            going?;
+            self.send_last();
         }
         if self.data.env.armed("commit_before_chunks") {
             self.pending.clear(); // Planted: a commit that waits for no chunk.
@@ -165,14 +186,33 @@ impl<'a> Transfer<'a> {
         Ok(self.finished())
     }
 
-    /// Starts a chunk on its way to the active owners.
+    /// All that was sent, where all of it is still buffered: another transfer can begin with it.
+    pub(super) fn into_sent(self) -> Option<Vec<(Vec<Bytes>, Held)>> {
+        let all = self.pending.len() == self.stripes_sent as usize;
+        let sent = self.pending.into_values().map(|Pending { pieces, held, .. }| (pieces, held));
+        all.then(|| sent.collect())
+    }
+
+    /// Starts a stripe on its way to the active owners.
     pub(super) fn send(&mut self, pieces: Vec<Bytes>, held: Held) {
-        let ordinal = self.chunks_sent;
-        self.chunks_sent += 1;
+        self.add(pieces, held);
+        self.send_last();
+    }
+
+    /// Takes the next stripe.
+    fn add(&mut self, pieces: Vec<Bytes>, held: Held) {
+        let ordinal = self.stripes_sent;
+        self.stripes_sent += 1;
         self.bytes_sent += pieces.iter().map(|piece| piece.len() as u64).sum::<u64>();
-        self.pending.insert(ordinal, Pending { pieces, stored: 0, open: BTreeMap::new(), _held: held });
+        let (pieces, shards) = self.cut(pieces);
+        self.pending.insert(ordinal, Pending { pieces, shards, stored: 0, open: BTreeMap::new(), held });
+    }
+
+    fn send_last(&mut self) {
+        let ordinal = self.stripes_sent - 1;
         for owner in 0..self.owners.len() {
-            if self.owners[owner].active {
+            if self.owners[owner].active || self.spread().bytes_of(self.shard_of(owner), ordinal.into()) == 0
+            {
                 self.put(owner, ordinal);
             } else {
                 self.owners[owner].miss(ordinal);
@@ -180,17 +220,49 @@ impl<'a> Transfer<'a> {
         }
     }
 
+    /// The bytes of a stripe, and the shards that they become.
+    fn cut(&self, pieces: Vec<Bytes>) -> (Vec<Bytes>, Vec<Bytes>) {
+        if self.coding == Coding::Whole {
+            return (pieces, Vec::new());
+        }
+        let mut rest = join(pieces);
+        let stripe = rest.clone();
+        let chunk_bytes = self.chunk_bytes as usize;
+        let cut = |_| rest.split_to(chunk_bytes.min(rest.len()));
+        let mut shards: Vec<Bytes> = (0..self.coding.data()).map(cut).collect();
+        shards.extend(self.coding.parity(&shards));
+        (vec![stripe], shards)
+    }
+
+    fn spread(&self) -> Spread {
+        Spread { id: self.extent, bytes: self.bytes_sent, chunk_bytes: self.chunk_bytes }
+    }
+
+    fn shard_of(&self, owner: usize) -> usize {
+        if self.coding == Coding::Whole { 0 } else { owner }
+    }
+
     fn put(&mut self, owner: usize, ordinal: u32) {
+        let shard = self.shard_of(owner);
         let Some(pending) = self.pending.get_mut(&ordinal) else {
             return;
+        };
+        let pieces = match pending.shards.get(shard) {
+            None => pending.pieces.clone(),
+            // The end of a short stripe: there is nothing to store.
+            Some(shard) if shard.is_empty() => {
+                pending.stored += 1;
+                return;
+            }
+            Some(shard) => vec![shard.clone()],
         };
         let origin = (ordinal == 0).then(|| self.origin.clone());
         let put = put_chunk(
             self.data.nodes.clone(),
             self.data.chunks.clone(),
             self.owners[owner].node,
-            self.extent.chunk(ordinal),
-            pending.pieces.clone(),
+            self.extent.shard(shard, ordinal),
+            pieces,
             origin,
         );
         let (put, abort) = abortable(put);
@@ -198,19 +270,31 @@ impl<'a> Transfer<'a> {
         self.puts.push(Box::pin(async move { Put { owner, ordinal, outcome: put.await.ok() } }));
     }
 
-    /// Does `work` while puts go on.
-    async fn drive<T>(&mut self, work: impl Future<Output = T>) -> Result<T, WriteError> {
+    /// Does `work` while puts go on; returns with it whether they do. Where shards cannot go on the work is done all the
+    /// same: what it gives goes into whole copies.
+    async fn drive<T>(
+        &mut self,
+        work: impl Future<Output = T>,
+    ) -> Result<(T, Result<(), WriteError>), WriteError> {
         let mut work = pin!(work);
+        let mut going = Ok(());
         loop {
             tokio::select! {
                 biased;
-                Some(put) = self.puts.next(), if !self.puts.is_empty() => self.note(put)?,
-                done = &mut work => return Ok(done),
+                Some(put) = self.puts.next(), if !self.puts.is_empty() => {
+                    let noted = self.note(put);
+                    if self.coding == Coding::Whole {
+                        noted?;
+                    } else {
+                        going = going.and(noted);
+                    }
+                }
+                done = &mut work => return Ok((done, going)),
             }
         }
     }
 
-    /// Waits until the window takes another chunk. Owners that hold it up too long are left out.
+    /// Waits until the window takes another stripe. Owners that hold it up too long are left out.
     async fn make_room(&mut self) -> Result<(), WriteError> {
         while WINDOW_CHUNKS <= self.undurable() {
             self.next_put().await?;
@@ -305,7 +389,7 @@ impl<'a> Transfer<'a> {
             pending.stored += usize::from(outcome.is_ok());
         }
         if let Err(error) = outcome {
-            tracing::debug!(%error, chunk = %self.extent.chunk(ordinal), "a copy is missing");
+            tracing::debug!(%error, chunk = %self.extent.shard(self.shard_of(owner), ordinal), "a copy is missing");
             self.owners[owner].full |= matches!(error, ChunkError::Full(_));
             self.owners[owner].last_error = Some(error);
             self.owners[owner].miss(ordinal);
@@ -353,6 +437,7 @@ impl<'a> Transfer<'a> {
         for ordinal in buffered {
             self.put(owner, ordinal);
         }
+        self.release_done();
     }
 
     fn too_few(&self) -> WriteError {
@@ -400,20 +485,34 @@ impl<'a> Transfer<'a> {
     }
 
     async fn feed_chunk(&mut self, owner: usize, ordinal: u32) -> bool {
-        let id = self.extent.chunk(ordinal);
-        let before = u64::from(ordinal) * CHUNK_BYTES as u64;
-        let bytes = (self.bytes_sent - before).min(CHUNK_BYTES as u64) as u32;
+        let shard = self.shard_of(owner);
+        let Some(chunk) = self.read_back(shard, ordinal).await else { return false };
         let origin = (ordinal == 0).then(|| self.origin.clone());
-        for holder in self.owners.iter().filter(|holder| !holder.missed.contains(&ordinal)) {
-            let getting = self.data.chunks.get(holder.node, id, 0, bytes);
-            let Ok(Ok(chunk)) = tokio::time::timeout(CHUNK_DEADLINE, getting).await else {
+        let (nodes, chunks) = (self.data.nodes.clone(), self.data.chunks.clone());
+        let id = self.extent.shard(shard, ordinal);
+        put_chunk(nodes, chunks, self.owners[owner].node, id, vec![chunk], origin).await.is_ok()
+    }
+
+    /// A chunk from owners that hold it, or enough of its stripe.
+    async fn read_back(&mut self, wanted: usize, ordinal: u32) -> Option<Bytes> {
+        let (spread, stripe) = (self.spread(), u64::from(ordinal));
+        let mut found = vec![None; self.coding.shards()];
+        for (index, holder) in self.owners.iter().enumerate() {
+            let shard = self.shard_of(index);
+            let bytes = spread.bytes_of(shard, stripe) as u32;
+            if holder.missed.contains(&ordinal) || found.iter().flatten().count() == self.coding.data() {
                 continue;
-            };
-            let (nodes, chunks) = (self.data.nodes.clone(), self.data.chunks.clone());
-            let stored = put_chunk(nodes, chunks, self.owners[owner].node, id, vec![chunk], origin.clone());
-            return stored.await.is_ok();
+            }
+            let getting = self.data.chunks.get(holder.node, self.extent.shard(shard, ordinal), 0, bytes);
+            match tokio::time::timeout(CHUNK_DEADLINE, getting).await {
+                _ if bytes == 0 => found[shard] = Some(Bytes::new()),
+                Ok(Ok(chunk)) => found[shard] = Some(chunk),
+                Ok(Err(_)) | Err(_) => {}
+            }
         }
-        false
+        let longest = spread.bytes_of(0, stripe) as usize;
+        let chunk = self.coding.rebuild(wanted, &found, longest)?;
+        Some(chunk.slice(..spread.bytes_of(wanted, stripe) as usize))
     }
 
     fn finished(&self) -> Extent {
@@ -422,7 +521,7 @@ impl<'a> Transfer<'a> {
         Extent {
             id: self.extent,
             bytes: self.bytes_sent,
-            chunk_bytes: CHUNK_BYTES as u32,
+            chunk_bytes: self.chunk_bytes,
             layout: self.layout,
             confirmed: complete.fold(0, |mask, (index, _)| mask | 1 << index),
         }

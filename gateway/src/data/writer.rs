@@ -8,7 +8,8 @@ use consensus::meta::command::NewBody;
 use consensus::meta::model::{Attributes, Home};
 use consensus::meta::names::{BucketName, ObjectKey};
 use consensus::meta::sealing::sealed_bytes;
-use fabric::ids::{BucketId, ExtentId, Stamp};
+use fabric::coding::Coding;
+use fabric::ids::{BucketId, ExtentId, NodeId, Stamp};
 use fabric::limits::{CHUNK_BYTES, INLINE_BYTES_MAX, PUT_BYTES_MAX};
 use fabric::placement::Layout;
 use std::time::Duration;
@@ -52,6 +53,17 @@ pub struct Target {
     pub attributes: Attributes,
     /// How the body is encrypted, if it is.
     pub seal: Option<Seal>,
+    /// How it is to be stored.
+    pub class: Class,
+}
+
+/// How a body is to be stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Class {
+    /// As whole copies.
+    Copies,
+    /// As shards of an erasure code, where there are enough nodes for one now; else as whole copies.
+    Shards,
 }
 
 /// How a body is encrypted.
@@ -110,7 +122,7 @@ impl Data {
             return Err(WriteError::TooLarge);
         }
         let key = target.body_key();
-        let mut input = Input::new(source, known_length, key.is_some());
+        let mut input = Input::new(source, known_length, key.is_some(), target.class);
         let held = self.writes.take(input.next_chunk_bytes_max(), ADMISSION_PATIENCE).await;
         let held = held.map_err(|_| WriteError::Overloaded)?;
         let first = input.plain_chunk().await?;
@@ -125,26 +137,50 @@ impl Data {
 
         let guard = self.meta.begin_write().await.map_err(unavailable)?;
         let layout = self.layouts.newest().await.map_err(unavailable)?;
-        let extent = self.draw_extent(&guard, &layout);
-        guard.writes(Home { bucket: target.bucket, key: target.key.clone() }, extent);
+        let home = Home { bucket: target.bucket, key: target.key.clone() };
+        let extent = self.draw_extent(&guard, &layout, target.class);
+        guard.writes(home.clone(), extent);
         input.sealer = key.map(|key| Sealer::new(&key, Some(extent)));
-        let length = known_length.map(|length| input.stored_bytes(length));
-        let mut transfer = Transfer::new(self, &layout, extent, origin(target, length));
-        transfer.send(input.seal(first), held);
-        let extent = transfer.run(&mut input, &guard).await?;
-        Ok(Written { body: NewBody::Extent(extent), guard: Some(guard) })
+        let origin = origin(target, known_length.map(|length| input.stored_bytes(length)));
+        let first = input.seal(first);
+        let first_bytes = first.iter().map(Bytes::len).sum::<usize>() as u64;
+        let mut transfer = Transfer::new(self, &layout, extent, origin.clone(), first_bytes);
+        transfer.send(first, held);
+        let mut outcome = transfer.run(&mut input, &guard).await;
+        // Where too few nodes take shards, there may be enough for copies: as long as nothing that was sent is gone.
+        let copies = extent.coded(Coding::Whole);
+        if matches!(outcome, Err(WriteError::Unavailable(_) | WriteError::Full))
+            && extent != copies
+            && let Some(sent) = transfer.into_sent()
+        {
+            guard.writes(home, copies);
+            let mut transfer = Transfer::new(self, &layout, copies, origin, first_bytes);
+            sent.into_iter().for_each(|(pieces, held)| transfer.send(pieces, held));
+            outcome = transfer.run(&mut input, &guard).await;
+        }
+        Ok(Written { body: NewBody::Extent(outcome?), guard: Some(guard) })
     }
 
-    /// Chooses a partition at random, preferring one whose owners are all believed to take writes.
-    fn draw_extent(&self, guard: &WriteGuard, layout: &Layout) -> ExtentId {
+    /// Chooses a partition at random, preferring one whose owners are all believed to take writes. Where too few of them
+    /// are for shards, it will be whole copies.
+    fn draw_extent(&self, guard: &WriteGuard, layout: &Layout, class: Class) -> ExtentId {
         let draw = || {
             let mut hash = [0; 2];
             self.env.random(&mut hash);
-            guard.extent(u16::from_be_bytes(hash))
+            let extent = guard.extent(u16::from_be_bytes(hash));
+            match class {
+                Class::Copies => extent,
+                Class::Shards => extent.coded(Coding::widest(layout.owners_of(extent).len())),
+            }
         };
-        let healthy =
-            |extent: &ExtentId| layout.owners_of(*extent).iter().all(|&node| self.nodes.takes_writes(node));
-        (1..PARTITION_DRAWS).map(|_| draw()).find(healthy).unwrap_or_else(draw)
+        let takes_writes = |node: &NodeId| self.nodes.takes_writes(*node);
+        let coding = |extent: ExtentId| extent.coding().unwrap_or(Coding::Whole);
+        let holders = |extent: ExtentId| coding(extent).holders(layout.owners_of(extent));
+        let healthy = |extent: &ExtentId| holders(*extent).iter().all(takes_writes);
+        let extent = (1..PARTITION_DRAWS).map(|_| draw()).find(healthy).unwrap_or_else(draw);
+        let there = holders(extent).iter().filter(|node| takes_writes(node)).count();
+        let enough = coding(extent).data() < there;
+        if enough { extent } else { extent.coded(Coding::Whole) }
     }
 }
 
@@ -163,7 +199,7 @@ fn origin(target: Target, length: Option<u64>) -> ChunkOrigin {
     }
 }
 
-fn join(mut pieces: Vec<Bytes>) -> Bytes {
+pub(super) fn join(mut pieces: Vec<Bytes>) -> Bytes {
     match pieces.len() {
         0 => Bytes::new(),
         1 => pieces.remove(0),
@@ -179,6 +215,7 @@ pub(super) struct Input<'a> {
     rest: Bytes,
     taken_bytes: u64,
     ended: bool,
+    class: Class,
     /// Whether chunks will be encrypted …
     sealing: bool,
     /// … and by what; known once the extent is.
@@ -186,13 +223,14 @@ pub(super) struct Input<'a> {
 }
 
 impl<'a> Input<'a> {
-    fn new(source: &'a mut dyn Source, known_length: Option<u64>, sealing: bool) -> Input<'a> {
+    fn new(source: &'a mut dyn Source, known_length: Option<u64>, sealing: bool, class: Class) -> Input<'a> {
         Input {
             source,
             known_length,
             rest: Bytes::new(),
             taken_bytes: 0,
             ended: false,
+            class,
             sealing,
             sealer: None,
         }
@@ -203,12 +241,19 @@ impl<'a> Input<'a> {
         if self.sealing { sealed_bytes(bytes) } else { bytes }
     }
 
-    /// Bytes the next chunk can have; what to reserve for it.
+    /// Whether the source ended, and all that came was given out.
+    fn is_at_its_end(&self) -> bool {
+        self.ended && self.rest.is_empty()
+    }
+
+    /// Bytes the next chunk can have, with the parity that is made of it; what to reserve for it.
     pub(super) fn next_chunk_bytes_max(&self) -> usize {
         let used = self.taken_bytes - self.rest.len() as u64;
         let left = self.known_length.map_or(u64::MAX, |length| length.saturating_sub(used));
         let most = if self.sealing { CHUNK_PLAIN_BYTES } else { CHUNK_BYTES };
-        self.stored_bytes(left.min(most as u64)) as usize
+        let bytes = self.stored_bytes(left.min(most as u64)) as usize;
+        // Both codings have half as much parity as data.
+        if self.class == Class::Shards { bytes / 2 * 3 } else { bytes }
     }
 
     /// The next chunk in pieces as it is stored: [`CHUNK_BYTES`], fewer at the end, none after it.
@@ -236,7 +281,7 @@ impl<'a> Input<'a> {
 
     /// Encrypts what [`Input::plain_chunk`] gave last.
     fn seal(&mut self, pieces: Vec<Bytes>) -> Vec<Bytes> {
-        let last = self.ended && self.rest.is_empty();
+        let last = self.is_at_its_end();
         match &mut self.sealer {
             Some(sealer) if !pieces.is_empty() => vec![sealer.seal(pieces, last)],
             Some(_) | None => pieces,

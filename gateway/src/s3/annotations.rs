@@ -22,7 +22,7 @@ use super::error::{Code, S3Error, S3Result};
 use super::op::{Action, Context, unexpected};
 use super::payload::{Digests, Payload};
 use super::request::header_text;
-use crate::data::{Source, SourceError, Target, Written};
+use crate::data::{Class, Source, SourceError, Target, Written};
 
 const DIRECTIVE: &str = "x-amz-object-annotation-directive";
 
@@ -79,6 +79,8 @@ pub async fn write(cx: &Context, there: &AnnotationsView, text: Bytes, digests: 
         part: Some((there.object.stamp, ANNOTATION_PART)),
         attributes: Attributes::default(),
         seal: Some(encryption.for_target()),
+        // Too small to gain by a code, whatever the class of the object is.
+        class: Class::Copies,
     };
     let length = text.len() as u64;
     let Written { body, guard } = cx.data.write(&mut Text(text), Some(length), target).await?;

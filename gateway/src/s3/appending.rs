@@ -25,7 +25,7 @@ use super::payload::Payload;
 use super::reading::version_in;
 use super::request::{Request, header_text};
 use super::response::Response;
-use super::{acl, bodies, headers, lifecycle, locks, versions};
+use super::{acl, bodies, classes, headers, lifecycle, locks, versions};
 use crate::data::{Source, SourceError, Target, Written};
 
 const OFFSET: &str = "x-amz-write-offset-bytes";
@@ -194,7 +194,8 @@ impl There {
         let number = headers::parts_of(&object.etag).max(1) + 1;
         let part = Some((object.stamp, number));
         let bucket_name = cx.bucket()?.name.clone();
-        Ok(Target { bucket, bucket_name, key, part, attributes: object.attributes.clone(), seal: None })
+        let (attributes, class) = (object.attributes.clone(), classes::of(&object.attributes));
+        Ok(Target { bucket, bucket_name, key, part, attributes, seal: None, class })
     }
 
     /// What the command says of what was sent, and the checksum of all bytes.

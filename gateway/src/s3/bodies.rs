@@ -11,6 +11,7 @@ use consensus::meta::query::BodyView;
 use fabric::ids::Stamp;
 use fabric::limits::PUT_BYTES_MAX;
 
+use super::classes;
 use super::encryption::Encryption;
 use super::error::{Code, S3Error, S3Result};
 use super::op::Context;
@@ -50,12 +51,14 @@ pub fn target(
     encryption: Option<&Encryption>,
 ) -> S3Result<Target> {
     let bucket = cx.bucket()?;
+    let attributes = attributes.cloned().unwrap_or_default();
     Ok(Target {
+        class: classes::of(&attributes),
         bucket: bucket.id,
         bucket_name: bucket.name.clone(),
         key: key.clone(),
         part,
-        attributes: attributes.cloned().unwrap_or_default(),
+        attributes,
         seal: encryption.map(Encryption::for_target),
     })
 }

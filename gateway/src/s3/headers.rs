@@ -11,7 +11,7 @@ use super::error::{Code, S3Error, S3Result};
 use super::request::{Query, header_text};
 use super::response::Response;
 use super::time::http_date;
-use super::{acl, checksum, tags};
+use super::{acl, checksum, classes, tags};
 use consensus::meta::model::Etag;
 
 /// Headers that are stored with an object and given back as they came.
@@ -54,7 +54,7 @@ pub fn attributes(headers: &HeaderMap) -> S3Result<Attributes> {
     Ok(Attributes {
         headers: stored,
         user: user_metadata(headers)?,
-        storage_class: storage_class(headers)?,
+        storage_class: classes::of_headers(headers)?,
         tags: tags::of_header(headers)?,
     })
 }
@@ -101,14 +101,6 @@ fn user_metadata(headers: &HeaderMap) -> S3Result<BTreeMap<String, String>> {
             .field("MaxSizeAllowed", USER_METADATA_BYTES_MAX.to_string()));
     }
     Ok(user)
-}
-
-/// Classes that exist here. `None` is `STANDARD`.
-fn storage_class(headers: &HeaderMap) -> S3Result<Option<String>> {
-    match header_text(headers, "x-amz-storage-class")? {
-        None | Some("STANDARD") => Ok(None),
-        Some(_) => Err(Code::InvalidStorageClass.into()),
-    }
 }
 
 /// Headers of S3 that ask for something that does not exist here: refused, never passed over, since an object
@@ -271,6 +263,7 @@ mod tests {
         for (name, value, code) in [
             ("x-amz-meta-a", metadata.as_str(), Code::MetadataTooLarge),
             ("x-amz-storage-class", "GLACIER", Code::InvalidStorageClass),
+            ("x-amz-storage-class", "INTELLIGENT_TIERING", Code::InvalidStorageClass),
             ("x-amz-storage-class", "standard", Code::InvalidStorageClass),
             ("x-amz-website-redirect-location", "javascript:alert(1)", Code::InvalidRedirectLocation),
             ("x-amz-website-redirect-location", long_redirect.as_str(), Code::InvalidRedirectLocation),

@@ -13,6 +13,7 @@ pub mod bodies;
 pub mod changes;
 pub mod checksum;
 mod chunked;
+pub mod classes;
 pub mod conditions;
 pub mod copying;
 pub mod cors;

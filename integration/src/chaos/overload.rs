@@ -284,7 +284,7 @@ impl<'a> Run<'a> {
         let path = format!("/{BUCKET}/{key}");
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let mut head = Vec::with_capacity(1024);
-        let request = Request { method, path: &path, query: "", body: &self.blank[..bytes] };
+        let request = Request { method, path: &path, query: "", body: &self.blank[..bytes], class: None };
         self.signers[gateway].borrow_mut().head(&mut head, &request, now);
         if bytes > SMALL_BYTES {
             head.truncate(head.len() - 2);

@@ -10,6 +10,7 @@ mod appends;
 mod buckets;
 mod changes;
 mod checksums;
+mod classes;
 mod conditions;
 mod copies;
 mod cors;
@@ -83,6 +84,7 @@ pub fn all() -> impl Iterator<Item = Behaviour> {
         acls::BEHAVIOURS,
         logging::BEHAVIOURS,
         searches::BEHAVIOURS,
+        classes::BEHAVIOURS,
     ];
     files.into_iter().flatten().copied()
 }

@@ -145,7 +145,7 @@ async fn against_nothing() -> Result<(f64, f64)> {
             head.clear();
             let path = format!("/bucket/{number}");
             let now = Duration::from_secs(1_795_000_000);
-            let request = Request { method: "GET", path: &path, query: "", body: &[] };
+            let request = Request { method: "GET", path: &path, query: "", body: &[], class: None };
             signer.borrow_mut().head(&mut head, &request, now);
             connection.exchange(&head, &[], "GET").await?;
         }

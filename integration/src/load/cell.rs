@@ -164,7 +164,9 @@ impl<'a> Cell<'a> {
         body: &[u8],
     ) -> Result<Sent> {
         let mut head = Vec::with_capacity(1024);
-        let request = Request { method, path, query, body };
+        // A bucket has no class.
+        let class = self.workload.class.filter(|_| !body.is_empty());
+        let request = Request { method, path, query, body, class };
         self.shared.signer.borrow_mut().head(&mut head, &request, since_1970());
         let joined = body.len() <= JOINED_BYTES_MAX;
         if joined {

@@ -101,7 +101,7 @@ pub async fn run(options: &Options) -> Result<()> {
 }
 
 const fn row(kind: Kind, connections: usize, objects: u64) -> Workload {
-    Workload { name: "grow", kind, bytes: 100, connections, objects, encrypted: false }
+    Workload { name: "grow", kind, bytes: 100, connections, objects, encrypted: false, class: None }
 }
 
 async fn one(options: &Options, store: &Embedded, there: u64, objects: u64) -> Result<Size> {

@@ -132,7 +132,7 @@ pub async fn run(options: &Options) -> Result<()> {
 }
 
 const fn row(name: &'static str, kind: Kind, objects: u64) -> Workload {
-    Workload { name, kind, bytes: 0, connections: CONNECTIONS, objects, encrypted: false }
+    Workload { name, kind, bytes: 0, connections: CONNECTIONS, objects, encrypted: false, class: None }
 }
 
 async fn fill(store: &Embedded, from: u64, to: u64) -> Result<()> {

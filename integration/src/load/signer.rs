@@ -20,6 +20,8 @@ pub struct Request<'a> {
     pub path: &'a str,
     pub query: &'a str,
     pub body: &'a [u8],
+    /// The storage class of what is written, where it is not the default.
+    pub class: Option<&'a str>,
 }
 
 /// Signs requests of one user of one store.
@@ -49,13 +51,17 @@ impl Signer {
 
     /// Appends the head of a request, made `now` (since 1970), to `into`.
     pub fn head(&mut self, into: &mut Vec<u8>, request: &Request<'_>, now: Duration) {
-        let Request { method, path, query, body } = *request;
+        let Request { method, path, query, body, class } = *request;
         let date = self.date(now);
         let content = if self.payload { hex::encode(Sha256::digest(body)) } else { UNSIGNED.to_string() };
         self.canonical.clear();
         let host = &self.host;
-        let headers = format!("host:{host}\nx-amz-content-sha256:{content}\nx-amz-date:{date}\n");
-        let names = "host;x-amz-content-sha256;x-amz-date";
+        let mut headers = format!("host:{host}\nx-amz-content-sha256:{content}\nx-amz-date:{date}\n");
+        let mut names = "host;x-amz-content-sha256;x-amz-date".to_string();
+        if let Some(class) = class {
+            headers += &format!("x-amz-storage-class:{class}\n");
+            names += ";x-amz-storage-class";
+        }
         write(&mut self.canonical, format_args!("{method}\n{path}\n{query}\n{headers}\n{names}\n{content}"));
         let digest = hex::encode(Sha256::digest(&self.canonical));
         self.canonical.clear();
@@ -69,6 +75,9 @@ impl Signer {
         let (access_key, scope) = (&self.access_key, &self.scope);
         write(into, format_args!("authorization: AWS4-HMAC-SHA256 Credential={access_key}/{scope}, "));
         write(into, format_args!("SignedHeaders={names}, Signature={signature}\r\n"));
+        if let Some(class) = class {
+            write(into, format_args!("x-amz-storage-class: {class}\r\n"));
+        }
         if method == "PUT" || method == "POST" {
             write(into, format_args!("content-length: {}\r\n", body.len()));
         }
@@ -103,11 +112,11 @@ mod tests {
     #[test]
     fn it_signs_as_the_reference_does() {
         let now = Duration::from_millis(1_795_000_000_123);
-        for payload in [false, true] {
+        for (payload, class) in [(false, None), (true, None), (true, Some("STANDARD_IA"))] {
             let mut signer = Signer::new("127.0.0.1:9000", "ACCESS", "secret", "eu-west-1", payload);
             let (path, query) = ("/bucket/key%20one", "a=1&b=");
             let mut head = Vec::new();
-            signer.head(&mut head, &Request { method: "PUT", path, query, body: b"body" }, now);
+            signer.head(&mut head, &Request { method: "PUT", path, query, body: b"body", class }, now);
             let head = String::from_utf8(head).unwrap();
             let signed = head.lines().find_map(|line| line.strip_prefix("authorization: "));
 
@@ -120,6 +129,10 @@ mod tests {
             };
             let how = if payload { Payload::Digest } else { Payload::Unsigned };
             let request = client::Request::object("PUT", "bucket", "key one").query("a", "1").query("b", "");
+            let request = match class {
+                Some(class) => request.header("x-amz-storage-class", class),
+                None => request,
+            };
             let wire = reference.sign(request.body(b"body".to_vec()).payload(how));
             assert_eq!(signed, wire.header("authorization"));
         }

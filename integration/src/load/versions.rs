@@ -58,7 +58,7 @@ pub async fn run(options: &Options, keys: u64) -> Result<()> {
 
 const fn row(name: &'static str, keys: u64) -> Workload {
     let (kind, connections) = (Kind::List, CONNECTIONS);
-    Workload { name, kind, bytes: 0, connections, objects: keys, encrypted: false }
+    Workload { name, kind, bytes: 0, connections, objects: keys, encrypted: false, class: None }
 }
 
 /// All keys once, then version by version.

@@ -35,14 +35,21 @@ pub struct Workload {
     pub objects: u64,
     /// Whether the bucket encrypts them with keys of the store (SSE-S3).
     pub encrypted: bool,
+    /// Their storage class, where it is not the default.
+    pub class: Option<&'static str>,
 }
 
 const fn row(name: &'static str, kind: Kind, bytes: u64, connections: usize, objects: u64) -> Workload {
-    Workload { name, kind, bytes, connections, objects, encrypted: false }
+    Workload { name, kind, bytes, connections, objects, encrypted: false, class: None }
 }
 
 const fn encrypted(workload: Workload) -> Workload {
     Workload { encrypted: true, ..workload }
+}
+
+/// The same as shards of an erasure code, where there are nodes for one.
+const fn coded(workload: Workload) -> Workload {
+    Workload { class: Some("STANDARD_IA"), ..workload }
 }
 
 /// The table, in the order of its rows.
@@ -60,6 +67,10 @@ pub const ALL: &[Workload] = &[
     encrypted(row("get-1m-sse", Kind::Get, 1 << 20, 8, 200)),
     row("put-16m", Kind::Put, 16 << 20, 4, 0),
     row("get-16m", Kind::Get, 16 << 20, 4, 20),
+    coded(row("put-1m-ia", Kind::Put, 1 << 20, 8, 0)),
+    coded(row("get-1m-ia", Kind::Get, 1 << 20, 8, 200)),
+    coded(row("put-16m-ia", Kind::Put, 16 << 20, 4, 0)),
+    coded(row("get-16m-ia", Kind::Get, 16 << 20, 4, 20)),
     row("delete", Kind::Delete, 0, 32, 100_000),
 ];
 

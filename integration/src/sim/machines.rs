@@ -133,11 +133,8 @@ async fn missing_copies(rows: &dyn Rows, store: &ChunkStore) -> Result<Vec<Strin
             missing.push(format!("extent {id} lies in layout {}", extent.layout.0));
         }
         let owners = owners_of(rows, extent.layout, id)?.unwrap_or_default();
-        if !owners.iter().take(COPIES).any(|owner| *owner == store.node()) {
-            continue;
-        }
-        for ordinal in 0..extent.bytes.div_ceil(u64::from(extent.chunk_bytes)) {
-            let chunk = id.chunk(ordinal as u32);
+        let Some(place) = owners.iter().position(|owner| *owner == store.node()) else { continue };
+        for (chunk, _) in extent.spread().chunks_at(place, owners.len(), 0..extent.chunks()) {
             let stat = store.stat(vec![chunk]).await.ok().and_then(|mut stats| stats.pop().flatten());
             let Some(stat) = stat else {
                 missing.push(chunk.to_string());

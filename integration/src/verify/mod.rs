@@ -9,6 +9,7 @@
 mod access_logs;
 mod campaign;
 mod cas;
+mod classes;
 pub(crate) mod clients;
 mod deploy;
 mod encryption;
@@ -134,6 +135,7 @@ const STAGES: &[Stage] = &[
         about: "the cluster chooses who votes: nodes lost, drained, in zones",
         run: voters::run,
     },
+    Stage { name: "classes", about: "shards while nodes are lost, drained and added", run: classes::run },
     Stage { name: "grow", about: "a store in one process becomes a cluster of three", run: grow::run },
     Stage { name: "full-disk", about: "a process on a disk without space", run: full_disk::run },
     Stage { name: "losses", about: "chunk volumes and disks of a node are lost", run: losses::run },

@@ -107,18 +107,19 @@ impl Unit {
                 return Ok(true);
             }
         };
-        let chunks = extent.chunks();
+        let chunks = extent.chunks() * extent.coding().shards() as u64;
         if self.count > 0 && self.count + chunks > CHUNKS_PER_STEP {
             return Ok(false);
         }
         self.count += chunks;
         let layout = cx.layout(extent.layout).await?;
-        let owners: BTreeSet<NodeId> = layout.owners_of(extent.id).iter().copied().collect();
-        for owner in &owners {
-            let ids = (0..chunks).map(|ordinal| extent.id.chunk(ordinal as u32));
-            self.chunks.entry(*owner).or_default().extend(ids);
+        let owners = layout.owners_of(extent.id);
+        let holders = extent.coding().holders(owners);
+        for (place, owner) in holders.iter().enumerate() {
+            let chunks = extent.spread().chunks_at(place, owners.len(), 0..extent.chunks());
+            self.chunks.entry(*owner).or_default().extend(chunks.map(|(chunk, _)| chunk));
         }
-        self.rows.push((row, owners));
+        self.rows.push((row, holders.iter().copied().collect()));
         Ok(true)
     }
 
@@ -140,7 +141,9 @@ impl Unit {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use super::super::testing::{World, extent};
+    use fabric::coding::Coding;
+
+    use super::super::testing::{World, coded, extent};
     use super::*;
 
     #[tokio::test]
@@ -176,5 +179,16 @@ mod tests {
         while world.meta.garbage_rows() != 0 {
             job.step(&world.context(1)).await.unwrap();
         }
+    }
+
+    #[tokio::test]
+    async fn shards_are_removed_where_they_lie() {
+        let world = World::new(4);
+        let old = coded(1, Coding::FourPlusTwo, 1_234, 100);
+        world.fill_shards(&old, &[1, 2, 3, 4]).await;
+        world.meta.release(&old);
+        let mut job = CollectGarbage::default();
+        assert_eq!(job.step(&world.context(1)).await.unwrap(), Next::Again);
+        assert_eq!((1..=4).map(|node| world.chunks.count(NodeId(node))).sum::<usize>(), 0);
     }
 }

@@ -64,9 +64,10 @@ impl Debts {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use fabric::coding::Coding;
     use fabric::ids::NodeId;
 
-    use super::super::testing::{World, extent};
+    use super::super::testing::{World, coded, extent};
     use super::*;
     use crate::client::{ChunkError, Chunks};
 
@@ -115,5 +116,32 @@ mod tests {
         assert_eq!(world.chunks.get(NodeId(1), last, 0, 1).await.unwrap(), world.body(&large, 149));
         let none = world.chunks.get(NodeId(3), last, 0, 1).await;
         assert!(matches!(none, Err(ChunkError::NotFound(_))));
+    }
+
+    #[tokio::test]
+    async fn owed_shards_are_rebuilt_from_others() {
+        for (coding, nodes) in [(Coding::TwoPlusOne, 3), (Coding::FourPlusTwo, 6), (Coding::FourPlusTwo, 4)] {
+            for owing in 1..=nodes {
+                let world = World::new(nodes);
+                let large = coded(1, coding, 2_345, 100);
+                let others: Vec<u16> = (1..=nodes).filter(|node| *node != owing).collect();
+                world.fill_shards(&large, &others).await;
+                world.meta.owe(&large);
+                let mut job = Debts::default();
+                job.step(&world.context(owing)).await.unwrap();
+                assert_eq!(world.meta.paid(), [large.id]);
+                assert!(
+                    world.has_shards(&large, owing, usize::from(owing) - 1, usize::from(nodes)).await,
+                    "{coding:?} {owing} of {nodes}"
+                );
+            }
+        }
+        // With too few others nothing is paid.
+        let world = World::new(3);
+        let lost = coded(1, Coding::TwoPlusOne, 500, 100);
+        world.fill_shards(&lost, &[2]).await;
+        world.meta.owe(&lost);
+        assert!(Debts::default().step(&world.context(1)).await.is_err());
+        assert!(world.meta.paid().is_empty());
     }
 }

@@ -39,9 +39,8 @@ impl Job for Leave {
             return Err(wrong_answer("leaving"));
         };
         for (_, id, leaving) in &copies {
-            let chunks: Vec<ChunkId> =
-                (0..leaving.chunks).map(|ordinal| id.chunk(ordinal as u32)).rev().collect();
-            // Chunk 0 goes last: while there is any, it tells whose they are.
+            // The first goes last: while there is any, it tells whose they are.
+            let chunks: Vec<ChunkId> = leaving.chunk_ids(*id).rev().collect();
             for some in chunks.chunks(CHUNKS_PER_CALL_MAX) {
                 cx.chunks.delete(cx.node, some.to_vec()).await?;
             }
@@ -60,10 +59,11 @@ impl Job for Leave {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
+    use fabric::coding::Coding;
     use fabric::ids::NodeId;
 
     use super::*;
-    use crate::jobs::testing::{World, extent};
+    use crate::jobs::testing::{World, coded, extent};
 
     #[tokio::test]
     async fn what_leaves_is_removed_here_and_only_here() {
@@ -79,5 +79,18 @@ mod tests {
         assert_eq!(world.chunks.count(NodeId(1)), 3);
         assert!(world.chunks.get_now(NodeId(1), stays.id.chunk(0)));
         assert_eq!(world.chunks.count(NodeId(2)), 6);
+    }
+
+    #[tokio::test]
+    async fn only_the_shards_that_leave_are_removed() {
+        let world = World::new(3);
+        // Each of three nodes holds two of six shards.
+        let coded = coded(1, Coding::FourPlusTwo, 5_000, 100);
+        world.fill_shards(&coded, &[1, 2, 3]).await;
+        world.meta.leave_shards(&coded, 0b1000);
+        Leave::default().step(&world.context(1)).await.unwrap();
+        let here = |shard| world.chunks.get_now(NodeId(1), coded.id.shard(shard, 0));
+        assert!(here(0) && !here(3));
+        assert_eq!(world.chunks.count(NodeId(1)), 13);
     }
 }

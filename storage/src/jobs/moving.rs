@@ -7,11 +7,9 @@ use consensus::client::MetaError;
 use consensus::meta::command::{Command, MoveExtents, MovedExtent};
 use consensus::meta::model::{Extent, Home};
 use fabric::ids::{ExtentId, LayoutVersion, NodeId};
-use fabric::limits::{COPIES, COPIES_DURABLE_MIN};
-use fabric::placement::Layout;
 
 use super::bringing::Bringing;
-use super::copy::{bring, chunks_of, sources};
+use super::copy::{Sources, bring};
 use super::{JobContext, JobError};
 
 /// An extent on its way.
@@ -20,7 +18,7 @@ pub(super) struct Moving {
     extent: Extent,
     /// To its owners in this one.
     pub(super) layout: LayoutVersion,
-    /// Chunks that are done.
+    /// Chunks that are done, of each shard.
     done_chunks: u64,
     /// New owners that were not given one of these.
     missed: BTreeSet<NodeId>,
@@ -55,24 +53,28 @@ impl Bringing for Moving {
         let extent = &self.extent;
         let old = cx.layout(extent.layout).await?;
         let new = cx.layout(self.layout).await?;
-        let (mut to, holding) = lacking(extent, &old, &new);
+        let (olds, news) = (old.owners_of(extent.id), new.owners_of(extent.id));
+        let holders = extent.coding().holders(news);
+        let lacks = |node: &NodeId| !extent.holds_already(*node, olds, news);
+        let mut to: Vec<NodeId> = holders.iter().copied().filter(lacks).collect();
         if to.is_empty() || cx.env.armed("move_unseen") {
             return Ok(Some(self.moved(to)));
         }
-        // None is left out as a source: each may hold what it is not known to hold.
-        let from = sources(old.owners_of(extent.id), extent.confirmed, NodeId(0));
+        let from = Sources::of(extent, olds).or(news);
         let until = extent.chunks().min(self.done_chunks + most);
-        let chunks = chunks_of(extent, self.done_chunks..until);
         let mut silent = BTreeSet::new();
-        for node in &to {
-            let from: Vec<NodeId> = from.iter().copied().filter(|source| source != node).collect();
+        for (place, node) in holders.iter().enumerate().filter(|(_, node)| to.contains(node)) {
+            let chunks: Vec<_> =
+                extent.spread().chunks_at(place, news.len(), self.done_chunks..until).collect();
             if let Err(error) = bring(cx, *node, &chunks, &from).await {
                 tracing::debug!(%error, %node, extent = %extent.id, "a new owner is not given its copy");
                 silent.insert(*node);
             }
         }
         to.retain(|node| !silent.contains(node));
-        if holding + to.len() < COPIES_DURABLE_MIN.min(new.owners_of(extent.id).len()) {
+        let holding = holders.iter().enumerate().filter(|(_, node)| !lacks(node) || to.contains(node));
+        let holding = holding.fold(0, |mask, (place, _)| mask | 1 << place);
+        if !extent.coding().is_durable(holding, news.len()) {
             return Err(JobError::Other("too few new owners hold it".to_string()));
         }
         // Who missed a part of it owes all of it: whoever is given a later part only is not named.
@@ -97,15 +99,4 @@ pub(super) async fn say_moved(
     }
     metrics::counter!("fluffy_extents_moved_total").increment(moves.len() as u64);
     cx.meta.propose(Command::MoveExtents(MoveExtents { layout, moves })).await.map(drop)
-}
-
-/// Owners in the new layout that are not confirmed in the old one, and how many are.
-fn lacking(extent: &Extent, old: &Layout, new: &Layout) -> (Vec<NodeId>, usize) {
-    let olds = old.owners_of(extent.id);
-    let holds = |node: &NodeId| {
-        olds.iter().position(|old| old == node).is_some_and(|place| extent.confirmed >> place & 1 == 1)
-    };
-    let news = new.owners_of(extent.id).iter().copied().take(COPIES);
-    let (holding, lacking): (Vec<_>, Vec<_>) = news.partition(|node| holds(node));
-    (lacking, holding.len())
 }

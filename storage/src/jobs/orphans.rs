@@ -13,6 +13,7 @@ use async_trait::async_trait;
 use consensus::client::ask;
 use consensus::meta::model::{Home, Session};
 use consensus::meta::query::{Answer, Query};
+use fabric::coding::Coding;
 use fabric::ids::{ChunkId, ExtentId, SessionId};
 
 use super::{Job, JobContext, JobError, Next, wrong_answer};
@@ -180,12 +181,14 @@ impl Orphans {
     }
 }
 
-/// Where an extent belongs, from its chunk 0, here or on another owner.
-async fn find_home(cx: &JobContext, extent: ExtentId) -> Result<Option<Home>, JobError> {
+/// Where an extent belongs, from its first chunk, or the first of a shard, here or on another owner.
+pub(super) async fn find_home(cx: &JobContext, extent: ExtentId) -> Result<Option<Home>, JobError> {
     let others = cx.all_owners(extent).await?.into_iter().filter(|node| *node != cx.node);
+    let shards = extent.coding().map_or(1, Coding::shards);
+    let firsts: Vec<ChunkId> = (0..shards).map(|shard| extent.shard(shard, 0)).collect();
     for node in std::iter::once(cx.node).chain(others) {
-        let Ok(mut stats) = cx.chunks.stat(node, vec![extent.chunk(0)]).await else { continue };
-        if let Some(origin) = stats.pop().flatten().and_then(|stat| stat.origin) {
+        let Ok(stats) = cx.chunks.stat(node, firsts.clone()).await else { continue };
+        if let Some(origin) = stats.into_iter().flatten().find_map(|stat| stat.origin) {
             return Ok(Some(Home { bucket: origin.bucket, key: origin.key }));
         }
     }

@@ -7,7 +7,7 @@ use consensus::meta::model::{Extent, Home};
 use fabric::ids::{ExtentId, NodeId};
 
 use super::bringing::Bringing;
-use super::copy::{bring, chunks_of, sources};
+use super::copy::{Sources, bring};
 use super::{JobContext, JobError};
 
 /// A debt that is being paid.
@@ -16,7 +16,7 @@ pub(super) struct Paying {
     pub(super) node: NodeId,
     home: Home,
     extent: Extent,
-    /// Chunks that are there.
+    /// Chunks that are there, of each shard.
     done_chunks: u64,
 }
 
@@ -41,9 +41,13 @@ impl Bringing for Paying {
             return Ok(Some((self.home.clone(), extent.id)));
         }
         let layout = cx.layout(extent.layout).await?;
-        let from = sources(layout.owners_of(extent.id), extent.confirmed, self.node);
+        let owners = layout.owners_of(extent.id);
         let until = extent.chunks().min(self.done_chunks + most);
-        bring(cx, self.node, &chunks_of(extent, self.done_chunks..until), &from).await?;
+        if let Some(place) = owners.iter().position(|owner| *owner == self.node) {
+            let chunks: Vec<_> =
+                extent.spread().chunks_at(place, owners.len(), self.done_chunks..until).collect();
+            bring(cx, self.node, &chunks, &Sources::of(extent, owners)).await?;
+        }
         self.done_chunks = until;
         Ok((until == extent.chunks()).then(|| (self.home.clone(), extent.id)))
     }

@@ -158,10 +158,11 @@ impl Walk {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
+    use fabric::coding::Coding;
     use fabric::ids::NodeId;
 
     use super::*;
-    use crate::jobs::testing::{World, extent};
+    use crate::jobs::testing::{World, coded, extent};
 
     /// Steps until there is nothing to do now.
     async fn run(job: &mut Rebalance, cx: &JobContext) {
@@ -226,5 +227,21 @@ mod tests {
         world.advance(REST);
         run(&mut job, &cx).await;
         assert_eq!(world.meta.moved().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn shards_go_to_the_places_that_a_newer_layout_gives_them() {
+        let world = World::new(6);
+        // All are confirmed but the first; so node 1 lacks its own, which is rebuilt.
+        let moved = coded(1, Coding::FourPlusTwo, 3_000, 100);
+        world.fill_shards(&moved, &[2, 3, 4, 5, 6]).await;
+        world.meta.place(std::slice::from_ref(&moved));
+        // Node 6 is gone, and node 1 takes its shard beside its own; nodes 2 and 3 change places.
+        world.meta.set_owners(&[1, 3, 2, 4, 5]);
+        run(&mut Rebalance::default(), &world.context(1)).await;
+        assert_eq!(world.meta.moved(), [(moved.id, vec![NodeId(1), NodeId(3), NodeId(2)])]);
+        for (place, node) in [1, 3, 2, 4, 5].into_iter().enumerate() {
+            assert!(world.has_shards(&moved, node, place, 5).await, "node {node}");
+        }
     }
 }

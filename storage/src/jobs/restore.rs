@@ -17,10 +17,10 @@ use consensus::client::ask;
 use consensus::meta::command::{Command, EndAbsence, ReportLoss};
 use consensus::meta::model::{Absence, Extent, Home};
 use consensus::meta::query::{Answer, PlacedOf, Query};
-use fabric::ids::{ChunkId, ExtentId, NodeId};
+use fabric::ids::{ChunkId, ExtentId};
 use futures::StreamExt;
 
-use super::copy::{copy_one, sources};
+use super::copy::{Sources, bring_one};
 use super::{Job, JobContext, JobError, Next, wrong_answer};
 use crate::chunks::ChunkStore;
 use crate::client::ChunkStat;
@@ -83,7 +83,7 @@ struct Walked {
 struct Wanted {
     chunk: ChunkId,
     bytes: u64,
-    from: Arc<[NodeId]>,
+    from: Arc<Sources>,
     partition: u16,
 }
 
@@ -271,16 +271,20 @@ impl Walk {
         wanted: &mut Vec<Wanted>,
     ) -> Result<u64, JobError> {
         let layout = cx.layout(extent.layout).await?;
-        let from: Arc<[NodeId]> = sources(layout.owners_of(extent.id), extent.confirmed, cx.node).into();
+        let owners = layout.owners_of(extent.id);
+        let from = Arc::new(Sources::of(extent, owners));
         let partition = layout.partition_of(extent.id) as u16;
         let room = CHUNKS_PER_STEP.saturating_sub(wanted.len()) as u64;
         let until = extent.chunks().min(done + room);
-        wanted.extend((done..until).map(|ordinal| Wanted {
-            chunk: extent.id.chunk(ordinal as u32),
-            bytes: extent.bytes_of(ordinal),
-            from: from.clone(),
-            partition,
-        }));
+        if let Some(place) = owners.iter().position(|owner| *owner == cx.node) {
+            let chunks = extent.spread().chunks_at(place, owners.len(), done..until);
+            wanted.extend(chunks.map(|(chunk, bytes)| Wanted {
+                chunk,
+                bytes,
+                from: from.clone(),
+                partition,
+            }));
+        }
         Ok(until)
     }
 
@@ -292,7 +296,7 @@ impl Walk {
         };
         let missing: Vec<Wanted> = wanted.into_iter().zip(here).filter_map(is_missing).collect();
         let copies = missing.into_iter().map(|wanted| async move {
-            let copied = copy_one(cx, wanted.chunk, Some(wanted.bytes), &wanted.from).await;
+            let copied = bring_one(cx, cx.node, wanted.chunk, wanted.bytes, &wanted.from).await;
             (wanted.partition, wanted.chunk, copied)
         });
         let outcomes: Vec<_> = futures::stream::iter(copies).buffer_unordered(AT_ONCE).collect().await;
@@ -316,7 +320,10 @@ impl Walk {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use super::super::testing::{World, extent};
+    use fabric::coding::Coding;
+    use fabric::ids::NodeId;
+
+    use super::super::testing::{World, coded, extent};
     use super::*;
     use crate::client::Chunks;
 
@@ -398,5 +405,22 @@ mod tests {
         world.meta.unpin();
         walk(&mut job, &cx).await;
         assert_eq!(world.meta.absence(), (1, false));
+    }
+
+    #[tokio::test]
+    async fn lost_shards_are_rebuilt() {
+        let world = World::new(6);
+        let extents: Vec<_> = (1..=20).map(|number| coded(number, Coding::FourPlusTwo, 1_500, 64)).collect();
+        for extent in &extents {
+            world.fill_shards(extent, &[2, 3, 4, 5]).await;
+        }
+        world.meta.place(&extents);
+        let (mut job, cx) = (job().await, world.context(1));
+        walk(&mut job, &cx).await;
+        assert!(job.walked.as_ref().unwrap().incomplete.is_empty());
+        for extent in &extents {
+            assert!(world.has_shards(extent, 1, 0, 6).await);
+        }
+        assert_eq!(world.chunks.count(ME), 20 * 6);
     }
 }

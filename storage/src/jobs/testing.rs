@@ -17,6 +17,7 @@ use consensus::meta::names::ObjectKey;
 use consensus::meta::query::{Answer, Answered, InlinePage, PlacedOf, Query};
 use consensus::meta::sealing::Sealing;
 use fabric::codec::crc32c;
+use fabric::coding::Coding;
 use fabric::env::Env;
 use fabric::ids::{BucketId, ChunkId, ExtentId, Incarnation, LayoutVersion, NodeId, SessionId, Stamp};
 use fabric::placement::Layout;
@@ -32,6 +33,23 @@ const SESSION: SessionId = SessionId { epoch: 1, number: 1 };
 pub(crate) fn extent(number: u64, bytes: u64, chunk_bytes: u32) -> Extent {
     let id = ExtentId::new(0, SESSION, number);
     Extent { id, bytes, chunk_bytes, layout: LayoutVersion(1), confirmed: 0b110 }
+}
+
+/// One that is stored as shards, all of which are confirmed but the first.
+pub(crate) fn coded(number: u64, coding: Coding, bytes: u64, chunk_bytes: u32) -> Extent {
+    let extent = extent(number, bytes, chunk_bytes);
+    Extent { id: extent.id.coded(coding), confirmed: (1 << coding.shards()) - 2, ..extent }
+}
+
+fn origin() -> ChunkOrigin {
+    ChunkOrigin {
+        bucket: BucketId(1),
+        bucket_name: "bucket".parse().unwrap(),
+        key: "key".parse().unwrap(),
+        part: None,
+        headers: Vec::new(),
+        wrapped_key: None,
+    }
 }
 
 fn bucket() -> Bucket {
@@ -116,21 +134,56 @@ impl World {
     }
 
     pub(crate) fn body(&self, extent: &Extent, ordinal: u64) -> Bytes {
-        let bytes = extent.bytes_of(ordinal) as usize;
+        let bytes = extent.spread().bytes_of(0, ordinal) as usize;
         vec![extent.id.number() as u8 ^ ordinal as u8; bytes].into()
+    }
+
+    /// The bytes of a chunk of an extent that is stored as shards.
+    pub(crate) fn shard(&self, extent: &Extent, chunk: ChunkId) -> Bytes {
+        let (spread, coding, stripe) = (extent.spread(), extent.coding(), u64::from(chunk.ordinal()));
+        let data = |shard: usize| -> Bytes {
+            let bytes = spread.bytes_of(shard, stripe);
+            (0..bytes).map(|at| (at * 7 + shard as u64 * 31 + stripe * 3 + 1) as u8).collect()
+        };
+        let mut shards: Vec<Bytes> = (0..coding.data()).map(data).collect();
+        shards.extend(coding.parity(&shards));
+        shards.swap_remove(chunk.shard())
+    }
+
+    /// The chunks, and their bytes, that belong on a node that is owner `place` of so many.
+    pub(crate) fn shards_at(&self, extent: &Extent, place: usize, owners: usize) -> Vec<(ChunkId, Bytes)> {
+        let chunks = extent.spread().chunks_at(place, owners, 0..extent.chunks());
+        chunks.map(|(chunk, _)| (chunk, self.shard(extent, chunk))).collect()
+    }
+
+    /// Puts what belongs on some of the owners of the first layout there.
+    pub(crate) async fn fill_shards(&self, extent: &Extent, nodes: &[u16]) {
+        let owners = self.meta.first_owners();
+        for node in nodes {
+            for (chunk, body) in self.shards_at(extent, usize::from(*node) - 1, owners) {
+                let origin = (chunk.ordinal() == 0).then(origin);
+                self.chunks.put(NodeId(*node), chunk, vec![body], origin).await.unwrap();
+            }
+        }
+    }
+
+    /// Whether a node has all that belongs on owner `place` of so many, byte for byte, with its origin.
+    pub(crate) async fn has_shards(&self, extent: &Extent, node: u16, place: usize, owners: usize) -> bool {
+        for (chunk, body) in self.shards_at(extent, place, owners) {
+            let found = self.chunks.get(NodeId(node), chunk, 0, body.len() as u32).await;
+            let stat = self.chunks.stat(NodeId(node), vec![chunk]).await.unwrap().pop().flatten();
+            let origin = stat.is_some_and(|stat| stat.origin.is_some() == (chunk.ordinal() == 0));
+            if !origin || found.ok() != Some(body) {
+                return false;
+            }
+        }
+        true
     }
 
     pub(crate) async fn fill(&self, extent: &Extent, nodes: &[u16]) {
         for node in nodes {
             for ordinal in 0..extent.chunks() {
-                let origin = (ordinal == 0).then(|| ChunkOrigin {
-                    bucket: BucketId(1),
-                    bucket_name: "bucket".parse().unwrap(),
-                    key: "key".parse().unwrap(),
-                    part: None,
-                    headers: Vec::new(),
-                    wrapped_key: None,
-                });
+                let origin = (ordinal == 0).then(origin);
                 let chunk = extent.id.chunk(ordinal as u32);
                 self.chunks
                     .put(NodeId(*node), chunk, vec![self.body(extent, ordinal)], origin)
@@ -196,6 +249,10 @@ impl FakeMeta {
         self.state.lock().unwrap().placed = extents.to_vec();
     }
 
+    fn first_owners(&self) -> usize {
+        self.state.lock().unwrap().layouts[0].partitions[0].len()
+    }
+
     /// How many losses were told, and whether the last one is owed.
     pub(super) fn absence(&self) -> (u64, bool) {
         let state = self.state.lock().unwrap();
@@ -222,7 +279,12 @@ impl FakeMeta {
 
     /// A copy of the node that asks has to go.
     pub(super) fn leave(&self, extent: &Extent) {
-        let leaving = Leaving { since: 1, chunks: extent.chunks() };
+        self.leave_shards(extent, 1);
+    }
+
+    /// Shards of the node that asks have to go.
+    pub(super) fn leave_shards(&self, extent: &Extent, shards: u16) {
+        let leaving = Leaving::of_shards(1, extent.coding(), extent.chunks(), shards);
         self.state.lock().unwrap().leaving.insert(extent.id, leaving);
     }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 
 use fabric::ids::{ExtentId, LayoutVersion, NodeId};
-use fabric::limits::{COPIES, LIST_ROWS_VISITED_MAX};
+use fabric::limits::LIST_ROWS_VISITED_MAX;
 
 use super::work::{Readers, is_held};
 use super::{bounded, newest_layout};
@@ -68,15 +68,13 @@ fn mover(
 ) -> Result<Option<NodeId>, Fault> {
     let olds = owners_of(rows, extent.layout, extent.id)?.unwrap_or_default();
     let news = owners_of(rows, newest, extent.id)?.unwrap_or_default();
-    let news = &news[..news.len().min(COPIES)];
+    let news = extent.coding().holders(&news);
     for node in news {
         if get::<LeavingCopies>(rows, (*node, home, extent.id))?.is_some() {
             return Ok(None);
         }
     }
-    let holds = |node: &NodeId| {
-        olds.iter().position(|old| old == node).is_some_and(|place| extent.confirmed >> place & 1 == 1)
-    };
+    let holds = |node: &NodeId| extent.holds_already(*node, &olds, news);
     Ok(news.iter().find(|node| !holds(node)).or(news.first()).copied())
 }
 
@@ -117,7 +115,7 @@ fn is_whole(rows: &dyn Rows, home: &Home, id: ExtentId) -> Result<bool, Fault> {
     let layout = row.extent.layout;
     let owners = owners_of(rows, layout, id)?.unwrap_or_default();
     let partition = partition_of(rows, layout, id)?;
-    for (place, node) in owners.iter().take(COPIES).enumerate() {
+    for (place, node) in row.extent.coding().holders(&owners).iter().enumerate() {
         let doubted = match partition {
             Some(partition) => get::<Absences>(rows, (*node, partition))?.is_some(),
             None => true,

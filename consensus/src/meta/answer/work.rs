@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use fabric::ids::{BucketId, ExtentId, NodeId, Stamp};
 use fabric::limits::{
-    COLLECT_EXTENTS_PER_STEP, COPIES, INLINE_ROWS_VISITED_MAX, LIST_ROWS_VISITED_MAX, PACK_PAYLOADS_MAX,
+    COLLECT_EXTENTS_PER_STEP, INLINE_ROWS_VISITED_MAX, LIST_ROWS_VISITED_MAX, PACK_PAYLOADS_MAX,
 };
 
 use super::{bounded, bucket_of};
@@ -91,7 +91,7 @@ pub(super) fn placed(
         let ((home, id), row) = row?;
         if wanted(id)? {
             let owners = owners_of(rows, row.extent.layout, id)?.unwrap_or_default();
-            if owners.iter().take(COPIES).any(|owner| *owner == node) {
+            if row.extent.coding().holders(&owners).contains(&node) {
                 extents.push((home.clone(), row.extent));
             }
         }

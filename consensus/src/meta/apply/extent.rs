@@ -3,9 +3,7 @@
 //! A row in [`Extents`] counts its references and never has none: at zero it becomes garbage, with its debts gone.
 
 use fabric::ids::{ExtentId, NodeId};
-use fabric::limits::{
-    COLLECT_EXTENTS_PER_STEP, COPIES, COPIES_DURABLE_MIN, EXTENT_CHUNKS_MAX, PUT_BYTES_MAX,
-};
+use fabric::limits::{COLLECT_EXTENTS_PER_STEP, EXTENT_CHUNKS_MAX, PUT_BYTES_MAX};
 
 use super::transaction::Transaction;
 use super::{Stop, absence, malformed};
@@ -35,7 +33,10 @@ pub(super) fn check_unnamed(tx: &Transaction<'_>, home: &Home, extent: &Extent) 
     if extent.bytes == 0 || sealed_bytes(PUT_BYTES_MAX) < extent.bytes {
         return malformed("the size of the extent is out of bounds");
     }
-    if extent.chunk_bytes == 0 || EXTENT_CHUNKS_MAX < extent.bytes.div_ceil(u64::from(extent.chunk_bytes)) {
+    let Some(coding) = extent.id.coding() else {
+        return malformed("the extent is stored in a way that is reserved");
+    };
+    if extent.chunk_bytes == 0 || EXTENT_CHUNKS_MAX < extent.chunks() {
         return malformed("the extent has too many chunks");
     }
     if tx.get::<Extents>((home, extent.id))?.is_some() {
@@ -44,30 +45,31 @@ pub(super) fn check_unnamed(tx: &Transaction<'_>, home: &Home, extent: &Extent) 
     let Some(owners) = owners_of(tx.rows(), extent.layout, extent.id)? else {
         return malformed("the layout of the extent does not exist");
     };
-    if u32::from(extent.confirmed) >> owners.len() != 0 {
+    if u32::from(extent.confirmed) >> coding.places(owners.len()) != 0 {
         return malformed("the mask of confirmed copies names no owner");
     }
-    let enough = if tx.planted.commit_one_copy { 1 } else { COPIES_DURABLE_MIN.min(owners.len()) };
-    if (extent.confirmed.count_ones() as usize) < enough {
+    let planted = tx.planted.commit_one_copy && extent.confirmed != 0;
+    if !planted && !coding.is_durable(extent.confirmed, owners.len()) {
         return malformed("too few copies are durable");
     }
     Ok(copies(tx, extent, &owners)?)
 }
 
-/// Of an owner that lost chunks nobody knows whether it had these before or after; where no other has them, there
-/// is nobody to copy from, and it is believed.
+/// Of an owner that lost chunks nobody knows whether it had these before or after; where the others do not have enough
+/// to make them from, it is believed.
 fn copies(tx: &Transaction<'_>, extent: &Extent, owners: &[NodeId]) -> Result<Copies, Fault> {
-    let mut sure = extent.confirmed;
+    let (mut sure, coding) = (extent.confirmed, extent.coding());
     for (place, node) in owners.iter().enumerate() {
         if sure >> place & 1 == 1 && absence::doubts(tx, extent, *node)? {
             sure &= !(1 << place);
         }
     }
-    let confirmed = if sure == 0 { extent.confirmed } else { sure };
+    let confirmed = if coding.is_readable(sure, owners.len()) { sure } else { extent.confirmed };
     if tx.planted.drop_debts {
         return Ok(Copies { confirmed, owing: Vec::new() });
     }
-    let owing = owners.iter().enumerate().take(COPIES).filter(|(place, _)| confirmed >> place & 1 == 0);
+    let holders = coding.holders(owners).iter().enumerate();
+    let owing = holders.filter(|(place, _)| confirmed >> place & 1 == 0);
     Ok(Copies { confirmed, owing: owing.map(|(_, node)| *node).collect() })
 }
 

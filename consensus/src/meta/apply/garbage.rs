@@ -10,7 +10,7 @@ use crate::meta::model::{Garbage, Home};
 use crate::meta::store::Fault;
 use crate::meta::tables::{Extents, Garbages, owners_of};
 
-/// A node holds every chunk of these extents now.
+/// A node holds every chunk of these extents that belongs on it now.
 pub(super) fn pay_debts(tx: &mut Transaction<'_>, command: &PayDebts) -> Outcome {
     for (home, id) in &command.extents {
         confirm(tx, home, *id, command.node)?;
@@ -25,7 +25,8 @@ fn confirm(tx: &mut Transaction<'_>, home: &Home, id: ExtentId, node: NodeId) ->
         return Ok(());
     };
     let owners = owners_of(tx.rows(), row.extent.layout, id)?.unwrap_or_default();
-    if let Some(place) = owners.iter().position(|owner| *owner == node) {
+    let holders = row.extent.coding().holders(&owners);
+    if let Some(place) = holders.iter().position(|owner| *owner == node) {
         row.extent.confirmed |= 1 << place;
         tx.put::<Extents>((home, id), &row);
     }

@@ -5,7 +5,7 @@
 //! nobody can read the old row any more; each node removes its own.
 
 use fabric::ids::{ExtentId, LayoutVersion, NodeId};
-use fabric::limits::{COPIES, COPIES_DURABLE_MIN, MOVES_PER_COMMAND};
+use fabric::limits::MOVES_PER_COMMAND;
 
 use super::transaction::Transaction;
 use super::{Outcome, absence, extent, malformed};
@@ -38,42 +38,57 @@ fn move_one(tx: &mut Transaction<'_>, layout: LayoutVersion, moved: &MovedExtent
     };
     let olds = owners_of(tx.rows(), *from, *id)?.unwrap_or_default();
     let news = owners_of(tx.rows(), layout, *id)?.unwrap_or_default();
-    if layout <= *from || news.is_empty() || is_leaving(tx, home, *id, &news)? {
+    if layout <= *from || news.is_empty() || is_leaving(tx, home, *id, row.extent.coding().holders(&news))? {
         return Ok(());
     }
+    let coding = row.extent.coding();
     let confirmed = confirmed(tx, &row.extent, &olds, &news, brought)?;
-    if (confirmed.count_ones() as usize) < COPIES_DURABLE_MIN.min(news.len()) {
+    if !coding.is_durable(confirmed, news.len()) {
         return Ok(());
     }
     extent::forget_debts(tx, home, *id)?;
     let extent = Extent { layout, confirmed, ..row.extent };
-    for (_, node) in holders(&news).filter(|(place, _)| confirmed >> place & 1 == 0) {
-        extent::owe(tx, home, *id, node)?;
+    for (place, node) in coding.holders(&news).iter().enumerate() {
+        if confirmed >> place & 1 == 0 {
+            extent::owe(tx, home, *id, *node)?;
+        }
     }
-    let leaving = Leaving { since: tx.index, chunks: extent.chunks() };
-    for node in olds.into_iter().filter(|node| !holders(&news).any(|(_, holder)| holder == *node)) {
-        tx.put::<LeavingCopies>((node, home, *id), &leaving);
+    for node in coding.holders(&olds) {
+        leave(tx, home, &extent, *node, coding.shards_on(*node, &olds) & !coding.shards_on(*node, &news))?;
     }
     tx.put::<Extents>((home, *id), &ExtentRow { extent, references: row.references });
     Ok(())
 }
 
-/// Owners that hold copies, with their places.
-fn holders(owners: &[NodeId]) -> impl Iterator<Item = (usize, NodeId)> + '_ {
-    owners.iter().copied().enumerate().take(COPIES)
+/// A node has to remove its copy, or these shards, and what it was to remove before.
+fn leave(
+    tx: &mut Transaction<'_>,
+    home: &Home,
+    extent: &Extent,
+    node: NodeId,
+    shards: u16,
+) -> Result<(), Fault> {
+    if shards == 0 {
+        return Ok(());
+    }
+    let before = tx.get::<LeavingCopies>((node, home, extent.id))?.map_or(0, |leaving| leaving.shards());
+    let leaving = Leaving::of_shards(tx.index, extent.coding(), extent.chunks(), shards | before);
+    tx.put::<LeavingCopies>((node, home, extent.id), &leaving);
+    Ok(())
 }
 
 /// Whether a new owner has still to remove what it held once: that would take the new copy.
 fn is_leaving(tx: &Transaction<'_>, home: &Home, id: ExtentId, news: &[NodeId]) -> Result<bool, Fault> {
-    for (_, node) in holders(news) {
-        if tx.get::<LeavingCopies>((node, home, id))?.is_some() {
+    for node in news {
+        if tx.get::<LeavingCopies>((*node, home, id))?.is_some() {
             return Ok(true);
         }
     }
     Ok(false)
 }
 
-/// The new owners that hold the extent: confirmed under the old layout, or brought, unless they lost chunks since.
+/// The new owners that hold what belongs on them: confirmed under the old layout, or brought, unless they lost chunks
+/// since.
 fn confirmed(
     tx: &Transaction<'_>,
     extent: &Extent,
@@ -82,10 +97,9 @@ fn confirmed(
     brought: &[NodeId],
 ) -> Result<u16, Fault> {
     let mut mask = 0;
-    for (place, node) in holders(news) {
-        let old = olds.iter().position(|old| *old == node);
-        let holds = old.is_some_and(|old| extent.confirmed >> old & 1 == 1) || brought.contains(&node);
-        if holds && !absence::doubts(tx, extent, node)? {
+    for (place, node) in extent.coding().holders(news).iter().enumerate() {
+        let holds = extent.holds_already(*node, olds, news) || brought.contains(node);
+        if holds && !absence::doubts(tx, extent, *node)? {
             mask |= 1 << place;
         }
     }

@@ -102,6 +102,12 @@ mod tests {
             "00000000000000050007",
             "0107010101016b0100",
         );
+        golden::<BucketSettings>(
+            (BucketId(5), 12),
+            BucketSetting::StorageClass("STANDARD_IA".to_string()),
+            "0000000000000005000c",
+            "010d0b5354414e444152445f4941",
+        );
         let default = DefaultRetention { mode: RetentionMode::Compliance, days: 300, in_years: false };
         golden::<BucketSettings>(
             (BucketId(5), 2),

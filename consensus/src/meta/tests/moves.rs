@@ -1,5 +1,6 @@
 //! Extents that move between layouts, and members that go.
 
+use fabric::coding::Coding;
 use fabric::ids::{ExtentId, Incarnation, LayoutVersion, NodeId, RaftId};
 use fabric::placement::Layout;
 
@@ -152,4 +153,77 @@ fn a_member_goes_when_it_holds_nothing_and_its_number_never_comes_back() {
     let row = NodeRow { id: NodeId(5), voter: Some(voter), ..member(1) };
     world.done(Command::SetNode(SetNode { row }));
     assert_eq!(world.rejected(Command::RemoveNode(RemoveNode { node: NodeId(5) })), Reject::NodeInUse);
+}
+
+fn put_coded(world: &mut World, coding: Coding, confirmed: u16, layout: u32) -> Extent {
+    let extent = world.extent(100_000);
+    let layout = LayoutVersion(layout);
+    let extent = Extent { id: extent.id.coded(coding), chunk_bytes: 4096, confirmed, layout, ..extent };
+    let put = world.put("k", NewBody::Extent(extent.clone()));
+    world.done(Command::PutObject(put));
+    extent
+}
+
+fn owed(world: &World, node: u16) -> usize {
+    match world.ask(Query::Debts { node: NodeId(node), after: None, limit: 10 }) {
+        Ok(Answer::Debts(debts)) => debts.len(),
+        answer => panic!("{answer:?}"),
+    }
+}
+
+#[test]
+fn shards_are_named_where_one_can_be_lost_and_owed_where_they_are_missing() {
+    let mut world = World::new();
+    set_layout(&mut world, 2, &[1, 2, 3, 4, 5, 6, 7]);
+    let extent = put_coded(&mut world, Coding::FourPlusTwo, 0b01_1111, 2);
+    assert_eq!((1..=7).map(|node| owed(&world, node)).collect::<Vec<_>>(), [0, 0, 0, 0, 0, 1, 0]);
+    let pay = PayDebts { node: NodeId(6), extents: vec![(home(&world, "k"), extent.id)] };
+    world.done(Command::PayDebts(pay));
+    assert_eq!((row(&world, extent.id), owed(&world, 6)), ((2, 0b11_1111), 0));
+    world.audit();
+    // Too few shards, a mask beyond the shards, and a number that is reserved.
+    for (id, confirmed) in [
+        (world.extent(1).id.coded(Coding::FourPlusTwo), 0b1111),
+        (world.extent(1).id.coded(Coding::TwoPlusOne), 0b011),
+        (world.extent(1).id.coded(Coding::TwoPlusOne), 0b1111),
+        (world.extent(1).id, 0b1111),
+        (ExtentId::from_bytes((world.extent(1).id.chunk(0).get() | 7 << 61).to_be_bytes()), 0b111),
+    ] {
+        let extent = Extent { id, confirmed, layout: LayoutVersion(2), ..extent.clone() };
+        let put = world.put("other", NewBody::Extent(extent));
+        assert!(
+            matches!(world.rejected(Command::PutObject(put)), Reject::Malformed(_)),
+            "{id} {confirmed:b}"
+        );
+    }
+}
+
+#[test]
+fn a_shard_moves_with_its_place_and_only_what_left_is_removed() {
+    let mut world = World::new();
+    set_layout(&mut world, 2, &[1, 2, 3, 4, 5, 6]);
+    let extent = put_coded(&mut world, Coding::FourPlusTwo, 0b11_1111, 2);
+    // Node 6 goes, and nodes 4 and 5 change places: node 1 takes the shard of node 6 beside its own.
+    set_layout(&mut world, 3, &[1, 2, 3, 5, 4]);
+    assert_eq!(moving(&world, 1), [extent.id], "the first that lacks something brings it");
+    move_to(&mut world, 3, &extent, 2, &[5, 4]);
+    assert_eq!(row(&world, extent.id), (2, 0b11_1111), "four shards of six are too few");
+    move_to(&mut world, 3, &extent, 2, &[1, 4]);
+    assert_eq!(row(&world, extent.id), (2, 0b11_1111), "node 1 has two of five shards, and may be lost");
+    move_to(&mut world, 3, &extent, 2, &[1, 5, 4]);
+    assert_eq!(row(&world, extent.id), (3, 0b1_1111));
+    world.audit();
+    renew(&mut world);
+    let shards = |world: &World, node| leaving(world, node).first().map_or(0, |copy| copy.2.shards());
+    let left: Vec<u16> = (1..=6).map(|node| shards(&world, node)).collect();
+    assert_eq!(left, [0, 0, 0, 0b1000, 0b1_0000, 0b10_0000]);
+    // Before they are removed node 4 takes no place, and what it has to remove is not forgotten when it goes.
+    set_layout(&mut world, 4, &[1, 2, 3, 4, 6]);
+    move_to(&mut world, 4, &extent, 3, &[4, 6]);
+    assert_eq!(row(&world, extent.id).0, 3);
+    set_layout(&mut world, 5, &[1, 2, 3]);
+    move_to(&mut world, 5, &extent, 3, &[1, 2, 3]);
+    renew(&mut world);
+    assert_eq!((shards(&world, 4), shards(&world, 1)), (0b1_1000, 0b10_0000));
+    world.audit();
 }

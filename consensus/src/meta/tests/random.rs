@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
+use fabric::coding::Coding;
 use fabric::ids::{ExtentId, LayoutVersion, NodeId, Stamp};
 use fabric::limits::PART_BYTES_MIN;
 use fabric::placement::Layout;
@@ -130,8 +131,8 @@ struct Run {
     inline: Vec<(ObjectKey, Stamp, Bytes)>,
     /// What packed extents hold.
     packed: BTreeMap<ExtentId, Bytes>,
-    /// Which node has the chunks of which extent.
-    held: BTreeSet<(NodeId, ExtentId)>,
+    /// Which shards of which extent a node has, as bits; of whole copies there is one.
+    held: BTreeMap<(NodeId, ExtentId), u16>,
     /// Extents that were named at some time.
     seen: BTreeSet<ExtentId>,
 }
@@ -157,7 +158,7 @@ impl Run {
             entries: Vec::new(),
             inline: Vec::new(),
             packed: BTreeMap::new(),
-            held: BTreeSet::new(),
+            held: BTreeMap::new(),
             seen: BTreeSet::new(),
         }
     }
@@ -234,8 +235,15 @@ impl Run {
                 (NewBody::Inline(text.clone()), Content::Text(text))
             }
             Size::Large => {
-                let confirmed = [0b111, 0b110, 0b101, 0b011][usize::from(tag) % 4];
-                let extent = Extent { confirmed, ..self.world.extent(100_000) };
+                let (coding, confirmed) = [
+                    (Coding::Whole, 0b111),
+                    (Coding::Whole, 0b110),
+                    (Coding::Whole, 0b101),
+                    (Coding::TwoPlusOne, 0b111),
+                    (Coding::FourPlusTwo, 0b111),
+                ][usize::from(tag) % 5];
+                let extent = self.world.extent(100_000);
+                let extent = Extent { id: extent.id.coded(coding), confirmed, ..extent };
                 let content = Content::Extents(vec![(extent.id, extent.bytes)]);
                 (NewBody::Extent(extent), content)
             }
@@ -441,7 +449,9 @@ impl Run {
         let Ok(Answer::Debts(debts)) = self.world.ask(Query::Debts { node, after: None, limit: 3 }) else {
             panic!()
         };
-        self.held.extend(debts.iter().map(|(_, extent)| (node, extent.id)));
+        for (_, extent) in &debts {
+            self.hold(node, extent, extent.layout);
+        }
         let extents = debts.into_iter().map(|(home, extent)| (home, extent.id)).collect();
         self.apply(Command::PayDebts(PayDebts { node, extents }));
     }
@@ -453,10 +463,16 @@ impl Run {
         }
     }
 
-    /// Three of five nodes.
+    /// A node is given what belongs on it in a layout.
+    fn hold(&mut self, node: NodeId, extent: &Extent, layout: LayoutVersion) {
+        let owners = owners_of(&self.world.rows, layout, extent.id).unwrap().unwrap();
+        *self.held.entry((node, extent.id)).or_default() |= extent.coding().shards_on(node, &owners);
+    }
+
+    /// Three to five of five nodes.
     fn set_layout(&mut self, first: u16) {
         let version = LayoutVersion(self.newest().version.0 + 1);
-        let owners = (0..3).map(|place| NodeId((first + place) % 5 + 1)).collect();
+        let owners = (0..3 + version.0 as u16 % 3).map(|place| NodeId((first + place) % 5 + 1)).collect();
         let layout = Layout { version, partitions: vec![owners] };
         self.apply(Command::SetLayout(SetLayout { layout }));
     }
@@ -473,7 +489,7 @@ impl Run {
         for (home, extent) in extents {
             let mut brought = newest.owners_of(extent.id).to_vec();
             brought.retain(|owner| all || *owner == node);
-            self.held.extend(brought.iter().map(|owner| (*owner, extent.id)));
+            brought.iter().for_each(|owner| self.hold(*owner, &extent, newest.version));
             moves.push(MovedExtent { home, id: extent.id, from: extent.layout, brought });
         }
         self.apply(Command::MoveExtents(MoveExtents { layout: newest.version, moves }));
@@ -486,8 +502,8 @@ impl Run {
         else {
             panic!()
         };
-        for (_, id, _) in &copies {
-            self.held.remove(&(node, *id));
+        for (_, id, leaving) in &copies {
+            *self.held.entry((node, *id)).or_default() &= !leaving.shards();
         }
         let extents = copies.into_iter().map(|(home, id, leaving)| (home, id, leaving.since)).collect();
         self.apply(Command::EndLeaving(EndLeaving { node, extents }));
@@ -495,17 +511,21 @@ impl Run {
 
     /// Whoever is said to hold an extent does; what is named for the first time is held by those who say so.
     fn compare_holders(&mut self) {
-        for row in scan_all::<Extents>(&self.world.rows).unwrap() {
-            let ((_, id), row) = row.unwrap();
+        let rows: Vec<_> = scan_all::<Extents>(&self.world.rows).unwrap().map(Result::unwrap).collect();
+        for ((_, id), row) in rows {
             let owners = owners_of(&self.world.rows, row.extent.layout, id).unwrap().unwrap();
-            let confirmed = |place: &usize| row.extent.confirmed >> place & 1 == 1;
-            let says: Vec<NodeId> = (0..owners.len()).filter(confirmed).map(|place| owners[place]).collect();
+            let (confirmed, coding) = (row.extent.confirmed, row.extent.coding());
+            let says: Vec<NodeId> = (0..owners.len())
+                .filter(|place| confirmed >> place & 1 == 1)
+                .map(|place| owners[place])
+                .collect();
             if self.seen.insert(id) {
-                self.held.extend(says.iter().map(|node| (*node, id)));
+                says.iter().for_each(|node| self.hold(*node, &row.extent, row.extent.layout));
             }
-            assert!(says.len() >= 2, "{id} has too few copies");
+            assert!(coding.is_durable(confirmed, owners.len()), "{id} has too few copies");
             for node in says {
-                assert!(self.held.contains(&(node, id)), "node {node} does not hold {id}");
+                let (wants, has) = (coding.shards_on(node, &owners), self.held[&(node, id)]);
+                assert!(wants & !has == 0, "node {node} holds {has:b} of {wants:b} of {id}");
             }
         }
     }

@@ -1,7 +1,8 @@
 //! CopyObject: the copy names its source in the command and shares the body; no byte is moved.
 //!
 //! Where the client wants a checksum of an algorithm that the source has not, the bytes are read. Where the copy is to be
-//! encrypted otherwise than the source, or one of them under a customer's key, they are written anew. What was
+//! encrypted otherwise than the source, or one of them under a customer's key, or kept in another storage class, they are
+//! written anew. What was
 //! decided from the source holds for the version that was seen; if it changes meanwhile, everything is decided again.
 
 use async_trait::async_trait;
@@ -11,7 +12,7 @@ use consensus::meta::command::{
     Annotated, Command, CopyObject as CopyCommand, Done, Expect, Guard, PutObject as PutCommand, Reject,
 };
 use consensus::meta::model::{
-    Attributes, Bucket, Checksum, ChecksumAlgorithm, ChecksumKind, Etag, Object, Origin, Stored,
+    Attributes, Body, Bucket, Checksum, ChecksumAlgorithm, ChecksumKind, Etag, Object, Origin, Stored,
 };
 use consensus::meta::names::ObjectKey;
 use consensus::meta::query::{BodyView, ObjectView, Want};
@@ -31,7 +32,7 @@ use crate::s3::request::{Request, header_text};
 use crate::s3::response::Response;
 use crate::s3::route::Route;
 use crate::s3::xml::XmlWriter;
-use crate::s3::{acl, annotations, bodies, headers, lifecycle, listing, locks, time, versions};
+use crate::s3::{acl, annotations, bodies, classes, headers, lifecycle, listing, locks, time, versions};
 
 /// How often a copy is decided again because its source changed.
 const TRIES_MAX: usize = 4;
@@ -55,7 +56,9 @@ impl Op for CopyObject {
 
     async fn run(&self, cx: &Context, request: Request) -> S3Result<Response> {
         let stated = Stated::parse(&request)?;
-        let mut input = Input::parse(request.headers(), encryption::customer(&request, Whose::Source)?)?;
+        let customer = encryption::customer(&request, Whose::Source)?;
+        let mut input = Input::parse(request.headers(), customer)?;
+        classes::by_default(cx, request.headers(), &mut input.said).await?;
         let key = request.key().clone();
         let wish = stated.wish(cx).await?;
         let source_bucket = input.source.bucket(cx).await?;
@@ -185,7 +188,10 @@ impl Input {
                 "The specified copy source is larger than the maximum allowable size for a copy source: {PUT_BYTES_MAX}"
             )));
         }
-        match wish.is_met_by(view.object.body.sealing()) {
+        // Bytes that lie in the metadata lie there in every class.
+        let moves = !matches!(view.object.body.place(), Body::Empty | Body::Inline(_));
+        let same_class = self.said.storage_class == view.object.attributes.storage_class;
+        match wish.is_met_by(view.object.body.sealing()) && (same_class || !moves) {
             true => self.share(cx, key, source_bucket, view).await,
             false => self.write_anew(cx, key, source_bucket, wish).await,
         }
@@ -237,7 +243,7 @@ impl Input {
         Ok(Decided { command, view, bytes: Bytes::Shared, guard: None })
     }
 
-    /// A copy whose bytes are written anew, as they are to be encrypted otherwise, or no more.
+    /// A copy whose bytes are written anew, as they are to be encrypted or kept otherwise.
     async fn write_anew(
         &self,
         cx: &Context,
@@ -288,9 +294,9 @@ impl Input {
     fn attributes(&self, source: &Object) -> Option<Attributes> {
         let redirect = "x-amz-website-redirect-location";
         let redirects = source.attributes.headers.contains_key(redirect);
-        if (self.metadata, self.tagging, self.changes || redirects)
-            == (Directive::Copy, Directive::Copy, false)
-        {
+        let same_class = self.said.storage_class == source.attributes.storage_class;
+        let as_it_is = same_class && !redirects && !self.changes;
+        if (self.metadata, self.tagging, as_it_is) == (Directive::Copy, Directive::Copy, true) {
             return None;
         }
         let mut attributes = match self.metadata {

@@ -14,7 +14,7 @@ use crate::s3::request::{Request, header_text};
 use crate::s3::response::Response;
 use crate::s3::route::Route;
 use crate::s3::xml::XmlWriter;
-use crate::s3::{acl, checksum, encryption, headers, lifecycle, locks};
+use crate::s3::{acl, checksum, classes, encryption, headers, lifecycle, locks};
 
 /// See the module.
 pub struct CreateMultipartUpload;
@@ -36,7 +36,8 @@ impl Op for CreateMultipartUpload {
     async fn run(&self, cx: &Context, request: Request) -> S3Result<Response> {
         // An upload is somebody's.
         cx.access.user()?;
-        let input = Input::parse(request.headers())?;
+        let mut input = Input::parse(request.headers())?;
+        classes::by_default(cx, request.headers(), &mut input.attributes).await?;
         let encryption = Stated::parse(&request)?.wish(cx).await?.seal(cx)?;
         let bucket = cx.bucket()?;
         let command = CreateUpload {

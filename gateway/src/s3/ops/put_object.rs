@@ -19,7 +19,7 @@ use crate::s3::op::{Action, BodyRule, Context, Op, unexpected};
 use crate::s3::request::Request;
 use crate::s3::response::Response;
 use crate::s3::route::Route;
-use crate::s3::{acl, bodies, conditions, encryption, headers, lifecycle, locks, versions};
+use crate::s3::{acl, bodies, classes, conditions, encryption, headers, lifecycle, locks, versions};
 
 /// See the module.
 pub struct PutObject;
@@ -44,7 +44,8 @@ impl Op for PutObject {
     }
 
     async fn run(&self, cx: &Context, mut request: Request) -> S3Result<Response> {
-        let input = Input::parse(request.headers())?;
+        let mut input = Input::parse(request.headers())?;
+        classes::by_default(cx, request.headers(), &mut input.attributes).await?;
         if input.lock != Lock::default() && !request.payload_mut().has_integrity() {
             return Err(Code::InvalidRequest.says(
                 "Content-MD5 OR x-amz-checksum- HTTP header is required for Put Object requests with Object Lock parameters",
