@@ -22,6 +22,9 @@ const ROUTES: &[(&str, &str)] = &[
     ("DELETE", "/users/other/policies/all"),
     ("PUT", "/buckets/bad-input/quota"),
     ("DELETE", "/buckets/bad-input/quota"),
+    ("GET", "/buckets/bad-input/storage-class"),
+    ("PUT", "/buckets/bad-input/storage-class"),
+    ("DELETE", "/buckets/bad-input/storage-class"),
     ("POST", "/search"),
     ("GET", "/overlay"),
     ("DELETE", "/overlay"),
@@ -111,8 +114,8 @@ fn swapped_case(text: &str) -> String {
 }
 
 async fn send(admin: SocketAddr, method: &str, path: &str, shown: Option<&str>) -> Result<Response> {
-    // What would make a user, or set a quota, if it were let in.
-    let body = br#"{"name": "intruder", "bytes_max": 1}"#.to_vec();
+    // What would make a user, or set a quota or a class, if it were let in.
+    let body = br#"{"name": "intruder", "bytes_max": 1, "class": "STANDARD_IA"}"#.to_vec();
     let mut headers =
         vec![("host".to_string(), admin.to_string()), ("content-length".to_string(), body.len().to_string())];
     headers.extend(shown.map(|shown| ("authorization".to_string(), shown.to_string())));
