@@ -75,15 +75,6 @@ async fn six(tally: &mut Tally) -> Result<()> {
     let paid = timed(tally, "what a node missed is rebuilt", whole(&store)).await;
     tally.check("what a node missed is rebuilt", paid);
 
-    for node in [1, 4] {
-        store.nodes[node].kill();
-        fs::remove_dir_all(store.directory().join(format!("node-{}/chunks", node + 1)))?;
-        store.restart_node(node).await?;
-    }
-    tally.check("everything is read while two nodes restore their shards", read(&store, &written).await);
-    let restored = timed(tally, "two nodes that lost their shards hold them again", whole(&store)).await;
-    tally.check("two nodes that lost their shards hold them again", restored);
-
     operator(&store, &["drain", "6"]).await?;
     let drained = timed(tally, "five nodes hold the shards of six", whole(&store)).await;
     tally.check("five nodes hold the shards of six", drained);
@@ -96,6 +87,15 @@ async fn six(tally: &mut Tally) -> Result<()> {
     operator(&store, &["add", "6"]).await?;
     let added = timed(tally, "six nodes hold a shard each again", whole(&store)).await;
     tally.check("six nodes hold a shard each again", added);
+    for node in [1, 4] {
+        store.nodes[node].kill();
+        fs::remove_dir_all(store.directory().join(format!("node-{}/chunks", node + 1)))?;
+        store.restart_node(node).await?;
+    }
+    tally.check("everything is read while two nodes restore their shards", read(&store, &written).await);
+    let restored = timed(tally, "two nodes that lost their shards hold them again", whole(&store)).await;
+    tally.check("two nodes that lost their shards hold them again", restored);
+
     tally.check("everything is read in the end", read(&store, &written).await);
     tally
         .check("a bucket has a default class", default_class(&store).await.map_err(|why| format!("{why:#}")));

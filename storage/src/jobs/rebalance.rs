@@ -37,7 +37,8 @@ pub struct Rebalance {
     walk: Walk,
     /// One that takes several units.
     current: Option<Moving>,
-    /// What could not be brought in the present walk.
+    /// What was brought in the present walk, and what could not be.
+    brought: u64,
     failed: u64,
     look_at: Duration,
     walk_at: Duration,
@@ -98,13 +99,16 @@ impl Rebalance {
     }
 
     fn end_walk(&mut self, now: Duration) {
-        if self.failed == 0 {
-            self.walk_at = now + self.pause;
-            self.pause = (self.pause * 2).min(WALK_PAUSE_MAX);
-        } else {
-            (self.walk_at, self.pause) = (now + REST, WALK_PAUSE_MIN);
+        match (self.failed, self.brought) {
+            (0, 0) => {
+                self.walk_at = now + self.pause;
+                self.pause = (self.pause * 2).min(WALK_PAUSE_MAX);
+            }
+            // A row stays as it is where too few of its new owners are trusted: it is tried again.
+            (0, _) => (self.walk_at, self.pause) = (now + WALK_PAUSE_MIN, WALK_PAUSE_MIN),
+            _ => (self.walk_at, self.pause) = (now + REST, WALK_PAUSE_MIN),
         }
-        (self.failed, self.walk) = (0, Walk::default());
+        (self.failed, self.brought, self.walk) = (0, 0, Walk::default());
     }
 
     /// Brings extents and changes their rows, as many as a unit takes.
@@ -118,6 +122,7 @@ impl Rebalance {
             tracing::debug!(%error, extent = %moving.id(), "an extent is not brought yet");
         }
         self.failed += outcome.failed.len() as u64;
+        self.brought += outcome.brought.len() as u64;
         let said = say_moved(cx, layout, outcome.brought).await;
         // What did not happen is due in the next walk, soon.
         self.failed += u64::from(said.is_err());
