@@ -37,12 +37,15 @@ fn code(data: usize, parity: usize) -> ReedSolomon {
 }
 
 impl Coding {
+    /// All there are.
+    pub const ALL: [Coding; 3] = [Coding::Whole, Coding::TwoPlusOne, Coding::FourPlusTwo];
+
     /// Owners that the widest coding needs.
     pub const SHARDS_MAX: usize = 6;
 
     /// The one of this number; `None`: reserved.
     pub fn from_number(number: u8) -> Option<Coding> {
-        [Coding::Whole, Coding::TwoPlusOne, Coding::FourPlusTwo].get(usize::from(number)).copied()
+        Coding::ALL.get(usize::from(number)).copied()
     }
 
     /// The widest for a partition that lists so many owners.
@@ -147,6 +150,17 @@ impl Coding {
             Coding::TwoPlusOne => Some(&TWO_PLUS_ONE),
             Coding::FourPlusTwo => Some(&FOUR_PLUS_TWO),
         }
+    }
+
+    /// All shards of a stripe, in order: its data cut at `chunk_bytes`, where the last ones may be short or empty, and
+    /// parity. It has at most as many bytes as all data chunks.
+    pub fn shards_of(self, stripe: Bytes, chunk_bytes: usize) -> Vec<Bytes> {
+        assert!(stripe.len() <= self.data() * chunk_bytes);
+        let mut rest = stripe;
+        let cut = |_| rest.split_to(chunk_bytes.min(rest.len()));
+        let mut shards: Vec<Bytes> = (0..self.data()).map(cut).collect();
+        shards.extend(self.parity(&shards));
+        shards
     }
 
     /// The parity of a stripe. `data`: its data chunks, the first of which is none shorter than any other.
@@ -257,8 +271,6 @@ mod tests {
     use super::*;
     use crate::ids::SessionId;
 
-    const CODINGS: [Coding; 3] = [Coding::Whole, Coding::TwoPlusOne, Coding::FourPlusTwo];
-
     fn spread(coding: Coding, bytes: u64, chunk_bytes: u32) -> Spread {
         let id = ExtentId::new(7, SessionId { epoch: 1, number: 2 }, 3).coded(coding);
         Spread { id, bytes, chunk_bytes }
@@ -266,7 +278,7 @@ mod tests {
 
     #[test]
     fn numbers_and_the_code_never_change() {
-        for (number, coding) in CODINGS.into_iter().enumerate() {
+        for (number, coding) in Coding::ALL.into_iter().enumerate() {
             assert_eq!((coding as usize, Coding::from_number(number as u8)), (number, Some(coding)));
         }
         assert_eq!(Coding::from_number(3), None);

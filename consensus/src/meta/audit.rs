@@ -14,8 +14,8 @@ use super::store::{Fault, Rows};
 use super::tables::{
     Acls, AnnotationSets, Bodies, BucketQuotas, BucketSettings, Buckets, Cluster, DebtCounts, Debts,
     Deliveries, Descending, Due, DueWalks, EventMarks, EventOrder, Events, Extents, Garbages, Inline,
-    LeavingCopies, Locks, NullVersions, Objects, Parts, UploadSealings, Uploads, Usages, UserQuotas,
-    Versions, get, owners_of, scan_all, scan_under,
+    LeavingCopies, Locks, NullVersions, Objects, Parts, Recodings, UploadSealings, Uploads, Usages,
+    UserQuotas, Versions, get, owners_of, scan_all, scan_under,
 };
 
 /// A home as it sorts.
@@ -128,6 +128,12 @@ fn count_versions(rows: &dyn Rows, tally: &mut Tally) -> Result<(), Fault> {
         let upload = get::<Uploads>(rows, (&home, stamp))?.is_some();
         let version = current || matches!(other, Some(Version::Object(_)));
         tally.check(version || upload, || format!("{home:?} has a lock on {stamp}, which is not there"));
+    }
+    for row in scan_all::<Recodings>(rows)? {
+        let ((home, stamp), ()) = row?;
+        let current = get::<Objects>(rows, &home)?.is_some_and(|current| current.stamp == stamp);
+        let other = get::<Versions>(rows, (&home, Descending(stamp)))?.is_some();
+        tally.check(current || other, || format!("{home:?} is to recode {stamp}, which is not there"));
     }
     count_annotations(rows, tally)?;
     for row in scan_all::<Acls>(rows)? {

@@ -110,6 +110,8 @@ pub enum Command {
     Deliver(Deliver),
     /// See [`OverlayChange`].
     Overlay(OverlayChange),
+    /// See [`Recode`].
+    Recode(Recode),
 }
 
 impl Command {
@@ -169,7 +171,8 @@ impl Command {
             | Command::SetQuota(_)
             | Command::Expire(_)
             | Command::LeadDeliveries
-            | Command::Deliver(_) => false,
+            | Command::Deliver(_)
+            | Command::Recode(_) => false,
         }
     }
 }
@@ -790,6 +793,18 @@ pub struct Expire {
 pub struct FillDue {
     /// Which one; one that is not being walked is passed over.
     pub bucket: BucketId,
+}
+
+/// Names shards of the same bytes where a version was whole copies; but for that the version stays what it is. Done:
+/// [`Done::Nothing`], also where there was nothing to do; refused with [`Reject::SourceChanged`] where it has other extents.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Recode {
+    /// Where the version is.
+    pub home: Home,
+    /// Which it is.
+    pub version: Stamp,
+    /// The shards of each extent that was whole copies, by id: its id in another coding. None: they stay that.
+    pub extents: Vec<Extent>,
 }
 
 /// Gives an object another key; what is there gives way as to a write. No byte is copied. Where there are versions, the

@@ -15,6 +15,7 @@ pub mod model;
 pub mod names;
 pub mod overlay;
 pub mod query;
+mod recoding;
 pub mod sealing;
 pub mod store;
 pub mod tables;

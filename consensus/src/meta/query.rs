@@ -272,6 +272,11 @@ pub enum Query {
         /// At most so many.
         limit: u32,
     },
+    /// The next version whose bytes are to become shards → [`Answer::Recoding`].
+    Recoding {
+        /// Only behind this one.
+        after: Option<(Home, Stamp)>,
+    },
 }
 
 /// Partitions of a [`Query::Placed`].
@@ -398,6 +403,18 @@ pub enum Answer {
     Deliveries(DeliveriesPage),
     Overlay(Arc<OverlayState>),
     Catalog { buckets: Vec<(Bucket, Usage)>, more: bool },
+    Recoding(Option<Recoding>),
+}
+
+/// A version whose bytes are to become shards.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Recoding {
+    /// Where the version is.
+    pub home: Home,
+    /// Which it is.
+    pub version: Stamp,
+    /// Its extents that are whole copies, by id; none where they stay that.
+    pub extents: Vec<Extent>,
 }
 
 /// Deliveries of notifications.

@@ -143,6 +143,8 @@ tables! {
     OVERLAY_INVITES = 49, "overlay_invites";
     /// What other clusters may do for users.
     OVERLAY_GRANTS = 50, "overlay_grants";
+    /// Versions whose bytes are to become shards.
+    RECODINGS = 51, "recodings";
 }
 
 impl TableId {
@@ -271,7 +273,8 @@ mod tests {
         parts completed debts debt_counts garbage sessions session_nonces replies events \
         event_order cursors absences leaving removed_nodes hold bucket_quotas user_quotas bucket_settings locks \
         user_policies due due_walks upload_sealings renames event_marks annotations acls \
-        deliveries deliverer overlay_identity overlay_members overlay_invites overlay_grants";
+        deliveries deliverer overlay_identity overlay_members overlay_invites overlay_grants \
+        recodings";
         assert_eq!(names.join(" "), golden, "names are stored");
     }
 

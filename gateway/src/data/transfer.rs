@@ -225,12 +225,8 @@ impl<'a> Transfer<'a> {
         if self.coding == Coding::Whole {
             return (pieces, Vec::new());
         }
-        let mut rest = join(pieces);
-        let stripe = rest.clone();
-        let chunk_bytes = self.chunk_bytes as usize;
-        let cut = |_| rest.split_to(chunk_bytes.min(rest.len()));
-        let mut shards: Vec<Bytes> = (0..self.coding.data()).map(cut).collect();
-        shards.extend(self.coding.parity(&shards));
+        let stripe = join(pieces);
+        let shards = self.coding.shards_of(stripe.clone(), self.chunk_bytes as usize);
         (vec![stripe], shards)
     }
 

@@ -130,7 +130,8 @@ async fn rebuild(
     Ok(Some((origin, body.slice(..longest.min(bytes as usize)))))
 }
 
-async fn fetch_from_any(
+/// A chunk from the first node that has it, of so many bytes where that is known.
+pub(super) async fn fetch_from_any(
     cx: &JobContext,
     chunk: ChunkId,
     bytes: Option<u64>,

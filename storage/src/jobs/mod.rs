@@ -18,6 +18,7 @@ mod orphans;
 mod pack_inline;
 mod paying;
 mod rebalance;
+mod recode;
 mod repair;
 mod restore;
 mod scrub;
@@ -49,6 +50,7 @@ pub use lifecycle::Lifecycle;
 pub use orphans::Orphans;
 pub use pack_inline::PackInline;
 pub use rebalance::Rebalance;
+pub use recode::Recode;
 pub use repair::Repair;
 pub use restore::Restore;
 pub use scrub::Scrub;
@@ -202,6 +204,7 @@ pub fn all(
         Box::new(PackInline::new(inline_bytes_max)),
         Box::new(ExpireUploads::new(upload_period)),
         Box::new(Lifecycle::default()),
+        Box::new(Recode::default()),
     ]
 }
 

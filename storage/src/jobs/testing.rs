@@ -8,13 +8,13 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use consensus::client::{Meta, MetaError, ReadGuard, WriteGuard};
-use consensus::meta::command::{Command, Done, MovedExtent, PackInline, Reject, Salvage};
+use consensus::meta::command::{Command, Done, MovedExtent, PackInline, Recode, Reject, Salvage};
 use consensus::meta::model::{
     Absence, Bucket, ClusterMs, Extent, Garbage, Hold, Home, Leaving, NodeRow, Session, SessionKind,
     Versioning,
 };
 use consensus::meta::names::ObjectKey;
-use consensus::meta::query::{Answer, Answered, InlinePage, PlacedOf, Query};
+use consensus::meta::query::{Answer, Answered, InlinePage, PlacedOf, Query, Recoding};
 use consensus::meta::sealing::Sealing;
 use fabric::codec::crc32c;
 use fabric::coding::Coding;
@@ -215,6 +215,9 @@ struct MetaState {
     packed: Vec<PackInline>,
     moved: Vec<MovedExtent>,
     leaving: BTreeMap<ExtentId, Leaving>,
+    /// Versions whose bytes are to become shards, and what became of them.
+    recodings: Vec<Recoding>,
+    recoded: Vec<Recode>,
     salvaged: Vec<Salvage>,
     sealings: Vec<Option<Sealing>>,
 }
@@ -308,6 +311,17 @@ impl FakeMeta {
         self.state.lock().unwrap().packed.clone()
     }
 
+    /// A version of these extents is to become shards.
+    pub(super) fn recode(&self, extents: &[Extent]) {
+        let mut state = self.state.lock().unwrap();
+        let version = Stamp { epoch: 1, index: state.recodings.len() as u64 + 1, ordinal: 0 };
+        state.recodings.push(Recoding { home: home(), version, extents: extents.to_vec() });
+    }
+
+    pub(super) fn recoded(&self) -> Vec<Recode> {
+        self.state.lock().unwrap().recoded.clone()
+    }
+
     pub(crate) fn salvaged(&self) -> Vec<Salvage> {
         self.state.lock().unwrap().salvaged.clone()
     }
@@ -374,6 +388,10 @@ impl Meta for FakeMeta {
             }
             Command::EndLeaving(end) => {
                 state.leaving.retain(|id, _| end.extents.iter().all(|(_, extent, _)| extent != id));
+            }
+            Command::Recode(recode) => {
+                state.recodings.retain(|recoding| recoding.version != recode.version);
+                state.recoded.push(recode);
             }
             other => return Err(MetaError::Unavailable(format!("{other:?}"))),
         }
@@ -458,6 +476,11 @@ impl Meta for FakeMeta {
                 Answer::Inline(InlinePage { total_bytes, bucket, payloads, position: None })
             }
             Query::Parts { .. } => return Err(MetaError::Rejected(Reject::NoSuchUpload)),
+            Query::Recoding { after } => {
+                let behind =
+                    |recoding: &&Recoding| after.as_ref().is_none_or(|(_, last)| recoding.version > *last);
+                Answer::Recoding(state.recodings.iter().find(behind).cloned())
+            }
             Query::Named(extents) | Query::NamedNow(extents) => {
                 Answer::Named(extents.iter().map(|(_, extent)| state.named.contains(extent)).collect())
             }

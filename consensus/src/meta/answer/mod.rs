@@ -154,6 +154,7 @@ fn decide(rows: &dyn Rows, query: &Query) -> Result<Answer, Stop> {
             let named = policies.map(|row| row.map(|((_, name), document)| (name, document)));
             Answer::UserPolicies(Arc::new(named.collect::<Result<_, _>>()?))
         }
+        Query::Recoding { after } => Answer::Recoding(work::recoding(rows, after.as_ref())?),
         Query::Due { after, limit } => Answer::Due(work::due(rows, after.as_ref(), *limit)?),
         Query::Annotations { bucket, key, version, name } => {
             let home = home_in(rows, *bucket, key)?;

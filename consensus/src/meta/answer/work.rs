@@ -11,11 +11,12 @@ use fabric::limits::{
 
 use super::{bounded, bucket_of};
 use crate::meta::model::{Absence, ClusterRow, Extent, Garbage, Hint, Home};
-use crate::meta::query::{Answer, DuePage, InlinePage, PlacedOf};
+use crate::meta::query::{Answer, DuePage, InlinePage, PlacedOf, Recoding};
+use crate::meta::recoding::{find, is_named};
 use crate::meta::store::{Fault, Rows};
 use crate::meta::tables::{
-    Absences, Cluster, DebtCounts, Debts, Due, DueWalks, Extents, Garbages, Holds, Inline, Sessions, Uploads,
-    get, key_bytes, owners_of, partition_of, scan, scan_all, scan_under, successor,
+    Absences, Cluster, DebtCounts, Debts, Due, DueWalks, Extents, Garbages, Holds, Inline, Recodings,
+    Sessions, Uploads, get, key_bytes, owners_of, partition_of, scan, scan_all, scan_under, successor,
 };
 
 /// Extents of garbage bodies in one answer, so that it fits a frame.
@@ -174,9 +175,9 @@ pub(super) fn named(rows: &dyn Rows, extents: &[(Home, ExtentId)]) -> Result<Vec
     named_now(rows, extents)
 }
 
-/// Which of these extents are named by a row.
+/// Which of these extents are named by a row, in their own coding or another one.
 pub(super) fn named_now(rows: &dyn Rows, extents: &[(Home, ExtentId)]) -> Result<Vec<bool>, Fault> {
-    extents.iter().map(|(home, id)| Ok(get::<Extents>(rows, (home, *id))?.is_some())).collect()
+    extents.iter().map(|(home, id)| is_named(rows, home, *id)).collect()
 }
 
 /// Of the next uploads in order of home, those that were begun so long ago. None where nothing expires now.
@@ -218,6 +219,18 @@ pub(super) fn due(rows: &dyn Rows, after: Option<&Hint>, limit: u32) -> Result<D
         page.hints.push(Hint { due, home, item });
     }
     Ok(page)
+}
+
+/// The next version whose bytes are to become shards.
+pub(super) fn recoding(rows: &dyn Rows, after: Option<&(Home, Stamp)>) -> Result<Option<Recoding>, Fault> {
+    let after = after.map(|(home, version)| key_bytes(&(home, *version)));
+    let lower = after.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+    let Some(row) = scan::<Recodings>(rows, lower, Bound::Unbounded)?.next() else { return Ok(None) };
+    let ((home, version), ()) = row?;
+    let found = find(rows, &home, version)?;
+    let extents =
+        found.map_or(Vec::new(), |found| found.extents.into_iter().map(|(extent, _)| extent).collect());
+    Ok(Some(Recoding { home, version, extents }))
 }
 
 /// Payloads of one bucket that are older than an index, while all of them have more than `above` bytes.

@@ -20,6 +20,7 @@ mod multipart;
 mod object;
 mod overlay;
 mod quota;
+mod recoding;
 mod rename;
 mod salvage;
 mod session;
@@ -176,6 +177,7 @@ fn run(tx: &mut Transaction<'_>, entry: &Entry) -> Result<Reply, Fault> {
         Command::LeadDeliveries => deliveries::lead(tx, entry),
         Command::Deliver(command) => deliveries::deliver(tx, entry, command),
         Command::Overlay(change) => overlay::change(tx, change),
+        Command::Recode(command) => recoding::recode(tx, command),
         Command::Guarded(_) | Command::Sealed(_) | Command::Annotated(_) | Command::WithAcl(_) => {
             malformed("a command stands around one that it may not")
         }

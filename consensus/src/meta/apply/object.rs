@@ -5,7 +5,7 @@ use fabric::limits::{DELETE_KEYS_PER_COMMAND, PUT_BYTES_MAX};
 
 use super::transaction::Transaction;
 use super::version::{self, check_expect};
-use super::{Outcome, Stop, acl, annotation, body, lifecycle, lock, malformed, quota};
+use super::{Outcome, Stop, acl, annotation, body, lifecycle, lock, malformed, quota, recoding};
 use crate::meta::acl::WantedAcl;
 use crate::meta::command::{
     CopiedAnnotations, CopyObject, DeleteKey, DeleteObjects, DeletedKey, Done, Guard, PutObject,
@@ -17,7 +17,7 @@ use crate::meta::model::{
 };
 use crate::meta::sealing::{Sealing, sealed};
 use crate::meta::store::Fault;
-use crate::meta::tables::{Buckets, Descending, Objects, Versions};
+use crate::meta::tables::{Buckets, Objects};
 
 /// What stands around a command about bytes.
 pub(super) struct Around<'a> {
@@ -195,6 +195,7 @@ pub(super) fn install(
     let watch = lifecycle::watch(tx, bucket, home, None)?;
     version::install(tx, bucket, home, object)?;
     lifecycle::settle(tx, bucket, home, watch)?;
+    recoding::note(tx, home, object)?;
     lock::lock_new(tx, home, object.stamp, wanted)?;
     let event = Event {
         kind,
@@ -233,11 +234,7 @@ pub(super) fn set_tags(tx: &mut Transaction<'_>, command: &SetTags) -> Outcome {
     let mut object = existing(tx, &home, command.version)?;
     let watch = lifecycle::watch(tx, &bucket, &home, Some(object.stamp))?;
     object.attributes.tags.clone_from(&command.tags);
-    if tx.get::<Objects>(&home)?.is_some_and(|current| current.stamp == object.stamp) {
-        tx.put::<Objects>(&home, &object);
-    } else {
-        tx.put::<Versions>((&home, Descending(object.stamp)), &Version::Object(object.clone()));
-    }
+    version::rewrite(tx, &home, &object)?;
     lifecycle::settle(tx, &bucket, &home, watch)?;
     let kind = if command.tags.is_empty() { EventKind::DeleteTags } else { EventKind::Tags };
     tell(tx, &bucket, &home, &object, kind, &command.origin);

@@ -5,7 +5,7 @@
 use fabric::limits::RENAMES_KEPT;
 
 use super::transaction::Transaction;
-use super::{Outcome, Stop, acl, annotation, body, lock, object, quota, version};
+use super::{Outcome, Stop, acl, annotation, body, lock, object, quota, recoding, version};
 use crate::meta::command::{DeleteKey, Done, Expect, ReadConditions, Reject, RenameObject};
 use crate::meta::model::{
     Bucket, ClusterMs, EventKind, Home, Lock, Object, Renamed, Stored, Usage, Versioning,
@@ -107,6 +107,8 @@ fn give(
     let old = DeleteKey { key: from.key.clone(), version: None, expect: Expect::default() };
     let by = object::By::Client { origin: &command.origin, bypass: false };
     object::delete_key(tx, bucket, &old, 1, by)?;
+    // Now the body may be its alone.
+    recoding::note(tx, to, &object)?;
     Ok(done)
 }
 

@@ -6,7 +6,7 @@
 use fabric::ids::Stamp;
 
 use super::transaction::Transaction;
-use super::{annotation, body};
+use super::{annotation, body, recoding};
 use crate::meta::command::{Expect, Reject};
 use crate::meta::lookup::{Found, newest_other};
 use crate::meta::model::{Bucket, Home, Object, Version, Versioning};
@@ -36,6 +36,16 @@ pub(super) fn install(
         usage.objects += 1;
         usage.bytes += object.bytes;
     })
+}
+
+/// Writes the row of a version that is there.
+pub(super) fn rewrite(tx: &mut Transaction<'_>, home: &Home, object: &Object) -> Result<(), Fault> {
+    if tx.get::<Objects>(home)?.is_some_and(|current| current.stamp == object.stamp) {
+        tx.put::<Objects>(home, object);
+    } else {
+        tx.put::<Versions>((home, Descending(object.stamp)), &Version::Object(object.clone()));
+    }
+    Ok(())
 }
 
 /// Hides a key behind a delete marker.
@@ -136,6 +146,7 @@ fn discard(tx: &mut Transaction<'_>, home: &Home, object: &Object) -> Result<(),
     tx.delete::<Locks>((home, object.stamp));
     annotation::clear(tx, home, object.stamp)?;
     tx.delete::<Acls>((home, object.stamp));
+    recoding::forget(tx, home, object.stamp);
     body::release(tx, home, object)
 }
 

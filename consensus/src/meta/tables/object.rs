@@ -44,6 +44,12 @@ table! {
 }
 
 table! {
+    /// (bucket, key, stamp) → nothing: the class of this version wants its bytes as shards, and they are whole copies still.
+    /// Missing: they are not, or they stay.
+    Recodings(RECODINGS): (&'a Home, Stamp) | (Home, Stamp) => ()
+}
+
+table! {
     /// (bucket, token) → a rename that its client may repeat; for ten minutes, then it counts as missing.
     Renames(RENAMES): (BucketId, &'a ClientToken) | (BucketId, ClientToken) => Renamed
 }
@@ -151,6 +157,7 @@ mod tests {
             "0000000000000005612f6200000100000000000000090002",
             "010101e80701",
         );
+        golden::<Recodings>((&key, stamp(9)), (), "0000000000000005612f6200000100000000000000090002", "01");
         let grant = |grantee, permission| Grant { grantee, permission };
         let grants = vec![
             grant(Grantee::User("anna".parse().unwrap()), Permission::FullControl),

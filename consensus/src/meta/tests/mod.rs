@@ -10,6 +10,7 @@ mod locks;
 mod moves;
 mod quota;
 mod random;
+mod recoding;
 mod renames;
 mod rules;
 mod salvage;
