@@ -762,7 +762,8 @@ mod tests {
             abort_uploads_days: None,
         };
         let transition_minimum = TransitionMinimum::AllClasses128K;
-        let rules = Lifecycle { rules: vec![rule], day_ms: 1_000, transition_minimum };
+        let transitions = Vec::new();
+        let rules = Lifecycle { rules: vec![rule], day_ms: 1_000, transition_minimum, transitions };
         let change = BucketChange::Set(BucketSetting::Lifecycle(rules));
         daemon.meta.propose(Command::SetBucket(SetBucket { bucket, change })).await.unwrap();
         put("tmp/after").await;

@@ -90,6 +90,8 @@ pub const WALK_ROWS_PER_COMMAND: usize = 500;
 pub const WALK_VERSIONS_PER_COMMAND: usize = 100;
 /// Rules of the lifecycle of a bucket.
 pub const LIFECYCLE_RULES_MAX: usize = 1000;
+/// Smaller objects do not move to another storage class, where a rule says nothing of sizes.
+pub const TRANSITION_BYTES_MIN: u64 = 128 * KIB;
 /// Default of `lifecycle_day_seconds`.
 pub const LIFECYCLE_DAY_DEFAULT: Duration = Duration::from_secs(24 * 60 * 60);
 /// What `lifecycle_day_seconds` may be.

@@ -30,12 +30,20 @@ pub(super) enum Item {
     Upload(Upload),
 }
 
+impl Item {
+    /// The object, if it is a version with one.
+    pub(super) fn object(&self) -> Option<&Object> {
+        match self {
+            Item::Current(object) | Item::Noncurrent { version: Version::Object(object), .. } => Some(object),
+            Item::Noncurrent { .. } | Item::Marker { .. } | Item::Upload(_) => None,
+        }
+    }
+}
+
 /// The rules of a bucket; `None`: it has none.
 pub(super) fn rules_of(rows: &dyn Rows, bucket: BucketId) -> Result<Option<Lifecycle>, Fault> {
-    Ok(match get::<BucketSettings>(rows, (bucket, SettingKind::Lifecycle as u16))? {
-        Some(BucketSetting::Lifecycle(rules)) => Some(rules),
-        _ => None,
-    })
+    let setting = get::<BucketSettings>(rows, (bucket, SettingKind::Lifecycle as u16))?;
+    Ok(setting.and_then(BucketSetting::into_lifecycle))
 }
 
 /// What has this stamp under a key; `None`: it is gone.
@@ -68,14 +76,50 @@ pub(super) fn due(
 ) -> Result<Option<ClusterMs>, Fault> {
     let key = home.key.as_str();
     Ok(match item {
-        Item::Current(object) => rules.current(Subject::of(key, object)).map(|(due, _)| due),
+        Item::Current(object) => rules.next(key, object),
         Item::Marker { version, alone: true } => rules.lone_marker(key, version.modified()),
         Item::Marker { alone: false, .. } => None,
         Item::Noncurrent { version, since } => {
             let newer = newer_noncurrent(rows, home, version.stamp(), rules.newer_versions_max())?;
-            rules.noncurrent(key, version, *since, newer)
+            rules.next_of_noncurrent(key, version, *since, newer)
         }
         Item::Upload(upload) => rules.upload(key, upload.initiated).map(|(due, _)| due),
+    })
+}
+
+/// When something is to be removed; `None`: never, as things are.
+pub(super) fn removal(
+    rows: &dyn Rows,
+    rules: &Lifecycle,
+    home: &Home,
+    item: &Item,
+) -> Result<Option<ClusterMs>, Fault> {
+    let key = home.key.as_str();
+    Ok(match item {
+        Item::Current(object) => rules.current(Subject::of(key, object)).map(|(due, _)| due),
+        Item::Noncurrent { version, since } => {
+            let newer = newer_noncurrent(rows, home, version.stamp(), rules.newer_versions_max())?;
+            rules.noncurrent(key, version, *since, newer)
+        }
+        Item::Marker { .. } | Item::Upload(_) => due(rows, rules, home, item)?,
+    })
+}
+
+/// When a version is to be moved to another class, and to which.
+pub(super) fn transition<'a>(
+    rows: &dyn Rows,
+    rules: &'a Lifecycle,
+    home: &Home,
+    item: &Item,
+) -> Result<Option<(ClusterMs, &'a str)>, Fault> {
+    let key = home.key.as_str();
+    Ok(match item {
+        Item::Current(object) => rules.transition(key, object),
+        Item::Noncurrent { version: Version::Object(object), since } => {
+            let newer = newer_noncurrent(rows, home, object.stamp, rules.newer_versions_max())?;
+            rules.noncurrent_transition(key, object, *since, newer)
+        }
+        Item::Noncurrent { .. } | Item::Marker { .. } | Item::Upload(_) => None,
     })
 }
 
@@ -107,7 +151,7 @@ pub(super) fn around_latest(
     let mut dues = BTreeMap::new();
     let current = get::<Objects>(rows, home)?;
     if let Some(object) = &current {
-        dues.insert(object.stamp, rules.current(Subject::of(key, object)).map(|(due, _)| due));
+        dues.insert(object.stamp, rules.next(key, object));
     }
     if bucket.versioning == Versioning::Off {
         return Ok(dues);
@@ -118,7 +162,7 @@ pub(super) fn around_latest(
         match since {
             None => marker = Some((stamp.0, version.modified())),
             Some(since) => {
-                dues.insert(stamp.0, rules.noncurrent(key, &version, since, newer));
+                dues.insert(stamp.0, rules.next_of_noncurrent(key, &version, since, newer));
                 newer += usize::from(matches!(version, Version::Object(_)));
                 if let Some((hiding, _)) = marker.take() {
                     dues.insert(hiding, None);

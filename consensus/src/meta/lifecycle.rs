@@ -3,6 +3,7 @@
 //! Times are counted from when something came to be and rounded up to the next midnight, as S3 does. Pure: who asks says
 //! what there is.
 
+use fabric::limits::TRANSITION_BYTES_MIN;
 use serde::{Deserialize, Serialize};
 
 use super::model::{ClusterMs, Object, Tags, Version};
@@ -15,8 +16,34 @@ pub struct Lifecycle {
     /// How long a day is, in milliseconds: shorter than 24 hours in tests only. Stored with the rules, so that all
     /// replicas count alike.
     pub day_ms: u64,
-    /// Kept for the owner: there is only one storage class to be in.
+    /// Kept for the owner: of the class that there is to move to, both say the same.
     pub transition_minimum: TransitionMinimum,
+    /// Where rules move objects, in their order. Stored beside the rest: see
+    /// [`super::model::BucketSetting::Transitions`].
+    #[serde(skip)]
+    pub transitions: Vec<Transition>,
+}
+
+/// A move of objects to another storage class.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Transition {
+    /// The place of its rule.
+    pub rule: u16,
+    /// Of what, and when.
+    pub when: TransitionWhen,
+    /// Where to; it is none that stands for whole copies.
+    pub class: String,
+}
+
+/// When a [`Transition`] is due.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum TransitionWhen {
+    /// Current versions so many days after they were stored.
+    Days(u32),
+    /// Current versions on a day.
+    Date(ClusterMs),
+    /// The others.
+    Noncurrent(NoncurrentExpiration),
 }
 
 /// From which size on objects move to other classes where a rule says nothing of sizes.
@@ -82,13 +109,20 @@ pub enum Expiration {
     DeleteMarkers(bool),
 }
 
-/// When other versions are removed.
+/// When other versions are removed, or moved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NoncurrentExpiration {
     /// So many days after a newer one took their place …
     pub days: u32,
     /// … if there are so many newer ones that are not current either.
     pub newer_versions: Option<u8>,
+}
+
+impl NoncurrentExpiration {
+    /// After how many days it is due where so many are newer; `None`: there are too few.
+    fn due(self, newer: usize) -> Option<u32> {
+        (usize::from(self.newer_versions.unwrap_or(0)) <= newer).then_some(self.days)
+    }
 }
 
 /// What a filter asks of an object.
@@ -119,6 +153,11 @@ impl LifecycleFilter {
         self.tags.is_empty() && self.larger_than.is_none() && self.smaller_than.is_none()
     }
 
+    /// Whether a body is large enough to move to another class: where the filter says nothing of sizes, small ones stay.
+    fn moves(&self, bytes: u64) -> bool {
+        self.larger_than.is_some() || self.smaller_than.is_some() || TRANSITION_BYTES_MIN <= bytes
+    }
+
     fn covers(&self, object: Subject<'_>) -> bool {
         self.covers_key(object.key)
             && self.tags.iter().all(|tag| object.tags.contains(tag))
@@ -137,6 +176,71 @@ impl Lifecycle {
             Expiration::DeleteMarkers(_) => None,
         };
         self.first(|rule| if rule.filter.covers(object) { due(rule) } else { None })
+    }
+
+    /// When the current version of a key moves to another class, and to which.
+    pub fn transition(&self, key: &str, object: &Object) -> Option<(ClusterMs, &str)> {
+        self.first_transition(key, object, |when| match when {
+            TransitionWhen::Days(days) => Some(self.after(object.modified, days)),
+            TransitionWhen::Date(date) => Some(date.max(self.after(object.modified, 0))),
+            TransitionWhen::Noncurrent(_) => None,
+        })
+    }
+
+    /// The same of a version that is not current, as in [`Lifecycle::noncurrent`].
+    pub fn noncurrent_transition(
+        &self,
+        key: &str,
+        object: &Object,
+        since: ClusterMs,
+        newer: usize,
+    ) -> Option<(ClusterMs, &str)> {
+        self.first_transition(key, object, |when| match when {
+            TransitionWhen::Noncurrent(when) => when.due(newer).map(|days| self.after(since, days)),
+            TransitionWhen::Days(_) | TransitionWhen::Date(_) => None,
+        })
+    }
+
+    /// The first that is due of what has not moved yet.
+    fn first_transition(
+        &self,
+        key: &str,
+        object: &Object,
+        due: impl Fn(TransitionWhen) -> Option<ClusterMs>,
+    ) -> Option<(ClusterMs, &str)> {
+        if object.attributes.storage_class.is_some() {
+            return None;
+        }
+        let subject = Subject::of(key, object);
+        let found = self.transitions.iter().filter_map(|transition| {
+            let rule = self.rules.get(usize::from(transition.rule)).filter(|rule| rule.enabled)?;
+            let covered = rule.filter.covers(subject) && rule.filter.moves(object.bytes);
+            Some((due(transition.when).filter(|_| covered)?, transition.class.as_str()))
+        });
+        found.min_by_key(|(due, _)| *due)
+    }
+
+    /// When something happens next to the current version of a key.
+    pub fn next(&self, key: &str, object: &Object) -> Option<ClusterMs> {
+        let expires = self.current(Subject::of(key, object)).map(|(due, _)| due);
+        let moves = self.transition(key, object).map(|(due, _)| due);
+        expires.into_iter().chain(moves).min()
+    }
+
+    /// The same of a version that is not current, as in [`Lifecycle::noncurrent`].
+    pub fn next_of_noncurrent(
+        &self,
+        key: &str,
+        version: &Version,
+        since: ClusterMs,
+        newer: usize,
+    ) -> Option<ClusterMs> {
+        let moves = match version {
+            Version::Object(object) => self.noncurrent_transition(key, object, since, newer),
+            Version::DeleteMarker { .. } => None,
+        };
+        let moves = moves.map(|(due, _)| due);
+        self.noncurrent(key, version, since, newer).into_iter().chain(moves).min()
     }
 
     /// When a delete marker goes that is all that is left of a key.
@@ -163,9 +267,8 @@ impl Lifecycle {
             Version::DeleteMarker { .. } => rule.filter.is_of_keys() && rule.filter.covers_key(key),
         };
         let due = |rule: &LifecycleRule| {
-            let NoncurrentExpiration { days, newer_versions } = rule.noncurrent?;
-            let enough = usize::from(newer_versions.unwrap_or(0)) <= newer;
-            (enough && covers(rule)).then(|| self.after(since, days))
+            let days = rule.noncurrent?.due(newer)?;
+            covers(rule).then(|| self.after(since, days))
         };
         self.first(due).map(|(due, _)| due)
     }
@@ -181,7 +284,12 @@ impl Lifecycle {
 
     /// The most versions that any rule keeps beside the current one.
     pub fn newer_versions_max(&self) -> usize {
-        let kept = self.rules.iter().filter_map(|rule| rule.noncurrent?.newer_versions);
+        let removed = self.rules.iter().filter_map(|rule| rule.noncurrent);
+        let moved = self.transitions.iter().filter_map(|transition| match transition.when {
+            TransitionWhen::Noncurrent(when) => Some(when),
+            TransitionWhen::Days(_) | TransitionWhen::Date(_) => None,
+        });
+        let kept = removed.chain(moved).filter_map(|when| when.newer_versions);
         kept.max().map_or(0, usize::from)
     }
 
@@ -234,7 +342,8 @@ pub(crate) mod tests {
     }
 
     pub(crate) fn rules(rules: Vec<LifecycleRule>) -> Lifecycle {
-        Lifecycle { rules, day_ms: DAY, transition_minimum: TransitionMinimum::AllClasses128K }
+        let (transition_minimum, transitions) = (TransitionMinimum::AllClasses128K, Vec::new());
+        Lifecycle { rules, day_ms: DAY, transition_minimum, transitions }
     }
 
     fn object(modified: u64, bytes: u64, tags: &[(&str, &str)]) -> Object {
@@ -343,6 +452,46 @@ pub(crate) mod tests {
         let both = rules(vec![of(2, Some(2)), of(9, None)]);
         assert_eq!(both.noncurrent("k", &version, ClusterMs(1), 0), Some(ClusterMs(10 * DAY)));
         assert_eq!(both.noncurrent("k", &version, ClusterMs(1), 5), Some(ClusterMs(3 * DAY)));
+    }
+
+    #[test]
+    fn what_is_large_enough_moves_once() {
+        let moving = |rule, when| Transition { rule, when, class: "STANDARD_IA".to_string() };
+        let sized = LifecycleFilter { larger_than: Some(10), ..filter("s/") };
+        let off = LifecycleRule { enabled: false, ..rule("off", "") };
+        let list = vec![off, rule("all", "a/"), LifecycleRule { filter: sized, ..rule("sized", "") }];
+        let kept = NoncurrentExpiration { days: 2, newer_versions: Some(2) };
+        let rules = Lifecycle {
+            transitions: vec![
+                moving(0, TransitionWhen::Days(1)),
+                moving(1, TransitionWhen::Days(3)),
+                moving(1, TransitionWhen::Date(ClusterMs(2 * DAY))),
+                moving(1, TransitionWhen::Noncurrent(kept)),
+                moving(2, TransitionWhen::Days(0)),
+            ],
+            ..rules(list)
+        };
+        let large = TRANSITION_BYTES_MIN;
+        for (key, modified, bytes, due) in [
+            ("x", 1, large, None),
+            ("a/x", 1, large, Some(2)),
+            ("a/x", 1, large - 1, None),
+            ("a/x", 9 * DAY + 1, large, Some(10)),
+            ("s/x", 1, 11, Some(1)),
+            ("s/x", 1, 10, None),
+        ] {
+            let mut object = object(modified, bytes, &[]);
+            let found = rules.transition(key, &object).map(|(due, class)| (due.0 / DAY, class));
+            assert_eq!(found, due.map(|due| (due, "STANDARD_IA")), "{key} {bytes}");
+            assert_eq!(rules.next(key, &object).map(|due| due.0 / DAY), due);
+            object.attributes.storage_class = Some("STANDARD_IA".to_string());
+            assert_eq!(rules.transition(key, &object), None);
+        }
+        let object = object(1, large, &[]);
+        assert_eq!(rules.newer_versions_max(), 2);
+        assert_eq!(rules.noncurrent_transition("a/x", &object, ClusterMs(1), 1), None);
+        let found = rules.noncurrent_transition("a/x", &object, ClusterMs(1), 2);
+        assert_eq!(found, Some((ClusterMs(3 * DAY), "STANDARD_IA")));
     }
 
     #[test]

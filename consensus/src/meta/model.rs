@@ -10,7 +10,7 @@ use fabric::ids::{BucketId, ChunkId, ExtentId, Incarnation, LayoutVersion, NodeI
 use serde::{Deserialize, Serialize};
 
 use super::acl::{Grant, ObjectOwnership};
-use super::lifecycle::Lifecycle;
+use super::lifecycle::{Lifecycle, Transition};
 use super::names::{AccessKeyId, AnnotationName, BucketName, ObjectKey, UserName};
 use super::sealing::Sealing;
 use super::website::Website;
@@ -106,6 +106,8 @@ pub enum BucketSetting {
     Logging(Logging),
     /// The storage class of objects whose writer does not say one.
     StorageClass(String),
+    /// Rules that move objects to other storage classes, and where; in place of [`BucketSetting::Lifecycle`].
+    Transitions(Lifecycle, Vec<Transition>),
 }
 
 /// The kinds of [`BucketSetting`]. The number is part of keys.
@@ -128,6 +130,23 @@ pub enum SettingKind {
 }
 
 impl BucketSetting {
+    /// The rules of a lifecycle.
+    pub fn of_lifecycle(mut rules: Lifecycle) -> BucketSetting {
+        match std::mem::take(&mut rules.transitions) {
+            none if none.is_empty() => BucketSetting::Lifecycle(rules),
+            transitions => BucketSetting::Transitions(rules, transitions),
+        }
+    }
+
+    /// The rules of a lifecycle, if it is that.
+    pub fn into_lifecycle(self) -> Option<Lifecycle> {
+        match self {
+            BucketSetting::Lifecycle(rules) => Some(rules),
+            BucketSetting::Transitions(rules, transitions) => Some(Lifecycle { transitions, ..rules }),
+            _ => None,
+        }
+    }
+
     /// Which kind it is.
     pub fn kind(&self) -> SettingKind {
         match self {
@@ -137,7 +156,7 @@ impl BucketSetting {
             BucketSetting::PublicAccessBlock(_) => SettingKind::PublicAccessBlock,
             BucketSetting::OwnerEnforced | BucketSetting::ObjectOwnership(_) => SettingKind::OwnerEnforced,
             BucketSetting::Policy(_) => SettingKind::Policy,
-            BucketSetting::Lifecycle(_) => SettingKind::Lifecycle,
+            BucketSetting::Lifecycle(_) | BucketSetting::Transitions(..) => SettingKind::Lifecycle,
             BucketSetting::Encryption(_) => SettingKind::Encryption,
             BucketSetting::Website(_) => SettingKind::Website,
             BucketSetting::Acl(_) => SettingKind::Acl,
@@ -986,6 +1005,8 @@ pub enum EventKind {
     ExpireMarker,
     AnnotationPut,
     AnnotationDelete,
+    /// A version moved to another storage class, by the lifecycle of the bucket.
+    Transition,
 }
 
 /// Who asked for a change; part of the events.

@@ -30,6 +30,7 @@ pub fn name(kind: EventKind) -> &'static str {
         EventKind::ExpireMarker => "LifecycleExpiration:DeleteMarkerCreated",
         EventKind::AnnotationPut => "ObjectAnnotation:Put",
         EventKind::AnnotationDelete => "ObjectAnnotation:Delete",
+        EventKind::Transition => "LifecycleTransition",
     }
 }
 
@@ -50,6 +51,7 @@ fn kind(kind: EventKind) -> &'static str {
         EventKind::ExpireMarker => "ExpireMarker",
         EventKind::AnnotationPut => "PutAnnotation",
         EventKind::AnnotationDelete => "DeleteAnnotation",
+        EventKind::Transition => "Transition",
     }
 }
 

@@ -4,13 +4,14 @@ use std::collections::BTreeSet;
 
 use consensus::meta::lifecycle::{
     Expiration, FilterForm, Lifecycle, LifecycleFilter, LifecycleRule, NoncurrentExpiration, Subject,
-    TransitionMinimum,
+    Transition, TransitionMinimum, TransitionWhen,
 };
 use consensus::meta::model::{BucketSetting, ClusterMs, Object, Stored, Tags};
 use consensus::meta::names::ObjectKey;
 use fabric::limits::{KEY_BYTES_MAX, LIFECYCLE_RULES_MAX};
 use http::HeaderMap;
 
+use super::classes;
 use super::error::{Code, S3Error, S3Result};
 use super::op::Context;
 use super::request::header_text;
@@ -18,8 +19,8 @@ use super::response::Response;
 use super::tags;
 use super::time::{http_date, iso8601, parse_iso8601};
 use super::xml::{
-    AbortElement, ConditionsElement, ExpirationElement, NoncurrentElement, RuleElement, XmlWriter,
-    url_encoded,
+    AbortElement, ConditionsElement, ExpirationElement, NoncurrentElement, NoncurrentTransitionElement,
+    RuleElement, TransitionElement, XmlWriter, url_encoded,
 };
 
 const MINIMUM: &str = "x-amz-transition-default-minimum-object-size";
@@ -44,17 +45,25 @@ pub fn check(
             "Base level prefix cannot be used in Lifecycle V2, prefixes are only supported in the Filter.",
         ));
     }
-    let rules = rules.into_iter().map(|rule| checked(rule, &name)).collect::<S3Result<Vec<_>>>()?;
+    let checked = |rule| checked(rule, &name);
+    let (rules, moves): (Vec<_>, Vec<_>) =
+        rules.into_iter().map(checked).collect::<S3Result<Vec<_>>>()?.into_iter().unzip();
+    let transitions = (0..).zip(moves).flat_map(|(rule, moves): (u16, Vec<Move>)| {
+        moves.into_iter().map(move |(when, class)| Transition { rule, when, class })
+    });
     let mut ids = BTreeSet::new();
     if !rules.iter().all(|rule| ids.insert(rule.id.as_str())) {
         return Err(
             Code::InvalidArgument.says("Rule ID must be unique. Found same ID for more than one rule")
         );
     }
-    Ok(Lifecycle { rules, day_ms, transition_minimum })
+    Ok(Lifecycle { transitions: transitions.collect(), rules, day_ms, transition_minimum })
 }
 
-fn checked(rule: RuleElement, name: impl Fn() -> String) -> S3Result<LifecycleRule> {
+/// When a rule moves objects, and to which class.
+type Move = (TransitionWhen, String);
+
+fn checked(rule: RuleElement, name: impl Fn() -> String) -> S3Result<(LifecycleRule, Vec<Move>)> {
     let id = rule.id.filter(|id| !id.is_empty()).unwrap_or_else(name);
     if ID_CHARS_MAX < id.chars().count() {
         return Err(Code::InvalidArgument.says("ID length should not exceed allowed limit of 255"));
@@ -74,23 +83,62 @@ fn checked(rule: RuleElement, name: impl Fn() -> String) -> S3Result<LifecycleRu
         }
         _ => return Err(Code::MalformedXML.into()),
     };
-    if let Some(class) = rule.transitions.into_iter().next() {
-        let class = class.ok_or(Code::MalformedXML)?;
-        let message = "There is one storage class here, STANDARD, and nothing to move to";
-        return Err(Code::InvalidStorageClass.says(message).field("StorageClassRequested", class));
-    }
+    let mut moves = rule.transitions.iter().map(transition).collect::<S3Result<Vec<_>>>()?;
+    only_one("Transition", &moves)?;
+    let others = rule.noncurrent_transitions.iter().map(|found| noncurrent_transition(found, &filter));
+    let others = others.collect::<S3Result<Vec<_>>>()?;
+    only_one("NoncurrentVersionTransition", &others)?;
+    moves.extend(others);
     let rule = LifecycleRule {
         expiration: rule.expiration.map(|found| expiration(&found, &filter)).transpose()?,
-        noncurrent: rule.noncurrent.map(|found| noncurrent(&found, &filter)).transpose()?,
+        noncurrent: rule
+            .noncurrent
+            .map(|found| noncurrent(&found, &filter, "NoncurrentVersionExpiration", 1))
+            .transpose()?,
         abort_uploads_days: rule.abort.map(|found| abort(&found, &filter)).transpose()?,
         id,
         enabled,
         filter,
     };
-    if rule.expiration.is_none() && rule.noncurrent.is_none() && rule.abort_uploads_days.is_none() {
+    let acts = rule.expiration.is_some() || rule.noncurrent.is_some() || rule.abort_uploads_days.is_some();
+    if !acts && moves.is_empty() {
         return Err(Code::InvalidRequest.says("At least one action needs to be specified in a rule"));
     }
-    Ok(rule)
+    moves.iter().try_for_each(|(when, _)| moves_before_it_goes(*when, &rule))?;
+    Ok((rule, moves))
+}
+
+/// There is one class to move to, so a second move in a rule is to the same.
+fn only_one(action: &str, moves: &[Move]) -> S3Result<()> {
+    match moves {
+        [] | [_] => Ok(()),
+        _ => Err(Code::InvalidRequest
+            .says(format!("'StorageClass' must be different for '{action}' actions in same 'Rule'"))),
+    }
+}
+
+/// What a rule removes moves before that, if it moves.
+fn moves_before_it_goes(when: TransitionWhen, rule: &LifecycleRule) -> S3Result<()> {
+    let late = |name: &str, action: &str, before: &str| {
+        let message =
+            format!("'{name}' in the {action} action must be greater than '{name}' in the {before} action");
+        Err(Code::InvalidArgument.says(message))
+    };
+    match (when, rule.expiration, rule.noncurrent) {
+        (TransitionWhen::Days(days), Some(Expiration::Days(until)), _) if until <= days => {
+            late("Days", "Expiration", "Transition")
+        }
+        (TransitionWhen::Date(date), Some(Expiration::Date(until)), _) if until <= date => {
+            late("Date", "Expiration", "Transition")
+        }
+        (TransitionWhen::Days(_), Some(Expiration::Date(_)), _)
+        | (TransitionWhen::Date(_), Some(Expiration::Days(_)), _) => Err(Code::InvalidRequest
+            .says("Found mixed 'Date' and 'Days' based Expiration and Transition actions in lifecycle rule")),
+        (TransitionWhen::Noncurrent(moved), _, Some(removed)) if removed.days <= moved.days => {
+            late("NoncurrentDays", "NoncurrentVersionExpiration", "NoncurrentVersionTransition")
+        }
+        _ => Ok(()),
+    }
 }
 
 fn filter(form: FilterForm, conditions: ConditionsElement) -> S3Result<LifecycleFilter> {
@@ -131,11 +179,42 @@ fn only_of_keys(action: &str, filter: &LifecycleFilter) -> S3Result<()> {
 
 /// A number of days or versions: what is no number is malformed, and one that is not positive an argument.
 fn positive(text: &str, name: &str, action: &str) -> S3Result<u32> {
+    number(text, name, action, 1)
+}
+
+/// The same with its least value, 0 or 1.
+fn number(text: &str, name: &str, action: &str, least: u32) -> S3Result<u32> {
     let number: i64 = text.trim().parse().map_err(|_| Code::MalformedXML)?;
-    let number = u32::try_from(number).ok().filter(|number| (1..=i32::MAX as u32).contains(number));
+    let number = u32::try_from(number).ok().filter(|number| (least..=i32::MAX as u32).contains(number));
     number.ok_or_else(|| {
-        S3Error::argument(name, text, format!("'{name}' for {action} action must be a positive integer"))
+        let kind = if least == 0 { "nonnegative" } else { "positive" };
+        S3Error::argument(name, text, format!("'{name}' for {action} action must be a {kind} integer"))
     })
+}
+
+fn transition(found: &TransitionElement) -> S3Result<Move> {
+    let when = match (&found.days, &found.date) {
+        (Some(days), None) => TransitionWhen::Days(number(days, "Days", "Transition", 0)?),
+        (None, Some(date)) => TransitionWhen::Date(midnight(date)?),
+        _ => return Err(Code::MalformedXML.into()),
+    };
+    Ok((when, class(found.class.as_deref())?))
+}
+
+fn noncurrent_transition(found: &NoncurrentTransitionElement, filter: &LifecycleFilter) -> S3Result<Move> {
+    let when = noncurrent(&found.when, filter, "NoncurrentVersionTransition", 0)?;
+    Ok((TransitionWhen::Noncurrent(when), class(found.class.as_deref())?))
+}
+
+/// A class that objects can move to.
+fn class(name: Option<&str>) -> S3Result<String> {
+    let name = name.ok_or(Code::MalformedXML)?;
+    match classes::by_name(name) {
+        Ok(Some(class)) => Ok(class),
+        Ok(None) | Err(_) => Err(Code::InvalidStorageClass
+            .says("The storage class that objects can move to here is STANDARD_IA")
+            .field("StorageClassRequested", name)),
+    }
 }
 
 fn expiration(found: &ExpirationElement, filter: &LifecycleFilter) -> S3Result<Expiration> {
@@ -164,10 +243,15 @@ fn midnight(text: &str) -> S3Result<ClusterMs> {
     }
 }
 
-fn noncurrent(found: &NoncurrentElement, filter: &LifecycleFilter) -> S3Result<NoncurrentExpiration> {
-    let action = "NoncurrentVersionExpiration";
+/// When versions that are not current are removed or moved, as early as the least number of days.
+fn noncurrent(
+    found: &NoncurrentElement,
+    filter: &LifecycleFilter,
+    action: &str,
+    least: u32,
+) -> S3Result<NoncurrentExpiration> {
     let days = found.days.as_deref().ok_or(Code::MalformedXML)?;
-    let days = positive(days, "NoncurrentDays", action)?;
+    let days = number(days, "NoncurrentDays", action, least)?;
     let Some(text) = &found.newer_versions else {
         return Ok(NoncurrentExpiration { days, newer_versions: None });
     };
@@ -214,8 +298,12 @@ pub fn show_minimum(response: Response, minimum: TransitionMinimum) -> Response 
 pub fn document(lifecycle: &Lifecycle) -> XmlWriter {
     let mut xml = XmlWriter::new();
     xml.root("LifecycleConfiguration");
-    for rule in &lifecycle.rules {
-        xml.element("Rule", |xml| write_rule(xml, rule));
+    for (place, rule) in (0..).zip(&lifecycle.rules) {
+        let moves = lifecycle.transitions.iter().filter(|transition| transition.rule == place);
+        xml.element("Rule", |xml| {
+            write_rule(xml, rule);
+            moves.for_each(|transition| write_transition(xml, transition));
+        });
     }
     xml.close("LifecycleConfiguration");
     xml
@@ -238,16 +326,36 @@ fn write_rule(xml: &mut XmlWriter, rule: &LifecycleRule) {
             Expiration::DeleteMarkers(removed) => xml.value("ExpiredObjectDeleteMarker", removed),
         });
     }
-    if let Some(NoncurrentExpiration { days, newer_versions }) = rule.noncurrent {
-        xml.element("NoncurrentVersionExpiration", |xml| {
-            xml.value("NoncurrentDays", days);
-            if let Some(number) = newer_versions {
-                xml.value("NewerNoncurrentVersions", number);
-            }
-        });
+    if let Some(when) = rule.noncurrent {
+        xml.element("NoncurrentVersionExpiration", |xml| write_noncurrent(xml, when));
     }
     if let Some(days) = rule.abort_uploads_days {
         xml.element("AbortIncompleteMultipartUpload", |xml| xml.value("DaysAfterInitiation", days));
+    }
+}
+
+fn write_transition(xml: &mut XmlWriter, transition: &Transition) {
+    let name = match transition.when {
+        TransitionWhen::Days(_) | TransitionWhen::Date(_) => "Transition",
+        TransitionWhen::Noncurrent(_) => "NoncurrentVersionTransition",
+    };
+    xml.element(name, |xml| {
+        match transition.when {
+            TransitionWhen::Days(days) => xml.value("Days", days),
+            TransitionWhen::Date(date) => xml.text("Date", &iso8601(date.0)),
+            TransitionWhen::Noncurrent(when) => write_noncurrent(xml, when),
+        }
+        xml.text("StorageClass", &transition.class);
+    });
+}
+
+fn write_noncurrent(
+    xml: &mut XmlWriter,
+    NoncurrentExpiration { days, newer_versions }: NoncurrentExpiration,
+) {
+    xml.value("NoncurrentDays", days);
+    if let Some(number) = newer_versions {
+        xml.value("NewerNoncurrentVersions", number);
     }
 }
 
@@ -269,7 +377,8 @@ fn write_conditions(xml: &mut XmlWriter, filter: &LifecycleFilter) {
 
 fn rules_of(settings: &[BucketSetting]) -> Option<&Lifecycle> {
     settings.iter().find_map(|setting| match setting {
-        BucketSetting::Lifecycle(rules) => Some(rules),
+        // Where they move objects, no answer says.
+        BucketSetting::Lifecycle(rules) | BucketSetting::Transitions(rules, _) => Some(rules),
         _ => None,
     })
 }
@@ -349,6 +458,15 @@ mod tests {
 
     const ON: &str = "<Status>Enabled</Status>";
     const DAYS: &str = "<Expiration><Days>1</Days></Expiration>";
+    const CLASS: &str = "STANDARD_IA";
+
+    fn moved(when: &str, class: &str) -> String {
+        format!("<Transition>{when}<StorageClass>{class}</StorageClass></Transition>")
+    }
+
+    fn others_moved(when: &str, class: &str) -> String {
+        moved(when, class).replace("Transition>", "NoncurrentVersionTransition>")
+    }
 
     #[test]
     fn documents_come_back_as_they_went() {
@@ -367,6 +485,18 @@ mod tests {
             format!("<ID>i</ID><Filter></Filter><Status>Disabled</Status>{date}"),
             format!("<ID>i</ID><Filter><Prefix>a/&amp;</Prefix></Filter>{ON}{marker}{others}{abort}"),
             format!("<ID>i</ID><Filter>{tag}</Filter>{ON}{days}"),
+            format!("<ID>i</ID><Filter></Filter>{ON}{days}{}", moved("<Days>0</Days>", CLASS)),
+            format!(
+                "<ID>i</ID><Filter></Filter>{ON}{}",
+                moved("<Date>2030-01-01T00:00:00.000Z</Date>", CLASS)
+            ),
+            format!(
+                "<ID>i</ID><Filter></Filter>{ON}{}",
+                others_moved(
+                    "<NoncurrentDays>0</NoncurrentDays><NewerNoncurrentVersions>2</NewerNoncurrentVersions>",
+                    CLASS
+                )
+            ),
             format!("<ID>i</ID><Filter><And><Prefix>p</Prefix>{tag}{sizes}</And></Filter>{ON}{days}{others}"),
         ] {
             let document = document(&configure(&rule(&inner)).unwrap()).finish();
@@ -449,12 +579,23 @@ mod tests {
                 of("<Transition><Days>1</Days><StorageClass>GLACIER</StorageClass></Transition>"),
                 Code::InvalidStorageClass,
             ),
+            (of(&moved("<Days>1</Days>", "STANDARD")), Code::InvalidStorageClass),
+            (of(&moved("", CLASS)), Code::MalformedXML),
+            (of(&moved("<Days>-1</Days>", CLASS)), Code::InvalidArgument),
+            (of(&moved("<Date>2030-01-01T00:00:01Z</Date>", CLASS)), Code::InvalidArgument),
+            (of(&moved("<Days>1</Days><Date>2030-01-01</Date>", CLASS)), Code::MalformedXML),
+            (of(&moved("<Days>1</Days>", CLASS).repeat(2)), Code::InvalidRequest),
+            (of(&format!("{DAYS}{}", moved("<Days>1</Days>", CLASS))), Code::InvalidArgument),
+            (of(&format!("{DAYS}{}", moved("<Date>2030-01-01</Date>", CLASS))), Code::InvalidRequest),
+            (of(&others_moved("", CLASS)), Code::MalformedXML),
+            (of(&others_moved("<NoncurrentDays>1</NoncurrentDays>", "GLACIER")), Code::InvalidStorageClass),
             (
-                of(
-                    "<NoncurrentVersionTransition><NoncurrentDays>1</NoncurrentDays><StorageClass>STANDARD_IA</StorageClass>\
-                    </NoncurrentVersionTransition>",
-                ),
-                Code::InvalidStorageClass,
+                of(&format!(
+                    "{}{}",
+                    others("<NoncurrentDays>1</NoncurrentDays>"),
+                    others_moved("<NoncurrentDays>1</NoncurrentDays>", CLASS)
+                )),
+                Code::InvalidArgument,
             ),
         ] {
             let short: String = rules.chars().take(200).collect();

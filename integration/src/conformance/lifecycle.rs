@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use super::multipart::complete;
 use super::{Cx, Outcome, behaviours, ensure, equal, has_header, ok, refused, xml_of};
-use crate::client::{Element, Form, Request};
+use crate::client::{Element, Form, Pattern, Request, Response};
 
 behaviours![
     lifecycle_rules_are_set_shown_and_removed,
     lifecycle_rules_are_checked,
     writers_hear_when_it_goes,
     what_is_due_goes_and_the_rest_stays,
+    what_is_due_moves_and_stays_what_it_is,
 ];
 
 /// Between two looks at what is left, and how many there are at most.
@@ -78,6 +79,9 @@ const OTHERS: &str =
     "<NoncurrentVersionExpiration><NoncurrentDays>1</NoncurrentDays></NoncurrentVersionExpiration>";
 const ABORT: &str = "<AbortIncompleteMultipartUpload><DaysAfterInitiation>1</DaysAfterInitiation>\
                      </AbortIncompleteMultipartUpload>";
+const MOVES: &str = "<Transition><Days>1</Days><StorageClass>STANDARD_IA</StorageClass></Transition>";
+const MOVE_OTHERS: &str = "<NoncurrentVersionTransition><NoncurrentDays>1</NoncurrentDays>\
+                           <StorageClass>STANDARD_IA</StorageClass></NoncurrentVersionTransition>";
 const MARKERS: &str = "<Expiration><ExpiredObjectDeleteMarker>true</ExpiredObjectDeleteMarker></Expiration>";
 
 async fn lifecycle_rules_are_set_shown_and_removed(cx: &Cx<'_>) -> Outcome {
@@ -89,6 +93,7 @@ async fn lifecycle_rules_are_set_shown_and_removed(cx: &Cx<'_>) -> Outcome {
         rule("first", and, "<Expiration><Days>3650</Days></Expiration>"),
         rule("second", "<Prefix>logs/</Prefix>", &format!("{MARKERS}{OTHERS}{ABORT}")),
         rule("third", "", "<Expiration><Date>2099-01-01T00:00:00.000Z</Date></Expiration>"),
+        rule("fourth", "<Prefix>cold/</Prefix>", &format!("{MOVES}{MOVE_OTHERS}")),
     ];
     let put = rules("PUT", &bucket).body(document(&list.concat())).content_md5();
     let minimum = "x-amz-transition-default-minimum-object-size";
@@ -147,6 +152,8 @@ async fn lifecycle_rules_are_checked(cx: &Cx<'_>) -> Outcome {
         (rule("i", tag, MARKERS), "InvalidRequest"),
         (rule("i", tag, ABORT), "InvalidRequest"),
         (rule("i", "", transition), "InvalidStorageClass"),
+        (rule("i", "", &MOVES.repeat(2)), "InvalidRequest"),
+        (rule("i", "", &format!("{ONE_DAY}{MOVES}")), "InvalidArgument"),
     ] {
         let put = rules("PUT", &bucket).body(document(&list)).content_md5();
         cx.refused(put, 400, code).await.map_err(|why| format!("{list:.120}: {why}"))?;
@@ -255,4 +262,108 @@ async fn what_is_due_goes_and_the_rest_stays(cx: &Cx<'_>) -> Outcome {
     )?;
     equal("body", cx.get(&plain, "kept/before").await?.body, b"x".to_vec())?;
     cx.refused(Request::object("GET", &current, "k"), 404, "NoSuchKey").await
+}
+
+/// Headers of a version that a move must not change.
+fn kept(head: &Response) -> Vec<Option<String>> {
+    let names = [
+        "etag",
+        "last-modified",
+        "content-length",
+        "content-type",
+        "x-amz-version-id",
+        "x-amz-meta-a",
+        "x-amz-tagging-count",
+        "x-amz-server-side-encryption",
+        "x-amz-mp-parts-count",
+        "x-amz-object-lock-legal-hold",
+    ];
+    names.iter().map(|name| head.header(name).map(str::to_string)).collect()
+}
+
+/// A version, and its bytes.
+type Written = (String, String, Vec<u8>);
+
+async fn fill_cold(cx: &Cx<'_>, bucket: &str) -> Result<Vec<Written>, String> {
+    let mut written = Vec::new();
+    let large = Pattern::new(1, 3_300_000).bytes();
+    let body = |number: u64| Pattern::new(number, 200_000 + number).bytes();
+    let put = |key: &str| Request::object("PUT", bucket, key).header("x-amz-meta-a", "1");
+    let sealed = |request: Request| request.header("x-amz-server-side-encryption", "AES256");
+    for (key, request, body) in [
+        (
+            "cold/plain",
+            put("cold/plain").header("x-amz-tagging", "a=b").header("content-type", "text/x"),
+            large,
+        ),
+        ("cold/sealed", sealed(put("cold/sealed")), body(2)),
+        ("cold/held", put("cold/held").header("x-amz-object-lock-legal-hold", "ON"), body(3)),
+        ("cold/old", put("cold/old"), body(4)),
+        ("cold/old", put("cold/old"), body(5)),
+    ] {
+        let stored = cx.ok(request.body(body.clone()).content_md5()).await?;
+        let version = stored.header("x-amz-version-id").unwrap_or_default().to_string();
+        written.push((key.to_string(), version, body));
+    }
+    let create = sealed(Request::object("POST", bucket, "cold/parts").flag("uploads"));
+    let created = cx.ok(create.header("x-amz-meta-a", "1")).await?;
+    let id = xml_of(&created, "InitiateMultipartUploadResult")?.text_of("UploadId").to_string();
+    let bodies = [Pattern::new(6, 5 << 20).bytes(), Pattern::new(7, 150_000).bytes()];
+    let mut parts = Vec::new();
+    for (number, body) in (1..).zip(&bodies) {
+        let part =
+            Request::object("PUT", bucket, "cold/parts").query("partNumber", number).query("uploadId", &id);
+        parts.push((number, cx.ok(part.body(body.clone())).await?.etag().to_string()));
+    }
+    let done = cx.ok(complete(bucket, "cold/parts", &id, &parts)).await?;
+    let version = done.header("x-amz-version-id").unwrap_or_default().to_string();
+    written.push(("cold/parts".to_string(), version, bodies.concat()));
+    Ok(written)
+}
+
+async fn what_is_due_moves_and_stays_what_it_is(cx: &Cx<'_>) -> Outcome {
+    let bucket = versioned(cx).await?;
+    let written = fill_cold(cx, &bucket).await?;
+    put(cx, &bucket, "cold/small", None).await?;
+    cx.ok(Request::object("PUT", &bucket, "warm").body(Pattern::new(8, 200_000).bytes()).content_md5())
+        .await?;
+    let version = |method: &str, (key, version, _): &Written| {
+        Request::object(method, &bucket, key).query("versionId", version)
+    };
+    let mut before = Vec::new();
+    for one in &written {
+        before.push(kept(&cx.ok(version("HEAD", one)).await?));
+    }
+    set(cx, &bucket, &rule("cold", "<Prefix>cold/</Prefix>", &format!("{MOVES}{MOVE_OTHERS}"))).await?;
+    for (one, before) in written.iter().zip(before) {
+        let mut class = None;
+        for _ in 0..LOOKS {
+            let head = ok(&cx.gateway(1), version("HEAD", one)).await?;
+            equal(&format!("headers of {}", one.0), kept(&head), before.clone())?;
+            class = head.header("x-amz-storage-class").map(str::to_string);
+            if class.is_some() {
+                break;
+            }
+            tokio::time::sleep(LOOK_PAUSE).await;
+        }
+        equal(&format!("class of {}", one.0), class.as_deref(), Some("STANDARD_IA"))?;
+    }
+    // The bytes follow; they are the same at every moment.
+    for _ in 0..5 {
+        for one in &written {
+            let get = cx.ok(version("GET", one)).await?;
+            equal(&format!("bytes of {}", one.0), get.body == one.2, true)?;
+            let range = version("GET", one).header("range", "bytes=100000-140000");
+            let part = ok(&cx.gateway(1), range).await?;
+            equal(&format!("a range of {}", one.0), part.body == one.2[100_000..=140_000], true)?;
+        }
+        tokio::time::sleep(LOOK_PAUSE).await;
+    }
+    for key in ["cold/small", "warm"] {
+        let head = cx.ok(Request::object("HEAD", &bucket, key)).await?;
+        equal(&format!("class of {key}"), head.header("x-amz-storage-class"), None)?;
+    }
+    let changes = cx.ok(Request::bucket("GET", &bucket).flag("changes")).await?;
+    let told = String::from_utf8_lossy(&changes.body).matches("LifecycleTransition").count();
+    equal("moves in the change feed", told, written.len())
 }

@@ -43,6 +43,9 @@ async fn six(tally: &mut Tally) -> Result<()> {
         if ratio < 1.52 { Ok(()) } else { Err(proof.to_string()) },
     );
 
+    let moved = transitions(&store, &mut written).await;
+    tally.check("copies become shards where a rule moves them", moved.map_err(|why| format!("{why:#}")));
+
     for down in [[0, 4], [2, 5], [3, 4]] {
         let name = format!("{}-{}-down", down[0] + 1, down[1] + 1);
         down.iter().for_each(|node| store.nodes[*node].kill());
@@ -126,8 +129,37 @@ async fn three(tally: &mut Tally) -> Result<()> {
     Ok(())
 }
 
+/// Writes whole copies that a rule moves, and waits until they take no more than shards do.
+async fn transitions(store: &Cluster, written: &mut Written) -> Result<()> {
+    let moves = write_in(store, "moves", "STANDARD").await?;
+    // Without a size in the filter small ones would stay.
+    let rule = "<LifecycleConfiguration><Rule><ID>moves</ID><Filter><And><Prefix>moves/</Prefix>\
+                <ObjectSizeGreaterThan>1</ObjectSizeGreaterThan></And></Filter><Status>Enabled</Status>\
+                <Transition><Days>1</Days><StorageClass>STANDARD_IA</StorageClass></Transition>\
+                </Rule></LifecycleConfiguration>";
+    let put = Request::bucket("PUT", BUCKET).flag("lifecycle").body(rule).content_md5();
+    let set = Client::new(store, 0).send(put).await?;
+    ensure!(set.status == 200, "set a rule: {}", set.describe());
+    let (began, stored) = (Instant::now(), 2 * SIZES.iter().sum::<u64>());
+    loop {
+        let proof = whole(store).await?;
+        if (proof["bytes"].as_u64().unwrap_or(u64::MAX) as f64) < 1.52 * stored as f64 {
+            break;
+        }
+        ensure!(began.elapsed() < WHOLE_DEADLINE, "they stay copies: {proof}");
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    for (key, _) in &moves {
+        let head = Client::new(store, 1).send(Request::object("HEAD", BUCKET, key)).await?;
+        ensure!(head.header("x-amz-storage-class") == Some(CLASS), "{key}: {}", head.describe());
+    }
+    read(store, &moves).await.map_err(anyhow::Error::msg)?;
+    written.extend(moves);
+    Ok(())
+}
+
 async fn start(nodes: usize) -> Result<Cluster> {
-    let store = Cluster::start(nodes, 2, "").await?;
+    let store = Cluster::start(nodes, 2, "lifecycle_day_seconds: 2\n").await?;
     let created = Client::new(&store, 0).send(Request::bucket("PUT", BUCKET)).await?;
     ensure!(created.status == 200, "create a bucket: {}", created.describe());
     Ok(store)
@@ -136,13 +168,17 @@ async fn start(nodes: usize) -> Result<Cluster> {
 /// Writes an object of each size. One that is refused, as a node that is gone was not known to be, is sent again, as
 /// clients do.
 async fn write(store: &Cluster, prefix: &str) -> Result<Written> {
+    write_in(store, prefix, CLASS).await
+}
+
+async fn write_in(store: &Cluster, prefix: &str, class: &str) -> Result<Written> {
     let mut written = Vec::new();
     for (number, length) in (0..).zip(SIZES) {
         let (key, pattern) = (format!("{prefix}/{length}"), Pattern::new(number + length, length));
         let client = Client::new(store, number as usize % 2);
         let began = Instant::now();
         loop {
-            let put = Request::object("PUT", BUCKET, &key).header("x-amz-storage-class", CLASS);
+            let put = Request::object("PUT", BUCKET, &key).header("x-amz-storage-class", class);
             let put = client.send(put.generated(pattern)).await?;
             match put.status {
                 200 => break,

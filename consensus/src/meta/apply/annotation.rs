@@ -43,7 +43,7 @@ pub(super) fn set(tx: &mut Transaction<'_>, command: &SetAnnotation) -> Outcome 
         }
         (AnnotationChange::Remove, _, _) => return Ok(Done::Stored(object::stored(&bucket, &object))),
     };
-    object::tell(tx, &bucket, &home, &object, kind, &command.origin);
+    object::tell(tx, &bucket, &home, &object, kind, &command.origin, 0);
     Ok(Done::Stored(object::stored(&bucket, &object)))
 }
 

@@ -16,7 +16,7 @@ use fabric::limits::{
 use super::transaction::Transaction;
 use super::{Outcome, Stop, malformed, multipart, object};
 use crate::meta::command::{AbortUpload, DeleteKey, Done, Expect, Expire, Expired, FillDue, VersionSelector};
-use crate::meta::due::{Item, around_latest, due, find, rules_of};
+use crate::meta::due::{Item, around_latest, due, find, removal, rules_of, transition};
 use crate::meta::lifecycle::Lifecycle;
 use crate::meta::model::{Bucket, ClusterMs, DueWalk, Hint, Home, Object, Upload, Version, WalkStage};
 use crate::meta::store::Fault;
@@ -235,21 +235,29 @@ fn look_at(
     let Some(bucket) = tx.get::<Buckets>(home.bucket)? else { return Ok(()) };
     let Some(rules) = rules_of(tx.rows(), home.bucket)? else { return Ok(()) };
     let Some(found) = find(tx.rows(), home, *item)? else { return Ok(()) };
-    match due(tx.rows(), &rules, home, &found)? {
-        None => Ok(()),
-        Some(later) if tx.now < later => Ok(hint(tx, Some(later), home, *item)?),
-        Some(_) => match remove(tx, &bucket, home, &found, ordinal) {
+    if removal(tx.rows(), &rules, home, &found)?.is_some_and(|due| due <= tx.now) {
+        match remove(tx, &bucket, home, &found, ordinal) {
             Ok(()) => {
                 *counter(expired, &found) += 1;
-                Ok(())
+                return Ok(());
             }
             Err(Stop::Reject(_)) => {
                 expired.put_off += 1;
-                Ok(put_off(tx, &rules, home, *item)?)
+                put_off(tx, &rules, home, *item)?;
             }
-            Err(fault) => Err(fault),
-        },
+            Err(fault) => return Err(fault),
+        }
+    } else {
+        // Once it has moved, what is due next has a hint of its own.
+        let later = due(tx.rows(), &rules, home, &found)?.filter(|due| tx.now < *due);
+        hint(tx, later, home, *item)?;
     }
+    if let (Some((due, class)), Some(object)) = (transition(tx.rows(), &rules, home, &found)?, found.object())
+        && due <= tx.now
+    {
+        object::set_class(tx, &bucket, home, object, class, ordinal)?;
+    }
+    Ok(())
 }
 
 /// As their owner would do it: a current version of a versioned bucket is hidden, everything else is removed.

@@ -237,7 +237,7 @@ pub(super) fn set_tags(tx: &mut Transaction<'_>, command: &SetTags) -> Outcome {
     version::rewrite(tx, &home, &object)?;
     lifecycle::settle(tx, &bucket, &home, watch)?;
     let kind = if command.tags.is_empty() { EventKind::DeleteTags } else { EventKind::Tags };
-    tell(tx, &bucket, &home, &object, kind, &command.origin);
+    tell(tx, &bucket, &home, &object, kind, &command.origin, 0);
     Ok(Done::Stored(stored(&bucket, &object)))
 }
 
@@ -249,6 +249,7 @@ pub(super) fn tell(
     object: &Object,
     kind: EventKind,
     origin: &Origin,
+    ordinal: u16,
 ) {
     let event = Event {
         kind,
@@ -259,7 +260,26 @@ pub(super) fn tell(
         at: tx.now,
         origin: origin.clone(),
     };
-    tx.add_event(bucket.id, tx.stamp(bucket, 0), &event);
+    tx.add_event(bucket.id, tx.stamp(bucket, ordinal), &event);
+}
+
+/// Moves a version to another class; but for that it stays what it is. Its bytes follow.
+pub(super) fn set_class(
+    tx: &mut Transaction<'_>,
+    bucket: &Bucket,
+    home: &Home,
+    object: &Object,
+    class: &str,
+    ordinal: u16,
+) -> Result<(), Fault> {
+    let mut object = object.clone();
+    let watch = lifecycle::watch(tx, bucket, home, Some(object.stamp))?;
+    object.attributes.storage_class = Some(class.to_string());
+    version::rewrite(tx, home, &object)?;
+    lifecycle::settle(tx, bucket, home, watch)?;
+    recoding::note(tx, home, &object)?;
+    tell(tx, bucket, home, &object, EventKind::Transition, &Origin::default(), ordinal);
+    Ok(())
 }
 
 /// Deletes keys one after the other; each has its own outcome.

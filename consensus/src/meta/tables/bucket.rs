@@ -145,7 +145,8 @@ mod tests {
             abort_uploads_days: Some(4),
         };
         let transition_minimum = TransitionMinimum::AllClasses128K;
-        let rules = Lifecycle { rules: vec![rule], day_ms: 86_400_000, transition_minimum };
+        let transitions = Vec::new();
+        let rules = Lifecycle { rules: vec![rule], day_ms: 86_400_000, transition_minimum, transitions };
         golden::<BucketSettings>(
             (BucketId(5), 6),
             BucketSetting::Lifecycle(rules),

@@ -396,6 +396,15 @@ fn commands() -> Vec<Command> {
         commands.push(Command::SetBucket(SetBucket { bucket: BucketId(5), change }));
     }
     commands.extend(overlay_changes().map(Command::Overlay));
+    commands.push(Command::Recode(Recode { home: home(), version: stamp(), extents: vec![extent()] }));
+    let moved = |rule, when| Transition { rule, when, class: "STANDARD_IA".to_string() };
+    let transitions = vec![
+        moved(0, TransitionWhen::Days(300)),
+        moved(1, TransitionWhen::Date(ClusterMs(1_000))),
+        moved(2, TransitionWhen::Noncurrent(NoncurrentExpiration { days: 300, newer_versions: Some(2) })),
+    ];
+    let change = BucketChange::Set(BucketSetting::Transitions(lifecycle(), transitions));
+    commands.push(Command::SetBucket(SetBucket { bucket: BucketId(5), change }));
     commands
 }
 
@@ -479,6 +488,7 @@ fn lifecycle() -> Lifecycle {
         ],
         day_ms: 86_400_000,
         transition_minimum: TransitionMinimum::VariesByClass,
+        transitions: Vec::new(),
     }
 }
 
@@ -763,6 +773,7 @@ fn work_queries() -> Vec<Query> {
         Query::Deliveries { after: Some(BucketId(5)), limit: 300 },
         Query::Overlay,
         Query::Catalog { after: Some(BucketId(5)), limit: 300 },
+        Query::Recoding { after: Some((home(), stamp())) },
     ]
 }
 
@@ -891,7 +902,7 @@ fn work_answers() -> Vec<Answer> {
             more: true,
         }),
         Answer::AllChanges(AllChanges {
-            events: vec![(stamp(), BucketId(5), event)],
+            events: vec![(stamp(), BucketId(5), event.clone())],
             more: true,
             trimmed: stamp(),
         }),
@@ -925,5 +936,7 @@ fn work_answers() -> Vec<Answer> {
             .into(),
         ),
         Answer::Catalog { buckets: vec![(bucket(), Usage::default())], more: true },
+        Answer::Recoding(Some(Recoding { home: home(), version: stamp(), extents: vec![extent()] })),
+        Answer::Events(vec![(stamp(), Event { kind: EventKind::Transition, ..event })]),
     ]
 }

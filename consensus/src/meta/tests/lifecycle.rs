@@ -616,3 +616,66 @@ fn random_rules(bits: u8) -> Vec<LifecycleRule> {
     ];
     all.into_iter().enumerate().filter(|(place, _)| bit(*place as u8)).map(|(_, rule)| rule).collect()
 }
+
+fn class_of(world: &World, name: &str) -> Option<String> {
+    world.current(name).unwrap().attributes.storage_class
+}
+
+/// Rules of which each moves what it covers after some days.
+fn moving(list: Vec<(LifecycleRule, TransitionWhen)>) -> BucketSetting {
+    let class = || "STANDARD_IA".to_string();
+    let transitions = list.iter().enumerate().map(|(place, (_, when))| Transition {
+        rule: place as u16,
+        when: *when,
+        class: class(),
+    });
+    let transitions = transitions.collect();
+    BucketSetting::Transitions(rules(list.into_iter().map(|(rule, _)| rule).collect()), transitions)
+}
+
+fn put_large(world: &mut World, name: &str) -> Stamp {
+    let extent = world.extent(300_000);
+    let put = world.put(name, NewBody::Extent(extent));
+    super::world::stored(world.done(Command::PutObject(put))).stamp
+}
+
+#[test]
+fn versions_move_in_their_time_and_stay_what_they_are() {
+    let mut world = world(Versioning::Enabled, Vec::new());
+    let kept = NoncurrentExpiration { days: 1, newer_versions: None };
+    let setting = moving(vec![
+        (days("moves and goes", "a/", 5), TransitionWhen::Days(2)),
+        (rule("others", "b/"), TransitionWhen::Noncurrent(kept)),
+    ]);
+    world.done(Command::SetBucket(SetBucket { bucket: world.bucket, change: BucketChange::Set(setting) }));
+    fill(&mut world);
+    for name in ["a/large", "b/old"] {
+        put_large(&mut world, name);
+    }
+    world.put_inline("a/small", "x");
+    let old = put_large(&mut world, "b/old");
+    put_large(&mut world, "b/old");
+    let before = world.current("a/large").unwrap();
+    assert_eq!(expire(&mut world), Expired::default());
+    assert_eq!(live_days(&mut world, 3), Expired::default(), "nothing goes");
+    let after = world.current("a/large").unwrap();
+    assert_eq!(after.attributes.storage_class.as_deref(), Some("STANDARD_IA"));
+    assert_eq!(Object { attributes: before.attributes.clone(), ..after }, before);
+    assert_eq!((class_of(&world, "a/small"), class_of(&world, "b/old")), (None, None));
+    let version = Some(VersionSelector::Stamp(old));
+    let query = Query::Object { bucket: world.bucket, key: key("b/old"), version, want: Want::Row };
+    let Ok(Answer::Object(moved)) = world.ask(query) else { panic!() };
+    assert_eq!(moved.object.attributes.storage_class.as_deref(), Some("STANDARD_IA"));
+    let Ok(Answer::Events(events)) =
+        world.ask(Query::Events { bucket: world.bucket, after: None, limit: 100 })
+    else {
+        panic!()
+    };
+    let told = events.iter().filter(|(_, event)| event.kind == EventKind::Transition);
+    let told: BTreeSet<String> = told.map(|(_, event)| event.key.as_str().to_string()).collect();
+    assert_eq!(told, BTreeSet::from(["a/large".to_string(), "b/old".to_string()]));
+    // It goes in its time.
+    assert_eq!(live_days(&mut world, 3).current, 2);
+    let Ok(Answer::Recoding(Some(waiting))) = world.ask(Query::Recoding { after: None }) else { panic!() };
+    assert_eq!((waiting.home.key, waiting.extents.len()), (key("a/large"), 1));
+}

@@ -31,12 +31,12 @@ impl Op for GetBucketLifecycleConfiguration {
     }
 
     async fn run(&self, cx: &Context, _request: Request) -> S3Result<Response> {
-        match cx.setting(SettingKind::Lifecycle).await? {
-            Some(BucketSetting::Lifecycle(rules)) => {
+        match cx.setting(SettingKind::Lifecycle).await?.and_then(BucketSetting::into_lifecycle) {
+            Some(rules) => {
                 let response = Response::xml(lifecycle::document(&rules));
                 Ok(lifecycle::show_minimum(response, rules.transition_minimum))
             }
-            _ => {
+            None => {
                 let missing = S3Error::from(Code::NoSuchLifecycleConfiguration);
                 Err(missing.field("BucketName", cx.bucket()?.name.as_str()))
             }
@@ -74,7 +74,7 @@ impl Op for PutBucketLifecycleConfiguration {
             hex::encode(id)
         };
         let rules = lifecycle::check(rules, minimum, cx.lifecycle_day_ms, name)?;
-        cx.set(BucketSetting::Lifecycle(rules)).await?;
+        cx.set(BucketSetting::of_lifecycle(rules)).await?;
         Ok(lifecycle::show_minimum(Response::ok(), minimum))
     }
 }

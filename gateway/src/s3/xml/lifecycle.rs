@@ -23,8 +23,10 @@ pub struct RuleElement {
     pub noncurrent: Option<NoncurrentElement>,
     /// `AbortIncompleteMultipartUpload`.
     pub abort: Option<AbortElement>,
-    /// `StorageClass` of each `Transition` and `NoncurrentVersionTransition`.
-    pub transitions: Vec<Option<String>>,
+    /// Each `Transition`.
+    pub transitions: Vec<TransitionElement>,
+    /// Each `NoncurrentVersionTransition`.
+    pub noncurrent_transitions: Vec<NoncurrentTransitionElement>,
 }
 
 /// The filter of a rule.
@@ -66,6 +68,23 @@ pub struct NoncurrentElement {
 /// See [`RuleElement`].
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[allow(missing_docs)]
+pub struct TransitionElement {
+    pub days: Option<String>,
+    pub date: Option<String>,
+    pub class: Option<String>,
+}
+
+/// See [`RuleElement`].
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[allow(missing_docs)]
+pub struct NoncurrentTransitionElement {
+    pub when: NoncurrentElement,
+    pub class: Option<String>,
+}
+
+/// See [`RuleElement`].
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[allow(missing_docs)]
 pub struct AbortElement {
     pub days: Option<String>,
 }
@@ -89,9 +108,9 @@ fn rule(node: Node) -> S3Result<RuleElement> {
             "Expiration" => once(&mut rule.expiration, expiration(child)?)?,
             "NoncurrentVersionExpiration" => once(&mut rule.noncurrent, noncurrent(child)?)?,
             "AbortIncompleteMultipartUpload" => once(&mut rule.abort, abort(child)?)?,
-            "Transition" => rule.transitions.push(transition(child, &["Days", "Date"])?),
+            "Transition" => rule.transitions.push(transition(child)?),
             "NoncurrentVersionTransition" => {
-                rule.transitions.push(transition(child, &["NoncurrentDays", "NewerNoncurrentVersions"])?);
+                rule.noncurrent_transitions.push(noncurrent_transition(child)?);
             }
             _ => return Err(malformed()),
         }
@@ -170,17 +189,26 @@ fn abort(node: Node) -> S3Result<AbortElement> {
     Ok(found)
 }
 
-/// The class that a transition leads to.
-fn transition(node: Node, known: &[&str]) -> S3Result<Option<String>> {
-    let mut class = None;
+fn transition(node: Node) -> S3Result<TransitionElement> {
+    let mut found = TransitionElement::default();
     for child in node.children {
         match child.name.as_str() {
-            "StorageClass" => child.text_into(&mut class)?,
-            name if known.contains(&name) => {}
+            "Days" => child.text_into(&mut found.days)?,
+            "Date" => child.text_into(&mut found.date)?,
+            "StorageClass" => child.text_into(&mut found.class)?,
             _ => return Err(malformed()),
         }
     }
-    Ok(class)
+    Ok(found)
+}
+
+fn noncurrent_transition(mut node: Node) -> S3Result<NoncurrentTransitionElement> {
+    let mut class = None;
+    let (classes, rest): (Vec<_>, Vec<_>) =
+        node.children.into_iter().partition(|child| child.name == "StorageClass");
+    node.children = rest;
+    classes.into_iter().try_for_each(|child| child.text_into(&mut class))?;
+    Ok(NoncurrentTransitionElement { when: noncurrent(node)?, class })
 }
 
 #[cfg(test)]
@@ -201,14 +229,18 @@ mod tests {
             "<ID>i</ID><Status>Enabled</Status><Filter><And><Prefix>p/</Prefix><Tag><Key>k</Key><Value>v</Value></Tag>\
              <Tag><Key>l</Key><Value/></Tag><ObjectSizeGreaterThan>1</ObjectSizeGreaterThan></And></Filter>\
              <Expiration><Days>3</Days></Expiration><Transition><Days>1</Days><StorageClass>GLACIER</StorageClass>\
-             </Transition><NoncurrentVersionExpiration><NoncurrentDays>2</NoncurrentDays>\
+             </Transition><NoncurrentVersionTransition><NoncurrentDays>1</NoncurrentDays><StorageClass>GLACIER</StorageClass>\
+             </NoncurrentVersionTransition><NoncurrentVersionExpiration><NoncurrentDays>2</NoncurrentDays>\
              <NewerNoncurrentVersions>5</NewerNoncurrentVersions></NoncurrentVersionExpiration>\
              <AbortIncompleteMultipartUpload><DaysAfterInitiation>7</DaysAfterInitiation></AbortIncompleteMultipartUpload>",
         )
         .unwrap();
         let conditions = rule.filter.unwrap().conditions;
         assert_eq!((conditions.tags.len(), conditions.larger_than.as_deref()), (2, Some("1")));
-        assert_eq!(rule.transitions, [Some("GLACIER".to_string())]);
+        let (one, class) = (|| Some("1".to_string()), || Some("GLACIER".to_string()));
+        assert_eq!(rule.transitions, [TransitionElement { days: one(), date: None, class: class() }]);
+        let when = NoncurrentElement { days: one(), newer_versions: None };
+        assert_eq!(rule.noncurrent_transitions, [NoncurrentTransitionElement { when, class: class() }]);
         assert_eq!(rule.noncurrent.unwrap().newer_versions.as_deref(), Some("5"));
         assert_eq!(rule.abort.unwrap().days.as_deref(), Some("7"));
         assert_eq!(read("<Filter/>").unwrap().filter, Some(FilterElement::default()));
@@ -230,6 +262,10 @@ mod tests {
             "<NoncurrentVersionExpiration><Days>1</Days></NoncurrentVersionExpiration>",
             "<AbortIncompleteMultipartUpload><Days>1</Days></AbortIncompleteMultipartUpload>",
             "<Transition><Weeks>1</Weeks></Transition>",
+            "<Transition><NoncurrentDays>1</NoncurrentDays></Transition>",
+            "<NoncurrentVersionTransition><Date>2030-01-01</Date></NoncurrentVersionTransition>",
+            "<NoncurrentVersionTransition><StorageClass>A</StorageClass><StorageClass>A</StorageClass>\
+             </NoncurrentVersionTransition>",
         ] {
             assert_eq!(read(rule), Err(Code::MalformedXML), "{rule}");
         }

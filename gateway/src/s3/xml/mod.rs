@@ -10,8 +10,8 @@ mod writer;
 
 pub use acl::{AclDocument, GrantElement};
 pub use lifecycle::{
-    AbortElement, ConditionsElement, ExpirationElement, FilterElement, NoncurrentElement, RuleElement,
-    lifecycle_rules,
+    AbortElement, ConditionsElement, ExpirationElement, FilterElement, NoncurrentElement,
+    NoncurrentTransitionElement, RuleElement, TransitionElement, lifecycle_rules,
 };
 pub use logging::{LoggingElement, logging};
 pub use notification::{NotificationDocument, NotificationElement, notification};
