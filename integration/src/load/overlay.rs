@@ -40,6 +40,7 @@ pub async fn run(options: &Options) -> Result<()> {
             connections: CONNECTIONS,
             objects,
             encrypted: false,
+            class: None,
         };
         Cell::over(options, &direct, workload, name.to_string()).fill_bucket().await?;
         let mut rows: [Vec<Row>; 2] = Default::default();
@@ -73,6 +74,7 @@ async fn beside(options: &Options, east: &Site, west: &Site) -> Result<Vec<Row>>
         connections: CONNECTIONS,
         objects: OWN,
         encrypted: false,
+        class: None,
     };
     Cell::over(options, &own, workload("own", Kind::Get), "own".to_string()).fill_bucket().await?;
     let (warm_up, time) = (Duration::from_secs(options.warm_up), Duration::from_secs(options.seconds));
