@@ -76,6 +76,14 @@ pub const OVERLAY_CARDS_MAX: usize = 4 * OVERLAY_MEMBERS_MAX;
 pub const GOSSIP_WAITING_MAX: usize = 64;
 /// What one cluster grants to others.
 pub const OVERLAY_GRANTS_MAX: usize = 10_000;
+/// Buckets of a cluster that follow others.
+pub const FOLLOWS_MAX: usize = 1000;
+/// Rules of the replication of a bucket.
+pub const REPLICATION_RULES_MAX: usize = 1000;
+/// Changes that one command copies.
+pub const REPLICATE_CHANGES_MAX: usize = 250;
+/// Versions of a key that are looked through for the one whose tags changed elsewhere.
+pub const REPLICA_VERSIONS_VISITED_MAX: usize = 100;
 /// Policies of one user.
 pub const POLICIES_PER_USER_MAX: usize = 10;
 /// Bytes of one policy, as in S3.

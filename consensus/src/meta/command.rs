@@ -15,6 +15,7 @@ use super::model::{
 };
 use super::names::{AccessKeyId, AnnotationName, BucketName, ClientToken, ObjectKey, PolicyName, UserName};
 use super::overlay::{OverlayChange, OverlayRefusal};
+use super::replication::Replicate;
 use super::sealing::Sealing;
 
 /// A command with its place in a session and the leader's time. This is what the log holds.
@@ -112,6 +113,11 @@ pub enum Command {
     Overlay(OverlayChange),
     /// See [`Recode`].
     Recode(Recode),
+    /// The session copies for buckets that follow others from now on, unless another one does that lives. Done:
+    /// [`Done::Leads`].
+    LeadFollowing,
+    /// See [`Replicate`].
+    Replicate(Replicate),
 }
 
 impl Command {
@@ -135,7 +141,8 @@ impl Command {
             | Command::AppendObject(_)
             | Command::PostObject(_)
             | Command::CopyBare(_)
-            | Command::SetAcl(_) => true,
+            | Command::SetAcl(_)
+            | Command::Replicate(_) => true,
             Command::SetAnnotation(command) => matches!(command.change, AnnotationChange::Put(_)),
             Command::Guarded(guarded) => guarded.command.grows(),
             Command::Sealed(sealed) => sealed.command.grows(),
@@ -145,7 +152,10 @@ impl Command {
             Command::SetBucket(command) => matches!(command.change, BucketChange::Set(_)),
             Command::SetUserPolicy(command) => command.document.is_some(),
             Command::Overlay(change) => {
-                matches!(change, OverlayChange::Invite { .. } | OverlayChange::Grant(_))
+                matches!(
+                    change,
+                    OverlayChange::Invite { .. } | OverlayChange::Grant(_) | OverlayChange::Follow { .. }
+                )
             }
             Command::OpenSession(_)
             | Command::RenewSession(_)
@@ -171,6 +181,7 @@ impl Command {
             | Command::SetQuota(_)
             | Command::Expire(_)
             | Command::LeadDeliveries
+            | Command::LeadFollowing
             | Command::Deliver(_)
             | Command::Recode(_) => false,
         }
@@ -1015,8 +1026,15 @@ pub enum Done {
     GivenUp(Option<Box<Reply>>),
     /// What was due and is done.
     Expired(Expired),
-    /// The session that proposed it, if it is the one that delivers notifications.
+    /// The session that proposed it, if it is the one that delivers notifications, or follows.
     Leads(Option<SessionId>),
+    /// How far a copy is now, and why not further.
+    Replicated {
+        /// The last event that was copied.
+        cursor: Stamp,
+        /// Why the next change was not.
+        refused: Option<Box<Reject>>,
+    },
 }
 
 /// What an [`Expire`] did.

@@ -16,6 +16,7 @@ pub mod names;
 pub mod overlay;
 pub mod query;
 mod recoding;
+pub mod replication;
 pub mod sealing;
 pub mod store;
 pub mod tables;

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::acl::{Grant, ObjectOwnership};
 use super::lifecycle::{Lifecycle, Transition};
 use super::names::{AccessKeyId, AnnotationName, BucketName, ObjectKey, UserName};
+use super::replication::Replication;
 use super::sealing::Sealing;
 use super::website::Website;
 
@@ -108,6 +109,8 @@ pub enum BucketSetting {
     StorageClass(String),
     /// Rules that move objects to other storage classes, and where; in place of [`BucketSetting::Lifecycle`].
     Transitions(Lifecycle, Vec<Transition>),
+    /// What is copied to other clusters.
+    Replication(Replication),
 }
 
 /// The kinds of [`BucketSetting`]. The number is part of keys.
@@ -127,6 +130,7 @@ pub enum SettingKind {
     Notifications = 10,
     Logging = 11,
     StorageClass = 12,
+    Replication = 13,
 }
 
 impl BucketSetting {
@@ -163,6 +167,7 @@ impl BucketSetting {
             BucketSetting::Notifications(_) => SettingKind::Notifications,
             BucketSetting::Logging(_) => SettingKind::Logging,
             BucketSetting::StorageClass(_) => SettingKind::StorageClass,
+            BucketSetting::Replication(_) => SettingKind::Replication,
         }
     }
 }

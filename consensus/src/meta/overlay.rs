@@ -3,10 +3,12 @@
 //! A cluster is its name and its key: what is signed with the key is said by the cluster. Both stay for ever.
 
 use bytes::Bytes;
+use fabric::ids::{BucketId, Stamp};
 use serde::{Deserialize, Serialize};
 
 use super::model::ClusterMs;
 use super::names::{BucketName, ClusterName, UserName};
+use super::replication::{FollowKind, Source};
 
 /// An Ed25519 public key.
 pub type PublicKey = [u8; 32];
@@ -155,6 +157,28 @@ pub enum OverlayChange {
         /// What it says with a greater one is said since.
         serial: u64,
     },
+    /// A bucket here follows one of another cluster; one that does already goes on.
+    Follow {
+        /// The copy.
+        bucket: BucketId,
+        /// What it follows.
+        source: Source,
+        /// Why.
+        kind: FollowKind,
+        /// Number of the bucket there.
+        source_id: BucketId,
+        /// What happened later is copied.
+        cursor: Stamp,
+    },
+    /// It does not any more.
+    Unfollow {
+        /// The copy.
+        bucket: BucketId,
+        /// What it follows.
+        source: Source,
+        /// Only if it is here; `None`: wherever it is.
+        cursor: Option<Stamp>,
+    },
 }
 
 /// Why a change is refused.
@@ -187,6 +211,23 @@ pub enum OverlayRefusal {
     /// As many as there can be.
     #[error("there are as many as there can be")]
     TooMany,
+    /// A copy keeps versions.
+    #[error("versioning of the bucket is not enabled")]
+    NotVersioned,
+    /// A copy has one source, or others write to it.
+    #[error("the bucket follows another one already")]
+    FollowsOther,
+    /// Nothing of the kind.
+    #[error("the bucket follows no such bucket")]
+    NotFollowed,
+    /// The copy is further, or not as far, or to be compared first.
+    #[error("the copy is at another place by now")]
+    Moved,
+    /// Nobody writes to a copy.
+    #[error(
+        "the bucket is a copy of one in another cluster, which is written there; overlay promote ends that"
+    )]
+    IsCopy,
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ use super::model::{
 };
 use super::names::{AccessKeyId, AnnotationName, BucketName, ObjectKey, PolicyName, UserName};
 use super::overlay::OverlayState;
+use super::replication::{Follows, Replication};
 use super::sealing::Sealing;
 
 /// A question. Each is answered from one applied index.
@@ -277,6 +278,15 @@ pub enum Query {
         /// Only behind this one.
         after: Option<(Home, Stamp)>,
     },
+    /// Buckets that follow those of other clusters → [`Answer::Follows`].
+    Follows,
+    /// Buckets that other clusters copy, in order of id → [`Answer::Replications`].
+    Replications {
+        /// Only after this bucket.
+        after: Option<BucketId>,
+        /// At most so many.
+        limit: u32,
+    },
 }
 
 /// Partitions of a [`Query::Placed`].
@@ -404,6 +414,8 @@ pub enum Answer {
     Overlay(Arc<OverlayState>),
     Catalog { buckets: Vec<(Bucket, Usage)>, more: bool },
     Recoding(Option<Recoding>),
+    Follows(Follows),
+    Replications { buckets: Vec<(Bucket, Replication)>, more: bool },
 }
 
 /// A version whose bytes are to become shards.

@@ -145,6 +145,12 @@ tables! {
     OVERLAY_GRANTS = 50, "overlay_grants";
     /// Versions whose bytes are to become shards.
     RECODINGS = 51, "recodings";
+    /// Buckets that follow those of other clusters.
+    FOLLOWS = 52, "follows";
+    /// Who copies for them.
+    FOLLOWER = 53, "follower";
+    /// Buckets that other clusters copy.
+    REPLICATING = 54, "replicating";
 }
 
 impl TableId {
@@ -274,7 +280,7 @@ mod tests {
         event_order cursors absences leaving removed_nodes hold bucket_quotas user_quotas bucket_settings locks \
         user_policies due due_walks upload_sealings renames event_marks annotations acls \
         deliveries deliverer overlay_identity overlay_members overlay_invites overlay_grants \
-        recodings";
+        recodings follows follower replicating";
         assert_eq!(names.join(" "), golden, "names are stored");
     }
 

@@ -4,10 +4,10 @@ use bytes::Bytes;
 use consensus::meta::tables::{
     Absences, AccessKeys, Acls, AnnotationSets, Bodies, BucketNames, BucketQuotas, BucketSettings, Buckets,
     BucketsByOwner, Cluster, Completeds, Cursors, DebtCounts, Debts, DecodeKey, Deliverer, Deliveries, Due,
-    DueWalks, EncodeKey, EventMarks, EventOrder, Events, Extents, Garbages, Holds, Identity, Inline, Invites,
-    KeysByUser, Layouts, LeavingCopies, Locks, Members, Nodes, NullVersions, Objects, OverlayGrants, Parts,
-    RemovedNodes, Renames, Replies, SessionNonces, Sessions, Table, UploadSealings, Uploads, Usages,
-    UserPolicies, UserQuotas, Users, Versions, key_bytes,
+    DueWalks, EncodeKey, EventMarks, EventOrder, Events, Extents, Follower, Follows, Garbages, Holds,
+    Identity, Inline, Invites, KeysByUser, Layouts, LeavingCopies, Locks, Members, Nodes, NullVersions,
+    Objects, OverlayGrants, Parts, RemovedNodes, Renames, Replicating, Replies, SessionNonces, Sessions,
+    Table, UploadSealings, Uploads, Usages, UserPolicies, UserQuotas, Users, Versions, key_bytes,
 };
 use fabric::codec::crc32c;
 use fabric::rpc::read_all;
@@ -70,6 +70,9 @@ const TABLES: &[ReadRow] = &[
     row::<Members>,
     row::<Invites>,
     row::<OverlayGrants>,
+    row::<Follows>,
+    row::<Follower>,
+    row::<Replicating>,
 ];
 
 /// A table, the length of a key, the key, and the value behind it.

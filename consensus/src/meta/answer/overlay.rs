@@ -4,12 +4,15 @@ use std::sync::Arc;
 
 use fabric::ids::BucketId;
 
-use super::bounded;
+use super::{bounded, bucket_of};
+use crate::meta::model::{BucketSetting, SettingKind};
 use crate::meta::overlay::OverlayState;
 use crate::meta::query::Answer;
+use crate::meta::replication::{Follows as FollowsPage, Source};
 use crate::meta::store::{Fault, Rows};
 use crate::meta::tables::{
-    Buckets, Cluster, Identity, Invites, Members, OverlayGrants, Usages, get, scan_after, scan_all,
+    BucketSettings, Buckets, Cluster, Follower, Follows, Identity, Invites, Members, OverlayGrants,
+    Replicating, Sessions, Usages, get, scan_after, scan_all,
 };
 
 /// All of it.
@@ -40,4 +43,33 @@ pub(super) fn catalog(rows: &dyn Rows, after: Option<BucketId>, limit: u32) -> R
         buckets.push((bucket, get::<Usages>(rows, id)?.unwrap_or_default()));
     }
     Ok(Answer::Catalog { buckets, more: scan.next().transpose()?.is_some() })
+}
+
+/// Buckets that follow others. There are at most [`fabric::limits::FOLLOWS_MAX`].
+pub(super) fn follows(rows: &dyn Rows) -> Result<Answer, Fault> {
+    let follower = get::<Follower>(rows, ())?;
+    let follower_lives = match follower {
+        Some(session) => get::<Sessions>(rows, session)?.is_some(),
+        None => false,
+    };
+    let mut follows = Vec::new();
+    for row in scan_all::<Follows>(rows)? {
+        let ((id, cluster, bucket), follow) = row?;
+        follows.push((bucket_of(rows, id)?, Source { cluster, bucket }, follow));
+    }
+    Ok(Answer::Follows(FollowsPage { follower, follower_lives, follows }))
+}
+
+/// Buckets that others copy.
+pub(super) fn replications(rows: &dyn Rows, after: Option<BucketId>, limit: u32) -> Result<Answer, Fault> {
+    let mut scan = scan_after::<Replicating>(rows, (), after.unwrap_or(BucketId(0)))?;
+    let mut buckets = Vec::new();
+    for row in scan.by_ref().take(bounded(limit)) {
+        let (id, ()) = row?;
+        let setting = get::<BucketSettings>(rows, (id, SettingKind::Replication as u16))?;
+        if let Some(BucketSetting::Replication(replication)) = setting {
+            buckets.push((bucket_of(rows, id)?, replication));
+        }
+    }
+    Ok(Answer::Replications { buckets, more: scan.next().transpose()?.is_some() })
 }

@@ -4,14 +4,14 @@ use fabric::ids::BucketId;
 use fabric::limits::BUCKETS_PER_USER_MAX;
 
 use super::transaction::Transaction;
-use super::{Outcome, Stop, acl, deliveries, lifecycle, lock, malformed, quota, user};
+use super::{Outcome, Stop, acl, deliveries, lifecycle, lock, malformed, quota, replication, user};
 use crate::meta::acl::{ObjectOwnership, WantedAcl};
 use crate::meta::command::{BucketChange, CreateBucket, DeleteBucket, Done, Reject, SetBucket};
 use crate::meta::model::{Bucket, BucketSetting, ObjectLock, SettingKind, Usage, User, Versioning};
 use crate::meta::names::{BucketName, UserName};
 use crate::meta::tables::{
-    BucketNames, BucketSettings, Buckets, BucketsByOwner, EventMarks, Objects, Uploads, Usages, Users,
-    Versions,
+    BucketNames, BucketSettings, Buckets, BucketsByOwner, EventMarks, Follows, Objects, Replicating, Uploads,
+    Usages, Users, Versions,
 };
 
 /// Creates a bucket under a name that is free; `locking`: it is versioned, and its versions can be locked.
@@ -101,6 +101,8 @@ pub(super) fn delete(tx: &mut Transaction<'_>, command: &DeleteBucket) -> Outcom
     tx.delete_under::<BucketSettings>(bucket.id)?;
     lifecycle::end_walk(tx, bucket.id);
     deliveries::end(tx, bucket.id);
+    tx.delete::<Replicating>(bucket.id);
+    tx.delete_under::<Follows>(bucket.id)?;
     Ok(Done::Nothing)
 }
 
@@ -114,6 +116,11 @@ pub(super) fn set(tx: &mut Transaction<'_>, command: &SetBucket) -> Outcome {
         BucketChange::Versioning(Versioning::Suspended) if lock::of_bucket(tx, bucket.id)?.is_some() => {
             return bucket_state("versioning of a bucket with object lock is not suspended");
         }
+        BucketChange::Versioning(Versioning::Suspended) if replication::is_copied(tx, bucket.id)? => {
+            return bucket_state(
+                "A replication configuration is present on this bucket, so the versioning state cannot be changed.",
+            );
+        }
         BucketChange::Versioning(versioning) => {
             tx.put::<Buckets>(bucket.id, &Bucket { versioning: *versioning, ..bucket });
         }
@@ -122,6 +129,9 @@ pub(super) fn set(tx: &mut Transaction<'_>, command: &SetBucket) -> Outcome {
         }
         BucketChange::Remove(SettingKind::ObjectLock) => {
             return bucket_state("object lock stays, once it is there");
+        }
+        BucketChange::Set(BucketSetting::Replication(_)) if bucket.versioning != Versioning::Enabled => {
+            return bucket_state("replication needs a bucket with versioning enabled");
         }
         BucketChange::Set(BucketSetting::Acl(grants)) => {
             acl::check_bucket(tx, bucket.id, grants)?;
@@ -133,6 +143,7 @@ pub(super) fn set(tx: &mut Transaction<'_>, command: &SetBucket) -> Outcome {
             match setting.kind() {
                 SettingKind::Lifecycle => lifecycle::begin_walk(tx, bucket.id),
                 SettingKind::Notifications => deliveries::begin(tx, &bucket)?,
+                SettingKind::Replication => tx.put::<Replicating>(bucket.id, &()),
                 _ => {}
             }
         }
@@ -141,6 +152,7 @@ pub(super) fn set(tx: &mut Transaction<'_>, command: &SetBucket) -> Outcome {
             match kind {
                 SettingKind::Lifecycle => lifecycle::end_walk(tx, bucket.id),
                 SettingKind::Notifications => deliveries::end(tx, bucket.id),
+                SettingKind::Replication => tx.delete::<Replicating>(bucket.id),
                 _ => {}
             }
         }

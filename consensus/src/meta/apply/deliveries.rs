@@ -3,14 +3,14 @@
 //! One session delivers, until it ends. Every step is its own command, so that nobody goes on for a gateway that is still
 //! at work, and a gateway that lost its session does not go on behind the back of the next one.
 
-use fabric::ids::{BucketId, Stamp};
+use fabric::ids::{BucketId, SessionId, Stamp};
 
 use super::Outcome;
 use super::transaction::Transaction;
 use crate::meta::command::{Deliver, Done, Entry, Reject};
 use crate::meta::model::{Bucket, Delivery};
 use crate::meta::store::Fault;
-use crate::meta::tables::{Deliverer, Deliveries, Sessions};
+use crate::meta::tables::{Deliverer, Deliveries, Sessions, Table};
 
 /// A bucket gets notifications: of what happens from now on.
 pub(super) fn begin(tx: &mut Transaction<'_>, bucket: &Bucket) -> Result<(), Fault> {
@@ -26,14 +26,17 @@ pub(super) fn end(tx: &mut Transaction<'_>, bucket: BucketId) {
     tx.delete::<Deliveries>(bucket);
 }
 
-/// The session of the entry delivers, unless another one does that lives.
-pub(super) fn lead(tx: &mut Transaction<'_>, entry: &Entry) -> Outcome {
-    if let Some(other) = tx.get::<Deliverer>(())?.filter(|other| *other != entry.session)
+/// The session of the entry does what the one row of this table is about, unless another one does that lives.
+pub(super) fn lead<T>(tx: &mut Transaction<'_>, entry: &Entry) -> Outcome
+where
+    T: for<'a> Table<Key<'a> = (), Value = SessionId>,
+{
+    if let Some(other) = tx.get::<T>(())?.filter(|other| *other != entry.session)
         && tx.get::<Sessions>(other)?.is_some()
     {
         return Ok(Done::Leads(None));
     }
-    tx.put::<Deliverer>((), &entry.session);
+    tx.put::<T>((), &entry.session);
     Ok(Done::Leads(Some(entry.session)))
 }
 

@@ -22,6 +22,7 @@ mod overlay;
 mod quota;
 mod recoding;
 mod rename;
+mod replication;
 mod salvage;
 mod session;
 mod transaction;
@@ -30,7 +31,9 @@ mod version;
 
 use super::command::{Command, Done, Entry, Guard, Reject, Reply};
 use super::model::EventKind;
+use super::overlay::OverlayRefusal;
 use super::store::{Fault, RowsMut};
+use super::tables::{Deliverer, Follower};
 use object::{Annotated, Around};
 use session::Admission;
 use transaction::Transaction;
@@ -130,6 +133,9 @@ fn run(tx: &mut Transaction<'_>, entry: &Entry) -> Result<Reply, Fault> {
     if annotations.is_some() && !matches!(command, Command::PutObject(_)) {
         return Ok(refused("no bytes of a copy come with the command"));
     }
+    if replication::is_written_elsewhere(tx, command)? {
+        return Ok(Reply::Rejected(Reject::Overlay(OverlayRefusal::IsCopy)));
+    }
     let outcome = match command {
         Command::OpenSession(command) => session::open(tx, command),
         Command::RenewSession(command) => session::renew(tx, entry.session, command),
@@ -174,10 +180,12 @@ fn run(tx: &mut Transaction<'_>, entry: &Entry) -> Result<Reply, Fault> {
         Command::PostObject(command) => object::put(tx, command, &around, EventKind::Post),
         Command::SetAnnotation(command) => annotation::set(tx, command),
         Command::SetAcl(command) => acl::set(tx, command),
-        Command::LeadDeliveries => deliveries::lead(tx, entry),
+        Command::LeadDeliveries => deliveries::lead::<Deliverer>(tx, entry),
         Command::Deliver(command) => deliveries::deliver(tx, entry, command),
         Command::Overlay(change) => overlay::change(tx, change),
         Command::Recode(command) => recoding::recode(tx, command),
+        Command::LeadFollowing => deliveries::lead::<Follower>(tx, entry),
+        Command::Replicate(command) => replication::replicate(tx, command),
         Command::Guarded(_) | Command::Sealed(_) | Command::Annotated(_) | Command::WithAcl(_) => {
             malformed("a command stands around one that it may not")
         }

@@ -211,7 +211,7 @@ pub(super) fn install(
 }
 
 /// How the change feed names a version.
-fn told_version(object: &Object) -> Stamp {
+pub(super) fn told_version(object: &Object) -> Stamp {
     if object.null_version { Stamp::ZERO } else { object.stamp }
 }
 
@@ -367,7 +367,7 @@ fn delete_current(
         return Ok((DeletedKey::default(), Some((EventKind::Delete, Stamp::ZERO))));
     }
     let stamp = tx.stamp(bucket, ordinal);
-    version::mark_deleted(tx, bucket, home, stamp)?;
+    version::mark_deleted(tx, bucket, home, stamp, tx.now)?;
     let null_version = bucket.versioning == Versioning::Suspended;
     let marker = version_text(stamp, null_version);
     let told = if null_version { Stamp::ZERO } else { stamp };

@@ -2,8 +2,8 @@
 
 use fabric::limits::{OVERLAY_GRANTS_MAX, OVERLAY_INVITES_MAX, OVERLAY_MEMBERS_MAX};
 
-use super::Outcome;
 use super::transaction::Transaction;
+use super::{Outcome, replication};
 use crate::meta::command::{Done, Reject};
 use crate::meta::model::ClusterMs;
 use crate::meta::names::ClusterName;
@@ -54,6 +54,12 @@ pub(super) fn change(tx: &mut Transaction<'_>, change: &OverlayChange) -> Outcom
             tx.delete_under::<Members>(())?;
             tx.delete_under::<OverlayGrants>(())?;
             tx.delete_under::<Invites>(())?;
+        }
+        OverlayChange::Follow { bucket, source, kind, source_id, cursor } => {
+            return replication::follow(tx, *bucket, source, *kind, (*source_id, *cursor));
+        }
+        OverlayChange::Unfollow { bucket, source, cursor } => {
+            return replication::unfollow(tx, *bucket, source, *cursor);
         }
     }
     Ok(Done::Nothing)
@@ -135,6 +141,6 @@ fn user_text(user: &GrantedUser) -> String {
     }
 }
 
-fn refused(why: OverlayRefusal) -> Outcome {
+pub(super) fn refused(why: OverlayRefusal) -> Outcome {
     Err(Reject::Overlay(why).into())
 }

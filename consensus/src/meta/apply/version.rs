@@ -9,7 +9,7 @@ use super::transaction::Transaction;
 use super::{annotation, body, recoding};
 use crate::meta::command::{Expect, Reject};
 use crate::meta::lookup::{Found, newest_other};
-use crate::meta::model::{Bucket, Home, Object, Version, Versioning};
+use crate::meta::model::{Bucket, ClusterMs, Home, Object, Version, Versioning};
 use crate::meta::store::Fault;
 use crate::meta::tables::{Acls, Descending, Locks, NullVersions, Objects, Versions};
 
@@ -54,11 +54,12 @@ pub(super) fn mark_deleted(
     bucket: &Bucket,
     home: &Home,
     stamp: Stamp,
+    modified: ClusterMs,
 ) -> Result<(), Fault> {
     make_room(tx, bucket, home)?;
     tx.delete::<Objects>(home);
     let null_version = bucket.versioning != Versioning::Enabled;
-    shelve(tx, home, &Version::DeleteMarker { stamp, null_version, modified: tx.now });
+    shelve(tx, home, &Version::DeleteMarker { stamp, null_version, modified });
     Ok(())
 }
 

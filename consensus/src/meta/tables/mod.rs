@@ -13,6 +13,7 @@ mod event;
 mod garbage;
 mod object;
 mod overlay;
+mod replication;
 mod session;
 mod upload;
 mod user;
@@ -40,6 +41,7 @@ pub use event::{Deliverer, Deliveries, EventMarks, EventOrder, EventPlace, Event
 pub use garbage::{Absences, DebtCounts, Debts, Garbages, LeavingCopies};
 pub use object::{Acls, AnnotationSets, Locks, NullVersions, Objects, Recodings, Renames, Versions};
 pub use overlay::{Identity, Invites, Members, OverlayGrants};
+pub use replication::{Follower, Follows, Replicating};
 pub use session::{Replies, SessionNonces, Sessions};
 pub use upload::{Completeds, Cursor, Cursors, Parts, UploadSealings, Uploads};
 pub use user::{AccessKeys, KeysByUser, UserPolicies, UserQuotas, Users};

@@ -18,6 +18,7 @@ use crate::meta::model::*;
 use crate::meta::names::{BucketName, ClusterName, PolicyName, UserName};
 use crate::meta::overlay::*;
 use crate::meta::query::*;
+use crate::meta::replication::*;
 use crate::meta::sealing::{Frames, Scheme, Sealing};
 
 /// Format version of entries, queries and answers.
@@ -405,6 +406,7 @@ fn commands() -> Vec<Command> {
     ];
     let change = BucketChange::Set(BucketSetting::Transitions(lifecycle(), transitions));
     commands.push(Command::SetBucket(SetBucket { bucket: BucketId(5), change }));
+    commands.extend(replications());
     commands
 }
 
@@ -419,6 +421,90 @@ fn overlay_changes() -> [OverlayChange; 8] {
         OverlayChange::Revoke { cluster: cluster(), user: GrantedUser::One(user()) },
         OverlayChange::Leave,
         OverlayChange::Left { cluster: cluster(), serial: 300 },
+    ]
+}
+
+fn source() -> Source {
+    Source { cluster: "east".parse().unwrap(), bucket: bucket_name() }
+}
+
+fn replication() -> Replication {
+    let rule = ReplicationRule {
+        id: "r".to_string(),
+        priority: 300,
+        enabled: true,
+        form: ReplicationFilter::And,
+        prefix: "p".to_string(),
+        tags: vec![("k".to_string(), "v".to_string())],
+        destination: "photos--east".parse().unwrap(),
+        cluster: "east".parse().unwrap(),
+        bucket: bucket_name(),
+        account: Some("1".to_string()),
+        storage_class: Some("STANDARD".to_string()),
+        markers: Some(false),
+        existing: Some(true),
+    };
+    Replication { role: "role".to_string(), rules: vec![rule], since: stamp() }
+}
+
+fn follow() -> Follow {
+    Follow {
+        kind: FollowKind::Replica,
+        source: BucketId(7),
+        cursor: stamp(),
+        reached: ClusterMs(1_000),
+        compare: true,
+        compared: stamp(),
+        since: ClusterMs(300),
+        objects: 2,
+        bytes: 600,
+    }
+}
+
+fn replications() -> Vec<Command> {
+    let version = ReplicaVersion {
+        body: NewBody::Inline(Bytes::from_static(b"payload")),
+        sealing: Some(sealing()),
+        etag: Etag::Md5([1; 16]),
+        modified: ClusterMs(1_000),
+        checksum: Some(checksum()),
+        attributes: attributes(),
+    };
+    let tags = ReplicaOf::Tags {
+        etag: Etag::Multipart([1; 16], 2),
+        modified: ClusterMs(1_000),
+        tags: vec![("k".to_string(), "v".to_string())],
+    };
+    let whats = [ReplicaOf::Version(version), ReplicaOf::Marker(ClusterMs(1_000)), tags];
+    let change = |what| ReplicaChange { at: stamp(), reached: ClusterMs(300), key: key("a/b"), what };
+    let replicate = |step, changes| Replicate {
+        bucket: BucketId(5),
+        source: source(),
+        after: stamp(),
+        upto: stamp(),
+        reached: ClusterMs(1_000),
+        step,
+        changes,
+    };
+    let setting = BucketChange::Set(BucketSetting::Replication(replication()));
+    vec![
+        Command::SetBucket(SetBucket { bucket: BucketId(5), change: setting }),
+        Command::Overlay(OverlayChange::Follow {
+            bucket: BucketId(5),
+            source: source(),
+            kind: FollowKind::Mirror,
+            source_id: BucketId(7),
+            cursor: stamp(),
+        }),
+        Command::Overlay(OverlayChange::Unfollow {
+            bucket: BucketId(5),
+            source: source(),
+            cursor: Some(stamp()),
+        }),
+        Command::LeadFollowing,
+        Command::Replicate(replicate(ReplicateStep::Feed, whats.map(change).to_vec())),
+        Command::Replicate(replicate(ReplicateStep::Compare, Vec::new())),
+        Command::Replicate(replicate(ReplicateStep::Compared { upto: stamp() }, Vec::new())),
     ]
 }
 
@@ -623,6 +709,8 @@ fn replies() -> Vec<Reply> {
     ];
     let mut replies: Vec<Reply> = done.into_iter().map(Reply::Done).collect();
     replies.extend([Reply::Rejected(Reject::NoSuchKey), Reply::TooLate]);
+    let refused = Some(Box::new(Reject::NoSuchKey));
+    replies.push(Reply::Done(Done::Replicated { cursor: stamp(), refused }));
     replies
 }
 
@@ -675,6 +763,7 @@ fn rejects() -> Vec<Reject> {
         Reject::NoSuchGrantee { user: user() },
         Reject::NotDeliverer,
         Reject::Overlay(OverlayRefusal::TooMany),
+        Reject::Overlay(OverlayRefusal::IsCopy),
     ]
 }
 
@@ -774,6 +863,8 @@ fn work_queries() -> Vec<Query> {
         Query::Overlay,
         Query::Catalog { after: Some(BucketId(5)), limit: 300 },
         Query::Recoding { after: Some((home(), stamp())) },
+        Query::Follows,
+        Query::Replications { after: Some(BucketId(5)), limit: 300 },
     ]
 }
 
@@ -938,5 +1029,11 @@ fn work_answers() -> Vec<Answer> {
         Answer::Catalog { buckets: vec![(bucket(), Usage::default())], more: true },
         Answer::Recoding(Some(Recoding { home: home(), version: stamp(), extents: vec![extent()] })),
         Answer::Events(vec![(stamp(), Event { kind: EventKind::Transition, ..event })]),
+        Answer::Follows(Follows {
+            follower: Some(session()),
+            follower_lives: true,
+            follows: vec![(bucket(), source(), follow())],
+        }),
+        Answer::Replications { buckets: vec![(bucket(), replication())], more: true },
     ]
 }

@@ -12,6 +12,7 @@ mod quota;
 mod random;
 mod recoding;
 mod renames;
+mod replication;
 mod rules;
 mod salvage;
 mod sealing;

@@ -1,0 +1,285 @@
+//! Copies of buckets of other clusters.
+//!
+//! A change and how far the copy came are written by one entry, which is refused where the copy is elsewhere. So every
+//! change is copied once, whoever copies, however often.
+
+use fabric::ids::{BucketId, Stamp};
+use fabric::limits::{FOLLOWS_MAX, REPLICA_VERSIONS_VISITED_MAX, REPLICATE_CHANGES_MAX};
+
+use super::object::{check_sealing, install, plain_bytes, told_version};
+use super::overlay::refused;
+use super::transaction::Transaction;
+use super::version::mark_deleted;
+use super::{Outcome, Stop, acl, body, lifecycle, malformed, quota};
+use crate::meta::command::{Command, Done, Reject};
+use crate::meta::model::{
+    Bucket, ClusterMs, Etag, Event, EventKind, Home, Lock, Object, Origin, Tags, Usage, Version, Versioning,
+};
+use crate::meta::overlay::OverlayRefusal;
+use crate::meta::replication::{
+    Follow, FollowKind, ReplicaChange, ReplicaOf, ReplicaVersion, Replicate, ReplicateStep, Source,
+};
+use crate::meta::sealing::sealed;
+use crate::meta::store::Fault;
+use crate::meta::tables::{Buckets, Descending, Follows, Members, Objects, Replicating, Versions};
+
+/// A bucket follows another one from now on, or goes on.
+pub(super) fn follow(
+    tx: &mut Transaction<'_>,
+    bucket: BucketId,
+    source: &Source,
+    kind: FollowKind,
+    (source_id, cursor): (BucketId, Stamp),
+) -> Outcome {
+    let bucket = tx.get::<Buckets>(bucket)?.ok_or(Reject::NoSuchBucket)?;
+    if tx.get::<Members>(&source.cluster)?.is_none_or(|member| member.gone) {
+        return refused(OverlayRefusal::NotMember);
+    }
+    if bucket.versioning != Versioning::Enabled {
+        return refused(OverlayRefusal::NotVersioned);
+    }
+    let others: Vec<_> = tx.scan_under::<Follows>(bucket.id)?.collect::<Result<_, _>>()?;
+    for ((_, cluster, name), other) in &others {
+        let same = (cluster, name) == (&source.cluster, &source.bucket);
+        match (same, other.kind, kind) {
+            (true, is, wanted) if is == wanted && other.source == source_id => return Ok(Done::Nothing),
+            (false, FollowKind::Replica, FollowKind::Replica) => {}
+            _ => return refused(OverlayRefusal::FollowsOther),
+        }
+    }
+    if FOLLOWS_MAX <= tx.scan_under::<Follows>(())?.count() {
+        return refused(OverlayRefusal::TooMany);
+    }
+    let is_empty = tx.scan_under::<Objects>(bucket.id)?.next().is_none()
+        && tx.scan_under::<Versions>(bucket.id)?.next().is_none();
+    let follow = Follow {
+        kind,
+        source: source_id,
+        cursor,
+        reached: ClusterMs(0),
+        // What is there may be a part of what is to come.
+        compare: kind == FollowKind::Mirror && !is_empty,
+        compared: Stamp::ZERO,
+        since: tx.now,
+        objects: 0,
+        bytes: 0,
+    };
+    tx.put::<Follows>((bucket.id, &source.cluster, &source.bucket), &follow);
+    Ok(Done::Nothing)
+}
+
+/// A bucket follows another one no longer.
+pub(super) fn unfollow(
+    tx: &mut Transaction<'_>,
+    bucket: BucketId,
+    source: &Source,
+    cursor: Option<Stamp>,
+) -> Outcome {
+    let key = (bucket, &source.cluster, &source.bucket);
+    let Some(follow) = tx.get::<Follows>(key)? else { return refused(OverlayRefusal::NotFollowed) };
+    if cursor.is_some_and(|cursor| follow.cursor != cursor || follow.compare) {
+        return refused(OverlayRefusal::Moved);
+    }
+    tx.delete::<Follows>(key);
+    Ok(Done::Nothing)
+}
+
+/// Whether a bucket is copied elsewhere, or is a copy: its versions are kept.
+pub(super) fn is_copied(tx: &Transaction<'_>, bucket: BucketId) -> Result<bool, Fault> {
+    Ok(tx.get::<Replicating>(bucket)?.is_some() || tx.scan_under::<Follows>(bucket)?.next().is_some())
+}
+
+/// Whether a command of a client changes objects of a bucket that only its source writes to.
+pub(super) fn is_written_elsewhere(tx: &Transaction<'_>, command: &Command) -> Result<bool, Fault> {
+    let bucket = match command {
+        Command::PutObject(command) | Command::PostObject(command) => command.bucket,
+        Command::CopyObject(command) | Command::CopyBare(command) => command.bucket,
+        Command::DeleteObjects(command) => command.bucket,
+        Command::CreateUpload(command) => command.bucket,
+        Command::PutPart(command) => command.bucket,
+        Command::CompleteUpload(command) => command.bucket,
+        Command::SetTags(command) => command.bucket,
+        Command::RenameObject(command) => command.bucket,
+        Command::AppendObject(command) => command.bucket,
+        Command::SetAnnotation(command) => command.bucket,
+        _ => return Ok(false),
+    };
+    let mut follows = tx.scan_under::<Follows>(bucket)?;
+    let first = follows.next().transpose()?;
+    Ok(first.is_some_and(|(_, follow)| follow.kind == FollowKind::Mirror))
+}
+
+/// Copies changes.
+pub(super) fn replicate(tx: &mut Transaction<'_>, command: &Replicate) -> Outcome {
+    let bucket = tx.get::<Buckets>(command.bucket)?.ok_or(Reject::NoSuchBucket)?;
+    let key = (bucket.id, &command.source.cluster, &command.source.bucket);
+    let Some(mut follow) = tx.get::<Follows>(key)? else { return refused(OverlayRefusal::NotFollowed) };
+    let is_feed = command.step == ReplicateStep::Feed;
+    if follow.cursor != command.after || (is_feed && follow.compare) {
+        return refused(OverlayRefusal::Moved);
+    }
+    if REPLICATE_CHANGES_MAX < command.changes.len() || command.upto < command.after {
+        return malformed("the changes are too many, or go back");
+    }
+    if bucket.versioning != Versioning::Enabled {
+        return refused(OverlayRefusal::NotVersioned);
+    }
+    let mut why = None;
+    for (ordinal, change) in (0..).zip(&command.changes) {
+        match copy(tx, &bucket, ordinal, change, (command, &follow)) {
+            Ok(Some(bytes)) => (follow.objects, follow.bytes) = (follow.objects + 1, follow.bytes + bytes),
+            Ok(None) => {}
+            Err(Stop::Reject(reject)) => {
+                why = Some(Box::new(reject));
+                break;
+            }
+            Err(Stop::Fault(fault)) => return Err(fault.into()),
+        }
+        if is_feed {
+            (follow.cursor, follow.reached) = (change.at, change.reached);
+        }
+    }
+    match command.step {
+        ReplicateStep::Compare => follow.compare = true,
+        ReplicateStep::Feed | ReplicateStep::Compared { .. } if why.is_some() => {}
+        ReplicateStep::Feed => (follow.cursor, follow.reached) = (command.upto, command.reached),
+        ReplicateStep::Compared { upto } => {
+            (follow.cursor, follow.reached) = (command.upto, command.reached);
+            (follow.compare, follow.compared) = (false, upto);
+        }
+    }
+    tx.put::<Follows>(key, &follow);
+    Ok(Done::Replicated { cursor: follow.cursor, refused: why })
+}
+
+/// Copies one change; `Some`: a version of so many bytes.
+fn copy(
+    tx: &mut Transaction<'_>,
+    bucket: &Bucket,
+    ordinal: u16,
+    change: &ReplicaChange,
+    (command, follow): (&Replicate, &Follow),
+) -> Result<Option<u64>, Stop> {
+    let home = Home { bucket: bucket.id, key: change.key.clone() };
+    let comparing = command.step != ReplicateStep::Feed;
+    let current = tx.get::<Objects>(&home)?;
+    let origin = Origin { source: format!("overlay/{}", command.source.cluster), ..Origin::default() };
+    let stamp = tx.stamp(bucket, ordinal);
+    match &change.what {
+        ReplicaOf::Version(version) => {
+            let is_there = |current: &Object| {
+                version.modified < current.modified
+                    || (version.modified, version.etag) == (current.modified, current.etag)
+            };
+            if comparing && current.as_ref().is_some_and(is_there) {
+                return Ok(None);
+            }
+            store(tx, bucket, &home, stamp, version, &origin).map(Some)
+        }
+        ReplicaOf::Marker(modified) => {
+            let may_be_known = comparing || change.at <= follow.compared;
+            let is_newer = |current: &Object| comparing && *modified < current.modified;
+            if (may_be_known && current.is_none()) || current.as_ref().is_some_and(is_newer) {
+                return Ok(None);
+            }
+            let watch = lifecycle::watch(tx, bucket, &home, None)?;
+            mark_deleted(tx, bucket, &home, stamp, *modified)?;
+            lifecycle::settle(tx, bucket, &home, watch)?;
+            tell(tx, &home, stamp, EventKind::DeleteMarker, (stamp, None), origin);
+            Ok(None)
+        }
+        ReplicaOf::Tags { etag, modified, tags } => {
+            set_tags(tx, bucket, &home, stamp, (*etag, *modified, tags), origin)?;
+            Ok(None)
+        }
+    }
+}
+
+/// Stores a version as a write would, but for its time.
+fn store(
+    tx: &mut Transaction<'_>,
+    bucket: &Bucket,
+    home: &Home,
+    stamp: Stamp,
+    version: &ReplicaVersion,
+    origin: &Origin,
+) -> Result<u64, Stop> {
+    check_sealing(version.sealing.as_ref())?;
+    let acl = acl::of_write(tx, bucket, &origin.requester, None)?;
+    let copies = body::check_new(tx, home, &version.body)?;
+    let bytes = plain_bytes(version.sealing.as_ref(), version.body.bytes())?;
+    quota::check_version(tx, bucket, home, bytes, Usage::default())?;
+
+    let body = body::store(tx, home, stamp, &version.body, &copies)?;
+    let object = Object {
+        stamp,
+        null_version: false,
+        modified: version.modified,
+        bytes,
+        etag: version.etag,
+        body: sealed(version.sealing.clone(), body),
+        checksum: version.checksum.clone(),
+        attributes: version.attributes.clone(),
+    };
+    acl::keep(tx, home, stamp, acl.as_ref());
+    install(tx, bucket, home, &object, EventKind::Put, origin, &Lock::default())?;
+    Ok(bytes)
+}
+
+/// Changes the tags of the version that is a copy of the one they are of; where it is not found, nothing.
+fn set_tags(
+    tx: &mut Transaction<'_>,
+    bucket: &Bucket,
+    home: &Home,
+    stamp: Stamp,
+    (etag, modified, tags): (Etag, ClusterMs, &Tags),
+    origin: Origin,
+) -> Result<(), Fault> {
+    let is_it = |object: &Object| (object.etag, object.modified) == (etag, modified);
+    let current = tx.get::<Objects>(home)?.filter(is_it);
+    let is_current = current.is_some();
+    let mut found = current;
+    if found.is_none() {
+        for row in tx.scan_under::<Versions>(home)?.take(REPLICA_VERSIONS_VISITED_MAX) {
+            if let (_, Version::Object(object)) = row?
+                && is_it(&object)
+            {
+                found = Some(object);
+                break;
+            }
+        }
+    }
+    let Some(mut object) = found.filter(|object| object.attributes.tags != *tags) else { return Ok(()) };
+    let watch = lifecycle::watch(tx, bucket, home, Some(object.stamp))?;
+    object.attributes.tags.clone_from(tags);
+    if is_current {
+        tx.put::<Objects>(home, &object);
+    } else {
+        tx.put::<Versions>((home, Descending(object.stamp)), &Version::Object(object.clone()));
+    }
+    lifecycle::settle(tx, bucket, home, watch)?;
+    let kind = if tags.is_empty() { EventKind::DeleteTags } else { EventKind::Tags };
+    tell(tx, home, stamp, kind, (told_version(&object), Some(&object)), origin);
+    Ok(())
+}
+
+/// Tells the change feed.
+fn tell(
+    tx: &mut Transaction<'_>,
+    home: &Home,
+    stamp: Stamp,
+    kind: EventKind,
+    (version, object): (Stamp, Option<&Object>),
+    origin: Origin,
+) {
+    let event = Event {
+        kind,
+        key: home.key.clone(),
+        version,
+        bytes: object.map_or(0, |object| object.bytes),
+        etag: object.map(|object| object.etag),
+        at: tx.now,
+        origin,
+    };
+    tx.add_event(home.bucket, stamp, &event);
+}

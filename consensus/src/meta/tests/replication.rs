@@ -1,0 +1,283 @@
+//! Buckets that follow others: what is copied once and in order, and what is left alone.
+
+use bytes::Bytes;
+use fabric::ids::{BucketId, Stamp};
+
+use super::world::*;
+use crate::meta::command::*;
+use crate::meta::model::*;
+use crate::meta::names::ObjectKey;
+use crate::meta::overlay::*;
+use crate::meta::query::{Answer, ListVersions, ListedVersion, PageEntry, Query, Want};
+use crate::meta::replication::*;
+
+fn source() -> Source {
+    Source { cluster: "east".parse().unwrap(), bucket: "photos".parse().unwrap() }
+}
+
+fn there(index: u64) -> Stamp {
+    Stamp { epoch: 3, index, ordinal: 0 }
+}
+
+/// A versioned bucket that follows one of the east.
+fn following(kind: FollowKind) -> World {
+    let mut world = World::new();
+    let name = |text: &str| text.parse().unwrap();
+    let found = OverlayChange::Found { name: name("west"), sealed_key: Bytes::from_static(b"sealed") };
+    world.done(Command::Overlay(found));
+    let east = Member {
+        name: name("east"),
+        key: [1; 32],
+        addresses: Vec::new(),
+        serial: 1,
+        via: None,
+        since: ClusterMs(0),
+        gone: false,
+    };
+    world.done(Command::Overlay(OverlayChange::Admit { invite: None, joined: true, member: east }));
+    assert_eq!(refused(&mut world, follow(BucketId(1), kind)), OverlayRefusal::NotVersioned);
+    world.set_versioning(Versioning::Enabled);
+    world.done(follow(world.bucket, kind));
+    world
+}
+
+fn follow(bucket: BucketId, kind: FollowKind) -> Command {
+    let cursor = Stamp::ZERO;
+    let follow = OverlayChange::Follow { bucket, source: source(), kind, source_id: BucketId(9), cursor };
+    Command::Overlay(follow)
+}
+
+fn refused(world: &mut World, command: Command) -> OverlayRefusal {
+    match world.rejected(command) {
+        Reject::Overlay(why) => why,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn version(at: u64, key: &str, text: &str) -> ReplicaChange {
+    let version = ReplicaVersion {
+        body: NewBody::Inline(Bytes::copy_from_slice(text.as_bytes())),
+        sealing: None,
+        etag: etag(text.len() as u8),
+        modified: ClusterMs(at * 1000),
+        checksum: None,
+        attributes: Attributes::default(),
+    };
+    change(at, key, ReplicaOf::Version(version))
+}
+
+fn change(at: u64, key: &str, what: ReplicaOf) -> ReplicaChange {
+    ReplicaChange { at: there(at), reached: ClusterMs(at * 1000), key: self::key(key), what }
+}
+
+fn replicate(world: &World, step: ReplicateStep, after: Stamp, changes: Vec<ReplicaChange>) -> Command {
+    let last = changes.last().map_or(after, |change| change.at);
+    Command::Replicate(Replicate {
+        bucket: world.bucket,
+        source: source(),
+        after,
+        upto: if step == ReplicateStep::Feed { last } else { after },
+        reached: ClusterMs(last.index * 1000),
+        step,
+        changes,
+    })
+}
+
+fn feed(world: &World, after: Stamp, changes: Vec<ReplicaChange>) -> Command {
+    replicate(world, ReplicateStep::Feed, after, changes)
+}
+
+/// All versions, those of a key newest first.
+fn listed(world: &World) -> Vec<(ObjectKey, Version)> {
+    let list = ListVersions {
+        bucket: world.bucket,
+        prefix: String::new(),
+        delimiter: String::new(),
+        after_key: String::new(),
+        after_version: None,
+        limit: 100,
+    };
+    let Ok(Answer::Versions(page)) = world.ask(Query::ListVersions(list)) else { panic!() };
+    let version = |entry: PageEntry<ListedVersion>| match entry {
+        PageEntry::Item(key, listed) => (key, listed.version),
+        PageEntry::Prefix(prefix) => panic!("{prefix}"),
+    };
+    page.entries.into_iter().map(version).collect()
+}
+
+/// The same as texts: keys and bytes; `-` is a delete marker.
+fn versions(world: &World) -> Vec<String> {
+    let shown = |(key, version): (ObjectKey, Version)| match version {
+        Version::Object(object) => format!("{} {}", key.as_str(), object.bytes),
+        Version::DeleteMarker { .. } => format!("{} -", key.as_str()),
+    };
+    listed(world).into_iter().map(shown).collect()
+}
+
+fn state(world: &World) -> Follow {
+    match world.ask(Query::Follows) {
+        Ok(Answer::Follows(mut follows)) => follows.follows.remove(0).2,
+        answer => panic!("{answer:?}"),
+    }
+}
+
+#[test]
+fn changes_are_copied_once_and_in_order() {
+    let mut world = following(FollowKind::Mirror);
+    let marker = change(2, "k", ReplicaOf::Marker(ClusterMs(2_000)));
+    let changes = vec![version(1, "k", "one"), marker, version(3, "k", "three"), version(4, "l", "")];
+    let command = feed(&world, Stamp::ZERO, changes);
+    let done = world.done(command.clone());
+    assert_eq!(done, Done::Replicated { cursor: there(4), refused: None });
+    assert_eq!(versions(&world), ["k 5", "k -", "k 3", "l 0"]);
+    // Who repeats it, or missed something, hears so.
+    assert_eq!(refused(&mut world, command), OverlayRefusal::Moved);
+    let late = feed(&world, there(5), vec![version(6, "k", "six")]);
+    assert_eq!(refused(&mut world, late), OverlayRefusal::Moved);
+    let found = state(&world);
+    assert_eq!((found.objects, found.bytes, found.reached), (3, 8, ClusterMs(4_000)));
+    let Ok(Answer::Changes(changes)) =
+        world.ask(Query::Changes { bucket: world.bucket, after: Stamp::ZERO, limit: 10 })
+    else {
+        panic!()
+    };
+    assert_eq!(changes.events.len(), 4);
+    assert!(changes.events.iter().all(|(_, event)| event.origin.source == "overlay/east"));
+    world.audit();
+}
+
+#[test]
+fn a_change_that_is_refused_ends_what_is_copied() {
+    let mut world = following(FollowKind::Replica);
+    let quota = Quota { objects: Some(1), bytes: None };
+    world.done(Command::SetQuota(SetQuota { of: QuotaOf::Bucket(world.bucket), quota }));
+    let changes = vec![version(1, "k", "one"), version(2, "l", "two"), version(3, "m", "three")];
+    let command = feed(&world, Stamp::ZERO, changes);
+    match world.done(command) {
+        Done::Replicated { cursor, refused: Some(why) } => {
+            assert_eq!(cursor, there(1));
+            assert!(matches!(*why, Reject::QuotaExceeded { .. }));
+        }
+        done => panic!("{done:?}"),
+    }
+    assert_eq!((versions(&world), state(&world).cursor), (vec!["k 3".to_string()], there(1)));
+    world.audit();
+}
+
+#[test]
+fn a_comparison_changes_what_differs_and_nothing_that_is_newer() {
+    let mut world = following(FollowKind::Mirror);
+    let first = feed(&world, Stamp::ZERO, vec![version(1, "k", "one"), version(2, "l", "two")]);
+    world.done(first);
+    let compare = |world: &mut World, changes| {
+        let command = replicate(world, ReplicateStep::Compare, there(2), changes);
+        world.done(command)
+    };
+    let marker = |at, key: &str| change(at, key, ReplicaOf::Marker(ClusterMs(at * 1000)));
+    let older = change(1, "k", ReplicaOf::Marker(ClusterMs(999)));
+    let changes = vec![version(1, "k", "one"), version(5, "m", "five"), older, marker(6, "l")];
+    compare(&mut world, changes.clone());
+    assert_eq!(versions(&world), ["k 3", "l -", "l 3", "m 4"]);
+    compare(&mut world, changes);
+    assert_eq!(versions(&world), ["k 3", "l -", "l 3", "m 4"]);
+    // No events while both sides are compared.
+    let early = feed(&world, there(2), vec![version(7, "k", "seven")]);
+    assert_eq!(refused(&mut world, early), OverlayRefusal::Moved);
+    let Command::Replicate(end) =
+        replicate(&world, ReplicateStep::Compared { upto: there(6) }, there(2), Vec::new())
+    else {
+        panic!()
+    };
+    world.done(Command::Replicate(Replicate { upto: there(5), ..end }));
+    // Of what the comparison may have found already a marker is not set twice.
+    let again = feed(&world, there(5), vec![marker(6, "l"), version(7, "k", "seven!"), marker(8, "l")]);
+    world.done(again);
+    assert_eq!(versions(&world), ["k 6", "k 3", "l -", "l -", "l 3", "m 4"]);
+    world.audit();
+}
+
+#[test]
+fn tags_follow_the_version_that_they_are_of() {
+    let mut world = following(FollowKind::Replica);
+    let tags = |at, text: &str, value: &str| {
+        let tags = vec![("k".to_string(), value.to_string())];
+        let what = ReplicaOf::Tags { etag: etag(text.len() as u8), modified: ClusterMs(1_000), tags };
+        change(at, "k", what)
+    };
+    let changes =
+        vec![version(1, "k", "one"), version(2, "k", "three"), tags(3, "one", "v"), tags(4, "none", "v")];
+    let command = feed(&world, Stamp::ZERO, changes);
+    world.done(command);
+    let tags_of = |(key, version): (ObjectKey, Version)| {
+        let version = Some(VersionSelector::Stamp(version.stamp()));
+        match world.ask(Query::Object { bucket: world.bucket, key, version, want: Want::Row }) {
+            Ok(Answer::Object(view)) => view.object.attributes.tags.len(),
+            answer => panic!("{answer:?}"),
+        }
+    };
+    let tags: Vec<usize> = listed(&world).into_iter().map(tags_of).collect();
+    assert_eq!(tags, [0, 1]);
+    world.audit();
+}
+
+#[test]
+fn only_the_source_writes_to_a_mirror_until_it_is_promoted() {
+    let mut world = following(FollowKind::Mirror);
+    let put = Command::PutObject(world.put("k", NewBody::Inline(Bytes::from_static(b"x"))));
+    assert_eq!(refused(&mut world, put.clone()), OverlayRefusal::IsCopy);
+    let guarded = Command::Guarded(Guarded { guard: Guard::default(), command: Box::new(put.clone()) });
+    assert_eq!(refused(&mut world, guarded), OverlayRefusal::IsCopy);
+    let other = Source { bucket: "other".parse().unwrap(), ..source() };
+    let (bucket, kind, source_id) = (world.bucket, FollowKind::Replica, BucketId(9));
+    let second = OverlayChange::Follow { bucket, source: other, kind, source_id, cursor: Stamp::ZERO };
+    assert_eq!(refused(&mut world, Command::Overlay(second.clone())), OverlayRefusal::FollowsOther);
+    world.done(follow(bucket, FollowKind::Mirror));
+    let suspend = BucketChange::Versioning(Versioning::Suspended);
+    let suspend = Command::SetBucket(SetBucket { bucket, change: suspend });
+    assert!(matches!(world.rejected(suspend), Reject::BucketState(_)));
+
+    let end = |cursor| Command::Overlay(OverlayChange::Unfollow { bucket, source: source(), cursor });
+    assert_eq!(refused(&mut world, end(Some(there(1)))), OverlayRefusal::Moved);
+    world.done(end(Some(Stamp::ZERO)));
+    assert_eq!(refused(&mut world, end(None)), OverlayRefusal::NotFollowed);
+    world.done(put);
+    // What is there is compared when it follows again.
+    world.done(follow(bucket, FollowKind::Mirror));
+    assert!(state(&world).compare);
+    world.done(end(None));
+    // Several may be copied to one bucket, to which clients write, too.
+    world.done(follow(bucket, FollowKind::Replica));
+    world.done(Command::Overlay(second));
+    world.put_inline("k", "y");
+    world.audit();
+}
+
+#[test]
+fn one_session_follows() {
+    let mut world = following(FollowKind::Mirror);
+    let Done::Leads(Some(session)) = world.done(Command::LeadFollowing) else { panic!() };
+    let other = world.open_session(77);
+    assert_eq!(world.apply(other, 1, Command::LeadFollowing), Reply::Done(Done::Leads(None)));
+    let Ok(Answer::Follows(follows)) = world.ask(Query::Follows) else { panic!() };
+    assert_eq!((follows.follower, follows.follower_lives), (Some(session), true));
+}
+
+#[test]
+fn buckets_that_are_copied_elsewhere_are_known() {
+    let mut world = World::new();
+    let (bucket, replication) =
+        (world.bucket, Replication { role: String::new(), rules: Vec::new(), since: there(1) });
+    let set = BucketChange::Set(BucketSetting::Replication(replication.clone()));
+    let set = Command::SetBucket(SetBucket { bucket, change: set });
+    assert!(matches!(world.rejected(set.clone()), Reject::BucketState(_)));
+    world.set_versioning(Versioning::Enabled);
+    world.done(set);
+    let shown = |world: &World| match world.ask(Query::Replications { after: None, limit: 10 }) {
+        Ok(Answer::Replications { buckets, more: false }) => buckets,
+        answer => panic!("{answer:?}"),
+    };
+    assert_eq!(shown(&world)[0].1, replication);
+    let remove = BucketChange::Remove(SettingKind::Replication);
+    world.done(Command::SetBucket(SetBucket { bucket, change: remove }));
+    assert!(shown(&world).is_empty());
+}
