@@ -11,7 +11,7 @@ use crate::meta::model::{Bucket, ClusterMs, ClusterRow, Delivery, Event, Garbage
 use crate::meta::store::{Fault, Rows, RowsMut};
 use crate::meta::tables::{
     self, Buckets, Cluster, Cursor, Cursors, Deliveries, EventMarks, EventOrder, EventPlace, Events,
-    Garbages, Scan, Table, Usages, key_bytes, scan, scan_after,
+    Garbages, Replicating, Scan, Table, Usages, key_bytes, scan, scan_after,
 };
 
 /// Events that one entry trims beyond the number it adds.
@@ -137,7 +137,7 @@ impl<'a> Transaction<'a> {
     }
 
     /// Removes the oldest events beyond `events_max`, a few at a time: a bounded piece of work per entry. Up to `held_max`
-    /// it waits for the delivery of the oldest.
+    /// it waits for the delivery of the oldest, and those of buckets that are copied elsewhere are kept.
     pub(super) fn trim_events(&mut self, events_max: u64, held_max: u64) -> Result<(), Fault> {
         let excess =
             self.cluster.events.saturating_sub(events_max).min(self.events_added + EVENTS_TRIMMED_MAX);
@@ -153,6 +153,10 @@ impl<'a> Transaction<'a> {
                 }
                 let lost = delivery.lost + 1;
                 self.put::<Deliveries>(place.bucket, &Delivery { cursor: place.stamp, lost, ..delivery });
+            }
+            // A copy that was away should find what happened meanwhile; otherwise it has to compare.
+            if self.cluster.events <= held_max && self.get::<Replicating>(place.bucket)?.is_some() {
+                break;
             }
             self.delete::<Events>((place.bucket, place.stamp));
             self.delete::<EventOrder>(order);
@@ -265,5 +269,27 @@ mod tests {
         assert_eq!(scan_all::<Events>(&rows).unwrap().count(), 10);
         let delivery = tables::get::<Deliveries>(&rows, BucketId(1)).unwrap().unwrap();
         assert_eq!((delivery.lost, delivery.cursor), (8, stamp(10)));
+    }
+
+    #[test]
+    fn events_of_buckets_that_are_copied_are_kept_up_to_a_bound() {
+        let mut rows = MemoryRows::default();
+        tables::put::<Replicating>(&mut rows, BucketId(1), &());
+        for index in 1..=20 {
+            let mut tx = Transaction::begin(&mut rows, Planted::default(), index, ClusterMs(0)).unwrap();
+            let event = Event {
+                kind: EventKind::Put,
+                key: "k".parse().unwrap(),
+                version: Stamp::ZERO,
+                bytes: 0,
+                etag: None,
+                at: ClusterMs(0),
+                origin: Origin::default(),
+            };
+            tx.add_event(BucketId(1), Stamp { epoch: 1, index, ordinal: 0 }, &event);
+            tx.trim_events(5, 10).unwrap();
+            tx.finish().unwrap();
+        }
+        assert_eq!(scan_all::<Events>(&rows).unwrap().count(), 10);
     }
 }
