@@ -302,6 +302,27 @@ pub enum OverlayAction {
         #[command(flatten)]
         admin: AdminArgs,
     },
+    /// Let a bucket of this cluster follow one of another: CLUSTER/BUCKET. Nobody else writes to it until it is promoted
+    Follow {
+        /// What it follows.
+        source: String,
+        /// The bucket here, with versioning enabled.
+        bucket: String,
+        /// Whom to ask.
+        #[command(flatten)]
+        admin: AdminArgs,
+    },
+    /// End following: the bucket is one like any other from then on
+    Promote {
+        /// Which bucket.
+        bucket: String,
+        /// Do not ask the cluster of the source, which is gone: what was not copied is lost
+        #[arg(long)]
+        home_is_lost: bool,
+        /// Whom to ask.
+        #[command(flatten)]
+        admin: AdminArgs,
+    },
     /// Leave the overlay
     Leave {
         /// Whom to ask.

@@ -26,6 +26,8 @@ use crate::http::tls::{self, Keys};
 use crate::keyring::KeyRing;
 use crate::notify::{Deliverer, Notifier, Webhooks};
 use crate::overlay::door::ClusterDoor;
+use crate::overlay::feed::Feed;
+use crate::overlay::follow::Follower;
 use crate::overlay::{Overlay, OverlayParts};
 use crate::queue::Budget;
 use crate::s3::ops;
@@ -116,6 +118,8 @@ pub struct Gateway {
     access_log_period: Duration,
     /// Knows other clusters, with the door for them.
     overlay: Option<(Arc<Overlay>, Arc<ClusterDoor>)>,
+    /// Copies buckets of other clusters.
+    follower: Option<Arc<Follower>>,
     /// Delivers notifications, where there are targets.
     deliverer: Option<Arc<Deliverer>>,
     /// Tells requests that wait for something that they wait no longer.
@@ -179,15 +183,19 @@ impl Gateway {
             customer_keys_without_tls: parts.customer_keys_without_tls,
             stopping: stopping.1.clone(),
         };
+        let feed = overlay.clone().map(|overlay| Arc::new(Feed { overlay, backend: backend.clone() }));
         let service = Arc::new(S3Service::new(backend, settings, &ops::all()));
+        let follower =
+            overlay.clone().map(|overlay| Arc::new(Follower { overlay, service: service.clone() }));
         let websites = Arc::new(Websites::new(service.clone(), parts.website_domains));
         let s3 = Arc::new(Admission::new(service.clone(), &parts.budget));
-        let door = overlay.clone().map(|overlay| {
+        let door = overlay.clone().zip(feed).map(|(overlay, feed)| {
             let door = ClusterDoor {
                 overlay: overlay.clone(),
                 service: service.clone(),
                 cluster_key: parts.cluster_key.clone(),
                 admission: s3.clone(),
+                feed,
             };
             (overlay, Arc::new(door))
         });
@@ -212,6 +220,7 @@ impl Gateway {
             admin: Arc::new(admin),
             websites: Arc::new(websites),
             connections_max: parts.connections_max,
+            follower,
             deliverer,
             service,
             access_log_period: parts.access_log_period,
@@ -230,6 +239,10 @@ impl Gateway {
         let delivering = self.deliverer.map(|deliverer| {
             let delivering = deliverer.run(self.stopping.subscribe());
             self.seams.env.spawn("notifications", Box::pin(delivering))
+        });
+        let following = self.follower.map(|follower| {
+            let following = follower.run(self.stopping.subscribe());
+            self.seams.env.spawn("copies", Box::pin(following))
         });
         let overseeing = self.overlay.as_ref().map(|(overlay, _)| {
             let overseeing = overlay.clone().run();
@@ -261,7 +274,8 @@ impl Gateway {
             serve(self.seams.clone(), s3, settings(self.connections_max), self.s3, stop.clone()),
             serve(self.seams.clone(), admin, settings(ADMIN_CONNECTIONS_MAX), self.admin, stop.clone()),
         );
-        for task in watcher.into_iter().chain(delivering).chain(overseeing).chain([logging]) {
+        for task in watcher.into_iter().chain(delivering).chain(following).chain(overseeing).chain([logging])
+        {
             task.abort();
         }
         if timeout(LAST_LOGS_DEADLINE, self.service.write_logs(true)).await.is_err() {

@@ -174,6 +174,10 @@ impl Admin {
             (Method::POST, ["overlay", "invites"]) => overlay::invite(self, &document(request).await?).await,
             (Method::POST, ["overlay", "members"]) => overlay::join(self, &document(request).await?).await,
             (Method::DELETE, ["overlay", "members", name]) => overlay::remove(self, name).await,
+            (Method::POST, ["overlay", "follows"]) => overlay::follow(self, &document(request).await?).await,
+            (Method::POST, ["overlay", "promotions"]) => {
+                overlay::promote(self, &document(request).await?).await
+            }
             (Method::POST, ["overlay", "grants"]) => overlay::grant(self, &document(request).await?).await,
             (Method::DELETE, ["overlay", "grants"]) => overlay::revoke(self, &document(request).await?).await,
             (_, [kind @ ("users" | "buckets"), name, "quota"]) => {

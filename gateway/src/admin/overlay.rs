@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use super::{Admin, AdminError, answer};
 use crate::http::ResponseBody;
+use crate::overlay::follow::parse_source;
 use crate::overlay::link::LinkError;
 use crate::overlay::wire::Token;
 use crate::overlay::{INVITE_LIFETIME_DEFAULT, INVITE_LIFETIME_MAX, Overlay, OverlayError};
@@ -21,6 +22,8 @@ impl From<OverlayError> for AdminError {
             OverlayError::Meta(error) => error.into(),
             OverlayError::Bad(why) => AdminError::bad(why),
             OverlayError::Refused(why) => AdminError(StatusCode::CONFLICT, why.to_string()),
+            OverlayError::Denied(why) => AdminError(StatusCode::FORBIDDEN, why),
+            OverlayError::Busy(why) => AdminError(StatusCode::SERVICE_UNAVAILABLE, why),
             OverlayError::Link(LinkError::Refused(_, why)) => AdminError(StatusCode::CONFLICT, why),
             OverlayError::Link(error) => AdminError(StatusCode::SERVICE_UNAVAILABLE, error.to_string()),
         }
@@ -48,6 +51,21 @@ struct Granted {
     buckets: Vec<String>,
 }
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Followed {
+    source: String,
+    bucket: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Promoted {
+    bucket: String,
+    #[serde(default)]
+    home_is_lost: bool,
+}
+
 fn overlay(admin: &Admin) -> Result<&Arc<Overlay>, AdminError> {
     let why = "this gateway talks to no other clusters; --overlay-listen says where it does";
     admin.overlay.as_ref().ok_or_else(|| AdminError(StatusCode::CONFLICT, why.to_string()))
@@ -57,9 +75,43 @@ fn read<'a, T: Deserialize<'a>>(document: &'a Value) -> Result<T, AdminError> {
     T::deserialize(document).map_err(|error| AdminError::bad(error.to_string()))
 }
 
-/// `GET /overlay`: members, how they are, and what was granted to them.
+/// `GET /overlay`: members, how they are, what was granted to them, and which buckets follow theirs.
 pub async fn list(admin: &Admin) -> Result<Response<ResponseBody>, AdminError> {
-    Ok(answer(StatusCode::OK, &overlay(admin)?.report()))
+    let overlay = overlay(admin)?;
+    let mut report = overlay.report();
+    report["follows"] = overlay.follows_report().await?;
+    Ok(answer(StatusCode::OK, &report))
+}
+
+/// `POST /overlay/follows`: a bucket here follows one of another cluster.
+pub async fn follow(admin: &Admin, document: &Value) -> Result<Response<ResponseBody>, AdminError> {
+    let followed: Followed = read(document)?;
+    let source = parse_source(&followed.source).map_err(AdminError::bad)?;
+    let bucket = followed.bucket.parse::<BucketName>();
+    let bucket = bucket.map_err(|error| AdminError::bad(error.to_string()))?;
+    overlay(admin)?.follow(source, &bucket).await?;
+    Ok(answer(StatusCode::CREATED, &json!({ "bucket": bucket, "follows": followed.source })))
+}
+
+/// `POST /overlay/promotions`: a bucket here follows no other one any more.
+pub async fn promote(admin: &Admin, document: &Value) -> Result<Response<ResponseBody>, AdminError> {
+    let promoted: Promoted = read(document)?;
+    let bucket = promoted.bucket.parse::<BucketName>();
+    let bucket = bucket.map_err(|error| AdminError::bad(error.to_string()))?;
+    let ended = overlay(admin)?.promote(&bucket, promoted.home_is_lost).await?;
+    let now_ms = admin.seams.env.wall_ms();
+    let followed: Vec<Value> = ended
+        .iter()
+        .map(|(source, reached)| {
+            json!({
+                "source": format!("{}/{}", source.cluster, source.bucket),
+                "reached_ms": reached.0,
+                "reached_seconds_ago": now_ms.saturating_sub(reached.0) / 1000,
+            })
+        })
+        .collect();
+    let whole = !promoted.home_is_lost;
+    Ok(answer(StatusCode::OK, &json!({ "bucket": bucket, "followed": followed, "whole": whole })))
 }
 
 /// `GET /overlay/catalog`: the buckets of all clusters.

@@ -15,6 +15,8 @@ pub(super) async fn run(seams: Seams, store: &StoreArgs, action: &OverlayAction)
     | OverlayAction::Join { admin, .. }
     | OverlayAction::List { admin, .. }
     | OverlayAction::Catalog { admin, .. }
+    | OverlayAction::Follow { admin, .. }
+    | OverlayAction::Promote { admin, .. }
     | OverlayAction::Leave { admin }
     | OverlayAction::Remove { admin, .. }
     | OverlayAction::Grant { admin, .. }
@@ -35,6 +37,14 @@ pub(super) async fn run(seams: Seams, store: &StoreArgs, action: &OverlayAction)
         OverlayAction::Catalog { json, .. } => {
             (Method::GET, "/overlay/catalog".to_string(), None, *json, catalog_text)
         }
+        OverlayAction::Follow { source, bucket, .. } => {
+            let document = json!({ "source": source, "bucket": bucket });
+            (Method::POST, "/overlay/follows".to_string(), Some(document), false, nothing)
+        }
+        OverlayAction::Promote { bucket, home_is_lost, .. } => {
+            let document = json!({ "bucket": bucket, "home_is_lost": home_is_lost });
+            (Method::POST, "/overlay/promotions".to_string(), Some(document), false, promoted_text)
+        }
         OverlayAction::Leave { .. } => (Method::DELETE, "/overlay".to_string(), None, false, nothing),
         OverlayAction::Remove { cluster, .. } => {
             let path = format!("/overlay/members/{}", in_path::<ClusterName>(cluster)?);
@@ -50,6 +60,22 @@ pub(super) async fn run(seams: Seams, store: &StoreArgs, action: &OverlayAction)
         }
     };
     show(as_json, &client.call(method, &path, document.as_ref()).await?, text)
+}
+
+fn promoted_text(value: &Value) -> String {
+    let bucket = word(value, "bucket");
+    let mut text = String::new();
+    for one in items(value, "followed") {
+        let source = word(one, "source");
+        text.push_str(&match value["whole"] == json!(true) {
+            true => format!("{bucket} has all of {source} and follows it no more\n"),
+            false => format!(
+                "{bucket} follows {source} no more; its last change there was {} s ago, what came later is lost\n",
+                number(one, "reached_seconds_ago")
+            ),
+        });
+    }
+    text
 }
 
 fn token_text(value: &Value) -> String {
@@ -82,6 +108,20 @@ fn clusters_text(value: &Value) -> String {
         let buckets: Vec<&str> = items(grant, "buckets").iter().filter_map(Value::as_str).collect();
         let place = if buckets.is_empty() { "all buckets".to_string() } else { buckets.join(", ") };
         text.push_str(&format!("{} acts for {} in {place}\n", word(grant, "cluster"), word(grant, "user")));
+    }
+    for follow in items(value, "follows") {
+        let state = match (follow["failure"].as_str(), follow["lag_ms"].as_u64()) {
+            (Some(why), _) => why.to_string(),
+            (None, Some(lag_ms)) => format!("{lag_ms} ms behind, {} events wait", number(follow, "waiting")),
+            (None, None) => "another gateway copies".to_string(),
+        };
+        text.push_str(&format!(
+            "{} follows {}/{}: {} versions, {state}\n",
+            word(follow, "bucket"),
+            word(follow, "cluster"),
+            word(follow, "source"),
+            number(follow, "objects"),
+        ));
     }
     text
 }

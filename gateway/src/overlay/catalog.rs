@@ -86,6 +86,7 @@ mod tests {
             created_ms: 0,
             objects: 0,
             bytes: 0,
+            versioned: false,
         };
         let told = |names: &[&str]| Catalog {
             buckets: names.iter().map(|name| bucket(name)).collect(),

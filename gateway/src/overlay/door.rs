@@ -6,6 +6,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -13,20 +14,27 @@ use consensus::client::ask;
 use consensus::meta::names::{AccessKeyId, BucketName, ClusterName};
 use consensus::meta::overlay::PublicKey;
 use consensus::meta::query::{Answer, Query};
+use fabric::ids::Stamp;
 use fabric::limits::KIB;
 use fabric::net::BoxStream;
-use http::header::{CONNECTION, CONTENT_TYPE};
+use futures::StreamExt as _;
+use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
-use http_body_util::{BodyExt as _, Limited};
+use http_body::Frame;
+use http_body_util::{BodyExt as _, Limited, StreamBody};
+use percent_encoding::percent_decode_str;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::copies::VersionsAsked;
+use super::feed::{Feed, Since};
 use super::link::LinkError;
 use super::wire::{DayKey, FORWARDED, Join, Leave, PATH, Refused, Searched};
 use super::{Overlay, OverlayError};
 use crate::admission::Admission;
+use crate::data::BodyStream;
 use crate::http::server::Door;
-use crate::http::{Handler, Refusal, RequestBody, ResponseBody, full};
+use crate::http::{BoxError, Handler, Refusal, RequestBody, ResponseBody, full};
 use crate::s3::auth::SigningKey;
 use crate::s3::service::{Forwarded, S3Service};
 use crate::secrets::ClusterKey;
@@ -44,6 +52,8 @@ pub struct ClusterDoor {
     pub cluster_key: ClusterKey,
     /// Requests of clients of members take turns with those of clients here.
     pub admission: Arc<Admission>,
+    /// What clusters of copies are told.
+    pub feed: Arc<Feed>,
 }
 
 #[async_trait]
@@ -57,6 +67,7 @@ impl Door for ClusterDoor {
             service: self.service.clone(),
             cluster_key: self.cluster_key.clone(),
             admission: self.admission.clone(),
+            feed: self.feed.clone(),
             key,
         };
         Ok((stream, Arc::new(guest)))
@@ -69,6 +80,7 @@ struct Guest {
     service: Arc<S3Service>,
     cluster_key: ClusterKey,
     admission: Arc<Admission>,
+    feed: Arc<Feed>,
     key: PublicKey,
 }
 
@@ -118,6 +130,9 @@ impl Handler for Guest {
             },
             (Method::POST, ["search"]) => self.search(&member, request).await,
             (Method::GET, ["keys", id]) => self.day_key(&member, id, &query).await,
+            (_, [what @ ("changes" | "objects" | "versions"), name]) => {
+                self.copied(&member, (what, name), &query, request).await
+            }
             _ => refused(StatusCode::NOT_FOUND, "there is nothing of this name in version 1 of the protocol"),
         }
     }
@@ -166,12 +181,61 @@ impl Guest {
         }
     }
 
+    /// What the cluster of a copy is told of its source.
+    async fn copied(
+        &self,
+        member: &ClusterName,
+        (what, name): (&str, &str),
+        query: &str,
+        request: Request<RequestBody>,
+    ) -> Response<ResponseBody> {
+        let wrong = |why: &str| refused(StatusCode::BAD_REQUEST, why);
+        let Ok(name) = name.parse::<BucketName>() else { return wrong("this is no name of a bucket") };
+        let to = match parameter(query, "to") {
+            "" => None,
+            text => match text.parse::<BucketName>() {
+                Ok(to) => Some(to),
+                Err(error) => return wrong(&error.to_string()),
+            },
+        };
+        let shared = match self.feed.shared(member, &name, to).await {
+            Ok(shared) => shared,
+            Err(error) => return refusal(&error),
+        };
+        let feed = &self.feed;
+        match (request.method().clone(), what) {
+            (Method::GET, "changes") => {
+                let number = |name| parameter(query, name).parse::<u64>().unwrap_or(0);
+                let Ok(cursor) = parameter(query, "since").parse::<Stamp>() else {
+                    return wrong("since is no cursor");
+                };
+                let wait = Duration::from_secs(number("wait"));
+                let since = Since { cursor, wait, limit: number("limit") as usize };
+                shown(feed.changes(&shared, &since).await)
+            }
+            (Method::GET, "objects") => shown(feed.objects(&shared, &decoded(query, "after")).await),
+            (Method::POST, "versions") => match read::<VersionsAsked>(request).await {
+                Ok(asked) => shown(feed.versions(&shared, &asked).await),
+                Err(why) => wrong(&why),
+            },
+            (Method::GET, "versions") => {
+                let (key, version) = (decoded(query, "key").parse(), parameter(query, "version").parse());
+                let (Ok(key), Ok(version)) = (key, version) else {
+                    return wrong("a version is asked for like versions/BUCKET?key=KEY&version=VERSION");
+                };
+                match feed.body(&shared, &key, version).await {
+                    Ok(Some((bytes, stream))) => streamed(bytes, stream),
+                    Ok(None) => refused(StatusCode::NOT_FOUND, "there is no such version"),
+                    Err(error) => refusal(&error),
+                }
+            }
+            _ => refused(StatusCode::METHOD_NOT_ALLOWED, "this is asked in another way"),
+        }
+    }
+
     /// What verifies signatures of a user of this cluster for a day, where the member acts for the user.
     async fn day_key(&self, member: &ClusterName, id: &str, query: &str) -> Response<ResponseBody> {
-        let parameter = |name: &str| {
-            query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('=')).unwrap_or_default()
-        };
-        let (date, region) = (parameter("date"), parameter("region"));
+        let (date, region) = (parameter(query, "date"), parameter(query, "region"));
         let is_date = date.len() == 8 && date.bytes().all(|byte| byte.is_ascii_digit());
         let (Ok(id), true, Ok(_)) = (id.parse::<AccessKeyId>(), is_date, region.parse::<ClusterName>())
         else {
@@ -207,6 +271,21 @@ impl Handler for ForwardedService {
     }
 }
 
+fn parameter<'a>(query: &'a str, name: &str) -> &'a str {
+    query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('=')).unwrap_or_default()
+}
+
+fn decoded(query: &str, name: &str) -> String {
+    percent_decode_str(parameter(query, name)).decode_utf8_lossy().into_owned()
+}
+
+fn streamed(bytes: u64, stream: BodyStream) -> Response<ResponseBody> {
+    let frames = stream.map(|piece| piece.map(Frame::data).map_err(BoxError::from));
+    let mut response = Response::new(StreamBody::new(frames).boxed_unsync());
+    response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(bytes));
+    response
+}
+
 async fn read<T: DeserializeOwned>(request: Request<RequestBody>) -> Result<T, String> {
     let body = Limited::new(request.into_body(), DOCUMENT_BYTES_MAX).collect().await;
     let bytes = body.map_err(|_| "the document is too long or broke off")?.to_bytes();
@@ -216,15 +295,20 @@ async fn read<T: DeserializeOwned>(request: Request<RequestBody>) -> Result<T, S
 fn shown<T: Serialize>(outcome: Result<T, OverlayError>) -> Response<ResponseBody> {
     match outcome {
         Ok(value) => document(&value),
-        Err(error) => {
-            let status = match &error {
-                OverlayError::Bad(_) => StatusCode::BAD_REQUEST,
-                OverlayError::Refused(_) | OverlayError::Link(LinkError::Refused(..)) => StatusCode::CONFLICT,
-                OverlayError::Link(_) | OverlayError::Meta(_) => StatusCode::SERVICE_UNAVAILABLE,
-            };
-            refused(status, &error.to_string())
-        }
+        Err(error) => refusal(&error),
     }
+}
+
+fn refusal(error: &OverlayError) -> Response<ResponseBody> {
+    let status = match error {
+        OverlayError::Bad(_) => StatusCode::BAD_REQUEST,
+        OverlayError::Denied(_) => StatusCode::FORBIDDEN,
+        OverlayError::Refused(_) | OverlayError::Link(LinkError::Refused(..)) => StatusCode::CONFLICT,
+        OverlayError::Busy(_) | OverlayError::Link(_) | OverlayError::Meta(_) => {
+            StatusCode::SERVICE_UNAVAILABLE
+        }
+    };
+    refused(status, &error.to_string())
 }
 
 fn document(value: &impl Serialize) -> Response<ResponseBody> {

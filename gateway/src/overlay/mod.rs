@@ -1,15 +1,22 @@
 //! The overlay: other clusters, which this one trusts by invitation, and their buckets.
 //!
 //! [`identity`] is who a cluster is, [`link`] the way to one, [`door`] who comes in, [`wire`] what is said, [`gossip`] how
-//! clusters hear of each other, [`catalog`] which buckets are where, [`forward`] how requests get there, [`cache`] what of the answers stays here. What is kept
-//! (members, grants, invitations) is in the metadata of the cluster; every gateway reads it from there.
+//! clusters hear of each other, [`catalog`] which buckets are where, [`forward`] how requests get there, [`cache`] what of
+//! the answers stays here. [`feed`] tells
+//! what happens in buckets here, in the words of [`copies`]; [`follow`] copies what happens in buckets elsewhere, or
+//! `compare` does. What is kept (members, grants, invitations, how far copies are) is in the metadata of the cluster;
+//! every gateway reads it from there.
 //!
 //! What always holds: what is at home here is served here, whatever others say. A cluster acts for users only as far as
 //! it was granted. Nobody waits for a cluster that is away, and nothing of it is said not to exist.
 
 pub mod cache;
 pub mod catalog;
+mod compare;
+pub mod copies;
 pub mod door;
+pub mod feed;
+pub mod follow;
 pub mod forward;
 pub mod gossip;
 pub mod identity;
@@ -25,14 +32,16 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use consensus::client::{Meta, MetaError, ask};
 use consensus::meta::command::{Command, Reject};
-use consensus::meta::model::{Bucket, ClusterMs, Usage};
+use consensus::meta::model::{Bucket, ClusterMs, Usage, Versioning};
 use consensus::meta::names::{AccessKeyId, BucketName, ClusterName, UserName};
 use consensus::meta::overlay::{
     GrantedUser, Member, OverlayChange, OverlayGrant, OverlayRefusal, OverlayState, PublicKey, Standing,
 };
 use consensus::meta::query::{Answer, Query};
+use consensus::meta::replication::{Follow, FollowKind, Source};
 use fabric::Seams;
 use fabric::env::TaskHandle;
+use fabric::ids::{BucketId, Stamp};
 use fabric::limits::{CATALOG_BUCKETS_MAX, DAY_KEYS_MAX, LIST_KEYS_MAX, OVERLAY_ASKING_MAX};
 use futures::future::join_all;
 use lru::LruCache;
@@ -43,6 +52,8 @@ use tokio::time::{sleep, timeout};
 
 use self::cache::ObjectCache;
 use self::catalog::Catalogs;
+use self::copies::{ChangesThere, CopyWanted};
+use self::follow::Progresses;
 use self::identity::{Identity, Seed};
 use self::link::{Link, LinkError};
 use self::wire::{BucketThere, Card, Catalog, CatalogBucket, DayKey, Join, Leave, Members, Room, Token};
@@ -55,6 +66,10 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 const CATALOG_LIFETIME: Duration = Duration::from_secs(1);
 /// Other clusters say within this time whether they have something.
 const ASK_DEADLINE: Duration = Duration::from_secs(1);
+/// A copy that is promoted has so long to catch up …
+const PROMOTION_DEADLINE: Duration = Duration::from_secs(30);
+/// … and is looked at after this.
+const PROMOTION_INTERVAL: Duration = Duration::from_millis(250);
 /// How long an invitation is good where nobody says.
 pub const INVITE_LIFETIME_DEFAULT: Duration = Duration::from_secs(24 * 60 * 60);
 /// And at most.
@@ -89,6 +104,7 @@ pub struct Overlay {
     day_keys: Mutex<LruCache<KeyPlace, AskedKey>>,
     homes: Mutex<LruCache<AccessKeyId, ClusterName>>,
     tasks: Mutex<BTreeMap<ClusterName, (PublicKey, TaskHandle)>>,
+    progresses: Progresses,
     look: Notify,
     /// Places for questions to all clusters.
     asking: Semaphore,
@@ -143,6 +159,12 @@ pub enum OverlayError {
     /// The rules say no.
     #[error("{0}")]
     Refused(OverlayRefusal),
+    /// That cluster may not.
+    #[error("{0}")]
+    Denied(String),
+    /// Not now.
+    #[error("{0}")]
+    Busy(String),
     /// Another cluster says no, or nothing.
     #[error(transparent)]
     Link(#[from] LinkError),
@@ -179,6 +201,7 @@ impl Overlay {
             day_keys: Mutex::new(LruCache::new(keys)),
             homes: Mutex::new(LruCache::new(keys)),
             tasks: Mutex::default(),
+            progresses: Progresses::default(),
             look: Notify::new(),
             asking: Semaphore::new(OVERLAY_ASKING_MAX),
             gossip: gossip::Mailbox::default(),
@@ -531,7 +554,7 @@ impl Overlay {
         let path = &path;
         let asked = view.living().into_iter().map(|link| async move {
             match timeout(ASK_DEADLINE, link.get::<BucketThere>(path)).await {
-                Ok(Ok(BucketThere { bucket: Some(bucket) })) if bucket.name == *name => {
+                Ok(Ok(BucketThere { bucket: Some(bucket), .. })) if bucket.name == *name => {
                     self.catalogs.note(&link.name, bucket);
                     Some(link.name.clone())
                 }
@@ -609,6 +632,7 @@ impl Overlay {
     pub(in crate::overlay) async fn catalog_for(&self, peer: &ClusterName) -> Result<Catalog, OverlayError> {
         let whole = self.own_catalog().await?;
         let mut catalog = (*whole).clone();
+        catalog.copies.retain(|copy| copy.cluster == *peer);
         for bucket in &mut catalog.buckets {
             bucket.owner = bucket.owner.take().filter(|owner| self.knows_user(peer, owner));
         }
@@ -653,9 +677,153 @@ impl Overlay {
                 break;
             }
         }
+        found.copies = self.own_copies().await?;
         let catalog = Arc::new(found);
         *own = Some((now, catalog.clone()));
         Ok(catalog)
+    }
+
+    /// Which buckets here are to be copied elsewhere.
+    async fn own_copies(&self) -> Result<Vec<CopyWanted>, OverlayError> {
+        let (mut after, mut found) = (None, BTreeMap::new());
+        loop {
+            let query = Query::Replications { after, limit: LIST_KEYS_MAX };
+            let Answer::Replications { buckets, more } = ask(&*self.parts.meta, query).await? else {
+                return bad("the metadata answered another question than Replications");
+            };
+            for (bucket, replication) in &buckets {
+                for rule in replication.rules.iter().filter(|rule| rule.enabled) {
+                    let copy = CopyWanted {
+                        cluster: rule.cluster.clone(),
+                        bucket: bucket.name.clone(),
+                        id: bucket.id.0,
+                        to: rule.bucket.clone(),
+                        since: replication.since,
+                    };
+                    found.insert((bucket.id, rule.cluster.clone(), rule.bucket.clone()), copy);
+                }
+            }
+            after = buckets.last().map(|(bucket, _)| bucket.id).or(after);
+            if !more || CATALOG_BUCKETS_MAX <= found.len() {
+                return Ok(found.into_values().collect());
+            }
+        }
+    }
+
+    /// What other clusters want copied here, and when each told so.
+    pub(in crate::overlay) fn copies_wanted(&self) -> Vec<(Arc<Link>, Duration, Vec<CopyWanted>)> {
+        let view = self.view.load_full();
+        let told = view.links.values().filter_map(|link| {
+            let taken = self.catalogs.of(&link.name)?;
+            Some((link.clone(), taken.at, taken.catalog.copies.clone()))
+        });
+        told.collect()
+    }
+
+    /// What another cluster says of one of its buckets now.
+    pub async fn ask_bucket(&self, link: &Arc<Link>, name: &BucketName) -> Result<BucketThere, LinkError> {
+        link.get::<BucketThere>(&format!("buckets/{name}")).await
+    }
+
+    /// A bucket here, which is there.
+    async fn bucket_here(&self, name: &BucketName) -> Result<Bucket, OverlayError> {
+        match ask(&*self.parts.meta, Query::Bucket(name.clone())).await? {
+            Answer::Bucket(Some(bucket)) => Ok(bucket),
+            _ => bad(format!("there is no bucket {name}")),
+        }
+    }
+
+    /// A bucket here follows one of another cluster from now on, and nobody else writes to it.
+    pub async fn follow(self: &Arc<Self>, source: Source, name: &BucketName) -> Result<(), OverlayError> {
+        let bucket = self.bucket_here(name).await?;
+        let Some(link) = self.cluster(source.cluster.as_str()) else {
+            return Err(OverlayError::Refused(OverlayRefusal::NotMember));
+        };
+        let there: ChangesThere =
+            link.get(&format!("changes/{}?since={}&wait=0&limit=0", source.bucket, Stamp::ZERO)).await?;
+        let (bucket, kind, source_id) = (bucket.id, FollowKind::Mirror, BucketId(there.id));
+        self.propose(OverlayChange::Follow { bucket, source, kind, source_id, cursor: Stamp::ZERO }).await
+    }
+
+    /// A bucket here follows no other one any more, and is one like any other. Unless its home is lost it has all that is
+    /// there. Returns what it followed, and of when its last change is.
+    pub async fn promote(
+        self: &Arc<Self>,
+        name: &BucketName,
+        home_is_lost: bool,
+    ) -> Result<Vec<(Source, ClusterMs)>, OverlayError> {
+        let bucket = self.bucket_here(name).await?;
+        let until = self.parts.seams.env.monotonic() + PROMOTION_DEADLINE;
+        let mut ended = Vec::new();
+        loop {
+            let Answer::Follows(follows) = ask(&*self.parts.meta, Query::Follows).await? else {
+                return bad("the metadata answered another question than Follows");
+            };
+            let next = follows.follows.into_iter().find(|(other, _, _)| other.id == bucket.id);
+            let Some((_, source, follow)) = next else { break };
+            let cursor = match home_is_lost {
+                true => None,
+                false => {
+                    let waiting = self.waiting(&bucket, &source, &follow).await?;
+                    if 0 < waiting || follow.compare {
+                        if until <= self.parts.seams.env.monotonic() {
+                            return bad(format!(
+                                "{waiting} changes of {}/{} are still to come; whoever writes there is to be stopped first",
+                                source.cluster, source.bucket
+                            ));
+                        }
+                        sleep(PROMOTION_INTERVAL).await;
+                        continue;
+                    }
+                    Some(follow.cursor)
+                }
+            };
+            let unfollow = OverlayChange::Unfollow { bucket: bucket.id, source: source.clone(), cursor };
+            match self.propose(unfollow).await {
+                Ok(()) => ended.push((source, follow.reached)),
+                Err(OverlayError::Refused(OverlayRefusal::Moved | OverlayRefusal::NotFollowed)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        if ended.is_empty() { Err(OverlayError::Refused(OverlayRefusal::NotFollowed)) } else { Ok(ended) }
+    }
+
+    /// How many events are behind a copy, as far as they are counted.
+    async fn waiting(&self, bucket: &Bucket, source: &Source, follow: &Follow) -> Result<u64, OverlayError> {
+        let Some(link) = self.cluster(source.cluster.as_str()) else {
+            return Err(OverlayError::Refused(OverlayRefusal::NotMember));
+        };
+        let to = match follow.kind {
+            FollowKind::Mirror => String::new(),
+            FollowKind::Replica => format!("&to={}", bucket.name),
+        };
+        let path = format!("changes/{}?since={}&wait=0&limit=0{to}", source.bucket, follow.cursor);
+        let there: ChangesThere = link.get(&path).await?;
+        Ok(if there.missing { there.waiting.max(1) } else { there.waiting })
+    }
+
+    /// Buckets here that follow others, for those who run the cluster.
+    pub async fn follows_report(&self) -> Result<Value, OverlayError> {
+        let Answer::Follows(follows) = ask(&*self.parts.meta, Query::Follows).await? else {
+            return bad("the metadata answered another question than Follows");
+        };
+        let now = self.parts.seams.env.monotonic();
+        let row = |(bucket, source, follow): (Bucket, Source, Follow)| {
+            let up = self.cluster(source.cluster.as_str()).is_some_and(|link| link.answers());
+            let progress = self.progresses.of(&(bucket.id, source.clone()));
+            json!({
+                "bucket": bucket.name, "cluster": source.cluster, "source": source.bucket, "up": up,
+                "kind": match follow.kind { FollowKind::Mirror => "mirror", FollowKind::Replica => "replica" },
+                "reached_ms": follow.reached.0, "cursor": follow.cursor.to_string(), "compare": follow.compare,
+                "objects": follow.objects, "bytes": follow.bytes, "since_ms": follow.since.0,
+                // Only the gateway that copies knows these.
+                "lag_ms": progress.as_ref().map(|progress| progress.lag_ms),
+                "waiting": progress.as_ref().map(|progress| progress.waiting),
+                "failure": progress.as_ref().and_then(|progress| progress.failure.clone()),
+                "seen_ms_ago": progress.map(|progress| now.saturating_sub(progress.at).as_millis() as u64),
+            })
+        };
+        Ok(follows.follows.into_iter().map(row).collect())
     }
 
     /// One bucket here, as a cluster may know it.
@@ -667,11 +835,13 @@ impl Overlay {
         let Answer::Bucket(bucket) = ask(&*self.parts.meta, Query::Bucket(name.clone())).await? else {
             return bad("the metadata answered another question than Bucket");
         };
+        let takes_copies =
+            bucket.as_ref().is_some_and(|bucket| self.permits(&bucket.owner, Some(peer), Some(name)));
         let mut told = bucket.map(|bucket| told(&bucket, &Usage::default(), self.name().as_ref()));
         if let Some(bucket) = &mut told {
             bucket.owner = bucket.owner.take().filter(|owner| self.knows_user(peer, owner));
         }
-        Ok(BucketThere { bucket: told })
+        Ok(BucketThere { bucket: told, takes_copies })
     }
 
     /// What verifies signatures for a day of a user whose home is another cluster; `None`: no cluster that answers knows
@@ -807,5 +977,6 @@ fn told(bucket: &Bucket, usage: &Usage, here: Option<&ClusterName>) -> CatalogBu
         created_ms: bucket.created.0,
         objects: usage.objects,
         bytes: usage.bytes,
+        versioned: bucket.versioning == Versioning::Enabled,
     }
 }

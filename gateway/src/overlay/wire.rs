@@ -8,6 +8,7 @@ use consensus::meta::names::{AccessKeyId, BucketName, ClusterName, UserName};
 use consensus::meta::overlay::PublicKey;
 use serde::{Deserialize, Serialize};
 
+use super::copies::CopyWanted;
 use super::identity::{Identity, is_said_by};
 
 /// Version of the protocol: the first part of all paths. Another one is another protocol.
@@ -153,6 +154,9 @@ pub struct Catalog {
     /// Whether it has room for others' buckets.
     #[serde(default)]
     pub room: Room,
+    /// Which of them are to be copied to the one who asks.
+    #[serde(default)]
+    pub copies: Vec<CopyWanted>,
 }
 
 /// A bucket in a catalog.
@@ -169,6 +173,9 @@ pub struct CatalogBucket {
     pub objects: u64,
     /// Their bytes.
     pub bytes: u64,
+    /// Whether versioning is enabled.
+    #[serde(default)]
+    pub versioned: bool,
 }
 
 /// What a cluster says of its room.
@@ -187,6 +194,9 @@ pub struct Room {
 pub struct BucketThere {
     /// It.
     pub bucket: Option<CatalogBucket>,
+    /// Whether copies of the one who asks are taken there.
+    #[serde(default)]
+    pub takes_copies: bool,
 }
 
 /// `GET keys/ID?date=&region=`: what verifies signatures of a user for a day.

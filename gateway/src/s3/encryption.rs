@@ -18,7 +18,7 @@ use super::op::Context;
 use super::request::{Request, header_text};
 use super::response::Response;
 use crate::data::{BodyKey, DataKey, KeyUse, Seal};
-use crate::keyring::{CustomerKey, OpenError, Wanted, check_proof};
+use crate::keyring::{CustomerKey, KeyRing, OpenError, Wanted, check_proof};
 
 const ALGORITHM: &str = "x-amz-server-side-encryption";
 const KEY_ID: &str = "x-amz-server-side-encryption-aws-kms-key-id";
@@ -104,8 +104,8 @@ fn customer_of(headers: &HeaderMap, whose: Whose) -> S3Result<Option<Customer>> 
     Ok(Some(Customer { key: CustomerKey::from_bytes(bytes), md5: md5.to_string() }))
 }
 
-/// What the headers of a writer say.
-#[derive(Debug)]
+/// What the headers of a writer say; nothing where there are none.
+#[derive(Debug, Default)]
 pub struct Stated {
     asked: Asked,
     customer: Option<Customer>,
@@ -410,8 +410,13 @@ pub fn check_reader(object: &Object, customer: Option<&Customer>) -> S3Result<()
 
 /// What it takes to read the bytes of an object whose reader was checked; `None` where they are plain.
 pub fn body_key(cx: &Context, object: &Object, customer: Option<&Customer>) -> S3Result<Option<BodyKey>> {
+    opened(&cx.ring, object, customer)
+}
+
+/// The same where no request is answered.
+pub fn opened(ring: &KeyRing, object: &Object, customer: Option<&Customer>) -> S3Result<Option<BodyKey>> {
     let Some(sealing) = object.body.sealing() else { return Ok(None) };
-    let opened = cx.ring.open(sealing, customer.map(|customer| &customer.key));
+    let opened = ring.open(sealing, customer.map(|customer| &customer.key));
     let key = opened.map_err(|error| closed(error, &sealing.scheme))?;
     let used = if matches!(object.body.place(), Body::Slices { .. }) { KeyUse::Parts } else { KeyUse::Whole };
     Ok(Some(BodyKey { key, used }))

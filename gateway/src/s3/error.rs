@@ -10,6 +10,7 @@ use consensus::client::MetaError;
 use consensus::meta::command::Reject;
 use consensus::meta::model::{ClusterMs, Quota, QuotaOf};
 use consensus::meta::names::NameError;
+use consensus::meta::overlay::OverlayRefusal;
 use http::{HeaderName, HeaderValue, StatusCode, header};
 
 use super::time::http_date;
@@ -315,7 +316,6 @@ impl From<Reject> for S3Error {
             | Reject::AccessKeyExists
             | Reject::NoSuchPolicy
             | Reject::NotDeliverer
-            | Reject::Overlay(_)
             | Reject::TooManyPolicies
             | Reject::Malformed(_) => Code::InternalError.caused(format!("{reject:?}")),
             // The user was removed while its request ran.
@@ -329,6 +329,8 @@ impl From<Reject> for S3Error {
             Reject::IsDeleteMarker => Code::MethodNotAllowed.says("The version is a delete marker."),
             Reject::DeleteMarker { version, modified, current } => delete_marker(&version, modified, current),
             Reject::PreconditionFailed | Reject::SourcePreconditionFailed => Code::PreconditionFailed.into(),
+            Reject::Overlay(why @ OverlayRefusal::IsCopy) => Code::AccessDenied.says(format!("Not here: {why}.")),
+            Reject::Overlay(why) => Code::InternalError.caused(why),
             Reject::Locked => {
                 Code::AccessDenied.says("Access Denied because object protected by object lock.")
             }

@@ -34,6 +34,8 @@ pub mod policy;
 pub mod proxies;
 pub mod range;
 pub mod reading;
+pub mod replicas;
+pub mod replication;
 pub mod request;
 pub mod response;
 pub mod route;

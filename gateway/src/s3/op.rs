@@ -167,6 +167,7 @@ actions! {
     DeleteBucketWebsite
     PutBucketNotification
     PutBucketLogging
+    PutReplicationConfiguration
 }
 
 impl Action {

@@ -73,7 +73,8 @@ pub fn document(tags: &Tags) -> XmlWriter {
     xml
 }
 
-fn check(tags: &Tags) -> S3Result<()> {
+/// Refuses texts that are no tags.
+pub fn check(tags: &Tags) -> S3Result<()> {
     for (place, (key, value)) in tags.iter().enumerate() {
         check_tag(key, value)?;
         if tags[..place].iter().any(|(before, _)| before == key) {

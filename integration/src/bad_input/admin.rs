@@ -32,6 +32,8 @@ const ROUTES: &[(&str, &str)] = &[
     ("POST", "/overlay/invites"),
     ("POST", "/overlay/members"),
     ("DELETE", "/overlay/members/east"),
+    ("POST", "/overlay/follows"),
+    ("POST", "/overlay/promotions"),
     ("POST", "/overlay/grants"),
     ("DELETE", "/overlay/grants"),
     ("POST", "/metrics"),

@@ -227,8 +227,8 @@ fn sub_resources(scene: &Scene<'_>) -> Vec<Case> {
     let unknown = || Expect::error(501, "NotImplemented");
     cases.push(Case::new("H119", "?torrent", object("GET", "torrent", None), unknown()));
     for method in ["PUT", "DELETE"] {
-        let wire = scene.sign(Request::bucket(method, BUCKET).flag("replication").body("<x/>"));
-        cases.push(Case::new("H119", format!("{method} ?replication"), wire, unknown()));
+        let wire = scene.sign(Request::bucket(method, BUCKET).flag("inventory").body("<x/>"));
+        cases.push(Case::new("H119", format!("{method} ?inventory"), wire, unknown()));
     }
     cases.extend(configurations(scene));
     let harmless = object("GET", "no-such-parameter", Some("1"));
@@ -260,6 +260,7 @@ fn configurations(scene: &Scene<'_>) -> Vec<Case> {
     for (name, body, code) in [
         ("acl", format!("<AccessControlPolicy>{grants}</AccessControlPolicy>"), "MalformedACLError"),
         ("acl", "<AccessControlPolicy".to_string(), "MalformedACLError"),
+        ("replication", "<ReplicationConfiguration><Rule><x/></Rule>".to_string(), "MalformedXML"),
         ("website", "<WebsiteConfiguration/>".to_string(), "InvalidArgument"),
         ("website", "<WebsiteConfiguration><RoutingRules>".to_string(), "MalformedXML"),
         ("ownershipControls", "<OwnershipControls/>".to_string(), "MalformedXML"),

@@ -8,6 +8,7 @@ mod bucket_lifecycle;
 mod bucket_logging;
 mod bucket_notification;
 mod bucket_policy;
+mod bucket_replication;
 mod bucket_tagging;
 mod bucket_website;
 mod complete_multipart_upload;
@@ -80,6 +81,9 @@ static OPS: &[&dyn Op] = &[
     &bucket_policy::GetBucketPolicy,
     &bucket_policy::GetBucketPolicyStatus,
     &bucket_policy::PutBucketPolicy,
+    &bucket_replication::DeleteBucketReplication,
+    &bucket_replication::GetBucketReplication,
+    &bucket_replication::PutBucketReplication,
     &bucket_tagging::DeleteBucketTagging,
     &bucket_tagging::GetBucketTagging,
     &bucket_tagging::PutBucketTagging,

@@ -36,13 +36,7 @@ const fn bucket(name: &'static str, sub_resource: &'static str, action: Action, 
 }
 
 /// Every one of them.
-pub static ALL: [Probe; 8] = [
-    bucket(
-        "GetBucketReplication",
-        "replication",
-        Action::GetReplicationConfiguration,
-        Answer::Missing(Code::ReplicationConfigurationNotFoundError),
-    ),
+pub static ALL: [Probe; 7] = [
     bucket(
         "GetBucketAccelerateConfiguration",
         "accelerate",

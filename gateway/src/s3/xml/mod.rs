@@ -5,6 +5,7 @@ mod lifecycle;
 mod logging;
 mod notification;
 mod reader;
+mod replication;
 mod website;
 mod writer;
 
@@ -20,5 +21,6 @@ pub use reader::{
     EncryptionDocument, ObjectLockDocument, RetentionDocument, VersioningDocument, cors_rules,
     create_bucket_location, legal_hold, object_ownership, payer, public_access_block, tagging,
 };
+pub use replication::{ReplicationDocument, ReplicationElement, replication};
 pub use website::{ConditionElement, RedirectElement, RoutingRuleElement, WebsiteDocument};
 pub use writer::{NAMESPACE, XmlWriter, escaped, url_encoded};

@@ -1,0 +1,412 @@
+//! What a cluster is told of a bucket here of which it has a copy: what happened, what is there, and the bytes.
+//!
+//! What always holds: it is told of nothing that it was not given. Either the owner of the bucket wants copies in that
+//! cluster, and it hears of what the rules say; or that cluster may act for the owner here, and it hears of everything.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use consensus::client::{MetaError, ReadGuard, ask};
+use consensus::meta::command::{Reject, VersionSelector};
+use consensus::meta::model::{
+    Bucket, BucketSetting, Event, EventKind, Home, Object, SettingKind, Tags, Versioning,
+};
+use consensus::meta::names::{BucketName, ClusterName, ObjectKey};
+use consensus::meta::query::{Answer, List, ObjectView, PageEntry, Query, Want};
+use consensus::meta::replication::{Follow, FollowKind, Replication, ReplicationRule, Source};
+use consensus::meta::sealing::Scheme;
+use fabric::ids::Stamp;
+use fabric::limits::{INLINE_BYTES_MAX, LIST_KEYS_MAX, REPLICATE_CHANGES_MAX};
+use futures::{FutureExt as _, StreamExt as _};
+use tokio::time::sleep;
+
+use super::copies::{
+    ChangeThere, ChangesThere, ObjectThere, ObjectsThere, VERSIONS_ASKED_MAX, VersionAsked, VersionThere,
+    VersionsAsked, VersionsThere, WhatThere,
+};
+use super::{Overlay, OverlayError, bad};
+use crate::data::BodyStream;
+use crate::s3::encryption::opened;
+use crate::s3::replication::deciding;
+use crate::s3::service::Backend;
+
+/// Between two looks for events.
+const LOOK_INTERVAL: Duration = Duration::from_millis(100);
+/// Nobody waits longer for events.
+const WAIT_MAX: Duration = Duration::from_secs(3);
+/// Versions that are looked up at once.
+const VERSIONS_AT_ONCE: usize = 16;
+/// How the source of an event begins that was copied from another cluster itself.
+const COPIED: &str = "overlay/";
+
+/// Tells clusters of buckets here.
+pub struct Feed {
+    /// Who may know what.
+    pub overlay: Arc<Overlay>,
+    /// What is there.
+    pub backend: Backend,
+}
+
+/// Of what a cluster is told.
+pub struct Shared {
+    bucket: Bucket,
+    /// Only what these rules say is for this bucket of that cluster; `None`: everything.
+    rules: Option<(Replication, ClusterName, BucketName)>,
+}
+
+/// From where on a cluster wants to know what happened.
+pub struct Since {
+    /// Behind this event.
+    pub cursor: Stamp,
+    /// It waits so long for the next one.
+    pub wait: Duration,
+    /// At most so many events are told.
+    pub limit: usize,
+}
+
+impl Shared {
+    /// Whether an object is copied with these tags, and into which storage class.
+    fn class_of(&self, key: &ObjectKey, tags: &Tags) -> Option<Option<String>> {
+        match &self.rules {
+            None => Some(None),
+            Some((rules, cluster, to)) => {
+                deciding(rules, (cluster, to), key.as_str(), tags).map(|rule| rule.storage_class.clone())
+            }
+        }
+    }
+
+    fn copies_marker(&self, key: &ObjectKey) -> bool {
+        match &self.rules {
+            None => true,
+            // Rules of the oldest form say nothing of markers and copy them.
+            Some((rules, cluster, to)) => deciding(rules, (cluster, to), key.as_str(), &Tags::new())
+                .is_some_and(|rule| rule.markers.unwrap_or(true)),
+        }
+    }
+
+    /// Whether a key may be copied, whatever its tags.
+    fn covers(&self, key: &ObjectKey) -> bool {
+        match &self.rules {
+            None => true,
+            Some((rules, cluster, to)) => rules.rules.iter().any(|rule| {
+                rule.enabled
+                    && (&rule.cluster, &rule.bucket) == (cluster, to)
+                    && key.as_str().starts_with(&rule.prefix)
+            }),
+        }
+    }
+}
+
+impl Feed {
+    /// What a cluster may be told of a bucket: of copies in its bucket `to`, or of everything.
+    pub async fn shared(
+        &self,
+        peer: &ClusterName,
+        name: &BucketName,
+        to: Option<BucketName>,
+    ) -> Result<Shared, OverlayError> {
+        let Answer::Bucket(bucket) = self.ask(Query::Bucket(name.clone())).await? else {
+            return unexpected();
+        };
+        let Some(bucket) = bucket else { return bad(format!("there is no bucket {name}")) };
+        let denied = |why: String| Err(OverlayError::Denied(why));
+        let rules = match to {
+            Some(to) => {
+                let query = Query::Setting { bucket: bucket.id, kind: SettingKind::Replication };
+                let Answer::Setting(Some(BucketSetting::Replication(rules))) = self.ask(query).await? else {
+                    return denied(format!("the bucket {name} is not copied to {to} of {peer}"));
+                };
+                let meant = |rule: &ReplicationRule| (&rule.cluster, &rule.bucket) == (peer, &to);
+                if !rules.rules.iter().any(meant) {
+                    return denied(format!("the bucket {name} is not copied to {to} of {peer}"));
+                }
+                Some((rules, peer.clone(), to))
+            }
+            None if self.overlay.permits(&bucket.owner, Some(peer), Some(name)) => None,
+            None => {
+                return denied(format!(
+                    "the cluster {peer} may not act for the owner of the bucket {name}; overlay grant lets it"
+                ));
+            }
+        };
+        if bucket.versioning != Versioning::Enabled {
+            return denied(format!("versioning of the bucket {name} is not enabled"));
+        }
+        // Who follows a follower could follow itself.
+        let Answer::Follows(follows) = self.ask(Query::Follows).await? else { return unexpected() };
+        let is_mirror = |(other, _, follow): &(Bucket, Source, Follow)| {
+            other.id == bucket.id && follow.kind == FollowKind::Mirror
+        };
+        if follows.follows.iter().any(is_mirror) {
+            return denied(format!("the bucket {name} follows another one itself"));
+        }
+        Ok(Shared { bucket, rules })
+    }
+
+    /// What happened, and of what there is to copy.
+    pub async fn changes(&self, shared: &Shared, since: &Since) -> Result<ChangesThere, OverlayError> {
+        let env = &*self.backend.env;
+        let until = env.monotonic() + since.wait.min(WAIT_MAX);
+        let (bucket, after) = (&shared.bucket, since.cursor);
+        let changes = loop {
+            let query = Query::Changes { bucket: bucket.id, after, limit: LIST_KEYS_MAX };
+            let Answer::Changes(changes) = self.ask(query).await? else { return unexpected() };
+            let waits = changes.events.is_empty() && changes.trimmed <= after && since.limit != 0;
+            if !waits || until <= env.monotonic() {
+                break changes;
+            }
+            sleep(LOOK_INTERVAL).await;
+        };
+        let missing = after < changes.trimmed;
+        let count = if missing { 0 } else { since.limit.min(REPLICATE_CHANGES_MAX) };
+        let page = &changes.events[..count.min(changes.events.len())];
+        let pending: Vec<_> =
+            page.iter().map(|(at, event)| self.change(shared, *at, event).boxed()).collect();
+        let told: Vec<_> = futures::stream::iter(pending).buffered(VERSIONS_AT_ONCE).collect().await;
+        let events = told.into_iter().filter_map(Result::transpose).collect::<Result<_, OverlayError>>()?;
+        let (upto, reached_ms) = page.last().map_or((after, 0), |(at, event)| (*at, event.at.0));
+        Ok(ChangesThere {
+            id: bucket.id.0,
+            now_ms: env.wall_ms(),
+            events,
+            upto,
+            reached_ms,
+            missing,
+            latest: changes.latest,
+            waiting: (changes.events.len() - page.len()) as u64,
+        })
+    }
+
+    /// What there is to tell of an event.
+    async fn change(
+        &self,
+        shared: &Shared,
+        at: Stamp,
+        event: &Event,
+    ) -> Result<Option<ChangeThere>, OverlayError> {
+        // What others copied here is theirs to copy elsewhere; so nothing goes in circles.
+        if shared.rules.is_some() && event.origin.source.starts_with(COPIED) {
+            return Ok(None);
+        }
+        let what = match event.kind {
+            EventKind::Put
+            | EventKind::Copy
+            | EventKind::Complete
+            | EventKind::Post
+            | EventKind::Append
+            | EventKind::Rename => {
+                let want = if event.bytes <= INLINE_BYTES_MAX as u64 { Want::Body } else { Want::Row };
+                let version = if event.version == Stamp::ZERO { at } else { event.version };
+                self.version(shared, &event.key, version, want).await?
+            }
+            EventKind::DeleteMarker if shared.copies_marker(&event.key) => {
+                Some(WhatThere::Marker { modified_ms: event.at.0 })
+            }
+            // Rules of lifecycles are no one else's.
+            EventKind::ExpireMarker if shared.rules.is_none() => {
+                Some(WhatThere::Marker { modified_ms: event.at.0 })
+            }
+            EventKind::Tags | EventKind::DeleteTags => self.tags(shared, event).await?,
+            EventKind::DeleteMarker
+            | EventKind::ExpireMarker
+            | EventKind::Delete
+            | EventKind::Expire
+            | EventKind::AnnotationPut
+            | EventKind::AnnotationDelete => None,
+        };
+        let change = |what| ChangeThere { at, at_ms: event.at.0, key: event.key.clone(), what };
+        Ok(what.map(change))
+    }
+
+    async fn tags(&self, shared: &Shared, event: &Event) -> Result<Option<WhatThere>, OverlayError> {
+        let selector = match event.version {
+            Stamp::ZERO => VersionSelector::Null,
+            stamp => VersionSelector::Stamp(stamp),
+        };
+        let Some((view, _guard)) = self.find(shared, &event.key, selector, Want::Row).await? else {
+            return Ok(None);
+        };
+        let tags = view.object.attributes.tags;
+        let (etag, modified_ms) = (view.object.etag, view.object.modified.0);
+        let copied = shared.class_of(&event.key, &tags).is_some();
+        Ok(copied.then_some(WhatThere::Tags { etag, modified_ms, tags }))
+    }
+
+    /// A version by its stamp, with its bytes where they were asked for; `None`: it is gone, or not to be copied.
+    async fn version(
+        &self,
+        shared: &Shared,
+        key: &ObjectKey,
+        stamp: Stamp,
+        want: Want,
+    ) -> Result<Option<WhatThere>, OverlayError> {
+        let Some((view, guard)) = self.at(shared, key, stamp, want).await? else { return Ok(None) };
+        let Some(class) = shared.class_of(key, &view.object.attributes.tags) else { return Ok(None) };
+        if let Some(why) = unreadable(&view.object) {
+            return Ok(Some(WhatThere::Left(why.to_string())));
+        }
+        let object = view.object.clone();
+        let body = match want {
+            Want::Row => None,
+            Want::Body => Some(STANDARD.encode(self.read_all(view, guard).await?)),
+        };
+        let mut attributes = object.attributes;
+        attributes.storage_class = class.or(attributes.storage_class);
+        Ok(Some(WhatThere::Version(VersionThere {
+            version: object.stamp,
+            bytes: object.bytes,
+            etag: object.etag,
+            modified_ms: object.modified.0,
+            checksum: object.checksum,
+            attributes,
+            body,
+        })))
+    }
+
+    async fn at(
+        &self,
+        shared: &Shared,
+        key: &ObjectKey,
+        stamp: Stamp,
+        want: Want,
+    ) -> Result<Option<(ObjectView, ReadGuard)>, OverlayError> {
+        for selector in [VersionSelector::Stamp(stamp), VersionSelector::Null] {
+            let found = self.find(shared, key, selector, want).await?;
+            if let Some(found) = found.filter(|(view, _)| view.object.stamp == stamp) {
+                return Ok(Some(found));
+            }
+        }
+        Ok(None)
+    }
+
+    async fn find(
+        &self,
+        shared: &Shared,
+        key: &ObjectKey,
+        selector: VersionSelector,
+        want: Want,
+    ) -> Result<Option<(ObjectView, ReadGuard)>, OverlayError> {
+        let bucket = shared.bucket.id;
+        let guard = self.backend.meta.begin_read();
+        let query = Query::Object { bucket, key: key.clone(), version: Some(selector), want };
+        match self.backend.meta.query(query).await?.answer {
+            Ok(Answer::Object(view)) => {
+                guard.reads(Home { bucket, key: key.clone() }, &view);
+                Ok(Some((view, guard)))
+            }
+            Ok(_) => unexpected(),
+            Err(Reject::NoSuchKey | Reject::NoSuchVersion | Reject::DeleteMarker { .. }) => Ok(None),
+            Err(reject) => Err(OverlayError::Meta(MetaError::Rejected(reject))),
+        }
+    }
+
+    async fn read_all(&self, view: ObjectView, guard: ReadGuard) -> Result<Vec<u8>, OverlayError> {
+        let range = 0..view.object.bytes;
+        let mut stream = self.stream(view, range, guard)?;
+        let mut bytes = Vec::new();
+        while let Some(piece) = stream.next().await {
+            let piece = piece.map_err(|error| OverlayError::Busy(error.to_string()))?;
+            bytes.extend_from_slice(&piece);
+        }
+        Ok(bytes)
+    }
+
+    fn stream(
+        &self,
+        view: ObjectView,
+        range: Range<u64>,
+        guard: ReadGuard,
+    ) -> Result<BodyStream, OverlayError> {
+        let key = opened(&self.backend.ring, &view.object, None);
+        let key = key.map_err(|error| OverlayError::Busy(error.to_string()))?;
+        Ok(match key {
+            Some(key) => self.backend.data.open(view.body, &key, range, guard),
+            None => self.backend.data.read_stored(view.body, range, guard),
+        })
+    }
+
+    /// The bytes of a version; `None`: it is gone, or not to be copied.
+    pub async fn body(
+        &self,
+        shared: &Shared,
+        key: &ObjectKey,
+        stamp: Stamp,
+    ) -> Result<Option<(u64, BodyStream)>, OverlayError> {
+        let Some((view, guard)) = self.at(shared, key, stamp, Want::Body).await? else { return Ok(None) };
+        let copied = shared.class_of(key, &view.object.attributes.tags).is_some();
+        if !copied || unreadable(&view.object).is_some() {
+            return Ok(None);
+        }
+        let bytes = view.object.bytes;
+        let mut stream = self.stream(view, 0..bytes, guard)?;
+        stream.start().await.map_err(|error| OverlayError::Busy(error.to_string()))?;
+        Ok(Some((bytes, stream)))
+    }
+
+    /// A page of current versions.
+    pub async fn objects(&self, shared: &Shared, after: &str) -> Result<ObjectsThere, OverlayError> {
+        let list = List {
+            bucket: shared.bucket.id,
+            prefix: String::new(),
+            delimiter: String::new(),
+            after: after.to_string(),
+            limit: LIST_KEYS_MAX,
+        };
+        let Answer::List(page) = self.ask(Query::List(list)).await? else { return unexpected() };
+        let objects: Vec<(ObjectKey, Object)> = page
+            .entries
+            .into_iter()
+            .filter_map(|entry| match entry {
+                PageEntry::Item(key, object) => Some((key, object)),
+                PageEntry::Prefix(_) => None,
+            })
+            .collect();
+        let upto = objects.last().map(|(key, _)| key.clone()).filter(|_| page.more);
+        let told = objects.into_iter().filter(|(key, _)| shared.covers(key)).map(|(key, object)| {
+            ObjectThere { key, version: object.stamp, etag: object.etag, modified_ms: object.modified.0 }
+        });
+        Ok(ObjectsThere { now_ms: self.backend.env.wall_ms(), objects: told.collect(), upto })
+    }
+
+    /// Versions that a comparison found.
+    pub async fn versions(
+        &self,
+        shared: &Shared,
+        asked: &VersionsAsked,
+    ) -> Result<VersionsThere, OverlayError> {
+        if VERSIONS_ASKED_MAX < asked.versions.len() {
+            return bad(format!("at most {VERSIONS_ASKED_MAX} versions are asked for at once"));
+        }
+        let pending: Vec<_> = asked.versions.iter().map(|one| self.asked(shared, one).boxed()).collect();
+        let told: Vec<_> = futures::stream::iter(pending).buffered(VERSIONS_AT_ONCE).collect().await;
+        Ok(VersionsThere { versions: told.into_iter().collect::<Result<_, OverlayError>>()? })
+    }
+
+    async fn asked(&self, shared: &Shared, one: &VersionAsked) -> Result<Option<WhatThere>, OverlayError> {
+        match self.version(shared, &one.key, one.version, Want::Row).await? {
+            Some(WhatThere::Version(row)) if row.bytes <= INLINE_BYTES_MAX as u64 => {
+                self.version(shared, &one.key, one.version, Want::Body).await
+            }
+            row => Ok(row),
+        }
+    }
+
+    async fn ask(&self, query: Query) -> Result<Answer, OverlayError> {
+        Ok(ask(&*self.overlay.parts.meta, query).await?)
+    }
+}
+
+/// Why the bytes of a version cannot be told, if they cannot.
+fn unreadable(object: &Object) -> Option<&'static str> {
+    match object.body.sealing().map(|sealing| &sealing.scheme) {
+        Some(Scheme::Customer { .. }) => Some("only its customer has the key that opens it"),
+        _ => None,
+    }
+}
+
+fn unexpected<T>() -> Result<T, OverlayError> {
+    bad("the metadata answered another question")
+}

@@ -1,0 +1,684 @@
+//! Copies what happens in buckets of other clusters to buckets here.
+//!
+//! Of all gateways one copies: the one whose session the metadata names. Each copy goes on by itself: while one page of
+//! changes is written the next one is fetched. Changes and how far the copy is are written together, so whoever goes on,
+//! and wherever it was stopped, copies nothing twice and leaves nothing out.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use consensus::client::{MetaError, WriteGuard, ask};
+use consensus::meta::command::{Command, Done, Reject};
+use consensus::meta::model::{Bucket, ClusterMs, Versioning};
+use consensus::meta::names::{BucketName, ObjectKey};
+use consensus::meta::overlay::{OverlayChange, OverlayRefusal};
+use consensus::meta::query::{Answer, Query};
+use consensus::meta::replication::{
+    Follow, FollowKind, Follows, ReplicaChange, ReplicaOf, ReplicaVersion, Replicate, ReplicateStep,
+    Source as Followed,
+};
+use fabric::codec;
+use fabric::ids::{BucketId, Stamp};
+use fabric::limits::{ENTRY_BYTES_MAX, KIB, PUT_BYTES_MAX};
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
+use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _};
+use http::{Request, StatusCode};
+use http_body_util::BodyStream;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use tokio::sync::watch;
+use tokio::time::{sleep_until, timeout};
+
+use super::copies::{ChangesThere, CopyWanted, VersionThere, WhatThere};
+use super::link::{Link, LinkError};
+use super::wire::PATH;
+use super::{Overlay, OverlayError};
+use crate::data::{Source, SourceError, Written};
+use crate::http::guard::now;
+use crate::http::{ResponseBody, full};
+use crate::s3::S3Error;
+use crate::s3::replicas::Replicas;
+use crate::s3::service::S3Service;
+
+/// Between two looks for what is to be copied.
+const LOOK_INTERVAL: Duration = Duration::from_millis(500);
+/// Where another gateway copies one looks less often.
+const REST_INTERVAL: Duration = Duration::from_secs(2);
+/// What failed is tried again after this.
+const RETRY_DELAY: Duration = Duration::from_secs(2);
+/// Copies that go on at once.
+const COPIES_MAX: usize = 64;
+/// How long the other cluster waits for something to happen.
+const WAIT_SECONDS: u64 = 2;
+/// Events of one page.
+const PAGE: usize = 250;
+/// Bodies of one copy that are on their way at once.
+const BODIES_AT_ONCE: usize = 8;
+/// A command is not longer.
+const COMMAND_BYTES_MAX: usize = ENTRY_BYTES_MAX - 256 * KIB as usize;
+/// The next bytes of a body come within this.
+const BODY_PATIENCE: Duration = Duration::from_secs(30);
+/// What a source wants is known to be of now for so long.
+const WANTED_LIFETIME: Duration = Duration::from_secs(10);
+
+/// A copy: the bucket here and what it follows.
+pub type Place = (BucketId, Followed);
+
+/// How copies are, as the gateway knows that copies.
+#[derive(Default)]
+pub struct Progresses(Mutex<BTreeMap<Place, Progress>>);
+
+/// How a copy is.
+#[derive(Debug, Clone, Default)]
+pub struct Progress {
+    /// How far behind it was when it was last looked at, in milliseconds.
+    pub lag_ms: u64,
+    /// Events that waited then, as far as they were counted.
+    pub waiting: u64,
+    /// Why it does not go on.
+    pub failure: Option<String>,
+    /// When it was looked at: monotonic time.
+    pub at: Duration,
+}
+
+impl Progresses {
+    /// Of one copy; `None`: another gateway copies, or nobody yet.
+    pub fn of(&self, place: &Place) -> Option<Progress> {
+        self.lock().get(place).cloned()
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<Place, Progress>> {
+        // Each change is a single call, so poison means nothing here.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Why a copy does not go on for now.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Halt {
+    /// It ended, or somebody else went on with it: there is nothing to say.
+    #[error("the copy is at another place by now")]
+    Moved,
+    /// The other cluster is none of the overlay.
+    #[error("there is no such cluster in the overlay")]
+    Stranger,
+    /// The bucket there is another one.
+    #[error(
+        "the bucket there was deleted, and this is another one of its name; overlay promote ends following"
+    )]
+    Another,
+    /// The rules here say no to a change.
+    #[error("a change is refused here: {0:?}")]
+    Refused(Box<Reject>),
+    #[error(transparent)]
+    Link(#[from] LinkError),
+    #[error(transparent)]
+    Meta(#[from] MetaError),
+    #[error("a body is not stored: {0}")]
+    Store(#[from] S3Error),
+}
+
+/// The part of a gateway that copies.
+pub struct Follower {
+    /// Other clusters.
+    pub overlay: Arc<Overlay>,
+    /// Stores bodies.
+    pub service: Arc<S3Service>,
+}
+
+/// What became of a copy.
+type Ended = (Place, Bucket, Result<(), Halt>);
+
+/// What is under way.
+#[derive(Default)]
+struct State {
+    running: FuturesUnordered<BoxFuture<'static, Ended>>,
+    busy: HashSet<(BucketId, String)>,
+    /// What failed, and until when it rests.
+    resting: HashMap<(BucketId, String), Duration>,
+}
+
+fn named((bucket, source): &Place) -> (BucketId, String) {
+    (*bucket, format!("{}/{}", source.cluster, source.bucket))
+}
+
+impl Follower {
+    /// Copies until the gateway ends. The next one goes on from where this one was.
+    pub async fn run(self: Arc<Self>, mut stopping: watch::Receiver<bool>) {
+        let mut state = State::default();
+        let mut look = now();
+        loop {
+            tokio::select! {
+                biased;
+                () = stopped(&mut stopping) => return,
+                Some((place, bucket, outcome)) = state.running.next() => {
+                    state.busy.remove(&named(&place));
+                    self.ended(&mut state, &place, &bucket, outcome);
+                }
+                () = sleep_until(look) => {
+                    let leads = self.look(&mut state).await.unwrap_or(false);
+                    metrics::gauge!("fluffy_replication_leading").set(f64::from(u8::from(leads)));
+                    look = now() + if leads { LOOK_INTERVAL } else { REST_INTERVAL };
+                }
+            }
+        }
+    }
+
+    fn ended(&self, state: &mut State, place: &Place, bucket: &Bucket, outcome: Result<(), Halt>) {
+        let Err(halt) = outcome else { return };
+        if matches!(halt, Halt::Moved) {
+            return;
+        }
+        let at = self.overlay.parts.seams.env.monotonic();
+        state.resting.insert(named(place), at + RETRY_DELAY);
+        metrics::counter!("fluffy_replication_failures_total", "bucket" => bucket.name.to_string())
+            .increment(1);
+        let why = halt.to_string();
+        let mut progresses = self.overlay.progresses.lock();
+        let progress =
+            progresses.entry(place.clone()).or_insert_with(|| Progress { at, ..Progress::default() });
+        if progress.failure.as_ref() != Some(&why) {
+            tracing::warn!(bucket = %bucket.name, cluster = %place.1.cluster, source = %place.1.bucket, error = why, "a copy does not go on; it is tried again");
+        }
+        progress.failure = Some(why);
+    }
+
+    /// Starts what is to be copied. False: another gateway copies, or there is nothing to do.
+    async fn look(self: &Arc<Self>, state: &mut State) -> Result<bool, MetaError> {
+        let follows = self.follows().await?;
+        let wanted = self.overlay.copies_wanted();
+        if follows.follows.is_empty() && wanted.iter().all(|(_, _, copies)| copies.is_empty()) {
+            return Ok(false);
+        }
+        if !self.leads(&follows).await? {
+            return Ok(false);
+        }
+        let (here, at) = (&follows.follows, self.overlay.parts.seams.env.monotonic());
+        for (link, told, copies) in wanted {
+            let fresh = link.answers() && at.saturating_sub(told) < WANTED_LIFETIME;
+            if let Err(error) = self.reconcile(&link, fresh, &copies, here).await {
+                tracing::info!(cluster = %link.name, %error, "copies that a cluster wants are looked at again");
+            }
+        }
+        state.resting.retain(|_, until| at < *until);
+        for (bucket, source, follow) in follows.follows {
+            let place = (bucket.id, source);
+            self.tell_age(&place, &bucket, at);
+            let name = named(&place);
+            if state.running.len() < COPIES_MAX
+                && !state.resting.contains_key(&name)
+                && self.takes(&place.1, &bucket, follow.kind)
+                && state.busy.insert(name)
+            {
+                let this = self.clone();
+                state.running.push(Box::pin(async move {
+                    let outcome = this.follow(bucket.clone(), place.1.clone(), follow).await;
+                    (place, bucket, outcome)
+                }));
+            }
+        }
+        Ok(true)
+    }
+
+    /// A copy that hears nothing falls behind.
+    fn tell_age(&self, place: &Place, bucket: &Bucket, at: Duration) {
+        let progress = self.overlay.progresses.of(place).unwrap_or_default();
+        let silent = at.saturating_sub(progress.at).saturating_sub(Duration::from_secs(2 * WAIT_SECONDS));
+        let lag = Duration::from_millis(progress.lag_ms) + silent;
+        metrics::gauge!("fluffy_replication_lag_seconds", "bucket" => bucket.name.to_string())
+            .set(lag.as_secs_f64());
+    }
+
+    async fn follows(&self) -> Result<Follows, MetaError> {
+        match ask(&*self.overlay.parts.meta, Query::Follows).await? {
+            Answer::Follows(follows) => Ok(follows),
+            _ => Err(MetaError::Unavailable("the metadata answered another question".to_string())),
+        }
+    }
+
+    /// Whether this gateway is the one that copies; it is from now on where nobody else is.
+    async fn leads(&self, follows: &Follows) -> Result<bool, MetaError> {
+        let meta = &self.overlay.parts.meta;
+        if follows.follower_lives {
+            let own = meta.begin_write().await?.extent(0).session();
+            return Ok(follows.follower == Some(own));
+        }
+        let leads = matches!(meta.propose(Command::LeadFollowing).await?, Done::Leads(Some(_)));
+        if leads {
+            tracing::info!("this gateway copies buckets of other clusters from now on");
+        }
+        Ok(leads)
+    }
+
+    /// Whether copies of a cluster are taken here: for the owner of a bucket only where it may act for that owner.
+    fn takes(&self, source: &Followed, bucket: &Bucket, kind: FollowKind) -> bool {
+        match kind {
+            FollowKind::Mirror => true,
+            FollowKind::Replica => {
+                self.overlay.permits(&bucket.owner, Some(&source.cluster), Some(&bucket.name))
+            }
+        }
+    }
+
+    /// Begins with copies that a cluster wants here, and ends those that it does not want any more.
+    async fn reconcile(
+        &self,
+        link: &Link,
+        fresh: bool,
+        copies: &[CopyWanted],
+        here: &[(Bucket, Followed, Follow)],
+    ) -> Result<(), OverlayError> {
+        let is = |copy: &CopyWanted, (bucket, source, follow): &(Bucket, Followed, Follow)| {
+            let there = (&copy.bucket, copy.id) == (&source.bucket, follow.source.0);
+            copy.to == bucket.name && there && link.name == source.cluster
+        };
+        for row in here {
+            let (bucket, source, follow) = row;
+            let ours = follow.kind == FollowKind::Replica && source.cluster == link.name;
+            if ours && fresh && !copies.iter().any(|copy| is(copy, row)) {
+                let (bucket, source) = (bucket.id, source.clone());
+                self.overlay.propose(OverlayChange::Unfollow { bucket, source, cursor: None }).await?;
+            }
+        }
+        for copy in copies {
+            if here.iter().any(|row| is(copy, row)) {
+                continue;
+            }
+            let Answer::Bucket(Some(bucket)) =
+                ask(&*self.overlay.parts.meta, Query::Bucket(copy.to.clone())).await?
+            else {
+                continue;
+            };
+            let source = Followed { cluster: link.name.clone(), bucket: copy.bucket.clone() };
+            let takes = self.takes(&source, &bucket, FollowKind::Replica);
+            if takes && bucket.versioning == Versioning::Enabled {
+                let (kind, source_id) = (FollowKind::Replica, BucketId(copy.id));
+                let (bucket, cursor) = (bucket.id, copy.since);
+                let follow = OverlayChange::Follow { bucket, source, kind, source_id, cursor };
+                self.overlay.propose(follow).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Copies to one bucket until nothing happens for a while, or something is in the way.
+    async fn follow(&self, bucket: Bucket, source: Followed, follow: Follow) -> Result<(), Halt> {
+        let link = self.overlay.cluster(source.cluster.as_str()).ok_or(Halt::Stranger)?;
+        let copying = Copying {
+            overlay: self.overlay.clone(),
+            service: self.service.clone(),
+            link,
+            bucket: Arc::new(bucket),
+            source,
+            kind: follow.kind,
+            id: follow.source,
+        };
+        let mut cursor = follow.cursor;
+        if follow.compare {
+            cursor = copying.compare(cursor).await?;
+        }
+        let mut page = copying.fetch(cursor).await?;
+        loop {
+            if page.there.missing {
+                cursor = copying.compare(cursor).await?;
+                page = copying.fetch(cursor).await?;
+                continue;
+            }
+            if page.there.upto == cursor {
+                // Nothing happens: who looks next sees whether the copy is still wanted.
+                copying.note(&page);
+                return Ok(());
+            }
+            let (written, next) = tokio::join!(copying.write(&page, cursor), copying.fetch(page.there.upto));
+            written?;
+            cursor = page.there.upto;
+            page = next?;
+        }
+    }
+}
+
+/// One copy that goes on.
+pub(super) struct Copying {
+    pub(super) overlay: Arc<Overlay>,
+    service: Arc<S3Service>,
+    pub(super) link: Arc<Link>,
+    pub(super) bucket: Arc<Bucket>,
+    source: Followed,
+    pub(super) kind: FollowKind,
+    id: BucketId,
+}
+
+/// A page of changes, and when it came: monotonic time.
+pub(super) struct Fetched {
+    pub(super) there: ChangesThere,
+    at: Duration,
+}
+
+/// A change as the source told it: its event, when that was, its key, and what it is.
+pub(super) type Told<'a> = (Stamp, u64, &'a ObjectKey, &'a WhatThere);
+
+/// A change that lacks only its command.
+pub(super) struct Prepared {
+    change: ReplicaChange,
+    /// Bytes of a version.
+    bytes: Option<u64>,
+    /// Keeps the bytes until the outcome of the command is known.
+    _guard: Option<WriteGuard>,
+}
+
+impl Copying {
+    async fn fetch(&self, since: Stamp) -> Result<Fetched, Halt> {
+        self.changes(since, WAIT_SECONDS, PAGE).await
+    }
+
+    /// What happened there.
+    pub(super) async fn changes(&self, since: Stamp, wait: u64, limit: usize) -> Result<Fetched, Halt> {
+        let path = self.path("changes", &format!("since={since}&wait={wait}&limit={limit}"));
+        let there: ChangesThere = self.link.get(&path).await?;
+        if there.id != self.id.0 {
+            return Err(Halt::Another);
+        }
+        Ok(Fetched { there, at: self.overlay.parts.seams.env.monotonic() })
+    }
+
+    /// The path of a question about the source.
+    pub(super) fn path(&self, what: &str, query: &str) -> String {
+        let to = match self.kind {
+            FollowKind::Mirror => String::new(),
+            FollowKind::Replica => format!("&to={}", self.bucket.name),
+        };
+        format!("{what}/{}?{query}{to}", self.source.bucket)
+    }
+
+    /// Writes a page of changes.
+    async fn write(&self, page: &Fetched, mut after: Stamp) -> Result<(), Halt> {
+        let there = &page.there;
+        let changes = there.events.iter().map(|event| (event.at, event.at_ms, &event.key, &event.what));
+        let prepared = self.prepare(changes.collect()).await?;
+        let mut batches = batches(prepared).into_iter().peekable();
+        if batches.peek().is_none() {
+            self.propose(ReplicateStep::Feed, (after, there.upto), there.reached_ms, Vec::new()).await?;
+        }
+        while let Some(batch) = batches.next() {
+            let last = batch
+                .last()
+                .map_or((there.upto, there.reached_ms), |last| (last.change.at, last.change.reached.0));
+            let (upto, reached) =
+                if batches.peek().is_some() { last } else { (there.upto, there.reached_ms) };
+            self.propose(ReplicateStep::Feed, (after, upto), reached, batch).await?;
+            after = upto;
+        }
+        self.note(page);
+        Ok(())
+    }
+
+    /// Tells how far behind the copy was.
+    fn note(&self, page: &Fetched) {
+        let at = self.overlay.parts.seams.env.monotonic();
+        let there = &page.there;
+        let passed = at.saturating_sub(page.at).as_millis() as u64;
+        // The copy is as the source was then.
+        let then_ms = if there.waiting == 0 { there.now_ms } else { there.reached_ms };
+        let lag_ms = there.now_ms.saturating_sub(then_ms) + passed;
+        let name = self.bucket.name.to_string();
+        metrics::gauge!("fluffy_replication_lag_seconds", "bucket" => name.clone())
+            .set(lag_ms as f64 / 1000.0);
+        metrics::gauge!("fluffy_replication_waiting_events", "bucket" => name).set(there.waiting as f64);
+        let progress = Progress { lag_ms, waiting: there.waiting, failure: None, at };
+        self.overlay.progresses.lock().insert((self.bucket.id, self.source.clone()), progress);
+    }
+
+    /// Stores the bodies of changes, several at once, and makes commands of them, in order.
+    pub(super) async fn prepare(&self, changes: Vec<Told<'_>>) -> Result<Vec<Prepared>, Halt> {
+        let replicas = self.service.replicas(self.bucket.clone()).await?;
+        let pending: Vec<_> =
+            changes.into_iter().map(|change| self.prepare_one(&replicas, change).boxed()).collect();
+        let prepared = futures::stream::iter(pending).buffered(BODIES_AT_ONCE);
+        let prepared: Vec<Option<Prepared>> = prepared.try_collect().await?;
+        Ok(prepared.into_iter().flatten().collect())
+    }
+
+    async fn prepare_one(
+        &self,
+        replicas: &Replicas,
+        (at, at_ms, key, what): Told<'_>,
+    ) -> Result<Option<Prepared>, Halt> {
+        let change = |what| ReplicaChange { at, reached: ClusterMs(at_ms), key: key.clone(), what };
+        let bare = |what| Ok(Some(Prepared { change: change(what), bytes: None, _guard: None }));
+        let version = match what {
+            WhatThere::Marker { modified_ms } => return bare(ReplicaOf::Marker(ClusterMs(*modified_ms))),
+            WhatThere::Tags { etag, modified_ms, tags } => {
+                let (etag, modified) = (*etag, ClusterMs(*modified_ms));
+                return bare(ReplicaOf::Tags { etag, modified, tags: tags.clone() });
+            }
+            WhatThere::Version(version) if PUT_BYTES_MAX < version.bytes => {
+                self.leave(key, "it is larger than one part may be");
+                return Ok(None);
+            }
+            WhatThere::Left(why) => {
+                self.leave(key, why);
+                return Ok(None);
+            }
+            WhatThere::Version(version) => version,
+        };
+        let Some((Written { body, guard }, sealing)) = self.store(replicas, key, version).await? else {
+            return Ok(None);
+        };
+        let what = ReplicaOf::Version(ReplicaVersion {
+            body,
+            sealing,
+            etag: version.etag,
+            modified: ClusterMs(version.modified_ms),
+            checksum: version.checksum.clone(),
+            attributes: version.attributes.clone(),
+        });
+        Ok(Some(Prepared { change: change(what), bytes: Some(version.bytes), _guard: guard }))
+    }
+
+    fn leave(&self, key: &ObjectKey, why: &str) {
+        tracing::warn!(bucket = %self.bucket.name, cluster = %self.source.cluster, key = key.as_str(), why, "a version is not copied");
+        metrics::counter!("fluffy_replication_left_total", "bucket" => self.bucket.name.to_string())
+            .increment(1);
+    }
+
+    /// Stores the bytes of a version; `None`: it is gone there.
+    async fn store(
+        &self,
+        replicas: &Replicas,
+        key: &ObjectKey,
+        version: &VersionThere,
+    ) -> Result<Option<(Written, Option<consensus::meta::sealing::Sealing>)>, Halt> {
+        let mut source = match &version.body {
+            Some(text) => {
+                let bytes = STANDARD.decode(text).map_err(|error| self.wrong(&error))?;
+                Arriving {
+                    rest: version.bytes,
+                    pieces: futures::stream::iter([Ok(Bytes::from(bytes))]).boxed(),
+                }
+            }
+            None => match self.body(key, version).await? {
+                Some(pieces) => Arriving { rest: version.bytes, pieces },
+                None => return Ok(None),
+            },
+        };
+        let stored = replicas.store(key, &version.attributes, &mut source, version.bytes).await?;
+        Ok(Some(stored))
+    }
+
+    /// The bytes of a version as they come.
+    async fn body(&self, key: &ObjectKey, version: &VersionThere) -> Result<Option<Pieces>, Halt> {
+        let key = utf8_percent_encode(key.as_str(), NON_ALPHANUMERIC);
+        let path = self.path("versions", &format!("key={key}&version={}", version.version));
+        let request: Result<Request<ResponseBody>, _> =
+            Request::get(format!("{PATH}{path}")).body(full(Bytes::new()));
+        let answer = self.link.send(request.map_err(|error| self.wrong(&error))?).await?;
+        match answer.status() {
+            StatusCode::OK => {}
+            StatusCode::NOT_FOUND => return Ok(None),
+            status => return Err(LinkError::Refused(status, format!("no body: {status}")).into()),
+        }
+        let pieces = BodyStream::new(answer.into_body()).filter_map(|frame| async move {
+            match frame {
+                Ok(frame) => frame.into_data().ok().map(Ok),
+                Err(error) => Some(Err(error)),
+            }
+        });
+        Ok(Some(pieces.boxed()))
+    }
+
+    fn wrong(&self, why: &dyn std::fmt::Display) -> Halt {
+        LinkError::Away(self.link.name.clone(), format!("its answer makes no sense: {why}")).into()
+    }
+
+    /// Writes changes as one command.
+    pub(super) async fn propose(
+        &self,
+        step: ReplicateStep,
+        (after, upto): (Stamp, Stamp),
+        reached_ms: u64,
+        prepared: Vec<Prepared>,
+    ) -> Result<(), Halt> {
+        let (mut objects, mut bytes) = (0, 0);
+        for size in prepared.iter().filter_map(|prepared| prepared.bytes) {
+            (objects, bytes) = (objects + 1, bytes + size);
+        }
+        let (changes, guards): (Vec<_>, Vec<_>) =
+            prepared.into_iter().map(|prepared| (prepared.change, prepared._guard)).unzip();
+        let command = Replicate {
+            bucket: self.bucket.id,
+            source: self.source.clone(),
+            after,
+            upto,
+            reached: ClusterMs(reached_ms),
+            step,
+            changes,
+        };
+        let done = self.overlay.parts.meta.propose(Command::Replicate(command)).await;
+        // The outcome is known (or given up): from here on extents are named, or garbage.
+        drop(guards);
+        match done {
+            Ok(Done::Replicated { refused: None, .. }) => {
+                let name = self.bucket.name.to_string();
+                metrics::counter!("fluffy_replication_objects_total", "bucket" => name.clone())
+                    .increment(objects);
+                metrics::counter!("fluffy_replication_bytes_total", "bucket" => name).increment(bytes);
+                Ok(())
+            }
+            Ok(Done::Replicated { refused: Some(why), .. }) => Err(Halt::Refused(why)),
+            Ok(_) => Err(MetaError::Unavailable("the metadata did another thing".to_string()).into()),
+            Err(MetaError::Rejected(
+                Reject::Overlay(OverlayRefusal::Moved | OverlayRefusal::NotFollowed) | Reject::NoSuchBucket,
+            )) => Err(Halt::Moved),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// Changes as commands take them.
+pub(super) fn batches(prepared: Vec<Prepared>) -> Vec<Vec<Prepared>> {
+    let mut batches: Vec<Vec<Prepared>> = Vec::new();
+    let mut taken = COMMAND_BYTES_MAX;
+    for one in prepared {
+        let bytes = codec::encode(1, &one.change).len();
+        match batches.last_mut() {
+            Some(batch) if taken + bytes <= COMMAND_BYTES_MAX => {
+                taken += bytes;
+                batch.push(one);
+            }
+            _ => {
+                taken = bytes;
+                batches.push(vec![one]);
+            }
+        }
+    }
+    batches
+}
+
+type Pieces = futures::stream::BoxStream<'static, Result<Bytes, crate::http::BoxError>>;
+
+/// A body on its way: it ends cleanly only when all of it came.
+struct Arriving {
+    rest: u64,
+    pieces: Pieces,
+}
+
+#[async_trait]
+impl Source for Arriving {
+    async fn next(&mut self) -> Result<Option<Bytes>, SourceError> {
+        let piece = timeout(BODY_PATIENCE, self.pieces.next()).await;
+        let piece = piece.map_err(|_| "the other cluster sends no more bytes")?;
+        let piece = piece.transpose().map_err(|error| error.to_string())?;
+        let bytes = piece.as_ref().map_or(0, |piece| piece.len() as u64);
+        self.rest = self.rest.checked_sub(bytes).ok_or("the other cluster sends too many bytes")?;
+        match piece {
+            None if self.rest != 0 => Err("the other cluster sends too few bytes".into()),
+            piece => Ok(piece),
+        }
+    }
+}
+
+/// Waits for the end of the gateway; a sender that is gone means the same.
+async fn stopped(stopping: &mut watch::Receiver<bool>) {
+    let _ = stopping.wait_for(|stopping| *stopping).await;
+}
+
+/// A bucket of another cluster, as people write it: `CLUSTER/BUCKET`.
+pub fn parse_source(text: &str) -> Result<Followed, String> {
+    let (cluster, bucket) =
+        text.split_once('/').ok_or("a bucket of another cluster is written CLUSTER/BUCKET")?;
+    let cluster = cluster.parse().map_err(|error| format!("{cluster:?}: {error}"))?;
+    let bucket: BucketName = bucket.parse().map_err(|error| format!("{bucket:?}: {error}"))?;
+    Ok(Followed { cluster, bucket })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commands_are_not_too_long_and_keep_the_order() {
+        let one = |index: u64| {
+            let key = "k".repeat(1000).parse().unwrap();
+            let at = Stamp { epoch: 1, index, ordinal: 0 };
+            let change =
+                ReplicaChange { at, reached: ClusterMs(0), key, what: ReplicaOf::Marker(ClusterMs(0)) };
+            Prepared { change, bytes: None, _guard: None }
+        };
+        let batches = batches((0..2000).map(one).collect());
+        assert!(1 < batches.len());
+        let bytes = |batch: &Vec<Prepared>| {
+            batch.iter().map(|one| codec::encode(1, &one.change).len()).sum::<usize>()
+        };
+        assert!(batches.iter().all(|batch| bytes(batch) <= COMMAND_BYTES_MAX));
+        let order: Vec<u64> = batches.iter().flatten().map(|one| one.change.at.index).collect();
+        assert_eq!(order, (0..2000).collect::<Vec<_>>());
+    }
+
+    #[tokio::test]
+    async fn a_body_that_is_cut_is_none() {
+        let arriving = |rest, pieces: &'static [&'static [u8]]| Arriving {
+            rest,
+            pieces: futures::stream::iter(pieces.iter().map(|piece| Ok(Bytes::from_static(piece)))).boxed(),
+        };
+        let mut good = arriving(3, &[b"ab", b"c"]);
+        while good.next().await.unwrap().is_some() {}
+        let mut short = arriving(4, &[b"ab", b"c"]);
+        assert!(short.next().await.is_ok() && short.next().await.is_ok() && short.next().await.is_err());
+        assert!(arriving(1, &[b"ab"]).next().await.is_err());
+    }
+
+    #[test]
+    fn sources_are_written_with_their_cluster() {
+        let source = parse_source("east/photos").unwrap();
+        assert_eq!((source.cluster.as_str(), source.bucket.as_str()), ("east", "photos"));
+        for wrong in ["", "photos", "east/", "/photos", "east/a/b", "E/photos"] {
+            assert!(parse_source(wrong).is_err(), "{wrong}");
+        }
+    }
+}
