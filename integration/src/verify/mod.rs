@@ -113,6 +113,11 @@ const STAGES: &[Stage] = &[
     },
     Stage { name: "access-logs", about: "lines about requests, in another bucket", run: access_logs::run },
     Stage { name: "overlay", about: "three stores that join, and part", run: overlay::run },
+    Stage {
+        name: "replication",
+        about: "buckets that follow others, through kills, cuts and promotion",
+        run: overlay::replicate,
+    },
     Stage { name: "bad-input", about: "hostile requests over raw sockets", run: campaign::bad_input },
     Stage {
         name: "failover",

@@ -1,5 +1,6 @@
 //! The stage of the overlay: three stores that join, through each of whose gateways the buckets of all are reached.
 
+mod replication;
 pub(crate) mod sites;
 mod strangers;
 mod walk;
@@ -19,6 +20,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const AWAY_DEADLINE: Duration = Duration::from_secs(2);
 /// Gateways go by what they know of users and grants for no longer.
 const RECORDS_LAST: Duration = Duration::from_secs(6);
+
+pub(super) use replication::run as replicate;
 
 pub(super) fn run(tally: &mut Tally) -> Result<()> {
     block_on(async {

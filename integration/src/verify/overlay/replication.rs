@@ -1,0 +1,490 @@
+//! The stage of replication: two stores, buckets of one of which follow those of the other.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use futures::future::join_all;
+use serde_json::Value;
+
+use super::sites::{ANNA, Site, expect};
+use super::{PATIENCE, joined, wait};
+use crate::client::{Pattern, Request};
+use crate::verify::{Tally, block_on};
+
+/// A copy has caught up within this, whatever happened.
+const CAUGHT_UP: Duration = Duration::from_secs(120);
+/// Requests of a writer that are on their way at once.
+const WRITERS: u64 = 24;
+/// Objects of the figures.
+const MANY: u64 = 12_000;
+/// Events a second while the lag is looked at.
+const HALF: u64 = 500;
+
+pub(in crate::verify) fn run(tally: &mut Tally) -> Result<()> {
+    block_on(async {
+        let (east, west) = tokio::try_join!(Site::start("east"), Site::start("west"))?;
+        tally.check("two clusters, and users in them", prepared(&east, &west).await);
+        tally.check("what cannot be copied is refused", refused(&east, &west).await);
+        tally.check("a bucket follows another one, from its first version on", mirrored(&east, &west).await);
+        tally.check("nobody else writes to it", read_only(&west).await);
+        tally.check("tags follow their versions", tagged(&east, &west).await);
+        tally.check("both sides are killed under load", killed(&east, &west).await);
+        tally.check("a cut is caught up", cut(&east, &west).await);
+        let figures = figures(&east, &west).await;
+        if let Ok(text) = &figures {
+            tally.note(text.clone());
+        }
+        tally.check("1,000 small objects a second, and a lag of 2 s at half of that", figures.map(drop));
+        tally.check("promotion: the copy has everything and is written to", promoted(&east, &west).await);
+        tally.check("what was missed is compared", compared(&east, &west).await);
+        tally.check("PutBucketReplication: what its rules say", replicated(&east, &west).await);
+        tally.check("the source is lost, the copy goes on", lost(&east, &west).await);
+        Ok(())
+    })
+}
+
+async fn versioned(site: &Site, keys: (&str, &str), bucket: &str) -> Result<(), String> {
+    expect(200, &site.send(keys, Request::bucket("PUT", bucket)).await?)?;
+    let enabled = "<VersioningConfiguration><Status>Enabled</Status></VersioningConfiguration>";
+    let enable = Request::bucket("PUT", bucket).flag("versioning").body(enabled).content_md5();
+    expect(200, &site.send(keys, enable).await?)
+}
+
+async fn prepared(east: &Site, west: &Site) -> Result<(), String> {
+    joined(east, west).await?;
+    east.add_user("anna", ANNA)?;
+    versioned(east, ANNA, "photos").await?;
+    versioned(east, ANNA, "rules").await?;
+    expect(200, &east.send(ANNA, Request::bucket("PUT", "plain")).await?)?;
+    versioned(west, west.root(), "mirror").await?;
+    versioned(west, west.root(), "copies").await?;
+    expect(200, &west.send(west.root(), Request::bucket("PUT", "unversioned")).await?)
+}
+
+const FILTERED: &str = "<Rule><ID>a</ID><Priority>1</Priority><Filter><Prefix>a/</Prefix></Filter><Status>Enabled</Status>\
+    <Destination><Bucket>arn:aws:s3:::TO</Bucket></Destination>\
+    <DeleteMarkerReplication><Status>Enabled</Status></DeleteMarkerReplication></Rule>";
+
+fn configuration(bucket: &str, rules: &str) -> Request {
+    let document = format!(
+        "<ReplicationConfiguration><Role>arn:aws:iam::1:role/r</Role>{rules}</ReplicationConfiguration>"
+    );
+    Request::bucket("PUT", bucket).flag("replication").body(document).content_md5()
+}
+
+async fn refused(east: &Site, west: &Site) -> Result<(), String> {
+    let to = |name: &str| FILTERED.replace("TO", name);
+    let cases = [
+        ("plain", to("copies"), "InvalidRequest", "Versioning must be"),
+        ("rules", to("nowhere"), "InvalidRequest", "must exist"),
+        ("rules", to("photos"), "InvalidRequest", "in this cluster"),
+        ("rules", to("unversioned"), "InvalidRequest", "must have versioning"),
+        ("rules", to("copies"), "InvalidRequest", "overlay grant"),
+        ("rules", "<Rule/>".to_string(), "MalformedXML", ""),
+    ];
+    for (bucket, rules, code, words) in cases {
+        let answer = east.send(ANNA, configuration(bucket, &rules)).await?;
+        expect(400, &answer)?;
+        if answer.code() != code || !String::from_utf8_lossy(&answer.body).contains(words) {
+            return Err(format!("not {code} {words}: {}", answer.describe()));
+        }
+    }
+    let none = east.send(ANNA, Request::bucket("GET", "rules").flag("replication")).await?;
+    expect(404, &none)?;
+    for (source, bucket, words) in [
+        ("east/photos", "mirror", "overlay grant"),
+        ("east/nothing", "mirror", "no bucket nothing"),
+        ("north/photos", "mirror", "no such cluster"),
+        ("photos", "mirror", "CLUSTER/BUCKET"),
+        ("east/photos", "nothing", "no bucket nothing"),
+    ] {
+        match west.overlay(&["follow", source, bucket]) {
+            Err(why) if why.contains(words) => {}
+            other => return Err(format!("follow {source} {bucket}: {other:?}")),
+        }
+    }
+    east.overlay(&["grant", "west", "anna"])?;
+    match west.overlay(&["follow", "east/photos", "unversioned"]) {
+        Err(why) if why.contains("versioning") => {}
+        other => return Err(format!("{other:?}")),
+    }
+    match west.overlay(&["promote", "mirror"]) {
+        Err(why) if why.contains("follows no") => Ok(()),
+        other => Err(format!("{other:?}")),
+    }
+}
+
+/// All versions of a bucket in order: key, tag, bytes, whether it is the latest, and when it was stored to the second.
+async fn versions(site: &Site, keys: (&str, &str), bucket: &str) -> Result<Vec<String>, String> {
+    let mut found = Vec::new();
+    let mut markers: Option<(String, String)> = None;
+    loop {
+        let mut request = Request::bucket("GET", bucket).flag("versions");
+        if let Some((key, version)) = &markers {
+            request = request.query("key-marker", key).query("version-id-marker", version);
+        }
+        let answer = site.send(keys, request).await?;
+        expect(200, &answer)?;
+        let xml = answer.xml()?;
+        for child in &xml.children {
+            let what = match child.name.as_str() {
+                "Version" => format!("{} {}", child.text_of("ETag"), child.text_of("Size")),
+                "DeleteMarker" => "marker".to_string(),
+                _ => continue,
+            };
+            let (latest, modified) = (child.text_of("IsLatest"), child.text_of("LastModified"));
+            found.push(format!("{} {what} {latest} {modified}", child.text_of("Key")));
+        }
+        if xml.text_of("IsTruncated") != "true" {
+            return Ok(found);
+        }
+        markers =
+            Some((xml.text_of("NextKeyMarker").to_string(), xml.text_of("NextVersionIdMarker").to_string()));
+    }
+}
+
+/// The copy has the same versions in the same order.
+async fn same(east: &Site, west: &Site, buckets: (&str, &str), patience: Duration) -> Result<usize, String> {
+    wait("the copy catches up", patience, async || {
+        let there = versions(east, ANNA, buckets.0).await?;
+        let here = versions(west, west.root(), buckets.1).await?;
+        if there == here {
+            return Ok(here.len());
+        }
+        let differs = there.iter().zip(&here).find(|(there, here)| there != here);
+        Err(format!(
+            "{} versions there, {} here; the first that differs: {differs:?}",
+            there.len(),
+            here.len()
+        ))
+    })
+    .await
+}
+
+async fn mirrored(east: &Site, west: &Site) -> Result<(), String> {
+    let sizes = [0, 1, 16 << 10, (16 << 10) + 1, 300_000, 9 << 20];
+    for (index, bytes) in (0..).zip(sizes) {
+        let put = Request::object("PUT", "photos", &format!("of {bytes} bytes"))
+            .generated(Pattern::new(index, bytes));
+        let put =
+            put.header("x-amz-meta-a", "b").header("content-type", "image/x").header("x-amz-tagging", "k=v");
+        expect(200, &east.send(ANNA, put).await?)?;
+    }
+    for body in ["one", "two"] {
+        expect(200, &east.send(ANNA, Request::object("PUT", "photos", "k").body(body)).await?)?;
+    }
+    expect(204, &east.send(ANNA, Request::object("DELETE", "photos", "k")).await?)?;
+    west.overlay(&["follow", "east/photos", "mirror"])?;
+    expect(200, &east.send(ANNA, Request::object("PUT", "photos", "k").body("three")).await?)?;
+    let count = same(east, west, ("photos", "mirror"), PATIENCE).await?;
+    if count != 10 {
+        return Err(format!("{count} versions"));
+    }
+    for (index, bytes) in (0..).zip(sizes) {
+        let key = format!("of {bytes} bytes");
+        let got = west.send(west.root(), Request::object("GET", "mirror", &key)).await?;
+        expect(200, &got)?;
+        let headers = ["x-amz-meta-a", "content-type", "x-amz-tagging-count"].map(|name| got.header(name));
+        if got.body != Pattern::new(index, bytes).bytes()
+            || headers != [Some("b"), Some("image/x"), Some("1")]
+        {
+            return Err(format!("{key}: {} bytes, {headers:?}", got.body.len()));
+        }
+        let head = |site, keys, bucket| head(site, keys, bucket, &key);
+        let (there, here) = (head(east, ANNA, "photos").await?, head(west, west.root(), "mirror").await?);
+        if there != here {
+            return Err(format!("{key}: {there:?} {here:?}"));
+        }
+    }
+    Ok(())
+}
+
+async fn head(
+    site: &Site,
+    keys: (&str, &str),
+    bucket: &str,
+    key: &str,
+) -> Result<Vec<Option<String>>, String> {
+    let request = Request::object("HEAD", bucket, key).header("x-amz-checksum-mode", "ENABLED");
+    let answer = site.send(keys, request).await?;
+    expect(200, &answer)?;
+    let names = ["etag", "last-modified", "content-length", "x-amz-checksum-crc64nvme"];
+    Ok(names.map(|name| answer.header(name).map(str::to_string)).to_vec())
+}
+
+async fn read_only(west: &Site) -> Result<(), String> {
+    let bodied = |method| Request::object(method, "mirror", "k").body("x");
+    let tagging = "<Tagging><TagSet/></Tagging>";
+    let suspended = "<VersioningConfiguration><Status>Suspended</Status></VersioningConfiguration>";
+    for (status, request) in [
+        (403, bodied("PUT")),
+        (403, Request::object("DELETE", "mirror", "k")),
+        (403, Request::object("POST", "mirror", "k").flag("uploads")),
+        (403, Request::object("PUT", "mirror", "k").flag("tagging").body(tagging).content_md5()),
+        (409, Request::bucket("PUT", "mirror").flag("versioning").body(suspended).content_md5()),
+    ] {
+        expect(status, &west.send(west.root(), request).await?)?;
+    }
+    Ok(())
+}
+
+async fn tagged(east: &Site, west: &Site) -> Result<(), String> {
+    let tagging = "<Tagging><TagSet><Tag><Key>new</Key><Value>tag</Value></Tag></TagSet></Tagging>";
+    let set = Request::object("PUT", "photos", "k").flag("tagging").body(tagging).content_md5();
+    expect(200, &east.send(ANNA, set).await?)?;
+    wait("the tags", PATIENCE, async || {
+        let got = west.send(west.root(), Request::object("GET", "mirror", "k").flag("tagging")).await?;
+        expect(200, &got)?;
+        let text = String::from_utf8_lossy(&got.body).into_owned();
+        if text.contains("<Key>new</Key>") { Ok(()) } else { Err(text) }
+    })
+    .await
+}
+
+/// Writes to the source for as long as it is let; what a killed gateway did not answer may have happened or not.
+struct Load<'a> {
+    east: &'a Site,
+    /// With what keys begin.
+    prefix: &'static str,
+    /// At most so many, if there is a bound.
+    most: u64,
+    /// So many a second, if there is a bound.
+    pace: Option<u64>,
+    stopped: AtomicBool,
+    begun: AtomicU64,
+    done: AtomicU64,
+}
+
+impl<'a> Load<'a> {
+    fn new(east: &'a Site, prefix: &'static str, most: u64, pace: Option<u64>) -> Load<'a> {
+        let (begun, done) = (AtomicU64::new(0), AtomicU64::new(0));
+        Load { east, prefix, most, pace, stopped: AtomicBool::new(false), begun, done }
+    }
+
+    async fn run(&self) {
+        let begin = Instant::now();
+        join_all((0..WRITERS).map(|_| self.write(begin))).await;
+    }
+
+    async fn write(&self, begin: Instant) {
+        while !self.stopped.load(Ordering::Relaxed) {
+            let number = self.begun.fetch_add(1, Ordering::Relaxed);
+            if self.most <= number {
+                return;
+            }
+            if let Some(pace) = self.pace {
+                let due = begin + Duration::from_micros(number * 1_000_000 / pace);
+                tokio::time::sleep_until(due.into()).await;
+            }
+            let key = format!("{}{}", self.prefix, number % 5000);
+            let request = match number % 10 {
+                9 => Request::object("DELETE", "photos", &key),
+                5 if self.pace.is_none() && self.most == u64::MAX => {
+                    Request::object("PUT", "photos", &key).generated(Pattern::new(number, 100_000))
+                }
+                _ => Request::object("PUT", "photos", &key).generated(Pattern::new(number, 1024)),
+            };
+            match self.east.send(ANNA, request).await {
+                Ok(answer) if answer.status < 300 => drop(self.done.fetch_add(1, Ordering::Relaxed)),
+                Ok(_) | Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+            }
+        }
+    }
+}
+
+async fn killed(east: &Site, west: &Site) -> Result<(), String> {
+    let failed = |error: anyhow::Error| error.to_string();
+    let load = Load::new(east, "load/", u64::MAX, None);
+    let killing = async {
+        for site in [west, east, west, east] {
+            tokio::time::sleep(Duration::from_secs(3)).await;
+            site.store.gateway.daemon.kill();
+            site.store.gateway.start().await.map_err(failed)?;
+        }
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        load.stopped.store(true, Ordering::Relaxed);
+        Ok::<(), String>(())
+    };
+    let (outcome, ()) = tokio::join!(killing, load.run());
+    load.stopped.store(true, Ordering::Relaxed);
+    outcome?;
+    same(east, west, ("photos", "mirror"), CAUGHT_UP).await?;
+    let done = load.done.load(Ordering::Relaxed);
+    if done < 100 { Err(format!("only {done} requests were answered")) } else { Ok(()) }
+}
+
+async fn cut(east: &Site, west: &Site) -> Result<(), String> {
+    west.store.gateway.daemon.kill();
+    Load::new(east, "cut/", 3000, None).run().await;
+    west.store.gateway.start().await.map_err(|error| error.to_string())?;
+    // And the other way: the source is away for a while.
+    east.store.gateway.daemon.kill();
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    east.store.gateway.start().await.map_err(|error| error.to_string())?;
+    Load::new(east, "cut/", 300, None).run().await;
+    same(east, west, ("photos", "mirror"), CAUGHT_UP).await.map(drop)
+}
+
+/// What the copy says of itself.
+fn follow(west: &Site, bucket: &str) -> Result<Value, String> {
+    let list = west.json(&["list", "--json"])?;
+    let follows = list["follows"].as_array().cloned().unwrap_or_default();
+    follows.into_iter().find(|follow| follow["bucket"] == bucket).ok_or(format!("{bucket} follows nothing"))
+}
+
+async fn figures(east: &Site, west: &Site) -> Result<String, String> {
+    let copied = || Ok::<u64, String>(follow(west, "mirror")?["objects"].as_u64().unwrap_or(0));
+    let before = copied()?;
+    west.store.gateway.daemon.kill();
+    Load::new(east, "many/", MANY, None).run().await;
+    west.store.gateway.start().await.map_err(|error| error.to_string())?;
+    let expected = before + MANY / 10 * 9;
+    let first = wait("it begins", CAUGHT_UP, async || match copied()? {
+        some if before < some => Ok((Instant::now(), some)),
+        none => Err(format!("{none} copied")),
+    })
+    .await?;
+    wait("it ends", CAUGHT_UP, async || match copied()? {
+        some if expected <= some => Ok(()),
+        some => Err(format!("{some} of {expected}")),
+    })
+    .await?;
+    let rate = (expected - first.1) as f64 / first.0.elapsed().as_secs_f64().max(0.001);
+    same(east, west, ("photos", "mirror"), CAUGHT_UP).await?;
+
+    let load = Load::new(east, "half/", HALF * 15, Some(HALF));
+    let looking = async {
+        let (mut lags, begin) = (Vec::new(), Instant::now());
+        while begin.elapsed() < Duration::from_secs(15) {
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            // As far behind as it was when it was looked at, and what passed since.
+            let follow = follow(west, "mirror")?;
+            let number = |name: &str| follow[name].as_u64().ok_or(format!("{name}: {follow}"));
+            lags.push(number("lag_ms")? + number("seen_ms_ago")?);
+        }
+        Ok::<Vec<u64>, String>(lags)
+    };
+    let begin = Instant::now();
+    let (lags, ()) = tokio::join!(looking, load.run());
+    let (mut lags, took) = (lags?, begin.elapsed());
+    same(east, west, ("photos", "mirror"), CAUGHT_UP).await?;
+    lags.sort_unstable();
+    let (median, worst) = (lags[lags.len() / 2], lags[lags.len() - 1]);
+    let written = load.done.load(Ordering::Relaxed) as f64 / took.as_secs_f64();
+    let text = format!(
+        "{rate:.0} objects/s of 1 KiB are caught up; at {written:.0} changes/s the copy is {median} ms behind, {worst} ms at most"
+    );
+    if rate < 1000.0 || 2000 < worst { Err(text) } else { Ok(text) }
+}
+
+async fn promoted(east: &Site, west: &Site) -> Result<(), String> {
+    let said = west.overlay(&["promote", "mirror"])?;
+    if !said.contains("has all of east/photos") {
+        return Err(said);
+    }
+    same(east, west, ("photos", "mirror"), Duration::ZERO).await?;
+    expect(200, &west.send(west.root(), Request::object("PUT", "mirror", "own").body("x")).await?)?;
+    expect(204, &west.send(west.root(), Request::object("DELETE", "mirror", "k")).await?)?;
+    expect(200, &east.send(ANNA, Request::object("PUT", "photos", "k").body("east")).await?)?;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    expect(404, &west.send(west.root(), Request::object("GET", "mirror", "k")).await?)
+}
+
+/// Keys and tags of current versions.
+async fn current(site: &Site, keys: (&str, &str), bucket: &str) -> Result<Vec<String>, String> {
+    let all = versions(site, keys, bucket).await?;
+    let is_current = |text: &String| text.contains(" true ") && !text.contains(" marker ");
+    Ok(all.into_iter().filter(is_current).collect())
+}
+
+/// A copy that was written to follows again: what differs is copied, the rest stays.
+async fn compared(east: &Site, west: &Site) -> Result<(), String> {
+    expect(204, &east.send(ANNA, Request::object("DELETE", "photos", "of 1 bytes")).await?)?;
+    let before = versions(west, west.root(), "mirror").await?.len();
+    west.overlay(&["follow", "east/photos", "mirror"])?;
+    wait("both sides are equal", PATIENCE, async || {
+        let (there, here) =
+            (current(east, ANNA, "photos").await?, current(west, west.root(), "mirror").await?);
+        if there == here { Ok(()) } else { Err(format!("{} there, {} here", there.len(), here.len())) }
+    })
+    .await?;
+    // The new version of one key, and delete markers of two.
+    let after = versions(west, west.root(), "mirror").await?.len();
+    if after != before + 3 {
+        return Err(format!("{before} versions became {after}"));
+    }
+    expect(200, &east.send(ANNA, Request::object("PUT", "photos", "k").body("again")).await?)?;
+    wait("it goes on", PATIENCE, async || {
+        let got = west.send(west.root(), Request::object("GET", "mirror", "k")).await?;
+        if got.body == b"again" { Ok(()) } else { Err(got.describe()) }
+    })
+    .await
+}
+
+async fn replicated(east: &Site, west: &Site) -> Result<(), String> {
+    expect(200, &east.send(ANNA, Request::object("PUT", "rules", "a/before").body("x")).await?)?;
+    west.overlay(&["grant", "east", "root", "--bucket", "copies"])?;
+    let rules = FILTERED.replace("TO", "copies--west");
+    wait("the grant", PATIENCE, async || {
+        expect(200, &east.send(ANNA, configuration("rules", &rules)).await?)
+    })
+    .await?;
+    let shown = east.send(ANNA, Request::bucket("GET", "rules").flag("replication")).await?;
+    expect(200, &shown)?;
+    if !String::from_utf8_lossy(&shown.body).contains("<Bucket>arn:aws:s3:::copies--west</Bucket>") {
+        return Err(shown.describe());
+    }
+    for (method, key, status) in [
+        ("PUT", "b/other", 200),
+        ("PUT", "a/one", 200),
+        ("PUT", "a/two", 200),
+        ("DELETE", "a/one", 204),
+        ("PUT", "a/last", 200),
+    ] {
+        expect(status, &east.send(ANNA, Request::object(method, "rules", key)).await?)?;
+    }
+    let expected = ["a/last", "a/one marker", "a/one", "a/two"];
+    wait("what the rules say", PATIENCE, async || {
+        let found = versions(west, west.root(), "copies").await?;
+        let is = found.len() == expected.len()
+            && found.iter().zip(expected).all(|(found, expected)| found.starts_with(expected));
+        if is { Ok(()) } else { Err(format!("{found:?}")) }
+    })
+    .await?;
+    // Others write there, too.
+    expect(200, &west.send(west.root(), Request::object("PUT", "copies", "own").body("x")).await?)?;
+    let suspended = "<VersioningConfiguration><Status>Suspended</Status></VersioningConfiguration>";
+    let suspend = Request::bucket("PUT", "rules").flag("versioning").body(suspended).content_md5();
+    expect(409, &east.send(ANNA, suspend).await?)?;
+    expect(204, &east.send(ANNA, Request::bucket("DELETE", "rules").flag("replication")).await?)?;
+    wait("it ends", PATIENCE, async || match follow(west, "copies") {
+        Err(_) => Ok(()),
+        Ok(follow) => Err(follow.to_string()),
+    })
+    .await
+}
+
+async fn lost(east: &Site, west: &Site) -> Result<(), String> {
+    same_current(east, west).await?;
+    east.store.gateway.daemon.kill();
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    match west.overlay(&["promote", "mirror"]) {
+        Err(why) if why.contains("away") => {}
+        other => return Err(format!("{other:?}")),
+    }
+    let said = west.overlay(&["promote", "mirror", "--home-is-lost"])?;
+    if !said.contains("what came later is lost") {
+        return Err(said);
+    }
+    expect(200, &west.send(west.root(), Request::object("PUT", "mirror", "own").body("x")).await?)
+}
+
+async fn same_current(east: &Site, west: &Site) -> Result<(), String> {
+    wait("both sides are equal", PATIENCE, async || {
+        let (there, here) =
+            (current(east, ANNA, "photos").await?, current(west, west.root(), "mirror").await?);
+        if there == here { Ok(()) } else { Err(format!("{} there, {} here", there.len(), here.len())) }
+    })
+    .await
+}
