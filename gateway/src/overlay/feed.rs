@@ -215,7 +215,8 @@ impl Feed {
             | EventKind::Delete
             | EventKind::Expire
             | EventKind::AnnotationPut
-            | EventKind::AnnotationDelete => None,
+            | EventKind::AnnotationDelete
+            | EventKind::Transition => None,
         };
         let change = |what| ChangeThere { at, at_ms: event.at.0, key: event.key.clone(), what };
         Ok(what.map(change))

@@ -190,7 +190,7 @@ impl Follower {
 
     /// Starts what is to be copied. False: another gateway copies, or there is nothing to do.
     async fn look(self: &Arc<Self>, state: &mut State) -> Result<bool, MetaError> {
-        let follows = self.follows().await?;
+        let mut follows = self.follows().await?;
         let wanted = self.overlay.copies_wanted();
         if follows.follows.is_empty() && wanted.iter().all(|(_, _, copies)| copies.is_empty()) {
             return Ok(false);
@@ -202,10 +202,15 @@ impl Follower {
         for (link, told, copies) in wanted {
             let fresh = link.answers() && at.saturating_sub(told) < WANTED_LIFETIME;
             if let Err(error) = self.reconcile(&link, fresh, &copies, here).await {
-                tracing::info!(cluster = %link.name, %error, "copies that a cluster wants are looked at again");
+                tracing::debug!(cluster = %link.name, %error, "copies that a cluster wants are looked at again");
             }
         }
         state.resting.retain(|_, until| at < *until);
+        // Where there are more than go on at once, each has its turn.
+        follows.follows.sort_by_cached_key(|(bucket, source, _)| {
+            let progress = self.overlay.progresses.of(&(bucket.id, source.clone()));
+            progress.map_or(Duration::ZERO, |progress| progress.at)
+        });
         for (bucket, source, follow) in follows.follows {
             let place = (bucket.id, source);
             self.tell_age(&place, &bucket, at);

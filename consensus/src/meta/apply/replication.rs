@@ -15,7 +15,7 @@ use crate::meta::command::{Command, Done, Reject};
 use crate::meta::model::{
     Bucket, ClusterMs, Etag, Event, EventKind, Home, Lock, Object, Origin, Tags, Usage, Version, Versioning,
 };
-use crate::meta::overlay::OverlayRefusal;
+use crate::meta::overlay::{OverlayRefusal, Standing};
 use crate::meta::replication::{
     Follow, FollowKind, ReplicaChange, ReplicaOf, ReplicaVersion, Replicate, ReplicateStep, Source,
 };
@@ -32,7 +32,7 @@ pub(super) fn follow(
     (source_id, cursor): (BucketId, Stamp),
 ) -> Outcome {
     let bucket = tx.get::<Buckets>(bucket)?.ok_or(Reject::NoSuchBucket)?;
-    if tx.get::<Members>(&source.cluster)?.is_none_or(|member| member.gone) {
+    if tx.get::<Members>(&source.cluster)?.is_none_or(|member| member.standing != Standing::In) {
         return refused(OverlayRefusal::NotMember);
     }
     if bucket.versioning != Versioning::Enabled {

@@ -32,7 +32,7 @@ fn following(kind: FollowKind) -> World {
         serial: 1,
         via: None,
         since: ClusterMs(0),
-        gone: false,
+        standing: Standing::In,
     };
     world.done(Command::Overlay(OverlayChange::Admit { invite: None, joined: true, member: east }));
     assert_eq!(refused(&mut world, follow(BucketId(1), kind)), OverlayRefusal::NotVersioned);
