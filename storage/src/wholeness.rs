@@ -78,6 +78,8 @@ pub struct Wholeness {
     pub bytes: u64,
     /// Extents that lie in an older layout still.
     pub moving: u64,
+    /// How many extents are stored in which way.
+    pub codings: BTreeMap<Coding, u64>,
     /// The first [`FAULTS_TOLD_MAX`] of what is wrong, in order of home …
     pub faults: Vec<Fault>,
     /// … and how many extents something is wrong with.
@@ -108,10 +110,12 @@ impl Wholeness {
             })
         };
         let faults: Vec<_> = self.faults.iter().map(fault).collect();
+        let codings: BTreeMap<_, _> =
+            self.codings.iter().map(|(coding, extents)| (coding.to_string(), extents)).collect();
         json!({
             "whole": self.is_whole(), "index": self.index, "extents": self.extents, "chunks": self.chunks,
             "copies": self.copies, "bytes": self.bytes, "extents_to_move": self.moving,
-            "extents_not_whole": self.faulty, "faults": faults,
+            "codings": codings, "extents_not_whole": self.faulty, "faults": faults,
         })
         .to_string()
     }
@@ -125,6 +129,9 @@ impl fmt::Display for Wholeness {
             f,
             "index {index}: {extents} extents of {chunks} chunks, {copies} copies of {bytes} bytes are there"
         )?;
+        for (coding, extents) in self.codings.iter().filter(|(coding, _)| **coding != Coding::Whole) {
+            write!(f, ", {extents} extents are {coding}")?;
+        }
         if *moving > 0 {
             write!(f, ", {moving} extents to move")?;
         }
@@ -304,6 +311,7 @@ impl Proof<'_> {
             }
             wrong.push(faults);
             found.extents += 1;
+            *found.codings.entry(coding).or_default() += 1;
             found.chunks += extent.bytes.div_ceil(u64::from(extent.chunk_bytes.max(1)));
             found.moving += u64::from(extent.layout < self.rules.newest);
         }
@@ -500,6 +508,8 @@ mod tests {
             assert!(whole.is_whole(), "{:?}", whole.faults);
             // 13 chunks of data, the last of 34 bytes, and parity of three whole stripes and a short one.
             assert_eq!((whole.chunks, whole.copies, whole.bytes), (13, 21, 1_234 + 2 * 334));
+            assert_eq!(whole.codings, BTreeMap::from([(Coding::FourPlusTwo, 1)]));
+            assert!(whole.to_string().ends_with(", 1 extents are 4+2: whole"), "{whole}");
         }
         world.chunks.delete(NodeId(6), vec![coded.id.shard(5, 1)]).await.unwrap();
         world.chunks.rot(NodeId(1), coded.id.shard(0, 3));

@@ -9,6 +9,7 @@
 //!
 //! The field, the matrix and the numbers of codings are stored, in a way: they never change.
 
+use std::fmt;
 use std::ops::Range;
 use std::sync::LazyLock;
 
@@ -34,6 +35,18 @@ static FOUR_PLUS_TWO: LazyLock<ReedSolomon> = LazyLock::new(|| code(4, 2));
 
 fn code(data: usize, parity: usize) -> ReedSolomon {
     ReedSolomon::new(data, parity).expect("there are fewer shards than elements of the field")
+}
+
+impl fmt::Display for Coding {
+    /// As operators call it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Coding::Whole => f.write_str("copies"),
+            Coding::TwoPlusOne | Coding::FourPlusTwo => {
+                write!(f, "{}+{}", self.data(), self.shards() - self.data())
+            }
+        }
+    }
 }
 
 impl Coding {

@@ -77,6 +77,9 @@ async fn six(tally: &mut Tally) -> Result<()> {
     store.restart_node(1).await?;
     let paid = timed(tally, "what a node missed is rebuilt", whole(&store)).await;
     tally.check("what a node missed is rebuilt", paid);
+    // With five nodes they would become shards that stand the loss of one.
+    let again = timed(tally, "what became copies becomes shards", all_are_shards(&store)).await;
+    tally.check("what became copies for want of a node becomes shards", again);
 
     operator(&store, &["drain", "6"]).await?;
     let drained = timed(tally, "five nodes hold the shards of six", whole(&store)).await;
@@ -140,15 +143,8 @@ async fn transitions(store: &Cluster, written: &mut Written) -> Result<()> {
     let put = Request::bucket("PUT", BUCKET).flag("lifecycle").body(rule).content_md5();
     let set = Client::new(store, 0).send(put).await?;
     ensure!(set.status == 200, "set a rule: {}", set.describe());
-    let (began, stored) = (Instant::now(), 2 * SIZES.iter().sum::<u64>());
-    loop {
-        let proof = whole(store).await?;
-        if (proof["bytes"].as_u64().unwrap_or(u64::MAX) as f64) < 1.52 * stored as f64 {
-            break;
-        }
-        ensure!(began.elapsed() < WHOLE_DEADLINE, "they stay copies: {proof}");
-        tokio::time::sleep(Duration::from_millis(500)).await;
-    }
+    let (proof, stored) = (all_are_shards(store).await?, 2 * SIZES.iter().sum::<u64>());
+    ensure!(proof["bytes"].as_u64().unwrap_or(u64::MAX) as f64 / (stored as f64) < 1.52, "{proof}");
     for (key, _) in &moves {
         let head = Client::new(store, 1).send(Request::object("HEAD", BUCKET, key)).await?;
         ensure!(head.header("x-amz-storage-class") == Some(CLASS), "{key}: {}", head.describe());
@@ -216,6 +212,19 @@ async fn read(store: &Cluster, written: &[(String, Pattern)]) -> Result<(), Stri
         }
     }
     Ok(())
+}
+
+/// Waits until nothing is whole copies any more.
+async fn all_are_shards(store: &Cluster) -> Result<Value> {
+    let began = Instant::now();
+    loop {
+        let found = whole(store).await?;
+        if found["codings"]["copies"].is_null() {
+            return Ok(found);
+        }
+        ensure!(began.elapsed() < WHOLE_DEADLINE, "some are copies still: {found}");
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
 }
 
 /// Waits until `fluffy-storage verify` finds everything where it belongs; returns what it found.
