@@ -11,6 +11,7 @@ pub mod daemon;
 pub mod data;
 pub mod http;
 pub mod keyring;
+mod leading;
 pub mod notify;
 pub mod overlay;
 pub mod queue;

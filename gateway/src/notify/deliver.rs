@@ -4,19 +4,16 @@
 //! looks takes its place and goes on behind the last events that were delivered, or given up; so a target hears of every
 //! event at least once, and of those of one bucket in their order. Buckets do not wait for each other.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use consensus::client::{Meta, MetaError, ask};
-use consensus::meta::command::{Command, Deliver, Done, Reject};
+use consensus::meta::command::{Command, Deliver, Reject};
 use consensus::meta::model::{Bucket, BucketSetting, NotificationRule, SettingKind};
 use consensus::meta::query::{Answer, DeliveriesPage, Query};
 use fabric::ids::{BucketId, Stamp};
-use futures::StreamExt as _;
-use futures::future::{BoxFuture, join_all};
-use futures::stream::FuturesUnordered;
+use futures::future::join_all;
 use serde_json::Value;
 use tokio::sync::watch;
 use tokio::time::{sleep, sleep_until};
@@ -24,6 +21,7 @@ use tokio::time::{sleep, sleep_until};
 use super::Notifier;
 use super::record::{document, record};
 use crate::http::guard::now;
+use crate::leading::{Running, leads, stopped};
 use crate::s3::notification::{matches, target};
 
 /// Between two looks for events to deliver.
@@ -51,33 +49,25 @@ pub struct Deliverer {
     pub region: String,
 }
 
-/// What became of the events of a bucket.
-type Delivered = (BucketId, Result<(), MetaError>);
-
-/// What is under way.
-#[derive(Default)]
-struct State {
-    running: FuturesUnordered<BoxFuture<'static, Delivered>>,
-    busy: HashSet<BucketId>,
-}
+/// What is under way: the events of buckets.
+type Delivering = Running<BucketId, Result<(), MetaError>>;
 
 impl Deliverer {
     /// Delivers until the gateway ends. What is on its way then is delivered again by the next.
     pub async fn run(self: Arc<Self>, mut stopping: watch::Receiver<bool>) {
-        let mut state = State::default();
+        let mut delivering = Delivering::new(BUCKETS_MAX);
         let mut look = now();
         loop {
             tokio::select! {
                 biased;
                 () = stopped(&mut stopping) => return,
-                Some((bucket, outcome)) = state.running.next() => {
-                    state.busy.remove(&bucket);
+                Some((bucket, outcome)) = delivering.ended() => {
                     if let Err(error) = outcome {
                         tracing::info!(bucket = bucket.0, %error, "notifications are delivered again");
                     }
                 }
                 () = sleep_until(look) => {
-                    let more = self.look(&mut state).await.unwrap_or(false);
+                    let more = self.look(&mut delivering).await.unwrap_or(false);
                     look = now() + if more { LOOK_INTERVAL } else { REST_INTERVAL };
                 }
             }
@@ -85,7 +75,7 @@ impl Deliverer {
     }
 
     /// Starts the delivery of what waits. False: there is nothing to do for this gateway.
-    async fn look(self: &Arc<Self>, state: &mut State) -> Result<bool, MetaError> {
+    async fn look(self: &Arc<Self>, delivering: &mut Delivering) -> Result<bool, MetaError> {
         let (mut after, mut lost) = (None, 0);
         loop {
             let page = self.page(after).await?;
@@ -93,7 +83,10 @@ impl Deliverer {
                 return Ok(false);
             }
             if after.is_none() {
-                let leads = self.leads(&page).await?;
+                let (leader, lives) = (page.deliverer, page.deliverer_lives);
+                let leads =
+                    leads(&*self.meta, leader, lives, Command::LeadDeliveries, "delivers notifications")
+                        .await?;
                 metrics::gauge!("fluffy_notifications_leading").set(f64::from(u8::from(leads)));
                 if !leads {
                     return Ok(false);
@@ -102,11 +95,9 @@ impl Deliverer {
             for (bucket, delivery, waits) in page.buckets {
                 after = Some(bucket.id);
                 lost += delivery.lost;
-                if waits && state.running.len() < BUCKETS_MAX && state.busy.insert(bucket.id) {
+                if waits {
                     let this = self.clone();
-                    state.running.push(Box::pin(async move {
-                        (bucket.id, this.deliver(bucket, delivery.cursor).await)
-                    }));
+                    delivering.start(bucket.id, async move { this.deliver(bucket, delivery.cursor).await });
                 }
             }
             if !page.more {
@@ -121,19 +112,6 @@ impl Deliverer {
             Answer::Deliveries(page) => Ok(page),
             _ => Err(MetaError::Unavailable("the metadata answered another question".to_string())),
         }
-    }
-
-    /// Whether this gateway is the one that delivers; it is from now on where nobody else is.
-    async fn leads(&self, page: &DeliveriesPage) -> Result<bool, MetaError> {
-        if page.deliverer_lives {
-            let own = self.meta.begin_write().await?.extent(0).session();
-            return Ok(page.deliverer == Some(own));
-        }
-        let leads = matches!(self.meta.propose(Command::LeadDeliveries).await?, Done::Leads(Some(_)));
-        if leads {
-            tracing::info!("this gateway delivers notifications from now on");
-        }
-        Ok(leads)
     }
 
     /// Delivers the events of a bucket until there are no more.
@@ -208,9 +186,4 @@ impl Deliverer {
         let webhook = self.notifier.get(name).ok_or("this gateway has no webhook of this name")?;
         self.notifier.post(webhook, document).await.map_err(|error| error.to_string())
     }
-}
-
-/// Waits for the end of the gateway; a sender that is gone means the same.
-async fn stopped(stopping: &mut watch::Receiver<bool>) {
-    let _ = stopping.wait_for(|stopping| *stopping).await;
 }

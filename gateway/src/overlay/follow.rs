@@ -4,7 +4,7 @@
 //! changes is written the next one is fetched. Changes and how far the copy is are written together, so whoever goes on,
 //! and wherever it was stopped, copies nothing twice and leaves nothing out.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -25,8 +25,6 @@ use consensus::meta::replication::{
 use fabric::codec;
 use fabric::ids::{BucketId, Stamp};
 use fabric::limits::{ENTRY_BYTES_MAX, KIB, PUT_BYTES_MAX};
-use futures::future::BoxFuture;
-use futures::stream::FuturesUnordered;
 use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _};
 use http::{Request, StatusCode};
 use http_body_util::BodyStream;
@@ -41,6 +39,7 @@ use super::{Overlay, OverlayError};
 use crate::data::{Source, SourceError, Written};
 use crate::http::guard::now;
 use crate::http::{ResponseBody, full};
+use crate::leading::{Running, leads, stopped};
 use crate::s3::S3Error;
 use crate::s3::replicas::Replicas;
 use crate::s3::service::S3Service;
@@ -131,34 +130,24 @@ pub struct Follower {
     pub service: Arc<S3Service>,
 }
 
-/// What became of a copy.
-type Ended = (Place, Bucket, Result<(), Halt>);
-
-/// What is under way.
-#[derive(Default)]
+/// What is under way: copies, each with the name of its bucket.
 struct State {
-    running: FuturesUnordered<BoxFuture<'static, Ended>>,
-    busy: HashSet<(BucketId, String)>,
+    running: Running<Place, (BucketName, Result<(), Halt>)>,
     /// What failed, and until when it rests.
-    resting: HashMap<(BucketId, String), Duration>,
-}
-
-fn named((bucket, source): &Place) -> (BucketId, String) {
-    (*bucket, format!("{}/{}", source.cluster, source.bucket))
+    resting: BTreeMap<Place, Duration>,
 }
 
 impl Follower {
     /// Copies until the gateway ends. The next one goes on from where this one was.
     pub async fn run(self: Arc<Self>, mut stopping: watch::Receiver<bool>) {
-        let mut state = State::default();
+        let mut state = State { running: Running::new(COPIES_MAX), resting: BTreeMap::new() };
         let mut look = now();
         loop {
             tokio::select! {
                 biased;
                 () = stopped(&mut stopping) => return,
-                Some((place, bucket, outcome)) = state.running.next() => {
-                    state.busy.remove(&named(&place));
-                    self.ended(&mut state, &place, &bucket, outcome);
+                Some((place, (bucket, outcome))) = state.running.ended() => {
+                    self.ended(&mut state, place, &bucket, outcome);
                 }
                 () = sleep_until(look) => {
                     let leads = self.look(&mut state).await.unwrap_or(false);
@@ -169,22 +158,23 @@ impl Follower {
         }
     }
 
-    fn ended(&self, state: &mut State, place: &Place, bucket: &Bucket, outcome: Result<(), Halt>) {
+    fn ended(&self, state: &mut State, place: Place, bucket: &BucketName, outcome: Result<(), Halt>) {
         let Err(halt) = outcome else { return };
         if matches!(halt, Halt::Moved) {
             return;
         }
         let at = self.overlay.parts.seams.env.monotonic();
-        state.resting.insert(named(place), at + RETRY_DELAY);
-        metrics::counter!("fluffy_replication_failures_total", "bucket" => bucket.name.to_string())
-            .increment(1);
+        state.resting.insert(place.clone(), at + RETRY_DELAY);
+        metrics::counter!("fluffy_replication_failures_total", "bucket" => bucket.to_string()).increment(1);
         let why = halt.to_string();
         let mut progresses = self.overlay.progresses.lock();
-        let progress =
-            progresses.entry(place.clone()).or_insert_with(|| Progress { at, ..Progress::default() });
-        if progress.failure.as_ref() != Some(&why) {
-            tracing::warn!(bucket = %bucket.name, cluster = %place.1.cluster, source = %place.1.bucket, error = why, "a copy does not go on; it is tried again");
+        let source = &place.1;
+        let known = progresses.get(&place).and_then(|progress| progress.failure.as_ref());
+        if known != Some(&why) {
+            let (cluster, source) = (&source.cluster, &source.bucket);
+            tracing::warn!(%bucket, %cluster, %source, error = why, "a copy does not go on; it is tried again");
         }
+        let progress = progresses.entry(place).or_insert_with(|| Progress { at, ..Progress::default() });
         progress.failure = Some(why);
     }
 
@@ -195,7 +185,9 @@ impl Follower {
         if follows.follows.is_empty() && wanted.iter().all(|(_, _, copies)| copies.is_empty()) {
             return Ok(false);
         }
-        if !self.leads(&follows).await? {
+        let (leader, lives) = (follows.follower, follows.follower_lives);
+        let (meta, take) = (&*self.overlay.parts.meta, Command::LeadFollowing);
+        if !leads(meta, leader, lives, take, "copies buckets of other clusters").await? {
             return Ok(false);
         }
         let (here, at) = (&follows.follows, self.overlay.parts.seams.env.monotonic());
@@ -214,17 +206,12 @@ impl Follower {
         for (bucket, source, follow) in follows.follows {
             let place = (bucket.id, source);
             self.tell_age(&place, &bucket, at);
-            let name = named(&place);
-            if state.running.len() < COPIES_MAX
-                && !state.resting.contains_key(&name)
-                && self.takes(&place.1, &bucket, follow.kind)
-                && state.busy.insert(name)
-            {
-                let this = self.clone();
-                state.running.push(Box::pin(async move {
-                    let outcome = this.follow(bucket.clone(), place.1.clone(), follow).await;
-                    (place, bucket, outcome)
-                }));
+            let rests = state.resting.contains_key(&place);
+            if !rests && state.running.takes(&place) && self.takes(&place.1, &bucket, follow.kind) {
+                let (this, source) = (self.clone(), place.1.clone());
+                state.running.start(place, async move {
+                    (bucket.name.clone(), this.follow(bucket, source, follow).await)
+                });
             }
         }
         Ok(true)
@@ -244,20 +231,6 @@ impl Follower {
             Answer::Follows(follows) => Ok(follows),
             _ => Err(MetaError::Unavailable("the metadata answered another question".to_string())),
         }
-    }
-
-    /// Whether this gateway is the one that copies; it is from now on where nobody else is.
-    async fn leads(&self, follows: &Follows) -> Result<bool, MetaError> {
-        let meta = &self.overlay.parts.meta;
-        if follows.follower_lives {
-            let own = meta.begin_write().await?.extent(0).session();
-            return Ok(follows.follower == Some(own));
-        }
-        let leads = matches!(meta.propose(Command::LeadFollowing).await?, Done::Leads(Some(_)));
-        if leads {
-            tracing::info!("this gateway copies buckets of other clusters from now on");
-        }
-        Ok(leads)
     }
 
     /// Whether copies of a cluster are taken here: for the owner of a bucket only where it may act for that owner.
@@ -625,11 +598,6 @@ impl Source for Arriving {
             piece => Ok(piece),
         }
     }
-}
-
-/// Waits for the end of the gateway; a sender that is gone means the same.
-async fn stopped(stopping: &mut watch::Receiver<bool>) {
-    let _ = stopping.wait_for(|stopping| *stopping).await;
 }
 
 /// A bucket of another cluster, as people write it: `CLUSTER/BUCKET`.
