@@ -4,12 +4,12 @@
 //! comes, requests that wait for its answer are given up and new ones are refused at once, until it answers again.
 
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use bytes::Bytes;
 use consensus::meta::names::ClusterName;
 use consensus::meta::overlay::PublicKey;
@@ -34,6 +34,8 @@ use crate::http::{BoxError, ResponseBody, collect, full};
 
 /// A connection is there within this time, or it is not.
 const CONNECT_DEADLINE: Duration = Duration::from_millis(700);
+/// For so long only the gateway is tried that answered last.
+const HEAD_START: Duration = Duration::from_millis(100);
 /// A sign of life comes within this time …
 const PING_DEADLINE: Duration = Duration::from_millis(700);
 /// … and is asked for again after this.
@@ -70,6 +72,8 @@ pub struct Link {
     pub name: ClusterName,
     key: PublicKey,
     addresses: ArcSwap<Vec<String>>,
+    /// The one with which there was a connection last.
+    good_address: ArcSwapOption<String>,
     idle: Mutex<Vec<Sender>>,
     open: Arc<Semaphore>,
     answers: watch::Sender<bool>,
@@ -92,6 +96,7 @@ impl Link {
             name,
             key,
             addresses: ArcSwap::from_pointee(addresses),
+            good_address: ArcSwapOption::empty(),
             idle: Mutex::default(),
             open: Arc::new(Semaphore::new(LINK_CONNECTIONS_MAX)),
             answers: watch::channel(false).0,
@@ -282,30 +287,44 @@ impl Link {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The first of its gateways that answers.
+    /// A connection with the gateway that answered last; when that does not at once, with the first of the others.
     async fn connect(&self) -> Result<Sender, LinkError> {
-        let mut dialled: FuturesUnordered<_> = self
-            .all_addresses()
-            .into_iter()
-            .map(|address| async move {
-                match timeout(CONNECT_DEADLINE, self.dial(&address)).await {
-                    Ok(Ok(sender)) => Ok(sender),
-                    Ok(Err(error)) => Err(format!("{address}: {error}")),
-                    Err(_) => Err(format!("{address}: no connection in time")),
-                }
-            })
-            .collect();
+        let mut others = self.all_addresses();
+        let good = self.good_address.load_full();
+        let first = good.and_then(|good| others.iter().position(|address| *address == *good)).unwrap_or(0);
+        let first: Vec<String> = others.drain(first..others.len().min(first + 1)).collect();
+        let mut dialled: FuturesUnordered<_> = first.into_iter().map(|address| self.dial(address)).collect();
+        let mut head_start = pin!(sleep(HEAD_START));
         let mut why = "it told no address".to_string();
-        while let Some(outcome) = dialled.next().await {
+        loop {
+            let outcome = tokio::select! {
+                biased;
+                Some(outcome) = dialled.next() => Some(outcome),
+                () = &mut head_start, if !others.is_empty() => None,
+                else => return Err(self.away(&why)),
+            };
             match outcome {
-                Ok(sender) => return Ok(sender),
-                Err(error) => why = error,
+                Some(Ok((address, sender))) => {
+                    self.good_address.store(Some(Arc::new(address)));
+                    return Ok(sender);
+                }
+                Some(Err(error)) => why = error,
+                None => {}
             }
+            dialled.extend(others.drain(..).map(|address| self.dial(address)));
         }
-        Err(self.away(&why))
     }
 
-    async fn dial(&self, address: &str) -> io::Result<Sender> {
+    /// A connection with one of its gateways; an error is one sentence.
+    async fn dial(&self, address: String) -> Result<(String, Sender), String> {
+        match timeout(CONNECT_DEADLINE, self.greet(&address)).await {
+            Ok(Ok(sender)) => Ok((address, sender)),
+            Ok(Err(error)) => Err(format!("{address}: {error}")),
+            Err(_) => Err(format!("{address}: no connection in time")),
+        }
+    }
+
+    async fn greet(&self, address: &str) -> io::Result<Sender> {
         let stream = self.seams.net.connect(address).await?;
         let stream = self.identity.connect(stream, &self.key).await?;
         let (sender, connection) = handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
@@ -381,5 +400,61 @@ impl Drop for LinkBody {
         if self.body.is_end_stream() {
             self.give_back();
         }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use fabric::disks::MemoryDisks;
+    use fabric::env::SystemEnv;
+    use fabric::net::{LocalNet, Net, accept};
+
+    use super::super::identity::tests::identity;
+    use super::*;
+
+    /// Connects once; which of the listeners was asked. One that is not there refuses.
+    async fn asked(
+        link: &Link,
+        there: &Identity,
+        gateways: &mut [Option<Box<dyn fabric::net::Listener>>],
+    ) -> usize {
+        let mut accepting: FuturesUnordered<_> = gateways
+            .iter_mut()
+            .enumerate()
+            .filter_map(|(index, gateway)| Some((index, gateway.as_mut()?)))
+            .map(|(index, gateway)| async move {
+                there.accept(accept(&mut **gateway).await.0).await.unwrap();
+                index
+            })
+            .collect();
+        let (connected, index) = tokio::join!(link.connect(), accepting.next());
+        connected.unwrap();
+        index.unwrap()
+    }
+
+    #[tokio::test]
+    async fn the_gateway_that_answered_last_is_tried_first() {
+        let net = LocalNet::default();
+        let seams = Seams {
+            env: Arc::new(SystemEnv::default()),
+            net: Arc::new(net.clone()),
+            disks: Arc::new(MemoryDisks::new(0)),
+        };
+        let (east, west) = (Arc::new(identity("east")), identity("west"));
+        let mut gateways =
+            [Some(net.listen("127.0.0.1:0").await.unwrap()), Some(net.listen("127.0.0.1:0").await.unwrap())];
+        let addresses: Vec<String> =
+            gateways.iter().flatten().map(|gateway| gateway.local_address().to_string()).collect();
+        let link = Link::new(seams, east, west.name.clone(), west.key, addresses.clone());
+        assert_eq!(asked(&link, &west, &mut gateways).await, 0);
+        gateways[0] = None;
+        assert_eq!(asked(&link, &west, &mut gateways).await, 1);
+        gateways[0] = Some(net.listen(&addresses[0]).await.unwrap());
+        assert_eq!(asked(&link, &west, &mut gateways).await, 1);
+        drop(gateways);
+        assert!(matches!(link.connect().await, Err(LinkError::Away(..))));
+        link.move_to(Vec::new());
+        assert!(matches!(link.connect().await, Err(LinkError::Away(..))));
     }
 }

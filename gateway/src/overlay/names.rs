@@ -1,0 +1,112 @@
+//! Where a name of a bucket leads that is not at home here.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use consensus::meta::names::{BucketName, ClusterName, UserName};
+use futures::future::join_all;
+use tokio::time::timeout;
+
+use super::link::{Link, LinkError};
+use super::view::View;
+use super::wire::{BucketThere, CatalogBucket};
+use super::{ASK_DEADLINE, Overlay, OverlayError};
+
+/// Where a bucket is that is not here.
+pub enum Elsewhere {
+    /// In another cluster, by this name.
+    In(Arc<Link>, BucketName),
+    /// In several clusters, each of which calls it its own.
+    Disputed(Vec<ClusterName>),
+    /// Perhaps in this one, which is away and never told what it has.
+    Unknown(ClusterName),
+    /// Nowhere.
+    Nowhere,
+}
+
+impl Overlay {
+    /// Where a bucket is that is not here.
+    pub async fn elsewhere(&self, name: &BucketName) -> Elsewhere {
+        let view = self.view.load_full();
+        if let Some((bucket, cluster)) = name.as_str().rsplit_once("--")
+            && let Some((link, bucket)) = view.link_named(cluster).zip(bucket.parse().ok())
+        {
+            return Elsewhere::In(link.clone(), bucket);
+        }
+        let mut homes = self.catalogs.homes(name);
+        if homes.is_empty() {
+            homes = self.ask_for(&view, name).await;
+        }
+        match &homes[..] {
+            [] => {
+                let silent = view.links.keys().find(|cluster| self.catalogs.of(cluster).is_none());
+                silent.map_or(Elsewhere::Nowhere, |cluster| Elsewhere::Unknown(cluster.clone()))
+            }
+            [home] => match view.links.get(home) {
+                Some(link) => Elsewhere::In(link.clone(), name.clone()),
+                None => Elsewhere::Nowhere,
+            },
+            _ => Elsewhere::Disputed(homes),
+        }
+    }
+
+    /// Clusters that answer and have the bucket, though their catalogs did not tell yet.
+    async fn ask_for(&self, view: &View, name: &BucketName) -> Vec<ClusterName> {
+        let _place = self.asking.acquire().await;
+        let path = format!("buckets/{name}");
+        let path = &path;
+        let asked = view.living().into_iter().map(|link| async move {
+            match timeout(ASK_DEADLINE, link.get::<BucketThere>(path)).await {
+                Ok(Ok(BucketThere { bucket: Some(bucket), .. })) if bucket.name == *name => {
+                    self.catalogs.note(&link.name, bucket);
+                    Some(link.name.clone())
+                }
+                _ => None,
+            }
+        });
+        join_all(asked).await.into_iter().flatten().collect()
+    }
+
+    /// The cluster that a name means by its end.
+    pub fn reserves(&self, name: &BucketName) -> Option<ClusterName> {
+        let (_, cluster) = name.as_str().rsplit_once("--")?;
+        let cluster = cluster.parse::<ClusterName>().ok()?;
+        let view = self.view.load();
+        let is_known = view.links.contains_key(&cluster) || cluster.as_str() == self.parts.region;
+        is_known.then_some(cluster)
+    }
+
+    /// Whether another cluster that answers has a bucket of this name, or told of one.
+    pub async fn is_taken(&self, name: &BucketName) -> bool {
+        !matches!(self.elsewhere(name).await, Elsewhere::Nowhere | Elsewhere::Unknown(_))
+    }
+
+    /// Buckets of a user in other clusters, in order of name: each with its cluster, and with the name that it has here.
+    pub async fn buckets_of(
+        &self,
+        user: &UserName,
+    ) -> Result<Vec<(BucketName, ClusterName, CatalogBucket)>, OverlayError> {
+        let view = self.view.load_full();
+        let Some(identity) = &view.identity else { return Ok(Vec::new()) };
+        let user = user.at_home_in(&identity.name);
+        let own = self.own_catalog().await?;
+        let here: BTreeSet<&BucketName> = own.buckets.iter().map(|bucket| &bucket.name).collect();
+        let mut found = Vec::new();
+        for cluster in view.links.keys() {
+            let Some(taken) = self.catalogs.of(cluster) else { continue };
+            for bucket in taken.buckets().filter(|bucket| bucket.owner.as_ref() == Some(&user)) {
+                let is_disputed = here.contains(&bucket.name) || 1 < self.catalogs.homes(&bucket.name).len();
+                let long = format!("{}--{cluster}", bucket.name).parse();
+                let name = long.ok().filter(|_| is_disputed).unwrap_or_else(|| bucket.name.clone());
+                found.push((name, cluster.clone(), bucket.clone()));
+            }
+        }
+        found.sort_by(|a, b| a.0.cmp(&b.0));
+        Ok(found)
+    }
+
+    /// What another cluster says of one of its buckets now.
+    pub async fn ask_bucket(&self, link: &Arc<Link>, name: &BucketName) -> Result<BucketThere, LinkError> {
+        link.get::<BucketThere>(&format!("buckets/{name}")).await
+    }
+}

@@ -1,0 +1,117 @@
+//! What operators see of the overlay.
+
+use consensus::client::ask;
+use consensus::meta::model::Bucket;
+use consensus::meta::names::ClusterName;
+use consensus::meta::overlay::{GrantedUser, Standing};
+use consensus::meta::query::{Answer, Query};
+use consensus::meta::replication::{Follow, FollowKind, Source};
+use serde_json::{Value, json};
+
+use super::wire::CatalogBucket;
+use super::{Overlay, OverlayError, bad};
+
+impl Overlay {
+    /// What is known of the overlay, for those who run the cluster.
+    pub fn report(&self) -> Value {
+        let view = self.view.load_full();
+        let now = self.parts.seams.env.monotonic();
+        let clusters: Vec<Value> = view
+            .state
+            .members
+            .iter()
+            .map(|member| {
+                let link = view.links.get(&member.name);
+                let taken = self.catalogs.of(&member.name);
+                let sum = |of: fn(&CatalogBucket) -> u64| {
+                    taken.as_ref().map_or(0, |taken| taken.buckets().map(of).sum::<u64>())
+                };
+                json!({
+                    "name": member.name.as_str(),
+                    "key": hex::encode(member.key),
+                    "addresses": member.addresses,
+                    "via": member.via.as_ref().map(ClusterName::as_str),
+                    "since_ms": member.since.0,
+                    "standing": match member.standing {
+                        Standing::In => "in",
+                        Standing::Removed => "removed",
+                        Standing::Left => "left",
+                    },
+                    "up": link.is_some_and(|link| link.answers()),
+                    "gateways": self.gossip.gateways(&member.name),
+                    "buckets": sum(|_| 1),
+                    "objects": sum(|bucket| bucket.objects),
+                    "bytes": sum(|bucket| bucket.bytes),
+                    "catalog_age_ms": taken.map(|taken| now.saturating_sub(taken.at).as_millis() as u64),
+                })
+            })
+            .collect();
+        let grants: Vec<Value> = view
+            .state
+            .grants
+            .iter()
+            .map(|grant| {
+                let user = match &grant.user {
+                    GrantedUser::One(user) => user.to_string(),
+                    GrantedUser::All => "*".to_string(),
+                };
+                json!({ "cluster": grant.cluster.as_str(), "user": user, "buckets": grant.buckets })
+            })
+            .collect();
+        json!({
+            "name": view.identity.as_ref().map(|identity| identity.name.as_str()),
+            "key": view.identity.as_ref().map(|identity| hex::encode(identity.key)),
+            "address": self.parts.address,
+            "clusters": clusters,
+            "grants": grants,
+            "invites": view.state.invites,
+        })
+    }
+
+    /// The catalog of all clusters, for those who run this one.
+    pub async fn whole_catalog(&self) -> Result<Value, OverlayError> {
+        let own = self.own_catalog().await?;
+        let view = self.view.load_full();
+        let now = self.parts.seams.env.monotonic();
+        let row = |cluster: &str, up: bool, age: u64, bucket: &CatalogBucket| {
+            json!({
+                "name": bucket.name, "cluster": cluster, "owner": bucket.owner, "objects": bucket.objects,
+                "bytes": bucket.bytes, "created_ms": bucket.created_ms, "up": up, "age_ms": age,
+                "disputed": 0 < self.catalogs.homes(&bucket.name).iter().filter(|home| home.as_str() != cluster).count()
+                    || (cluster != self.parts.region && own.buckets.iter().any(|here| here.name == bucket.name)),
+            })
+        };
+        let mut rows: Vec<Value> =
+            own.buckets.iter().map(|bucket| row(&self.parts.region, true, 0, bucket)).collect();
+        for (cluster, link) in &view.links {
+            let Some(taken) = self.catalogs.of(cluster) else { continue };
+            let age = now.saturating_sub(taken.at).as_millis() as u64;
+            rows.extend(taken.buckets().map(|bucket| row(cluster.as_str(), link.answers(), age, bucket)));
+        }
+        Ok(json!({ "buckets": rows }))
+    }
+
+    /// Buckets here that follow others, for those who run the cluster.
+    pub async fn follows_report(&self) -> Result<Value, OverlayError> {
+        let Answer::Follows(follows) = ask(&*self.parts.meta, Query::Follows).await? else {
+            return bad("the metadata answered another question than Follows");
+        };
+        let now = self.parts.seams.env.monotonic();
+        let row = |(bucket, source, follow): (Bucket, Source, Follow)| {
+            let up = self.cluster(source.cluster.as_str()).is_some_and(|link| link.answers());
+            let progress = self.progresses.of(&(bucket.id, source.clone()));
+            json!({
+                "bucket": bucket.name, "cluster": source.cluster, "source": source.bucket, "up": up,
+                "kind": match follow.kind { FollowKind::Mirror => "mirror", FollowKind::Replica => "replica" },
+                "reached_ms": follow.reached.0, "cursor": follow.cursor.to_string(), "compare": follow.compare,
+                "objects": follow.objects, "bytes": follow.bytes, "since_ms": follow.since.0,
+                // Only the gateway that copies knows these.
+                "lag_ms": progress.as_ref().map(|progress| progress.lag_ms),
+                "waiting": progress.as_ref().map(|progress| progress.waiting),
+                "failure": progress.as_ref().and_then(|progress| progress.failure.clone()),
+                "seen_ms_ago": progress.map(|progress| now.saturating_sub(progress.at).as_millis() as u64),
+            })
+        };
+        Ok(follows.follows.into_iter().map(row).collect())
+    }
+}
