@@ -244,24 +244,30 @@ mod tests {
         assert_eq!(scan_all::<EventOrder>(&rows).unwrap().count(), 5);
     }
 
+    fn stamp(index: u64) -> Stamp {
+        Stamp { epoch: 1, index, ordinal: 0 }
+    }
+
+    fn event() -> Event {
+        Event {
+            kind: EventKind::Put,
+            key: "k".parse().unwrap(),
+            version: Stamp::ZERO,
+            bytes: 0,
+            etag: None,
+            at: ClusterMs(0),
+            origin: Origin::default(),
+        }
+    }
+
     #[test]
     fn events_wait_for_their_delivery_up_to_a_bound() {
         let mut rows = MemoryRows::default();
-        let stamp = |index| Stamp { epoch: 1, index, ordinal: 0 };
         let cursor = stamp(2);
         tables::put::<Deliveries>(&mut rows, BucketId(1), &Delivery { cursor, ..Delivery::default() });
         for index in 1..=20 {
             let mut tx = Transaction::begin(&mut rows, Planted::default(), index, ClusterMs(0)).unwrap();
-            let event = Event {
-                kind: EventKind::Put,
-                key: "k".parse().unwrap(),
-                version: Stamp::ZERO,
-                bytes: 0,
-                etag: None,
-                at: ClusterMs(0),
-                origin: Origin::default(),
-            };
-            tx.add_event(BucketId(1), stamp(index), &event);
+            tx.add_event(BucketId(1), stamp(index), &event());
             tx.trim_events(5, 10).unwrap();
             tx.finish().unwrap();
         }
@@ -277,16 +283,7 @@ mod tests {
         tables::put::<Replicating>(&mut rows, BucketId(1), &());
         for index in 1..=20 {
             let mut tx = Transaction::begin(&mut rows, Planted::default(), index, ClusterMs(0)).unwrap();
-            let event = Event {
-                kind: EventKind::Put,
-                key: "k".parse().unwrap(),
-                version: Stamp::ZERO,
-                bytes: 0,
-                etag: None,
-                at: ClusterMs(0),
-                origin: Origin::default(),
-            };
-            tx.add_event(BucketId(1), Stamp { epoch: 1, index, ordinal: 0 }, &event);
+            tx.add_event(BucketId(1), stamp(index), &event());
             tx.trim_events(5, 10).unwrap();
             tx.finish().unwrap();
         }
