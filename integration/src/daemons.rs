@@ -141,11 +141,12 @@ impl Daemon {
         self
     }
 
-    /// Gives it another value for an option that it has.
+    /// Gives an option of it this value from its next start on.
     pub fn set_option(&mut self, name: &str, value: &str) {
         let place = self.args.iter().position(|arg| arg == name).map(|place| place + 1);
-        if let Some(arg) = place.and_then(|place| self.args.get_mut(place)) {
-            *arg = value.to_string();
+        match place.and_then(|place| self.args.get_mut(place)) {
+            Some(arg) => *arg = value.to_string(),
+            None => self.args.extend([name.to_string(), value.to_string()]),
         }
     }
 

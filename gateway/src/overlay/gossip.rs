@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
@@ -16,9 +17,11 @@ use chitchat::{
 };
 use consensus::meta::names::ClusterName;
 use fabric::limits::{GOSSIP_WAITING_MAX, OVERLAY_CARDS_MAX};
+use lru::LruCache;
 use tokio::sync::mpsc;
 
 use super::Overlay;
+use super::link::Link;
 use super::wire::Card;
 
 /// Each gateway tells somebody so often.
@@ -34,10 +37,22 @@ const CARD: &str = "card";
 type Received = (SocketAddr, ChitchatMessage);
 
 /// What came by gossip.
-#[derive(Default)]
 pub struct Mailbox {
     sender: Mutex<Option<mpsc::Sender<Received>>>,
     heard: Mutex<Heard>,
+    /// Of which cluster the gateway is that wrote from an address: it is answered there.
+    writers: Mutex<LruCache<SocketAddr, ClusterName>>,
+}
+
+impl Default for Mailbox {
+    fn default() -> Mailbox {
+        let writers = NonZeroUsize::new(OVERLAY_CARDS_MAX).unwrap_or(NonZeroUsize::MIN);
+        Mailbox {
+            sender: Mutex::default(),
+            heard: Mutex::default(),
+            writers: Mutex::new(LruCache::new(writers)),
+        }
+    }
 }
 
 #[derive(Default)]
@@ -57,6 +72,7 @@ impl Mailbox {
         let message = ChitchatMessage::deserialize(&mut rest)
             .map_err(|error| format!("the message cannot be read: {error}"))?;
         self.heard().teller = Some(teller.clone());
+        self.writers().put(from, teller.clone());
         let sender = self.sender.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(sender) = &*sender {
             // Where too many wait, this one is lost, as gossip may be.
@@ -85,6 +101,17 @@ impl Mailbox {
     /// How many gateways of a cluster are alive.
     pub fn gateways(&self, cluster: &ClusterName) -> usize {
         self.heard().cards.iter().filter(|card| card.cluster == *cluster).count()
+    }
+
+    /// Where gateways of a cluster listen, as their cards say.
+    pub fn addresses(&self, cluster: &ClusterName) -> Vec<String> {
+        let heard = self.heard();
+        let of = heard.known.iter().filter(|((name, _), _)| name == cluster);
+        of.flat_map(|(_, card)| card.addresses.clone()).collect()
+    }
+
+    fn writers(&self) -> std::sync::MutexGuard<'_, LruCache<SocketAddr, ClusterName>> {
+        self.writers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn heard(&self) -> std::sync::MutexGuard<'_, Heard> {
@@ -166,6 +193,7 @@ impl Gossip {
         if let Some(teller) = teller {
             overlay.introduce(&united(cards), &teller).await;
         }
+        overlay.address_links();
     }
 }
 
@@ -198,6 +226,21 @@ async fn resolve(overlay: &Overlay, address: &str) -> Option<SocketAddr> {
     found.into_iter().next()
 }
 
+/// The way to the gateway at an address, and how the address is written.
+async fn gateway_at(overlay: &Overlay, to: SocketAddr) -> Option<(Arc<Link>, String)> {
+    let view = overlay.view.load_full();
+    for link in view.all() {
+        for address in link.all_addresses() {
+            if resolve(overlay, &address).await == Some(to) {
+                return Some((link, address));
+            }
+        }
+    }
+    // One that nobody told of yet, but that writes.
+    let cluster = overlay.gossip.writers().get(&to).cloned()?;
+    Some((view.links.get(&cluster)?.clone(), to.to_string()))
+}
+
 /// Gossip travels over links.
 struct Links(Weak<Overlay>);
 
@@ -226,13 +269,9 @@ impl Socket for LinkSocket {
         let own = self.own;
         let task = overlay.parts.seams.env.clone();
         let sent = async move {
-            for link in overlay.view.load_full().all() {
-                for address in link.all_addresses() {
-                    if resolve(&overlay, &address).await == Some(to) {
-                        let told = link.tell(&format!("gossip?from={own}"), bytes).await;
-                        return told.unwrap_or_else(|error| tracing::debug!(%error, "gossip is lost"));
-                    }
-                }
+            let Some((link, address)) = gateway_at(&overlay, to).await else { return };
+            if let Err(error) = link.tell(&address, &format!("gossip?from={own}"), bytes).await {
+                tracing::debug!(%error, "gossip is lost");
             }
         };
         task.spawn("overlay gossip", Box::pin(sent));

@@ -74,12 +74,17 @@ pub struct Link {
     addresses: ArcSwap<Vec<String>>,
     /// The one with which there was a connection last.
     good_address: ArcSwapOption<String>,
-    idle: Mutex<Vec<Sender>>,
+    /// Connections that wait for the next request.
+    idle: Mutex<Vec<Connection>>,
     open: Arc<Semaphore>,
     answers: watch::Sender<bool>,
 }
 
-type Sender = SendRequest<ResponseBody>;
+/// A connection with one of the gateways of the cluster.
+struct Connection {
+    address: String,
+    sender: SendRequest<ResponseBody>,
+}
 
 impl Link {
     /// To the cluster of this name and key. It is taken to be away until it answers.
@@ -157,7 +162,7 @@ impl Link {
     async fn ping(self: &Arc<Self>) -> Result<(), LinkError> {
         let request = Request::get(format!("{PATH}ping")).body(full(Bytes::new()));
         let request = request.map_err(|error| self.away(&error))?;
-        match timeout(PING_DEADLINE, self.exchange(request)).await {
+        match timeout(PING_DEADLINE, self.exchange(None, request)).await {
             Ok(Ok(answer)) if answer.status().is_success() => Ok(()),
             Ok(Ok(answer)) => Err(LinkError::Refused(answer.status(), "no sign of life".to_string())),
             Ok(Err(error)) => Err(error),
@@ -170,13 +175,21 @@ impl Link {
         self: &Arc<Self>,
         request: Request<ResponseBody>,
     ) -> Result<Response<ResponseBody>, LinkError> {
+        self.send_to(None, request).await
+    }
+
+    async fn send_to(
+        self: &Arc<Self>,
+        address: Option<&str>,
+        request: Request<ResponseBody>,
+    ) -> Result<Response<ResponseBody>, LinkError> {
         let mut answers = self.answers.subscribe();
         if !*answers.borrow() {
             return Err(self.away(&"it gives no sign of life"));
         }
         tokio::select! {
             biased;
-            answer = self.exchange(request) => answer,
+            answer = self.exchange(address, request) => answer,
             _ = answers.wait_for(|answers| !answers) => Err(self.lost(&"it gives no sign of life any more")),
         }
     }
@@ -186,10 +199,10 @@ impl Link {
         self.call(Method::GET, path, Bytes::new(), true).await
     }
 
-    /// Sends bytes to which there is nothing to answer.
-    pub async fn tell(self: &Arc<Self>, path: &str, bytes: Bytes) -> Result<(), LinkError> {
+    /// Sends bytes to which there is nothing to answer, to the gateway at this address.
+    pub async fn tell(self: &Arc<Self>, address: &str, path: &str, bytes: Bytes) -> Result<(), LinkError> {
         let request = Request::post(format!("{PATH}{path}")).body(full(bytes));
-        let answer = self.send(request.map_err(|error| self.away(&error))?).await?;
+        let answer = self.send_to(Some(address), request.map_err(|error| self.away(&error))?).await?;
         match answer.status() {
             status if status.is_success() => Ok(()),
             status => Err(LinkError::Refused(status, format!("{} answered {status}", self.name))),
@@ -227,7 +240,7 @@ impl Link {
         let request = request.header(CONTENT_TYPE, "application/json").body(full(document));
         let request = request.map_err(|error| self.away(&error))?;
         let asked = async {
-            let answer = if alive { self.send(request).await? } else { self.exchange(request).await? };
+            let answer = if alive { self.send(request).await? } else { self.exchange(None, request).await? };
             let status = answer.status();
             let bytes = collect(answer.into_body(), DOCUMENT_BYTES_MAX).await;
             let bytes = bytes.map_err(|error| self.away(&error))?;
@@ -243,8 +256,10 @@ impl Link {
         timeout(DOCUMENT_DEADLINE, asked).await.unwrap_or_else(|_| Err(self.away(&"no document in time")))
     }
 
+    /// Sends a request to the gateway at an address, or to any, whether or not the cluster gives signs of life.
     async fn exchange(
         self: &Arc<Self>,
+        address: Option<&str>,
         mut request: Request<ResponseBody>,
     ) -> Result<Response<ResponseBody>, LinkError> {
         let busy = || LinkError::Busy(self.name.clone());
@@ -253,13 +268,16 @@ impl Link {
             request.headers_mut().insert(HOST, http::HeaderValue::from_static("overlay"));
         }
         loop {
-            let (mut sender, used) = match self.idle().await {
-                Some(sender) => (sender, true),
-                None => (self.connect().await?, false),
+            let (mut connection, used) = match (self.idle(address).await, address) {
+                (Some(connection), _) => (connection, true),
+                (None, None) => (self.connect().await?, false),
+                (None, Some(address)) => {
+                    (self.dial(address.to_string()).await.map_err(|why| self.away(&why))?, false)
+                }
             };
-            match sender.try_send_request(request).await {
+            match connection.sender.try_send_request(request).await {
                 Ok(answer) => {
-                    let held = Held { link: self.clone(), sender: Some(sender), _permit: permit };
+                    let held = Held { link: self.clone(), connection: Some(connection), _permit: permit };
                     return Ok(answer.map(|body| LinkBody { body, held }.boxed_unsync()));
                 }
                 // The other side closed a connection while it was idle: nothing of the request was read.
@@ -272,23 +290,28 @@ impl Link {
         }
     }
 
-    /// A connection that was used before and is good for another request.
-    async fn idle(&self) -> Option<Sender> {
+    /// A connection that was used before and is good for another request, to an address or to any.
+    async fn idle(&self, address: Option<&str>) -> Option<Connection> {
         loop {
-            let mut sender = self.lock_idle().pop()?;
-            if let Ok(Ok(())) = timeout(READY_DEADLINE, sender.ready()).await {
-                return Some(sender);
+            let mut connection = {
+                let mut idle = self.lock_idle();
+                let fits = |idle: &Connection| address.is_none_or(|address| idle.address == address);
+                let place = idle.iter().rposition(fits)?;
+                idle.swap_remove(place)
+            };
+            if let Ok(Ok(())) = timeout(READY_DEADLINE, connection.sender.ready()).await {
+                return Some(connection);
             }
         }
     }
 
-    fn lock_idle(&self) -> std::sync::MutexGuard<'_, Vec<Sender>> {
+    fn lock_idle(&self) -> std::sync::MutexGuard<'_, Vec<Connection>> {
         // Each change is a single call, so poison means nothing here.
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A connection with the gateway that answered last; when that does not at once, with the first of the others.
-    async fn connect(&self) -> Result<Sender, LinkError> {
+    async fn connect(&self) -> Result<Connection, LinkError> {
         let mut others = self.all_addresses();
         let good = self.good_address.load_full();
         let first = good.and_then(|good| others.iter().position(|address| *address == *good)).unwrap_or(0);
@@ -304,9 +327,9 @@ impl Link {
                 else => return Err(self.away(&why)),
             };
             match outcome {
-                Some(Ok((address, sender))) => {
-                    self.good_address.store(Some(Arc::new(address)));
-                    return Ok(sender);
+                Some(Ok(connection)) => {
+                    self.good_address.store(Some(Arc::new(connection.address.clone())));
+                    return Ok(connection);
                 }
                 Some(Err(error)) => why = error,
                 None => {}
@@ -316,15 +339,15 @@ impl Link {
     }
 
     /// A connection with one of its gateways; an error is one sentence.
-    async fn dial(&self, address: String) -> Result<(String, Sender), String> {
+    async fn dial(&self, address: String) -> Result<Connection, String> {
         match timeout(CONNECT_DEADLINE, self.greet(&address)).await {
-            Ok(Ok(sender)) => Ok((address, sender)),
+            Ok(Ok(sender)) => Ok(Connection { address, sender }),
             Ok(Err(error)) => Err(format!("{address}: {error}")),
             Err(_) => Err(format!("{address}: no connection in time")),
         }
     }
 
-    async fn greet(&self, address: &str) -> io::Result<Sender> {
+    async fn greet(&self, address: &str) -> io::Result<SendRequest<ResponseBody>> {
         let stream = self.seams.net.connect(address).await?;
         let stream = self.identity.connect(stream, &self.key).await?;
         let (sender, connection) = handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
@@ -349,7 +372,7 @@ impl Link {
 /// A connection with its answer on the way.
 struct Held {
     link: Arc<Link>,
-    sender: Option<Sender>,
+    connection: Option<Connection>,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -361,10 +384,10 @@ struct LinkBody {
 
 impl LinkBody {
     fn give_back(&mut self) {
-        let Some(sender) = self.held.sender.take() else { return };
+        let Some(connection) = self.held.connection.take() else { return };
         let mut idle = self.held.link.lock_idle();
-        if idle.len() < LINK_IDLE_MAX && !sender.is_closed() {
-            idle.push(sender);
+        if idle.len() < LINK_IDLE_MAX && !connection.sender.is_closed() {
+            idle.push(connection);
         }
     }
 }

@@ -62,7 +62,7 @@ impl Overlay {
             for member in state.members.iter().filter(|member| member.standing == Standing::In) {
                 let link = before.links.get(&member.name).filter(|link| link.key() == member.key).cloned();
                 let link = link.unwrap_or_else(|| Arc::new(self.link_to(identity, member)));
-                link.move_to(member.addresses.clone());
+                link.move_to(self.addresses_of(member));
                 links.insert(member.name.clone(), link);
             }
         }
@@ -75,6 +75,24 @@ impl Overlay {
     fn link_to(&self, identity: &Arc<Identity>, member: &Member) -> Link {
         let addresses = member.addresses.clone();
         Link::new(self.parts.seams.clone(), identity.clone(), member.name.clone(), member.key, addresses)
+    }
+
+    /// Where a cluster listens: what is kept, and what its gateways tell.
+    fn addresses_of(&self, member: &Member) -> Vec<String> {
+        let mut addresses = member.addresses.clone();
+        let told = self.gossip.addresses(&member.name);
+        addresses.extend(told.into_iter().filter(|address| !member.addresses.contains(address)));
+        addresses
+    }
+
+    /// Lets links go by what was told meanwhile.
+    pub(super) fn address_links(&self) {
+        let view = self.view.load();
+        for member in &view.state.members {
+            if let Some(link) = view.links.get(&member.name) {
+                link.move_to(self.addresses_of(member));
+            }
+        }
     }
 
     /// Each link is watched by a task, which ends with it.

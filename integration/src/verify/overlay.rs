@@ -4,6 +4,7 @@ mod replication;
 pub(crate) mod sites;
 mod strangers;
 mod walk;
+mod wide;
 
 use std::time::{Duration, Instant};
 
@@ -54,6 +55,7 @@ pub(super) fn run(tally: &mut Tally) -> Result<()> {
         tally.check("two buckets of one name stay two", disputed(&east, &west, &north).await);
         tally.check("leave: known by all", left(&east, &west, &north).await);
         drop((east, west, north));
+        wide::run(tally).await;
         tally.check("the walk in the documentation, line by line", walk::run());
         Ok(())
     })

@@ -106,6 +106,11 @@ fn admit(
         tx.delete::<Invites>(*id);
     }
     let invited = joined || invite.is_some();
+    if let Some(via) = member.via.as_ref().filter(|_| !invited)
+        && tx.get::<Members>(via)?.is_none_or(|via| via.standing != Standing::In)
+    {
+        return refused(OverlayRefusal::NotMember);
+    }
     let is_news = known.as_ref().is_none_or(|known| known.serial < member.serial);
     let row = match known.map(|known| (known.standing, known)) {
         Some((Standing::Removed, _)) if !invited => return refused(OverlayRefusal::Gone),

@@ -1072,8 +1072,13 @@ fn clusters_join_by_invitation_once_and_leave_for_good() {
     world.now = ClusterMs(world.now.0 + 1_000);
     let late = admit(Some((2, [9; 32])), false, member("north", 2, 1));
     assert_eq!(refused(&mut world, late), OverlayRefusal::BadInvite);
+    // Members introduce others; strangers do not, nor who was a member until this cluster left.
+    let introduced = |via| Member { via: Some(name(via)), ..member("north", 2, 1) };
+    assert_eq!(refused(&mut world, admit(None, false, introduced("south"))), OverlayRefusal::NotMember);
+    world.done(admit(None, false, introduced("east")));
     world.done(Command::Overlay(OverlayChange::Leave));
     assert!(state(&world).members.is_empty() && state(&world).identity.is_some());
+    assert_eq!(refused(&mut world, admit(None, false, introduced("east"))), OverlayRefusal::NotMember);
 }
 
 #[test]

@@ -7,7 +7,7 @@ use anyhow::Result;
 use futures::future::join_all;
 use serde_json::Value;
 
-use super::sites::{ANNA, Site, expect};
+use super::sites::{ANNA, Site, expect, versioning};
 use super::{PATIENCE, joined, wait};
 use crate::client::{Pattern, Request};
 use crate::verify::{Tally, block_on};
@@ -46,9 +46,7 @@ pub(in crate::verify) fn run(tally: &mut Tally) -> Result<()> {
 
 async fn versioned(site: &Site, keys: (&str, &str), bucket: &str) -> Result<(), String> {
     expect(200, &site.send(keys, Request::bucket("PUT", bucket)).await?)?;
-    let enabled = "<VersioningConfiguration><Status>Enabled</Status></VersioningConfiguration>";
-    let enable = Request::bucket("PUT", bucket).flag("versioning").body(enabled).content_md5();
-    expect(200, &site.send(keys, enable).await?)
+    expect(200, &site.send(keys, versioning(bucket, "Enabled")).await?)
 }
 
 async fn prepared(east: &Site, west: &Site) -> Result<(), String> {
@@ -216,13 +214,12 @@ async fn head(
 async fn read_only(west: &Site) -> Result<(), String> {
     let bodied = |method| Request::object(method, "mirror", "k").body("x");
     let tagging = "<Tagging><TagSet/></Tagging>";
-    let suspended = "<VersioningConfiguration><Status>Suspended</Status></VersioningConfiguration>";
     for (status, request) in [
         (403, bodied("PUT")),
         (403, Request::object("DELETE", "mirror", "k")),
         (403, Request::object("POST", "mirror", "k").flag("uploads")),
         (403, Request::object("PUT", "mirror", "k").flag("tagging").body(tagging).content_md5()),
-        (409, Request::bucket("PUT", "mirror").flag("versioning").body(suspended).content_md5()),
+        (409, versioning("mirror", "Suspended")),
     ] {
         expect(status, &west.send(west.root(), request).await?)?;
     }
@@ -454,9 +451,7 @@ async fn replicated(east: &Site, west: &Site) -> Result<(), String> {
     .await?;
     // Others write there, too.
     expect(200, &west.send(west.root(), Request::object("PUT", "copies", "own").body("x")).await?)?;
-    let suspended = "<VersioningConfiguration><Status>Suspended</Status></VersioningConfiguration>";
-    let suspend = Request::bucket("PUT", "rules").flag("versioning").body(suspended).content_md5();
-    expect(409, &east.send(ANNA, suspend).await?)?;
+    expect(409, &east.send(ANNA, versioning("rules", "Suspended")).await?)?;
     expect(204, &east.send(ANNA, Request::bucket("DELETE", "rules").flag("replication")).await?)?;
     wait("it ends", PATIENCE, async || match follow(west, "copies") {
         Err(_) => Ok(()),

@@ -1,5 +1,6 @@
 //! Stores that can join: each has its region, its first user, and a port for other clusters.
 
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::Result;
@@ -45,18 +46,8 @@ impl Site {
 
     /// A command of `fluffy-gateway`; an error is what it says.
     pub fn command(&self, words: &[&str]) -> Result<String, String> {
-        let program = binary("fluffy-gateway").map_err(|error| error.to_string())?;
         let admin = self.store.gateway.admin.to_string();
-        let run = Command::new(program)
-            .args(words)
-            .args(["--data", "fluffy-data", "--admin", &admin])
-            .current_dir(self.store.directory())
-            .output()
-            .map_err(|error| error.to_string())?;
-        if run.status.success() {
-            return Ok(String::from_utf8_lossy(&run.stdout).into_owned());
-        }
-        Err(String::from_utf8_lossy(&run.stderr).trim().to_string())
+        command(self.store.directory(), &[words, &["--data", "fluffy-data", "--admin", &admin]].concat())
     }
 
     /// `fluffy-gateway overlay …`; an error is what it says.
@@ -76,13 +67,7 @@ impl Site {
     }
 
     fn signer(&self, region: &str, keys: (&str, &str)) -> Signer {
-        Signer {
-            credentials: Some(Credentials::new(keys.0, keys.1)),
-            region: region.to_string(),
-            service: "s3".to_string(),
-            host: self.store.host(0),
-            at_ms: self.store.wall_ms(),
-        }
+        signer(&self.store, 0, region, keys)
     }
 
     /// Signs for the region of this store, and sends.
@@ -113,6 +98,34 @@ impl Site {
         let stream = self.store.connect(0).await.map_err(|error| error.to_string())?;
         exchange(stream, &wire, None).await.map_err(|error| error.to_string())
     }
+}
+
+/// A command of `fluffy-gateway`, run in a directory; an error is what it says.
+pub(crate) fn command(directory: &Path, words: &[&str]) -> Result<String, String> {
+    let program = binary("fluffy-gateway").map_err(|error| error.to_string())?;
+    let run = Command::new(program).args(words).current_dir(directory).output();
+    let run = run.map_err(|error| error.to_string())?;
+    if run.status.success() {
+        return Ok(String::from_utf8_lossy(&run.stdout).into_owned());
+    }
+    Err(String::from_utf8_lossy(&run.stderr).trim().to_string())
+}
+
+/// Signs for a gateway of a store as a client of a region does.
+pub(crate) fn signer(store: &dyn Target, gateway: usize, region: &str, keys: (&str, &str)) -> Signer {
+    Signer {
+        credentials: Some(Credentials::new(keys.0, keys.1)),
+        region: region.to_string(),
+        service: "s3".to_string(),
+        host: store.host(gateway),
+        at_ms: store.wall_ms(),
+    }
+}
+
+/// Sets whether a bucket keeps versions: `Enabled` or `Suspended`.
+pub(crate) fn versioning(bucket: &str, status: &str) -> Request {
+    let body = format!("<VersioningConfiguration><Status>{status}</Status></VersioningConfiguration>");
+    Request::bucket("PUT", bucket).flag("versioning").body(body).content_md5()
 }
 
 /// An answer has this status.
