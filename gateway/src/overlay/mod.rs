@@ -88,6 +88,8 @@ pub struct Overlay {
     /// When this gateway began, or joined: what it says of itself is newer than what it said before.
     serial: AtomicU64,
     view: ArcSwap<View>,
+    /// One at a time makes a new view, so that the links in it are those that are watched.
+    refreshing: tokio::sync::Mutex<()>,
     catalogs: Catalogs,
     own: tokio::sync::Mutex<Option<(Duration, Arc<Catalog>)>>,
     day_keys: Mutex<LruCache<KeyPlace, AskedKey>>,
@@ -153,6 +155,7 @@ impl Overlay {
             parts,
             serial: AtomicU64::new(began_ms),
             view: ArcSwap::default(),
+            refreshing: tokio::sync::Mutex::default(),
             catalogs: Catalogs::default(),
             own: tokio::sync::Mutex::default(),
             day_keys: Mutex::new(LruCache::new(keys)),

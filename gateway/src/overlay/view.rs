@@ -46,6 +46,7 @@ impl View {
 impl Overlay {
     /// Reads what is kept, and opens and closes links by it.
     pub(super) async fn refresh(self: &Arc<Self>) -> Result<(), OverlayError> {
+        let _alone = self.refreshing.lock().await;
         let Answer::Overlay(state) = ask(&*self.parts.meta, Query::Overlay).await? else {
             return bad("the metadata answered another question than Overlay");
         };
