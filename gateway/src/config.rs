@@ -8,12 +8,13 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use consensus::meta::names::ClusterName;
-use fabric::cluster::{Config, WebhookConfig, is_loopback, parse_bytes, split_address};
+use fabric::cluster::{Config, OverlayRemote, WebhookConfig, is_loopback, parse_bytes, split_address};
 use fabric::limits::{
     ACCESS_LOG_PERIOD_DEFAULT, ACCESS_LOG_SECONDS, INLINE_BYTES_TOTAL_DEFAULT, LIFECYCLE_DAY_DEFAULT,
     LIFECYCLE_DAY_SECONDS, MEMORY_LIMIT_DEFAULT, MIB,
 };
 
+use crate::overlay::wire::is_endpoint;
 use crate::queue::MEMORY_LIMIT_MIN;
 use crate::s3::proxies::Proxies;
 
@@ -133,6 +134,12 @@ pub struct ServeArgs {
     /// How other clusters reach that, where it is not the same [default: where it listens]
     #[arg(long, value_name = "HOST:PORT", env = "FLUFFY_OVERLAY_ADDRESS")]
     pub overlay_address: Option<String>,
+    /// Requests for buckets of other clusters: sent on (forward), or answered with where to send them (redirect) [default: forward]
+    #[arg(long, value_name = "HOW", env = "FLUFFY_OVERLAY_REMOTE")]
+    pub overlay_remote: Option<OverlayRemote>,
+    /// How clients of other clusters reach this one by S3, for those that redirect
+    #[arg(long, value_name = "URL", env = "FLUFFY_OVERLAY_S3")]
+    pub overlay_s3: Option<String>,
     /// How long lines of access logs wait before they are written [default: 60]
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(ACCESS_LOG_SECONDS), env = "FLUFFY_ACCESS_LOG_SECONDS")]
     pub access_log_seconds: Option<u64>,
@@ -581,6 +588,10 @@ pub struct Settings {
     pub overlay_listen: Option<String>,
     /// How they reach it.
     pub overlay_address: Option<String>,
+    /// What becomes of requests for buckets of others.
+    pub overlay_remote: OverlayRemote,
+    /// Where their clients are redirected to.
+    pub overlay_s3: Option<String>,
 }
 
 /// The data directory when none is given.
@@ -644,6 +655,8 @@ impl Settings {
             webhooks: webhooks.unwrap_or(file.webhooks),
             overlay_listen: serve.overlay_listen.clone().or(file.overlay_listen),
             overlay_address: serve.overlay_address.clone().or(file.overlay_address),
+            overlay_remote: serve.overlay_remote.or(file.overlay_remote).unwrap_or_default(),
+            overlay_s3: serve.overlay_s3.clone().or(file.overlay_s3),
             access_log_period: access_log.map_or(ACCESS_LOG_PERIOD_DEFAULT, Duration::from_secs),
         };
         settings.check()?;
@@ -667,6 +680,13 @@ impl Settings {
         }
         if let Some(address) = &self.overlay_address {
             check_address("--overlay-address", address)?;
+        }
+        if let Some(url) = &self.overlay_s3
+            && !is_endpoint(url)
+        {
+            return wrong(format!(
+                "--overlay-s3 {url:?} is not like https://s3.example.org or http://host:9000"
+            ));
         }
         if !is_loopback(&self.admin_listen) && self.tls.is_none() {
             return wrong(format!(

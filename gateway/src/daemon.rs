@@ -28,7 +28,7 @@ use crate::notify::{Deliverer, Notifier, Webhooks};
 use crate::overlay::door::ClusterDoor;
 use crate::overlay::feed::Feed;
 use crate::overlay::follow::Follower;
-use crate::overlay::{Overlay, OverlayParts};
+use crate::overlay::{Overlay, OverlayConfig, OverlayParts};
 use crate::queue::Budget;
 use crate::s3::ops;
 use crate::s3::proxies::Proxies;
@@ -90,8 +90,8 @@ pub struct GatewayParts {
     pub webhooks: Webhooks,
     /// How long lines of access logs wait.
     pub access_log_period: Duration,
-    /// Where other clusters reach this gateway (`host:port`); `None`: it talks to none.
-    pub overlay_address: Option<String>,
+    /// How it takes part in an overlay of clusters; `None`: it talks to none.
+    pub overlay: Option<OverlayConfig>,
 }
 
 /// Where a gateway listens.
@@ -134,7 +134,7 @@ impl Gateway {
         let records = Arc::new(Records::new(parts.meta.clone(), env.clone()));
         let cache_bytes = parts.budget.cache_bytes;
         // A quarter for objects of other clusters, where there may be any.
-        let others_bytes = if parts.overlay_address.is_some() { cache_bytes / 4 } else { 0 };
+        let others_bytes = if parts.overlay.is_some() { cache_bytes / 4 } else { 0 };
         let config = DataConfig {
             write_bytes_max: parts.budget.transfer_bytes / 2,
             read_bytes_max: parts.budget.transfer_bytes / 2,
@@ -142,13 +142,13 @@ impl Gateway {
             inline_bytes_max: parts.inline_bytes_max,
         };
         let data = Data::new(env.clone(), parts.meta.clone(), parts.chunks, config);
-        let overlay = parts.overlay_address.map(|address| {
+        let overlay = parts.overlay.map(|config| {
             Arc::new(Overlay::new(OverlayParts {
                 seams: parts.seams.clone(),
                 meta: parts.meta.clone(),
                 cluster_key: parts.cluster_key.clone(),
                 region: parts.region.clone(),
-                address,
+                config,
                 cache_bytes_max: usize::try_from(others_bytes).unwrap_or(usize::MAX),
             }))
         });

@@ -21,6 +21,7 @@ use gateway::daemon::{Gateway, GatewayParts, Listeners};
 use gateway::http::tls::Keys;
 use gateway::keyring::KeyRing;
 use gateway::notify::Webhooks;
+use gateway::overlay::OverlayConfig;
 use gateway::queue::Budget;
 use gateway::store_files::{ROOT_CREDENTIALS, RootKeys, StoreFiles, choose_root, root_keys};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
@@ -61,8 +62,10 @@ pub async fn serve(system: Seams, cli: &Cli) -> Result<(), Failure> {
         Some(address) => Some(listen(&system, "--overlay-listen", address).await?),
         None => None,
     };
-    let overlay_address = overlay.as_ref().map(|listener| {
-        settings.overlay_address.clone().unwrap_or_else(|| listener.local_address().to_string())
+    let overlay_config = overlay.as_ref().map(|listener| OverlayConfig {
+        address: settings.overlay_address.clone().unwrap_or_else(|| listener.local_address().to_string()),
+        remote: settings.overlay_remote,
+        s3: settings.overlay_s3.clone(),
     });
     let urls = Urls::new(&settings, &*s3, &*admin, websites.as_deref());
     let metrics = record_metrics();
@@ -98,7 +101,7 @@ pub async fn serve(system: Seams, cli: &Cli) -> Result<(), Failure> {
         connections_max: connections_max(),
         webhooks,
         access_log_period: settings.access_log_period,
-        overlay_address,
+        overlay: overlay_config,
     });
     gateway.serve(Listeners { s3, admin, websites, overlay }, stop).await;
     store.shut_down().await;

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
@@ -108,6 +109,33 @@ pub struct GatewayConfig {
     pub overlay_listen: Option<String>,
     /// How they reach that, where it is not the same.
     pub overlay_address: Option<String>,
+    /// What becomes of requests for buckets of other clusters.
+    pub overlay_remote: Option<OverlayRemote>,
+    /// Where clients of other clusters are redirected to.
+    pub overlay_s3: Option<String>,
+}
+
+/// What becomes of requests for buckets of other clusters.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OverlayRemote {
+    /// They are sent on, and the answer comes back.
+    #[default]
+    Forward,
+    /// The client is told where to send them.
+    Redirect,
+}
+
+impl FromStr for OverlayRemote {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<OverlayRemote, String> {
+        match text {
+            "forward" => Ok(OverlayRemote::Forward),
+            "redirect" => Ok(OverlayRemote::Redirect),
+            _ => Err("it is forward or redirect".to_string()),
+        }
+    }
 }
 
 /// A target of notifications.

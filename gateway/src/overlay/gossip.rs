@@ -128,7 +128,7 @@ pub struct Gossip {
 impl Gossip {
     /// Begins; `None`: the address of this gateway is not to be found out yet.
     pub async fn start(overlay: Arc<Overlay>) -> Option<Gossip> {
-        let own = resolve(&overlay, &overlay.parts.address).await?;
+        let own = resolve(&overlay, &overlay.parts.config.address).await?;
         let env = &*overlay.parts.seams.env;
         let mut drawn = [0; 8];
         env.random(&mut drawn);

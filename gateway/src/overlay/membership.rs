@@ -40,7 +40,7 @@ impl Overlay {
     }
 
     pub(super) fn card(&self, identity: &Identity) -> Card {
-        Card::new(identity, vec![self.parts.address.clone()], self.serial.load(Ordering::Relaxed))
+        Card::new(identity, vec![self.parts.config.address.clone()], self.serial.load(Ordering::Relaxed))
     }
 
     /// Invites a cluster: the text of a token that is good for once.
@@ -55,7 +55,7 @@ impl Overlay {
         Ok(Token {
             cluster: identity.name.clone(),
             key: identity.key,
-            addresses: vec![self.parts.address.clone()],
+            addresses: vec![self.parts.config.address.clone()],
             id: id.to_string(),
             secret: secret.expose().to_string(),
             expires_ms: env.wall_ms() + lifetime_ms,

@@ -43,6 +43,7 @@ use consensus::meta::command::{Command, Reject};
 use consensus::meta::names::{AccessKeyId, ClusterName};
 use consensus::meta::overlay::{OverlayChange, OverlayRefusal, PublicKey};
 use fabric::Seams;
+use fabric::cluster::OverlayRemote;
 use fabric::env::TaskHandle;
 use fabric::limits::{DAY_KEYS_MAX, OVERLAY_ASKING_MAX};
 use lru::LruCache;
@@ -76,10 +77,20 @@ pub struct OverlayParts {
     pub cluster_key: ClusterKey,
     /// The region, which is the name of the cluster.
     pub region: String,
-    /// Where other clusters reach this gateway (`host:port`).
-    pub address: String,
+    /// How it takes part.
+    pub config: OverlayConfig,
     /// What objects of other clusters may take in memory.
     pub cache_bytes_max: usize,
+}
+
+/// How a gateway takes part, as who runs it says.
+pub struct OverlayConfig {
+    /// Where other clusters reach it (`host:port`).
+    pub address: String,
+    /// What becomes of requests for buckets of others.
+    pub remote: OverlayRemote,
+    /// Where their clients are redirected to: `https://host:port`.
+    pub s3: Option<String>,
 }
 
 /// The part of a gateway that knows other clusters.

@@ -4,12 +4,13 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use consensus::meta::names::{BucketName, ClusterName, UserName};
+use fabric::cluster::OverlayRemote;
 use futures::future::join_all;
 use tokio::time::timeout;
 
 use super::link::{Link, LinkError};
 use super::view::View;
-use super::wire::{BucketThere, CatalogBucket};
+use super::wire::{BucketThere, CatalogBucket, is_endpoint};
 use super::{ASK_DEADLINE, Overlay, OverlayError};
 
 /// Where a bucket is that is not here.
@@ -65,6 +66,14 @@ impl Overlay {
             }
         });
         join_all(asked).await.into_iter().flatten().collect()
+    }
+
+    /// Where clients are to send what they ask of a cluster themselves (`https://host:port`), instead of this gateway.
+    pub fn endpoint(&self, link: &Link) -> Option<String> {
+        if self.parts.config.remote == OverlayRemote::Forward || !link.answers() {
+            return None;
+        }
+        self.catalogs.of(&link.name)?.catalog.s3.clone().filter(|url| is_endpoint(url))
     }
 
     /// The cluster that a name means by its end.

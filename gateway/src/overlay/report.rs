@@ -61,7 +61,7 @@ impl Overlay {
         json!({
             "name": view.identity.as_ref().map(|identity| identity.name.as_str()),
             "key": view.identity.as_ref().map(|identity| hex::encode(identity.key)),
-            "address": self.parts.address,
+            "address": self.parts.config.address,
             "clusters": clusters,
             "grants": grants,
             "invites": view.state.invites,

@@ -11,7 +11,7 @@ use consensus::meta::query::{Answer, Query};
 use fabric::limits::{CATALOG_BUCKETS_MAX, LIST_KEYS_MAX};
 
 use super::copies::CopyWanted;
-use super::wire::{BucketThere, Catalog, CatalogBucket, Room};
+use super::wire::{BucketThere, Catalog, CatalogBucket};
 use super::{Overlay, OverlayError, bad};
 
 /// What others may know of the buckets here is asked for again after this.
@@ -55,7 +55,8 @@ impl Overlay {
         {
             return Ok(catalog.clone());
         }
-        let (mut after, mut found) = (None, Catalog { room: Room::default(), ..Catalog::default() });
+        let s3 = self.parts.config.s3.clone();
+        let (mut after, mut found) = (None, Catalog { s3, ..Catalog::default() });
         loop {
             let query = Query::Catalog { after, limit: LIST_KEYS_MAX };
             let answered = self.parts.meta.query(query).await?;

@@ -6,6 +6,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use consensus::meta::names::{AccessKeyId, BucketName, ClusterName, UserName};
 use consensus::meta::overlay::PublicKey;
+use http::uri::Authority;
 use serde::{Deserialize, Serialize};
 
 use super::copies::CopyWanted;
@@ -157,6 +158,9 @@ pub struct Catalog {
     /// Which of them are to be copied to the one who asks.
     #[serde(default)]
     pub copies: Vec<CopyWanted>,
+    /// Where clients reach it by S3 (`https://host:port`), where it wants them to be redirected there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub s3: Option<String>,
 }
 
 /// A bucket in a catalog.
@@ -176,6 +180,15 @@ pub struct CatalogBucket {
     /// Whether versioning is enabled.
     #[serde(default)]
     pub versioned: bool,
+}
+
+/// Whether a text is an address for S3 clients, such as `https://host:port`.
+pub fn is_endpoint(text: &str) -> bool {
+    let Some(host) = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://")) else {
+        return false;
+    };
+    let authority = host.parse::<Authority>();
+    authority.is_ok_and(|authority| !authority.host().is_empty() && !authority.as_str().contains('@'))
 }
 
 /// What a cluster says of its room.
@@ -301,6 +314,25 @@ mod tests {
             Card { signature: "é".to_string(), ..card },
         ];
         assert!(forged.iter().all(|card| !card.is_true()));
+    }
+
+    #[test]
+    fn endpoints_have_no_path() {
+        for good in ["https://s3.example.org", "http://127.0.0.1:9000", "http://[::1]:9000"] {
+            assert!(is_endpoint(good), "{good}");
+        }
+        for bad in [
+            "",
+            "https://",
+            "s3.example.org",
+            "https://a/",
+            "https://a/b",
+            "ftp://a",
+            "https://u@a",
+            "https://a b",
+        ] {
+            assert!(!is_endpoint(bad), "{bad}");
+        }
     }
 
     #[test]

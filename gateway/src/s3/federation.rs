@@ -10,8 +10,8 @@ use bytes::Bytes;
 use consensus::client::ask;
 use consensus::meta::names::{BucketName, ClusterName, UserName};
 use consensus::meta::query::{Answer, Query as MetaQuery};
-use http::header::CONTENT_LENGTH;
-use http::{HeaderMap, request};
+use http::header::{CONTENT_LENGTH, LOCATION};
+use http::{HeaderMap, StatusCode, Uri, request};
 use http_body_util::BodyExt as _;
 
 use super::access::Access;
@@ -23,7 +23,7 @@ use super::response::Response;
 use super::search::{Asked, Found, Looking};
 use super::searching_all;
 use super::service::S3Service;
-use super::xml::create_bucket_location;
+use super::xml::{XmlWriter, create_bucket_location};
 use crate::http::{RequestBody, ResponseBody as HttpBody, collect};
 use crate::overlay::forward::{Onward, body_of, forward, read, refused};
 use crate::overlay::wire::{FORWARDED, SECURE, SOURCE, Searched, SearchedPage, VIRTUAL};
@@ -76,8 +76,56 @@ pub(super) struct Came<'a> {
 pub(super) enum Way {
     /// It is answered elsewhere, like this.
     There(Response),
+    /// The client is to send it elsewhere.
+    At(Redirect),
     /// It is answered here.
     Here(HttpBody),
+}
+
+/// Where the client of a request is to send it.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Redirect {
+    /// `https://host:port`.
+    endpoint: String,
+    /// With the bucket, and the query.
+    path: String,
+    bucket: BucketName,
+    /// For which it signs it.
+    region: ClusterName,
+}
+
+impl Redirect {
+    /// How the client is told.
+    pub fn response(&self, request_id: &str, host_id: &str) -> Response {
+        let mut xml = XmlWriter::new();
+        xml.element("Error", |xml| {
+            xml.text("Code", "TemporaryRedirect");
+            xml.text("Message", "Please re-send this request to the specified temporary endpoint. Continue to use the original request endpoint for future requests.");
+            xml.text("Endpoint", self.endpoint.split_once("//").map_or("", |(_, host)| host));
+            xml.text("Bucket", self.bucket.as_str());
+            xml.text("RequestId", request_id);
+            xml.text("HostId", host_id);
+        });
+        let response = Response::xml(xml).header(LOCATION, format!("{}{}", self.endpoint, self.path));
+        Response { status: StatusCode::TEMPORARY_REDIRECT, ..response }
+            .amz("x-amz-bucket-region", self.region.as_str())
+    }
+}
+
+/// The path of a request, with its query, where its bucket is at home and named by the path.
+fn path_at(bucket: &BucketName, virtual_bucket: Option<&str>, uri: &Uri) -> String {
+    let key = match virtual_bucket {
+        Some(_) => uri.path().strip_prefix('/'),
+        None => uri.path().splitn(3, '/').nth(2),
+    };
+    let key = key.map(|key| format!("/{key}")).unwrap_or_default();
+    let query = uri.query().map(|query| format!("?{query}")).unwrap_or_default();
+    format!("/{bucket}{key}{query}")
+}
+
+/// Whether the signature of a request is in its query.
+fn is_presigned(uri: &Uri) -> bool {
+    uri.query().is_some_and(|query| query.split('&').any(|pair| pair.starts_with("X-Amz-Signature=")))
 }
 
 impl S3Service {
@@ -122,6 +170,14 @@ impl S3Service {
         }
         match overlay.elsewhere(name).await {
             Elsewhere::In(link, home) => {
+                // The signature of a URL is good for one host.
+                let may_move = !is_presigned(&head.uri);
+                if let Some(endpoint) = overlay.endpoint(&link).filter(|_| may_move) {
+                    metrics::counter!("fluffy_overlay_redirected_total", "cluster" => link.name.to_string())
+                        .increment(1);
+                    let path = path_at(&home, virtual_bucket, &head.uri);
+                    return Ok(Way::At(Redirect { endpoint, path, bucket: home, region: link.name.clone() }));
+                }
                 let onward = Onward { bucket: &home, ..onward };
                 read(&overlay.cache, &link, onward, body).await.map(Way::There)
             }
@@ -240,4 +296,27 @@ fn disputed(name: &BucketName, homes: &[ClusterName]) -> S3Error {
             names.join(" and ")
         ))
         .field("BucketName", name.as_str())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn redirects_keep_path_and_query() {
+        let east: BucketName = "photos".parse().unwrap();
+        for (virtual_bucket, uri, expected) in [
+            (None, "/photos", "/photos"),
+            (None, "/photos/", "/photos/"),
+            (None, "/photos--east/a%20b/c?versionId=1&x", "/photos/a%20b/c?versionId=1&x"),
+            (None, "/photos//a", "/photos//a"),
+            (Some("photos"), "/", "/photos/"),
+            (Some("photos"), "/a/b?acl", "/photos/a/b?acl"),
+        ] {
+            assert_eq!(path_at(&east, virtual_bucket, &uri.parse().unwrap()), expected, "{uri}");
+        }
+        assert!(is_presigned(&"/photos/k?X-Amz-Date=1&X-Amz-Signature=2".parse().unwrap()));
+        assert!(!is_presigned(&"/photos/k?x=X-Amz-Signature".parse().unwrap()));
+    }
 }

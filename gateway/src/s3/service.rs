@@ -339,6 +339,7 @@ impl S3Service {
         trace.op = op.name();
         let body = match self.way(head, body, op, (&path, bucket), came).await? {
             Way::There(response) => return Ok(response),
+            Way::At(redirect) => return Ok(redirect.response(&trace.id, &self.host_id)),
             Way::Here(body) => body,
         };
         let unverified = Unverified {

@@ -172,7 +172,7 @@ async fn gateway(seams: &Seams, shared: &Shared) -> Result<(), Failure> {
     let parts = GatewayParts {
         webhooks: Webhooks::default(),
         access_log_period: ACCESS_LOG_PERIOD_DEFAULT,
-        overlay_address: None,
+        overlay: None,
         seams: seams.clone(),
         meta,
         chunks: Arc::new(ChunkClient::new(rpc.clone())),

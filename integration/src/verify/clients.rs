@@ -169,10 +169,16 @@ fn prepare_node(npm: &Path) -> Result<PathBuf> {
 }
 
 /// Clients at a gateway whose buckets are elsewhere; `variables`: whose keys, which bucket, where it is at home.
-pub(super) fn overlay(endpoint: &str, variables: &[(&str, &str)], tally: &mut Tally) -> Result<()> {
+pub(super) fn overlay(
+    script: &str,
+    endpoint: &str,
+    variables: &[(&str, &str)],
+    tally: &mut Tally,
+) -> Result<()> {
     let mut command = bare(&python()?);
-    command.arg(repository().join("integration/clients/overlay.py")).envs(variables.iter().copied());
-    run_client("overlay", command, &venv_path(VENVS[0].0).join("bin"), endpoint, tally)
+    let place = repository().join("integration/clients").join(format!("{script}.py"));
+    command.arg(place).envs(variables.iter().copied());
+    run_client(script, command, &venv_path(VENVS[0].0).join("bin"), endpoint, tally)
 }
 
 /// The programs of the environment with Python.

@@ -1,5 +1,6 @@
 //! The stage of the overlay: three stores that join, through each of whose gateways the buckets of all are reached.
 
+mod options;
 mod replication;
 pub(crate) mod sites;
 mod strangers;
@@ -48,7 +49,7 @@ pub(super) fn run(tally: &mut Tally) -> Result<()> {
             ("BUCKET", "photos"),
             ("HOME_REGION", east.name),
         ];
-        clients::overlay(&endpoint, &variables, tally)?;
+        clients::overlay("overlay", &endpoint, &variables, tally)?;
         tally.check("searches find objects of all clusters", searched(&east, &west).await);
         tally.check("all files of a user are one list", files(&east, &west).await);
         tally.check("a cluster that is away takes only its buckets with it", away(&east, &west).await);
@@ -56,6 +57,7 @@ pub(super) fn run(tally: &mut Tally) -> Result<()> {
         tally.check("leave: known by all", left(&east, &west, &north).await);
         drop((east, west, north));
         wide::run(tally).await;
+        options::run(tally).await?;
         tally.check("the walk in the documentation, line by line", walk::run());
         Ok(())
     })
