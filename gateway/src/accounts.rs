@@ -226,6 +226,31 @@ impl Keys for Accounts {
     }
 }
 
+/// The same, with keys of users of other clusters as they were known last: for reads that do not wait for their home.
+pub struct LastKnown {
+    /// Secrets of users of this cluster.
+    pub keys: Arc<dyn Keys>,
+    /// What other clusters told.
+    pub overlay: Arc<Overlay>,
+}
+
+#[async_trait]
+impl Keys for LastKnown {
+    async fn secret(&self, id: &AccessKeyId) -> S3Result<Option<(UserName, Secret)>> {
+        self.keys.secret(id).await
+    }
+
+    async fn of_others(
+        &self,
+        id: &AccessKeyId,
+        date: &str,
+        region: &str,
+    ) -> S3Result<Option<(UserName, SigningKey)>> {
+        let found = self.overlay.known_day_key(id, date, region);
+        Ok(found.and_then(|key| Some((key.user, SigningKey::from_hex(&key.signing_key)?))))
+    }
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {

@@ -268,6 +268,43 @@ pub enum ClassAction {
     },
 }
 
+/// What to do with the staleness that a bucket allows.
+#[derive(Debug, Clone, Subcommand)]
+pub enum StalenessAction {
+    /// Allow it; without, each read asks this cluster
+    Set {
+        /// For how long: 1 to 604800
+        seconds: u64,
+        /// The bucket
+        #[arg(long)]
+        bucket: String,
+        /// Whom to ask.
+        #[command(flatten)]
+        admin: AdminArgs,
+    },
+    /// Show it
+    Show {
+        /// The bucket
+        #[arg(long)]
+        bucket: String,
+        /// Answer in JSON
+        #[arg(long)]
+        json: bool,
+        /// Whom to ask.
+        #[command(flatten)]
+        admin: AdminArgs,
+    },
+    /// Allow it no more
+    Clear {
+        /// The bucket
+        #[arg(long)]
+        bucket: String,
+        /// Whom to ask.
+        #[command(flatten)]
+        admin: AdminArgs,
+    },
+}
+
 /// What to do with the overlay.
 #[derive(Debug, Clone, Subcommand)]
 pub enum OverlayAction {
@@ -329,6 +366,12 @@ pub enum OverlayAction {
         /// Whom to ask.
         #[command(flatten)]
         admin: AdminArgs,
+    },
+    /// Say for how long a bucket may be read from memory in other clusters while this one is away
+    Staleness {
+        /// What to do.
+        #[command(subcommand)]
+        action: StalenessAction,
     },
     /// Leave the overlay
     Leave {

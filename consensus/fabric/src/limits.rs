@@ -70,6 +70,10 @@ pub const CATALOG_BUCKETS_MAX: usize = 100_000;
 pub const DAY_KEYS_MAX: usize = 4096;
 /// Questions to all other clusters at once.
 pub const OVERLAY_ASKING_MAX: usize = 64;
+/// Who may read what, as homes in other clusters said last: so many users and objects are remembered.
+pub const OVERLAY_READS_MAX: usize = 10_000;
+/// Seconds for which a bucket may allow answers from memory while its home is away.
+pub const STALENESS_SECONDS: std::ops::RangeInclusive<u64> = 1..=7 * 24 * 60 * 60;
 /// Gateways of other clusters whose cards are kept.
 pub const OVERLAY_CARDS_MAX: usize = 4 * OVERLAY_MEMBERS_MAX;
 /// Messages of gossip that wait.

@@ -111,6 +111,8 @@ pub enum BucketSetting {
     Transitions(Lifecycle, Vec<Transition>),
     /// What is copied to other clusters.
     Replication(Replication),
+    /// For so many seconds gateways of other clusters may answer reads of its objects from memory while its home is away.
+    Staleness(u64),
 }
 
 /// The kinds of [`BucketSetting`]. The number is part of keys.
@@ -131,6 +133,7 @@ pub enum SettingKind {
     Logging = 11,
     StorageClass = 12,
     Replication = 13,
+    Staleness = 14,
 }
 
 impl BucketSetting {
@@ -168,6 +171,7 @@ impl BucketSetting {
             BucketSetting::Logging(_) => SettingKind::Logging,
             BucketSetting::StorageClass(_) => SettingKind::StorageClass,
             BucketSetting::Replication(_) => SettingKind::Replication,
+            BucketSetting::Staleness(_) => SettingKind::Staleness,
         }
     }
 }

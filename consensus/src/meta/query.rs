@@ -287,6 +287,15 @@ pub enum Query {
         /// At most so many.
         limit: u32,
     },
+    /// Settings of one kind, of buckets in order of id → [`Answer::SettingsOf`], which says behind which bucket to look on.
+    SettingsOf {
+        /// Which.
+        kind: SettingKind,
+        /// Only after this bucket.
+        after: Option<BucketId>,
+        /// At most so many buckets are looked at.
+        limit: u32,
+    },
 }
 
 /// Partitions of a [`Query::Placed`].
@@ -416,6 +425,7 @@ pub enum Answer {
     Recoding(Option<Recoding>),
     Follows(Follows),
     Replications { buckets: Vec<(Bucket, Replication)>, more: bool },
+    SettingsOf { settings: Vec<(BucketId, BucketSetting)>, next: Option<BucketId> },
 }
 
 /// A version whose bytes are to become shards.

@@ -10,6 +10,7 @@ mod overlay;
 mod policies;
 mod quotas;
 mod search;
+mod staleness;
 pub mod users;
 
 use std::net::SocketAddr;
@@ -195,6 +196,15 @@ impl Admin {
                     Method::GET => classes::show(self, bucket).await,
                     Method::PUT => classes::set(self, bucket, &document(request).await?).await,
                     Method::DELETE => classes::clear(self, bucket).await,
+                    _ => Err(AdminError(StatusCode::METHOD_NOT_ALLOWED, "GET, PUT or DELETE".to_string())),
+                }
+            }
+            (_, ["buckets", name, "staleness"]) => {
+                let bucket = classes::bucket(self, name).await?;
+                match *request.method() {
+                    Method::GET => staleness::show(self, bucket).await,
+                    Method::PUT => staleness::set(self, bucket, &document(request).await?).await,
+                    Method::DELETE => staleness::clear(self, bucket).await,
                     _ => Err(AdminError(StatusCode::METHOD_NOT_ALLOWED, "GET, PUT or DELETE".to_string())),
                 }
             }

@@ -1,8 +1,8 @@
 //! `fluffy-gateway overlay …`.
 
-use consensus::meta::names::ClusterName;
+use consensus::meta::names::{BucketName, ClusterName};
 use fabric::Seams;
-use gateway::config::{OverlayAction, StoreArgs};
+use gateway::config::{OverlayAction, StalenessAction, StoreArgs};
 use http::Method;
 use serde_json::{Value, json};
 
@@ -17,6 +17,12 @@ pub(super) async fn run(seams: Seams, store: &StoreArgs, action: &OverlayAction)
     | OverlayAction::Catalog { admin, .. }
     | OverlayAction::Follow { admin, .. }
     | OverlayAction::Promote { admin, .. }
+    | OverlayAction::Staleness {
+        action:
+            StalenessAction::Set { admin, .. }
+            | StalenessAction::Show { admin, .. }
+            | StalenessAction::Clear { admin, .. },
+    }
     | OverlayAction::Leave { admin }
     | OverlayAction::Remove { admin, .. }
     | OverlayAction::Grant { admin, .. }
@@ -45,6 +51,18 @@ pub(super) async fn run(seams: Seams, store: &StoreArgs, action: &OverlayAction)
             let document = json!({ "bucket": bucket, "home_is_lost": home_is_lost });
             (Method::POST, "/overlay/promotions".to_string(), Some(document), false, promoted_text)
         }
+        OverlayAction::Staleness { action } => {
+            let (method, bucket, document) = match action {
+                StalenessAction::Set { seconds, bucket, .. } => {
+                    (Method::PUT, bucket, Some(json!({ "seconds": seconds })))
+                }
+                StalenessAction::Show { bucket, .. } => (Method::GET, bucket, None),
+                StalenessAction::Clear { bucket, .. } => (Method::DELETE, bucket, None),
+            };
+            let path = format!("/buckets/{}/staleness", in_path::<BucketName>(bucket)?);
+            let as_json = matches!(action, StalenessAction::Show { json: true, .. });
+            (method, path, document, as_json, staleness_text)
+        }
         OverlayAction::Leave { .. } => (Method::DELETE, "/overlay".to_string(), None, false, nothing),
         OverlayAction::Remove { cluster, .. } => {
             let path = format!("/overlay/members/{}", in_path::<ClusterName>(cluster)?);
@@ -60,6 +78,13 @@ pub(super) async fn run(seams: Seams, store: &StoreArgs, action: &OverlayAction)
         }
     };
     show(as_json, &client.call(method, &path, document.as_ref()).await?, text)
+}
+
+fn staleness_text(value: &Value) -> String {
+    match value["seconds"].as_u64() {
+        Some(seconds) => format!("{seconds} s\n"),
+        None => "none\n".to_string(),
+    }
 }
 
 fn promoted_text(value: &Value) -> String {

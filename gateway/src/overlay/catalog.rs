@@ -25,6 +25,11 @@ pub struct Taken {
 }
 
 impl Taken {
+    /// A bucket of it.
+    pub fn bucket(&self, name: &BucketName) -> Option<&CatalogBucket> {
+        self.buckets.get(name)
+    }
+
     /// Its buckets in order of name.
     pub fn buckets(&self) -> impl Iterator<Item = &CatalogBucket> {
         self.buckets.values()
@@ -87,6 +92,7 @@ mod tests {
             objects: 0,
             bytes: 0,
             versioned: false,
+            stale_seconds: None,
         };
         let told = |names: &[&str]| Catalog {
             buckets: names.iter().map(|name| bucket(name)).collect(),

@@ -5,6 +5,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use consensus::meta::names::BucketName;
@@ -17,7 +18,7 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri, request};
 use http_body_util::{BodyExt as _, BodyStream};
 
-use super::cache::{ObjectCache, Place};
+use super::cache::{ObjectCache, Place, Reader};
 use super::link::{Link, LinkError};
 use super::wire::{FORWARDED, SECURE, SOURCE, VIRTUAL};
 use crate::http::ResponseBody as HttpBody;
@@ -51,6 +52,8 @@ pub struct Onward<'a> {
     pub secure: bool,
     /// Whether it is a GetObject.
     pub is_get_object: bool,
+    /// Who reads, where it is remembered whom the home lets read; and the monotonic time.
+    pub witness: Option<(Reader, Duration)>,
 }
 
 /// The same for a read, of which the bytes may be here.
@@ -63,16 +66,28 @@ pub async fn read(
     let Some(place) = Place::of(&link.name, onward.bucket, onward.is_get_object, onward.head) else {
         return forward(link, onward, body).await;
     };
+    let witness = onward.witness.clone();
+    let note = |answer: &Response| {
+        if let Some((reader, at)) = witness {
+            cache.note(&place, reader, answer, at);
+        }
+    };
     let Some(entry) = cache.get(&place) else {
-        return Ok(cache.keep(place, forward(link, onward, body).await?));
+        let answer = forward(link, onward, body).await?;
+        note(&answer);
+        return Ok(cache.keep(place, answer));
     };
     let mut head = onward.head.clone();
     entry.ask_for_others(&mut head.headers);
     let answer = forward(link, Onward { head: &head, ..onward }, body).await?;
+    note(&answer);
     let is_same = answer.status == StatusCode::NOT_MODIFIED;
     let outcome = if is_same { "hit" } else { "miss" };
     metrics::counter!("fluffy_overlay_cache_total", "outcome" => outcome).increment(1);
-    if is_same { Ok(entry.answer(answer.headers)) } else { Ok(cache.keep(place, answer)) }
+    match is_same {
+        true => Ok(cache.confirmed(&place, &entry, answer.headers)),
+        false => Ok(cache.keep(place, answer)),
+    }
 }
 
 /// Sends a request on and returns the answer.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use consensus::meta::names::{BucketName, ClusterName, UserName};
 use fabric::cluster::OverlayRemote;
@@ -74,6 +75,12 @@ impl Overlay {
             return None;
         }
         self.catalogs.of(&link.name)?.catalog.s3.clone().filter(|url| is_endpoint(url))
+    }
+
+    /// How old what is in memory of a bucket of another cluster may be while that is away; `None`: it may not be.
+    pub fn staleness(&self, link: &Link, bucket: &BucketName) -> Option<Duration> {
+        let taken = self.catalogs.of(&link.name)?;
+        taken.bucket(bucket)?.stale_seconds.map(Duration::from_secs)
     }
 
     /// The cluster that a name means by its end.

@@ -76,7 +76,7 @@ impl Overlay {
         let row = |cluster: &str, up: bool, age: u64, bucket: &CatalogBucket| {
             json!({
                 "name": bucket.name, "cluster": cluster, "owner": bucket.owner, "objects": bucket.objects,
-                "bytes": bucket.bytes, "created_ms": bucket.created_ms, "up": up, "age_ms": age,
+                "bytes": bucket.bytes, "created_ms": bucket.created_ms, "stale_seconds": bucket.stale_seconds, "up": up, "age_ms": age,
                 "disputed": 0 < self.catalogs.homes(&bucket.name).iter().filter(|home| home.as_str() != cluster).count()
                     || (cluster != self.parts.region && own.buckets.iter().any(|here| here.name == bucket.name)),
             })

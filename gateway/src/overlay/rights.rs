@@ -62,6 +62,12 @@ impl Overlay {
         user.home() == Some(peer.as_str()) || self.acts_for(peer, &user.seen_in(&identity.name))
     }
 
+    /// What was known last of a key of another cluster, whether or not its home can still be asked.
+    pub fn known_day_key(&self, id: &AccessKeyId, date: &str, region: &str) -> Option<DayKey> {
+        let place = (id.clone(), date.to_string(), region.to_string());
+        self.day_keys.lock().unwrap_or_else(PoisonError::into_inner).get(&place)?.1.clone()
+    }
+
     /// What verifies signatures for a day of a user whose home is another cluster; `None`: no cluster that answers knows
     /// the key. `Err`: one knew it that is away.
     pub async fn day_key(

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use consensus::client::ask;
-use consensus::meta::model::{Bucket, Usage, Versioning};
+use consensus::meta::model::{Bucket, BucketSetting, SettingKind, Usage, Versioning};
 use consensus::meta::names::{BucketName, ClusterName};
 use consensus::meta::query::{Answer, Query};
+use fabric::ids::BucketId;
 use fabric::limits::{CATALOG_BUCKETS_MAX, LIST_KEYS_MAX};
 
 use super::copies::CopyWanted;
@@ -55,6 +56,7 @@ impl Overlay {
         {
             return Ok(catalog.clone());
         }
+        let stale = self.own_staleness().await?;
         let s3 = self.parts.config.s3.clone();
         let (mut after, mut found) = (None, Catalog { s3, ..Catalog::default() });
         loop {
@@ -66,7 +68,10 @@ impl Overlay {
             found.index = answered.index;
             after = buckets.last().map(|(bucket, _)| bucket.id).or(after);
             let name = self.name();
-            let told = buckets.iter().map(|(bucket, usage)| told(bucket, usage, name.as_ref()));
+            let told = buckets.iter().map(|(bucket, usage)| {
+                let stale_seconds = stale.get(&bucket.id).copied();
+                CatalogBucket { stale_seconds, ..told(bucket, usage, name.as_ref()) }
+            });
             found.buckets.extend(told);
             if !more || CATALOG_BUCKETS_MAX <= found.buckets.len() {
                 break;
@@ -76,6 +81,25 @@ impl Overlay {
         let catalog = Arc::new(found);
         *own = Some((now, catalog.clone()));
         Ok(catalog)
+    }
+
+    /// Buckets here that may be read from memory elsewhere while this cluster is away, and for how many seconds.
+    async fn own_staleness(&self) -> Result<BTreeMap<BucketId, u64>, OverlayError> {
+        let (mut after, mut found) = (None, BTreeMap::new());
+        loop {
+            let query = Query::SettingsOf { kind: SettingKind::Staleness, after, limit: LIST_KEYS_MAX };
+            let Answer::SettingsOf { settings, next } = ask(&*self.parts.meta, query).await? else {
+                return bad("the metadata answered another question than SettingsOf");
+            };
+            found.extend(settings.into_iter().filter_map(|(bucket, setting)| match setting {
+                BucketSetting::Staleness(seconds) => Some((bucket, seconds)),
+                _ => None,
+            }));
+            if next.is_none() || CATALOG_BUCKETS_MAX <= found.len() {
+                return Ok(found);
+            }
+            after = next;
+        }
     }
 
     /// Which buckets here are to be copied elsewhere.
@@ -115,5 +139,6 @@ fn told(bucket: &Bucket, usage: &Usage, here: Option<&ClusterName>) -> CatalogBu
         objects: usage.objects,
         bytes: usage.bytes,
         versioned: bucket.versioning == Versioning::Enabled,
+        stale_seconds: None,
     }
 }

@@ -180,6 +180,9 @@ pub struct CatalogBucket {
     /// Whether versioning is enabled.
     #[serde(default)]
     pub versioned: bool,
+    /// For how long others may answer reads from memory while its home is away, where they may.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stale_seconds: Option<u64>,
 }
 
 /// Whether a text is an address for S3 clients, such as `https://host:port`.

@@ -110,8 +110,12 @@ fn etags(text: &str, comparison: Comparison) -> EtagCondition {
 
 /// Decides a read of this version.
 pub fn decide(conditions: &ReadConditions, object: &Object) -> Verdict {
-    let modified = object.modified.0 / 1000;
-    let matches = |condition: &EtagCondition| condition.meets(&object.etag);
+    decide_on(conditions, &object.etag, object.modified.0 / 1000)
+}
+
+/// Decides a read of what has this tag and was stored then, in seconds since 1970.
+pub fn decide_on(conditions: &ReadConditions, etag: &Etag, modified: u64) -> Verdict {
+    let matches = |condition: &EtagCondition| condition.meets(etag);
     // An If-Match that holds makes If-Unmodified-Since irrelevant; an If-None-Match does so with If-Modified-Since.
     match (&conditions.if_match, conditions.if_unmodified_since) {
         (Some(tags), _) if !matches(tags) => return Verdict::Failed,

@@ -5,17 +5,18 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use consensus::client::ask;
 use consensus::meta::names::{BucketName, ClusterName, UserName};
 use consensus::meta::query::{Answer, Query as MetaQuery};
-use http::header::{CONTENT_LENGTH, LOCATION};
+use http::header::{CONTENT_LENGTH, LOCATION, REFERER, USER_AGENT};
 use http::{HeaderMap, StatusCode, Uri, request};
 use http_body_util::BodyExt as _;
 
 use super::access::Access;
-use super::auth::{Signer, Verified};
+use super::auth::{Claimed, Signer, Unverified, Verified, Verifier, claimed, verify};
 use super::error::{BoxError, Code, S3Error, S3Result};
 use super::op::{Action, Op, unexpected};
 use super::path::{CanonicalPath, Target};
@@ -24,8 +25,11 @@ use super::search::{Asked, Found, Looking};
 use super::searching_all;
 use super::service::S3Service;
 use super::xml::{XmlWriter, create_bucket_location};
+use crate::accounts::LastKnown;
 use crate::http::{RequestBody, ResponseBody as HttpBody, collect};
+use crate::overlay::cache::{Place, Reader};
 use crate::overlay::forward::{Onward, body_of, forward, read, refused};
+use crate::overlay::link::{Link, LinkError};
 use crate::overlay::wire::{FORWARDED, SECURE, SOURCE, Searched, SearchedPage, VIRTUAL};
 use crate::overlay::{Elsewhere, Overlay};
 
@@ -78,8 +82,19 @@ pub(super) enum Way {
     There(Response),
     /// The client is to send it elsewhere.
     At(Redirect),
+    /// Its home is away. What is in memory may be good enough; else this is the answer.
+    Away(Remembered, S3Error),
     /// It is answered here.
     Here(HttpBody),
+}
+
+/// A read of an object that may be in memory.
+pub(super) struct Remembered {
+    home: ClusterName,
+    place: Place,
+    reader: Reader,
+    /// How long ago the home must have let the reader read it, at most.
+    bound: Duration,
 }
 
 /// Where the client of a request is to send it.
@@ -140,11 +155,11 @@ impl S3Service {
         head: &request::Parts,
         body: RequestBody,
         op: &dyn Op,
-        path: (&CanonicalPath, Option<&str>),
+        unverified: Unverified<'_>,
         came: Came<'_>,
     ) -> S3Result<Way> {
         let body = body.map_err(BoxError::from).boxed_unsync();
-        let (path, virtual_bucket) = path;
+        let Unverified { path, virtual_bucket, .. } = unverified;
         let (Some(overlay), None) = (self.others(), came.forwarded) else { return Ok(Way::Here(body)) };
         let (Target::Bucket(name) | Target::Object(name, _)) = path.target() else {
             return Ok(Way::Here(body));
@@ -156,6 +171,7 @@ impl S3Service {
             source: came.source,
             secure: came.secure,
             is_get_object: op.name() == "GetObject",
+            witness: None,
         };
         if op.action() == Action::CreateBucket {
             let (location, body) = location(head, body).await?;
@@ -178,15 +194,101 @@ impl S3Service {
                     let path = path_at(&home, virtual_bucket, &head.uri);
                     return Ok(Way::At(Redirect { endpoint, path, bucket: home, region: link.name.clone() }));
                 }
-                let onward = Onward { bucket: &home, ..onward };
-                read(&overlay.cache, &link, onward, body).await.map(Way::There)
+                self.sent_on(&link, Onward { bucket: &home, ..onward }, body, (op, unverified)).await
             }
             Elsewhere::Disputed(homes) => Err(disputed(name, &homes)),
             Elsewhere::Unknown(cluster) => {
                 let why = "and nobody knows what it has".to_string();
-                Err(refused(&crate::overlay::link::LinkError::Away(cluster, why)))
+                Err(refused(&LinkError::Away(cluster, why)))
             }
             Elsewhere::Nowhere => Ok(Way::Here(body)),
+        }
+    }
+
+    /// Sends a request on to where its bucket is at home. While that is away the answer may be in memory.
+    async fn sent_on(
+        &self,
+        link: &Arc<Link>,
+        onward: Onward<'_>,
+        body: HttpBody,
+        (op, unverified): (&dyn Op, Unverified<'_>),
+    ) -> S3Result<Way> {
+        let Some(overlay) = self.others() else { return Ok(Way::Here(body)) };
+        let asked = overlay.staleness(link, onward.bucket).and_then(|bound| {
+            let is_read = matches!(op.name(), "GetObject" | "HeadObject");
+            let place = Place::of_any(&link.name, onward.bucket, is_read, onward.head)?;
+            let reader = Reader {
+                claimed: claimed(&unverified, &self.region).ok()?,
+                source: onward.source,
+                secure: onward.secure,
+                agent: [USER_AGENT, REFERER].map(|name| onward.head.headers.get(name).cloned()),
+            };
+            Some(Remembered { home: link.name.clone(), place, reader, bound })
+        });
+        let witness = asked.as_ref().map(|asked| (asked.reader.clone(), self.backend.env.monotonic()));
+        match (read(&overlay.cache, link, Onward { witness, ..onward }, body).await, asked) {
+            (Ok(response), asked) => {
+                if let Some(claimed) = asked.and_then(|asked| asked.reader.claimed)
+                    && response.status == StatusCode::OK
+                {
+                    self.learn_key(overlay, claimed);
+                }
+                Ok(Way::There(response))
+            }
+            (Err(error), Some(asked)) if error.code() == Code::ServiceUnavailable => {
+                Ok(Way::Away(asked, error))
+            }
+            (Err(error), _) => Err(error),
+        }
+    }
+
+    /// Sees to it that signatures of somebody can be verified here today, whatever becomes of the home of the key.
+    fn learn_key(&self, overlay: &Arc<Overlay>, claimed: Claimed) {
+        let Claimed { key, date, region, .. } = claimed;
+        if overlay.known_day_key(&key, &date, &region).is_some() {
+            return;
+        }
+        let (keys, overlay) = (self.backend.keys.clone(), overlay.clone());
+        let learned = async move {
+            // The secrets of users of this cluster are here.
+            if let Ok(None) = keys.secret(&key).await
+                && let Err(error) = overlay.day_key(&key, &date, &region).await
+            {
+                tracing::debug!(%key, %error, "a key of another cluster is not known yet");
+            }
+        };
+        self.backend.env.spawn("overlay key", Box::pin(learned));
+    }
+
+    /// The answer to a read whose home is away, for whom the home let read the object a short while ago; `error` for
+    /// everybody else.
+    pub(super) async fn remembered(
+        &self,
+        asked: &Remembered,
+        error: S3Error,
+        unverified: Unverified<'_>,
+        head: &request::Parts,
+    ) -> S3Result<Response> {
+        let Some(overlay) = self.others() else { return Err(error) };
+        let now = self.backend.env.monotonic();
+        let Some(stale) = overlay.cache.stale(&asked.place, &asked.reader, now, asked.bound) else {
+            return Err(error);
+        };
+        let keys = LastKnown { keys: self.backend.keys.clone(), overlay: overlay.clone() };
+        let verifier = Verifier {
+            region: &self.region,
+            other_region: Some(asked.home.as_str()),
+            now_ms: self.backend.env.wall_ms(),
+        };
+        match verify(unverified, verifier, &keys, &self.signing_keys).await {
+            Ok(_) => {
+                metrics::counter!("fluffy_overlay_stale_total", "cluster" => asked.home.to_string())
+                    .increment(1);
+                stale.answer(head)
+            }
+            // The key was not told before its home went away.
+            Err(unknown) if unknown.code() == Code::InvalidAccessKeyId => Err(error),
+            Err(refused) => Err(refused),
         }
     }
 
@@ -201,8 +303,15 @@ impl S3Service {
         let (Target::Bucket(name) | Target::Object(name, _)) = path.0.target() else { return None };
         let Elsewhere::In(link, home) = overlay.elsewhere(name).await else { return None };
         let (source, secure) = (came.source, came.secure);
-        let onward =
-            Onward { head, bucket: &home, virtual_bucket: path.1, source, secure, is_get_object: false };
+        let onward = Onward {
+            head,
+            bucket: &home,
+            virtual_bucket: path.1,
+            source,
+            secure,
+            is_get_object: false,
+            witness: None,
+        };
         Some(forward(&link, onward, body_of(Bytes::new())).await)
     }
 

@@ -106,9 +106,9 @@ pub struct Backend {
 pub struct S3Service {
     pub(super) backend: Backend,
     router: Router,
-    signing_keys: SigningKeys,
+    pub(super) signing_keys: SigningKeys,
     pub(super) policies: Arc<Policies>,
-    region: Arc<str>,
+    pub(super) region: Arc<str>,
     domains: Vec<String>,
     pub(super) secure: bool,
     require_signed_payload: bool,
@@ -337,11 +337,6 @@ impl S3Service {
         let headers = with_headers_of_query(&head.headers, &query)?;
         let op = self.router.route(&head.method, path.target(), &query, &headers)?;
         trace.op = op.name();
-        let body = match self.way(head, body, op, (&path, bucket), came).await? {
-            Way::There(response) => return Ok(response),
-            Way::At(redirect) => return Ok(redirect.response(&trace.id, &self.host_id)),
-            Way::Here(body) => body,
-        };
         let unverified = Unverified {
             method: &head.method,
             raw_path: head.uri.path(),
@@ -350,6 +345,12 @@ impl S3Service {
             headers: &head.headers,
             host: &host,
             virtual_bucket: bucket,
+        };
+        let body = match self.way(head, body, op, unverified, came).await? {
+            Way::There(response) => return Ok(response),
+            Way::At(redirect) => return Ok(redirect.response(&trace.id, &self.host_id)),
+            Way::Away(asked, error) => return self.remembered(&asked, error, unverified, head).await,
+            Way::Here(body) => body,
         };
         let verifier = self.verifier(came);
         let verified = verify(unverified, verifier, &*self.backend.keys, &self.signing_keys).await?;

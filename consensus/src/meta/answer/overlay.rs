@@ -73,3 +73,21 @@ pub(super) fn replications(rows: &dyn Rows, after: Option<BucketId>, limit: u32)
     }
     Ok(Answer::Replications { buckets, more: scan.next().transpose()?.is_some() })
 }
+
+/// Settings of one kind.
+pub(super) fn settings_of(
+    rows: &dyn Rows,
+    kind: SettingKind,
+    after: Option<BucketId>,
+    limit: u32,
+) -> Result<Answer, Fault> {
+    let mut scan = scan_after::<Buckets>(rows, (), after.unwrap_or(BucketId(0)))?;
+    let (mut settings, mut last) = (Vec::new(), None);
+    for row in scan.by_ref().take(bounded(limit)) {
+        let (id, _) = row?;
+        settings.extend(get::<BucketSettings>(rows, (id, kind as u16))?.map(|setting| (id, setting)));
+        last = Some(id);
+    }
+    let more = scan.next().transpose()?.is_some();
+    Ok(Answer::SettingsOf { settings, next: last.filter(|_| more) })
+}

@@ -108,6 +108,12 @@ mod tests {
             "0000000000000005000c",
             "010d0b5354414e444152445f4941",
         );
+        golden::<BucketSettings>(
+            (BucketId(5), 14),
+            BucketSetting::Staleness(300),
+            "0000000000000005000e",
+            "0110ac02",
+        );
         let default = DefaultRetention { mode: RetentionMode::Compliance, days: 300, in_years: false };
         golden::<BucketSettings>(
             (BucketId(5), 2),

@@ -865,6 +865,7 @@ fn work_queries() -> Vec<Query> {
         Query::Recoding { after: Some((home(), stamp())) },
         Query::Follows,
         Query::Replications { after: Some(BucketId(5)), limit: 300 },
+        Query::SettingsOf { kind: SettingKind::Staleness, after: Some(BucketId(5)), limit: 300 },
     ]
 }
 
@@ -1035,5 +1036,9 @@ fn work_answers() -> Vec<Answer> {
             follows: vec![(bucket(), source(), follow())],
         }),
         Answer::Replications { buckets: vec![(bucket(), replication())], more: true },
+        Answer::SettingsOf {
+            settings: vec![(BucketId(5), BucketSetting::Staleness(300))],
+            next: Some(BucketId(5)),
+        },
     ]
 }

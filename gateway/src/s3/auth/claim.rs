@@ -6,7 +6,7 @@ use super::signature::Claimed;
 const SIGNED_HEADERS_MAX: usize = 128;
 
 /// Where the claim came from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Carrier {
     /// The `Authorization` header.
     Header,

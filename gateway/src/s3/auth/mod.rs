@@ -19,4 +19,4 @@ pub use claim::Carrier;
 pub use keys::{Keys, SigningKeys};
 pub use presigned::with_headers_of_query;
 pub use signature::{ChunkSigner, EMPTY_SHA256, PayloadAuth, SigningKey};
-pub use verify::{Signer, Verified, Verifier, verify, verify_form};
+pub use verify::{Claimed, Signer, Verified, Verifier, claimed, verify, verify_form};

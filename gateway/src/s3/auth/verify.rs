@@ -9,7 +9,7 @@ use http::HeaderMap;
 use super::canonical::{self, PathForm, Unverified};
 use super::claim::{Carrier, Claim, Credential};
 use super::keys::{Keys, SigningKeys};
-use super::signature::{ChunkSigner, Claimed, PayloadAuth, SigningKey};
+use super::signature::{self, ChunkSigner, PayloadAuth, SigningKey};
 use super::{header, presigned, presigned_v2};
 use crate::s3::error::{Code, S3Error, S3Result};
 use crate::s3::form::Fields;
@@ -221,10 +221,35 @@ pub async fn verify_form(
     let signed = parse_iso8601_basic(date).filter(|_| date.starts_with(&credential.date));
     let signed = signed
         .ok_or_else(|| S3Error::argument("x-amz-date", date, "It is not the date of the credential."))?;
-    let claimed = Claimed::parse(field("x-amz-signature")?).ok_or(Code::SignatureDoesNotMatch)?;
+    let claimed = signature::Claimed::parse(field("x-amz-signature")?).ok_or(Code::SignatureDoesNotMatch)?;
     let (owner, signing) = owner_for_day(&credential, keys, cache).await?;
     let (user, key) = proven(owner, signing.verifies(field("policy")?, &claimed), &credential.key)?;
     Ok(Some(Signer { user, key, carrier: Carrier::Form, signed_ms: Some(signed * 1000) }))
+}
+
+/// Whose signature a request is said to have. Whether it is, [`verify`] says.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Claimed {
+    /// Which access key.
+    pub key: AccessKeyId,
+    /// For which day, `yyyymmdd`.
+    pub date: String,
+    /// And which region.
+    pub region: String,
+    /// How it came.
+    pub carrier: Carrier,
+}
+
+/// Whose signature of version 4 a request is said to have; `None`: it has none. What is no such claim is an error.
+pub fn claimed(request: &Unverified<'_>, region: &str) -> S3Result<Option<Claimed>> {
+    match parse_claim(request, region)? {
+        Presented::Nothing => Ok(None),
+        Presented::V2(_) => Err(Code::AccessDenied.into()),
+        Presented::V4(Claim { carrier, credential: Credential { key, date, region }, .. }) => {
+            let key = AccessKeyId::try_from(key).map_err(|_| Code::InvalidAccessKeyId)?;
+            Ok(Some(Claimed { key, date, region, carrier }))
+        }
+    }
 }
 
 /// What a request presents to prove who sends it.

@@ -1,10 +1,12 @@
 //! What a gateway does otherwise where its options say so: two stores, restarted with others.
 
+use std::time::{Duration, Instant};
+
 use anyhow::Result;
 
-use super::sites::{ANNA, Site, expect};
+use super::sites::{ANNA, BOB, Site, expect};
 use super::{PATIENCE, joined, sees_soon, wait};
-use crate::client::Request;
+use crate::client::{Request, Response};
 use crate::verify::{Tally, clients};
 
 pub(super) async fn run(tally: &mut Tally) -> Result<()> {
@@ -22,6 +24,9 @@ pub(super) async fn run(tally: &mut Tally) -> Result<()> {
         ("HOME_REGION", east.name),
     ];
     clients::overlay("redirected", &endpoint, &variables, tally)?;
+    tally.check("sent on again where nobody redirects", forwarded(&mut west).await);
+    tally.check("read from memory while the home is away, as far as allowed", stale(&east, &west).await);
+    tally.check("redirected again", restarted(&mut west, ("--overlay-remote", "redirect")).await);
     tally.check("a home that is away is no place to redirect to", redirected_nowhere(&east, &west).await);
     Ok(())
 }
@@ -84,4 +89,98 @@ async fn redirected_nowhere(east: &Site, west: &Site) -> Result<(), String> {
         expect(503, &west.send(ANNA, Request::object("GET", "photos", "k")).await?)
     })
     .await
+}
+
+async fn forwarded(west: &mut Site) -> Result<(), String> {
+    restarted(west, ("--overlay-remote", "forward")).await?;
+    wait("the object", PATIENCE, async || {
+        expect(200, &west.send(ANNA, Request::object("GET", "photos", "k")).await?)
+    })
+    .await
+}
+
+/// For so long objects may be read from memory.
+const BOUND: Duration = Duration::from_secs(12);
+
+async fn stale(east: &Site, west: &Site) -> Result<(), String> {
+    let get = || Request::object("GET", "photos", "hot");
+    let stale_answer = |status: u16, answer: &Response| {
+        expect(status, answer)?;
+        let age = answer.header("age").and_then(|age| age.parse::<u64>().ok());
+        let warns = answer.header("warning") == Some("110 fluffy \"Response is Stale\"");
+        let is_right = warns && age.is_some_and(|age| age <= BOUND.as_secs());
+        if is_right { Ok(()) } else { Err(answer.describe()) }
+    };
+    for (words, said) in
+        [(["staleness", "set", "0"], "1 to 604800"), (["staleness", "set", "604801"], "1 to 604800")]
+    {
+        match east.overlay(&[&words[..], &["--bucket", "photos"]].concat()) {
+            Err(why) if why.contains(said) => {}
+            other => return Err(format!("{words:?}: {other:?}")),
+        }
+    }
+    let seconds = BOUND.as_secs().to_string();
+    east.overlay(&["staleness", "set", &seconds, "--bucket", "photos"])?;
+    let shown = east.overlay(&["staleness", "show", "--bucket", "photos"])?;
+    if shown != format!("{seconds} s\n") {
+        return Err(shown);
+    }
+    let put = Request::object("PUT", "photos", "hot").body("0123456789").header("x-amz-meta-n", "1");
+    let etag = east.send(ANNA, put).await?.etag().to_string();
+    wait("the catalog tells", PATIENCE, async || {
+        let catalog = west.json(&["catalog", "--json"])?;
+        let buckets = catalog["buckets"].as_array().cloned().unwrap_or_default();
+        let told = buckets.iter().any(|bucket| bucket["stale_seconds"] == BOUND.as_secs());
+        if told { Ok(()) } else { Err(catalog.to_string()) }
+    })
+    .await?;
+    for _ in 0..3 {
+        let answer = west.send(ANNA, get()).await?;
+        expect(200, &answer)?;
+        if answer.header("age").is_some() || answer.header("warning").is_some() {
+            return Err(answer.describe());
+        }
+        // The key for the day is asked for behind the answer.
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    east.store.gateway.daemon.kill();
+    let begin = Instant::now();
+    let whole = west.send(ANNA, get()).await?;
+    stale_answer(200, &whole)?;
+    if whole.body != b"0123456789" || whole.header("x-amz-meta-n") != Some("1") || whole.etag() != etag {
+        return Err(whole.describe());
+    }
+    let head = west.send(ANNA, Request::object("HEAD", "photos", "hot")).await?;
+    stale_answer(200, &head)?;
+    let part = west.send(ANNA, get().header("range", "bytes=2-4")).await?;
+    stale_answer(206, &part)?;
+    if head.header("content-length") != Some("10")
+        || part.body != b"234"
+        || part.header("content-range") != Some("bytes 2-4/10")
+    {
+        return Err(format!("{}\n{}", head.describe(), part.describe()));
+    }
+    stale_answer(304, &west.send(ANNA, get().header("if-none-match", &etag)).await?)?;
+    for (status, request) in [
+        (412, get().header("if-match", "\"00000000000000000000000000000000\"")),
+        (416, get().header("range", "bytes=10-")),
+        (503, Request::object("GET", "photos", "k")),
+        (503, get().header("user-agent", "another")),
+        (503, get().query("partNumber", 1)),
+        (503, Request::object("PUT", "photos", "hot").body("new")),
+    ] {
+        expect(status, &west.send(ANNA, request).await?)?;
+    }
+    expect(403, &west.send((ANNA.0, BOB.1), get()).await?)?;
+    expect(503, &west.send(west.root(), get()).await?)?;
+    expect(503, &west.send_signed_for("east", ANNA, get()).await?)?;
+    wait("it is too old", BOUND * 2, async || expect(503, &west.send(ANNA, get()).await?)).await?;
+    if begin.elapsed() + Duration::from_secs(3) < BOUND {
+        return Err(format!("too old after {:?}", begin.elapsed()));
+    }
+    east.store.gateway.start().await.map_err(|error| error.to_string())?;
+    wait("the home is back", PATIENCE, async || expect(200, &west.send(ANNA, get()).await?)).await?;
+    east.overlay(&["staleness", "clear", "--bucket", "photos"])?;
+    let shown = east.overlay(&["staleness", "show", "--json", "--bucket", "photos"])?;
+    if shown.contains("null") { Ok(()) } else { Err(shown) }
 }
