@@ -1,6 +1,6 @@
 """Buckets of another cluster of the overlay, by way of a gateway that knows nothing of them: boto3, the aws CLI, rclone.
 
-BUCKET is at home elsewhere, in the region HOME_REGION.
+BUCKET is at home elsewhere, in the region HOME_REGION; NEAR_BUCKET is at home here.
 """
 
 import os
@@ -14,6 +14,7 @@ from common import ENDPOINT, check, content, equal, main, make_tree, read, run, 
 
 BUCKET = os.environ["BUCKET"]
 HOME_REGION = os.environ["HOME_REGION"]
+NEAR_BUCKET = os.environ["NEAR_BUCKET"]
 os.environ["RCLONE_CONFIG_FLUFFY_REGION"] = os.environ["AWS_DEFAULT_REGION"]
 s3 = boto3.client("s3", endpoint_url=ENDPOINT, config=Config(signature_version="s3v4"))
 
@@ -63,6 +64,73 @@ def boto3_copies_and_deletes_many():
     equal(s3.get_object(Bucket=BUCKET, Key="copied")["Body"].read(), b"two")
     deleted = s3.delete_objects(Bucket=BUCKET, Delete={"Objects": [{"Key": "k"}, {"Key": "copied"}]})
     equal(len(deleted["Deleted"]), 2)
+
+
+@check
+def boto3_copies_between_clusters():
+    said = dict(Metadata={"a": "b"}, Tagging="t=x%20y", ContentType="text/x-far", Body=b"far away " * 9000)
+    put = s3.put_object(Bucket=BUCKET, Key="a b/ü", **said)
+    far = {"Bucket": BUCKET, "Key": "a b/ü"}
+    copied = s3.copy_object(Bucket=NEAR_BUCKET, Key="near", CopySource=far)
+    equal(copied["CopySourceVersionId"], put["VersionId"])
+    equal(copied["CopyObjectResult"]["ETag"], put["ETag"])
+    for bucket, key in ((NEAR_BUCKET, "near"), (BUCKET, "back")):
+        if bucket == BUCKET:
+            s3.copy_object(Bucket=bucket, Key=key, CopySource={"Bucket": NEAR_BUCKET, "Key": "near"})
+        got = s3.get_object(Bucket=bucket, Key=key)
+        equal((got["Body"].read(), got["Metadata"], got["ContentType"]), (said["Body"], {"a": "b"}, "text/x-far"))
+        tags = s3.get_object_tagging(Bucket=bucket, Key=key)["TagSet"]
+        equal(tags, [{"Key": "t", "Value": "x y"}])
+    replaced = dict(MetadataDirective="REPLACE", Metadata={"c": "d"}, TaggingDirective="REPLACE", Tagging="u=v")
+    s3.copy_object(Bucket=NEAR_BUCKET, Key="near", CopySource=far, CopySourceIfMatch=put["ETag"], **replaced)
+    equal(s3.head_object(Bucket=NEAR_BUCKET, Key="near")["Metadata"], {"c": "d"})
+    equal(s3.get_object_tagging(Bucket=NEAR_BUCKET, Key="near")["TagSet"], [{"Key": "u", "Value": "v"}])
+    s3.put_object(Bucket=BUCKET, Key="a b/ü", Body=b"newer")
+    s3.copy_object(Bucket=NEAR_BUCKET, Key="old", CopySource={**far, "VersionId": put["VersionId"]})
+    equal(s3.get_object(Bucket=NEAR_BUCKET, Key="old")["Body"].read(), said["Body"])
+    marker = s3.delete_object(Bucket=BUCKET, Key="a b/ü")["VersionId"]
+    for code, source, conditions in (
+        ("PreconditionFailed", {**far, "VersionId": put["VersionId"]}, {"CopySourceIfNoneMatch": put["ETag"]}),
+        ("NoSuchKey", far, {}),
+        ("NoSuchKey", {"Bucket": BUCKET, "Key": "nothing"}, {}),
+        ("NoSuchBucket", {"Bucket": "nowhere-at-all", "Key": "k"}, {}),
+        ("InvalidRequest", {**far, "VersionId": marker}, {}),
+    ):
+        try:
+            s3.copy_object(Bucket=NEAR_BUCKET, Key="refused", CopySource=source, **conditions)
+            raise AssertionError(f"a copy that is {code} was made")
+        except s3.exceptions.ClientError as error:
+            equal(error.response["Error"]["Code"], code)
+    assert "Contents" not in s3.list_objects_v2(Bucket=NEAR_BUCKET, Prefix="refused")
+
+
+@check
+def boto3_copies_parts_between_clusters():
+    upload = s3.create_multipart_upload(Bucket=NEAR_BUCKET, Key="parts")["UploadId"]
+    place = dict(Bucket=NEAR_BUCKET, Key="parts", UploadId=upload)
+    far = {"Bucket": BUCKET, "Key": "large"}
+    ranges = ("bytes=0-5999999", "bytes=6000000-20999999")
+    copied = [
+        s3.upload_part_copy(PartNumber=number, CopySource=far, CopySourceRange=part, **place)
+        for number, part in enumerate(ranges, 1)
+    ]
+    try:
+        s3.upload_part_copy(PartNumber=3, CopySource=far, CopySourceRange="bytes=0-21000000", **place)
+        raise AssertionError("a range behind the end was copied")
+    except s3.exceptions.ClientError as error:
+        equal(error.response["Error"]["Code"], "InvalidArgument")
+    parts = [{"PartNumber": n, "ETag": part["CopyPartResult"]["ETag"]} for n, part in enumerate(copied, 1)]
+    s3.complete_multipart_upload(MultipartUpload={"Parts": parts}, **place)
+    equal(s3.get_object(Bucket=NEAR_BUCKET, Key="parts")["Body"].read(), read("large"))
+
+
+@check
+def aws_cli_copies_and_moves_between_clusters():
+    run("aws", "s3", "cp", f"s3://{BUCKET}/large", f"s3://{NEAR_BUCKET}/dir/large")
+    run("aws", "s3", "mv", f"s3://{NEAR_BUCKET}/dir/large", f"s3://{BUCKET}/moved")
+    run("aws", "s3", "cp", f"s3://{BUCKET}/moved", "moved")
+    equal(read("moved"), read("large"))
+    assert "Contents" not in s3.list_objects_v2(Bucket=NEAR_BUCKET, Prefix="dir/")
 
 
 @check

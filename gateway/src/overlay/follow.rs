@@ -8,7 +8,6 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use async_trait::async_trait;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
@@ -30,13 +29,14 @@ use http::{Request, StatusCode};
 use http_body_util::BodyStream;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use tokio::sync::watch;
-use tokio::time::{sleep_until, timeout};
+use tokio::time::sleep_until;
 
+use super::arriving::{Arriving, Pieces};
 use super::copies::{ChangesThere, CopyWanted, VersionThere, WhatThere};
 use super::link::{Link, LinkError};
 use super::wire::PATH;
 use super::{Overlay, OverlayError};
-use crate::data::{Source, SourceError, Written};
+use crate::data::Written;
 use crate::http::guard::now;
 use crate::http::{ResponseBody, full};
 use crate::leading::{Running, leads, stopped};
@@ -60,8 +60,6 @@ const PAGE: usize = 250;
 const BODIES_AT_ONCE: usize = 8;
 /// A command is not longer.
 const COMMAND_BYTES_MAX: usize = ENTRY_BYTES_MAX - 256 * KIB as usize;
-/// The next bytes of a body come within this.
-const BODY_PATIENCE: Duration = Duration::from_secs(30);
 /// What a source wants is known to be of now for so long.
 const WANTED_LIFETIME: Duration = Duration::from_secs(10);
 
@@ -474,13 +472,11 @@ impl Copying {
         let mut source = match &version.body {
             Some(text) => {
                 let bytes = STANDARD.decode(text).map_err(|error| self.wrong(&error))?;
-                Arriving {
-                    rest: version.bytes,
-                    pieces: futures::stream::iter([Ok(Bytes::from(bytes))]).boxed(),
-                }
+                let pieces = futures::stream::iter([Ok(Bytes::from(bytes))]).boxed();
+                Arriving::new(version.bytes, pieces)
             }
             None => match self.body(key, version).await? {
-                Some(pieces) => Arriving { rest: version.bytes, pieces },
+                Some(pieces) => Arriving::new(version.bytes, pieces),
                 None => return Ok(None),
             },
         };
@@ -577,29 +573,6 @@ pub(super) fn batches(prepared: Vec<Prepared>) -> Vec<Vec<Prepared>> {
     batches
 }
 
-type Pieces = futures::stream::BoxStream<'static, Result<Bytes, crate::http::BoxError>>;
-
-/// A body on its way: it ends cleanly only when all of it came.
-struct Arriving {
-    rest: u64,
-    pieces: Pieces,
-}
-
-#[async_trait]
-impl Source for Arriving {
-    async fn next(&mut self) -> Result<Option<Bytes>, SourceError> {
-        let piece = timeout(BODY_PATIENCE, self.pieces.next()).await;
-        let piece = piece.map_err(|_| "the other cluster sends no more bytes")?;
-        let piece = piece.transpose().map_err(|error| error.to_string())?;
-        let bytes = piece.as_ref().map_or(0, |piece| piece.len() as u64);
-        self.rest = self.rest.checked_sub(bytes).ok_or("the other cluster sends too many bytes")?;
-        match piece {
-            None if self.rest != 0 => Err("the other cluster sends too few bytes".into()),
-            piece => Ok(piece),
-        }
-    }
-}
-
 /// A bucket of another cluster, as people write it: `CLUSTER/BUCKET`.
 pub fn parse_source(text: &str) -> Result<Followed, String> {
     let (cluster, bucket) =
@@ -631,19 +604,6 @@ mod tests {
         assert!(batches.iter().all(|batch| bytes(batch) <= COMMAND_BYTES_MAX));
         let order: Vec<u64> = batches.iter().flatten().map(|one| one.change.at.index).collect();
         assert_eq!(order, (0..2000).collect::<Vec<_>>());
-    }
-
-    #[tokio::test]
-    async fn a_body_that_is_cut_is_none() {
-        let arriving = |rest, pieces: &'static [&'static [u8]]| Arriving {
-            rest,
-            pieces: futures::stream::iter(pieces.iter().map(|piece| Ok(Bytes::from_static(piece)))).boxed(),
-        };
-        let mut good = arriving(3, &[b"ab", b"c"]);
-        while good.next().await.unwrap().is_some() {}
-        let mut short = arriving(4, &[b"ab", b"c"]);
-        assert!(short.next().await.is_ok() && short.next().await.is_ok() && short.next().await.is_err());
-        assert!(arriving(1, &[b"ab"]).next().await.is_err());
     }
 
     #[test]

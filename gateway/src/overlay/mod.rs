@@ -11,6 +11,7 @@
 //! What always holds: what is at home here is served here, whatever others say. A cluster acts for users only as far as
 //! it was granted. Nobody waits for a cluster that is away, and nothing of it is said not to exist.
 
+pub mod arriving;
 pub mod cache;
 pub mod catalog;
 mod compare;

@@ -16,7 +16,7 @@ use consensus::client::{Meta, ask};
 use consensus::meta::acl::{Grant, Grantee, ObjectAcl, Permission};
 use consensus::meta::command::VersionSelector;
 use consensus::meta::model::{Bucket, BucketSetting, PublicAccessBlock, Tags};
-use consensus::meta::names::{BucketName, ObjectKey, UserName};
+use consensus::meta::names::{AccessKeyId, BucketName, ObjectKey, UserName};
 use consensus::meta::query::{Answer, Query as MetaQuery, Want};
 use http::HeaderMap;
 use lru::LruCache;
@@ -161,6 +161,16 @@ impl Access {
     /// Who asks; a request that nobody signed is refused.
     pub fn user(&self) -> S3Result<&UserName> {
         self.signer.as_ref().map(|signer| &signer.user).ok_or_else(|| Code::AccessDenied.into())
+    }
+
+    /// The access key of who signed the request; `None`: nobody did.
+    pub fn key(&self) -> Option<&AccessKeyId> {
+        self.signer.as_ref().map(|signer| &signer.key)
+    }
+
+    /// From which address the request came, and whether over TLS.
+    pub fn came(&self) -> (IpAddr, bool) {
+        (self.facts.source, self.facts.secure)
     }
 
     /// Whether something may be done that is about no bucket that exists.

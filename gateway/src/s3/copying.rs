@@ -19,7 +19,7 @@ use super::reading::version_in;
 use super::request::header_text;
 use super::response::Response;
 use super::{conditions, versions};
-use crate::data::{BodyStream, Source as BodySource, SourceError};
+use crate::data::{Source as BodySource, SourceError};
 
 const HEADER: &str = "x-amz-copy-source";
 
@@ -93,28 +93,35 @@ impl Source {
         }
     }
 
+    /// The refusal of a source that is a delete marker.
+    pub fn names_a_marker() -> S3Error {
+        Code::InvalidRequest
+            .says("The source of a copy request may not specifically refer to a delete marker by version id.")
+    }
+
     /// What a refusal about the source means.
     pub fn refused(&self, reject: Reject) -> S3Error {
         match reject {
-            Reject::IsDeleteMarker | Reject::DeleteMarker { current: false, .. } => Code::InvalidRequest.says(
-                "The source of a copy request may not specifically refer to a delete marker by version id.",
-            ),
+            Reject::IsDeleteMarker | Reject::DeleteMarker { current: false, .. } => Source::names_a_marker(),
             Reject::DeleteMarker { .. } => self.refused(Reject::NoSuchKey),
             reject => S3Error::from(reject).field("Key", self.key.as_str()),
         }
     }
 }
 
-/// Bytes of a source, hashed as they pass.
+/// Bytes of a source.
+pub type SourceBytes = Box<dyn BodySource>;
+
+/// The same, hashed as they pass.
 pub struct Hashing {
-    stream: BodyStream,
+    stream: SourceBytes,
     md5: Md5,
     hasher: Hasher,
 }
 
 impl Hashing {
     /// Hashes everything that `stream` gives from now on.
-    pub fn new(stream: BodyStream, algorithm: ChecksumAlgorithm) -> Hashing {
+    pub fn new(stream: SourceBytes, algorithm: ChecksumAlgorithm) -> Hashing {
         Hashing { stream, md5: Md5::new(), hasher: Hasher::new(algorithm) }
     }
 
@@ -127,7 +134,7 @@ impl Hashing {
 #[async_trait]
 impl BodySource for Hashing {
     async fn next(&mut self) -> Result<Option<Bytes>, SourceError> {
-        let bytes = BodySource::next(&mut self.stream).await?;
+        let bytes = self.stream.next().await?;
         if let Some(bytes) = &bytes {
             self.md5.update(bytes);
             self.hasher.update(bytes);

@@ -397,7 +397,7 @@ async fn location(head: &request::Parts, body: HttpBody) -> S3Result<(Option<Str
     Ok((create_bucket_location(&bytes).ok().flatten(), body_of(bytes)))
 }
 
-fn disputed(name: &BucketName, homes: &[ClusterName]) -> S3Error {
+pub(super) fn disputed(name: &BucketName, homes: &[ClusterName]) -> S3Error {
     let names: Vec<String> = homes.iter().map(|home| format!("{name}--{home}")).collect();
     Code::OperationAborted
         .says(format!(

@@ -6,6 +6,7 @@
 pub mod access;
 pub mod access_log;
 pub mod acl;
+mod afar;
 pub mod annotations;
 pub mod appending;
 pub mod auth;

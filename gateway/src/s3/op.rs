@@ -14,6 +14,7 @@ use tokio::sync::watch;
 
 use super::access::{self, Access, Subject};
 use super::acl;
+use super::auth::Keys;
 use super::error::{Code, S3Error, S3Result};
 use super::locks;
 use super::request::Request;
@@ -249,6 +250,8 @@ pub struct Context {
     pub env: Arc<dyn Env>,
     /// Master keys of encryption.
     pub ring: Arc<KeyRing>,
+    /// Secrets of users, and what other clusters tell of theirs.
+    pub keys: Arc<dyn Keys>,
     /// What answers searches.
     pub search: Arc<Searching>,
     /// The region of this gateway.

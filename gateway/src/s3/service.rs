@@ -546,6 +546,7 @@ impl S3Service {
             data: self.backend.data.clone(),
             env: self.backend.env.clone(),
             ring: self.backend.ring.clone(),
+            keys: self.backend.keys.clone(),
             search: self.backend.search.clone(),
             region: self.region.clone(),
             access,

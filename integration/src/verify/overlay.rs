@@ -41,6 +41,8 @@ pub(super) fn run(tally: &mut Tally) -> Result<()> {
         tally.check("a bucket is made where it is wanted", located(&west).await);
         tally.check("names mean one bucket", names(&east, &west).await);
         strangers::run(tally, &east, &west).await;
+        tally.check("a user of another cluster has a bucket here", guest(&west).await);
+        tally.check("who may not read the source copies nothing", not_copied(&east, &west).await);
         let endpoint = format!("http://{}", west.store.gateway.listen);
         let variables = [
             ("AWS_ACCESS_KEY_ID", ANNA.0),
@@ -48,6 +50,7 @@ pub(super) fn run(tally: &mut Tally) -> Result<()> {
             ("AWS_DEFAULT_REGION", west.name),
             ("BUCKET", "photos"),
             ("HOME_REGION", east.name),
+            ("NEAR_BUCKET", "near"),
         ];
         clients::overlay("overlay", &endpoint, &variables, tally)?;
         tally.check("searches find objects of all clusters", searched(&east, &west).await);
@@ -328,6 +331,25 @@ async fn located(west: &Site) -> Result<(), String> {
     expect(200, &west.send(BOB, Request::object("PUT", "made-there", "k").body("x")).await?)?;
     let elsewhere = document.replace("east", "south");
     expect(400, &west.send(BOB, Request::bucket("PUT", "made-nowhere").body(elsewhere)).await?)
+}
+
+async fn guest(west: &Site) -> Result<(), String> {
+    west.overlay(&["grant", "east", "east/anna"])?;
+    wait("her bucket in the west", RECORDS_LAST, async || {
+        expect(200, &west.send(ANNA, Request::bucket("PUT", "near")).await?)
+    })
+    .await
+}
+
+async fn not_copied(east: &Site, west: &Site) -> Result<(), String> {
+    let source = |source: &str| Request::object("PUT", "near", "stolen").header("x-amz-copy-source", source);
+    expect(200, &east.send(east.root(), Request::bucket("PUT", "private")).await?)?;
+    expect(200, &east.send(east.root(), Request::object("PUT", "private", "k").body("x")).await?)?;
+    expect(403, &west.send(ANNA, source("private/k")).await?)?;
+    // Who may write to the copy has no grant of the home of the source.
+    let copy = Request::object("PUT", "x--south", "stolen").header("x-amz-copy-source", "photos/large");
+    expect(403, &west.send(west.root(), copy).await?)?;
+    expect(404, &west.send(ANNA, Request::object("HEAD", "near", "stolen")).await?)
 }
 
 async fn names(east: &Site, west: &Site) -> Result<(), String> {

@@ -1,6 +1,6 @@
 //! The arithmetic of Signature Version 4: keys, signatures of requests, of chunks and of trailers.
 //!
-//! Signatures are compared as 32 bytes in constant time and never leave this process.
+//! Signatures of clients are compared as 32 bytes in constant time; those that we compute for it never leave this process.
 
 use std::fmt;
 
@@ -44,6 +44,11 @@ impl SigningKey {
     /// For another cluster that acts for the user on this day.
     pub fn to_hex(&self) -> String {
         hex::encode(self.0)
+    }
+
+    /// The signature of this text, in hex.
+    pub(in crate::s3) fn sign(&self, text: &str) -> String {
+        hex::encode(mac(&self.0, text.as_bytes()))
     }
 
     /// Whether `claimed` (hex of the client) is the signature of this text. Constant time in the signature.

@@ -1,5 +1,6 @@
 //! CopyObject: the copy names its source in the command and shares the body; no byte is moved.
 //!
+//! Where its source is in another cluster the bytes come from there, and are written anew.
 //! Where the client wants a checksum of an algorithm that the source has not, the bytes are read. Where the copy is to be
 //! encrypted otherwise than the source, or one of them under a customer's key, or kept in another storage class, they are
 //! written anew. What was
@@ -12,7 +13,7 @@ use consensus::meta::command::{
     Annotated, Command, CopyObject as CopyCommand, Done, Expect, Guard, PutObject as PutCommand, Reject,
 };
 use consensus::meta::model::{
-    Attributes, Body, Bucket, Checksum, ChecksumAlgorithm, ChecksumKind, Etag, Object, Origin, Stored,
+    Attributes, Body, Bucket, Checksum, ChecksumAlgorithm, ChecksumKind, Etag, Object, Origin, Stored, Tags,
 };
 use consensus::meta::names::ObjectKey;
 use consensus::meta::query::{BodyView, ObjectView, Want};
@@ -22,9 +23,10 @@ use http::{HeaderMap, Method};
 
 use crate::data::{BodyStream, Written};
 use crate::s3::acl::About;
+use crate::s3::afar::{Afar, too_large};
 use crate::s3::checksum::{self, Hasher};
 use crate::s3::conditions::{self, Verdict};
-use crate::s3::copying::{Hashing, Source, show_source};
+use crate::s3::copying::{Hashing, Source, SourceBytes, show_source};
 use crate::s3::encryption::{self, Customer, Encryption, Stated, Whose, Wish};
 use crate::s3::error::{Code, S3Error, S3Result};
 use crate::s3::op::{Action, Context, Op, unexpected};
@@ -61,6 +63,11 @@ impl Op for CopyObject {
         classes::by_default(cx, request.headers(), &mut input.said).await?;
         let key = request.key().clone();
         let wish = stated.wish(cx).await?;
+        if let Some(afar) = Afar::find(cx, &input.source).await? {
+            conditions::refuse_early(cx, &key, &input.expect).await?;
+            acl::refuse_early(cx, input.acl.as_ref()).await?;
+            return input.copy_from(cx, request.headers(), &key, &afar, &wish).await;
+        }
         let source_bucket = input.source.bucket(cx).await?;
         input.annotations = input.annotations.permitted(cx, &input.source, &source_bucket, &key).await?;
         // The source may have to be read for a checksum: not for a copy that will be refused.
@@ -69,8 +76,7 @@ impl Op for CopyObject {
         for _ in 0..TRIES_MAX {
             let Decided { command, view, bytes, guard } =
                 input.decide(cx, &key, &source_bucket, &wish).await?;
-            let command = acl::with(locks::guarded(command, input.guard.clone()), input.acl.clone());
-            let done = cx.propose_raw(command).await;
+            let done = cx.propose_raw(input.dressed(command)).await;
             // The outcome is known (or given up): from here on what was written is named, or garbage.
             drop(guard);
             let stored = match done {
@@ -88,10 +94,9 @@ impl Op for CopyObject {
                 Bytes::Shared => encryption::show_object(response, &view.object, None),
                 Bytes::Anew(encryption) => encryption::show(response, encryption.as_ref()),
             };
-            let attributes = input.attributes(&view.object);
+            let attributes = input.attributes(&view.object.attributes);
             let tags = attributes.map_or_else(|| view.object.attributes.tags.clone(), |said| said.tags);
-            let response = lifecycle::tell_writer(cx, &key, &stored, &tags, response).await;
-            return Ok(versions::show_written(response, cx.bucket()?, &stored));
+            return answered(cx, &key, &stored, &tags, response).await;
         }
         Err(Code::ConditionalRequestConflict.into())
     }
@@ -114,6 +119,14 @@ enum Bytes {
     Shared,
     /// They were written anew, encrypted like this, if at all.
     Anew(Option<Encryption>),
+}
+
+/// A copy whose bytes are written anew.
+struct Anew {
+    bytes: u64,
+    attributes: Attributes,
+    /// Which its source has.
+    checksum: Option<ChecksumAlgorithm>,
 }
 
 struct Input {
@@ -184,9 +197,7 @@ impl Input {
         let view = self.source.find(cx, source_bucket, Want::Row).await?;
         encryption::check_reader(&view.object, self.customer.as_ref())?;
         if PUT_BYTES_MAX < view.object.bytes {
-            return Err(Code::InvalidRequest.says(format!(
-                "The specified copy source is larger than the maximum allowable size for a copy source: {PUT_BYTES_MAX}"
-            )));
+            return Err(too_large());
         }
         // Bytes that lie in the metadata lie there in every class.
         let moves = !matches!(view.object.body.place(), Body::Empty | Body::Inline(_));
@@ -231,7 +242,7 @@ impl Input {
             bucket: cx.bucket()?.id,
             key: key.clone(),
             expect: self.expect.clone(),
-            attributes: self.attributes(&view.object),
+            attributes: self.attributes(&view.object.attributes),
             checksum,
             source_seen: Some(view.object.stamp),
             origin: Origin::default(),
@@ -263,14 +274,57 @@ impl Input {
             }
             annotations::Directive::Exclude => None,
         };
+        let attributes = self.attributes(&source.attributes).unwrap_or_else(|| source.attributes.clone());
+        let had = source.checksum.as_ref().map(|checksum| checksum.algorithm);
+        let anew = Anew { bytes: source.bytes, attributes, checksum: had };
+        let (command, encryption, guard) = self.written(cx, key, wish, anew, Box::new(stream)).await?;
+        let command = match annotations {
+            Some(annotations) => Command::Annotated(Annotated { annotations, command: Box::new(command) }),
+            None => command,
+        };
+        Ok(Decided { command, view, bytes: Bytes::Anew(encryption), guard })
+    }
+
+    /// A copy of what is in another cluster.
+    async fn copy_from(
+        &self,
+        cx: &Context,
+        headers: &HeaderMap,
+        key: &ObjectKey,
+        afar: &Afar<'_>,
+        wish: &Wish,
+    ) -> S3Result<Response> {
+        let fetched = afar.fetch(headers, self.tagging == Directive::Copy).await?;
+        let attributes = self.attributes(&fetched.attributes).unwrap_or_else(|| fetched.attributes.clone());
+        let response = fetched.show(Response::ok());
+        let tags = attributes.tags.clone();
+        let anew = Anew { bytes: fetched.bytes, attributes, checksum: None };
+        let (command, encryption, guard) = self.written(cx, key, wish, anew, Box::new(fetched.body)).await?;
+        let done = cx.propose(self.dressed(command)).await;
+        // The outcome is known (or given up): from here on what was written is named, or garbage.
+        drop(guard);
+        let Done::Stored(stored) = done? else { return Err(unexpected("PutObject")) };
+        let mut shown = Response::xml(document(&stored));
+        shown.headers.extend(response.headers);
+        let shown = encryption::show(shown, encryption.as_ref());
+        answered(cx, key, &stored, &tags, shown).await
+    }
+
+    /// Writes the bytes of a copy; the command that names them has no conditions but those on the object that is there.
+    async fn written(
+        &self,
+        cx: &Context,
+        key: &ObjectKey,
+        wish: &Wish,
+        anew: Anew,
+        body: SourceBytes,
+    ) -> S3Result<(Command, Option<Encryption>, Option<WriteGuard>)> {
         let encryption = wish.seal(cx)?;
         let sealing = encryption::sealing_of(encryption.as_ref());
-        let attributes = self.attributes(source).unwrap_or_else(|| source.attributes.clone());
-        let had = source.checksum.as_ref().map(|checksum| checksum.algorithm);
-        let algorithm = self.algorithm.or(had).unwrap_or(ChecksumAlgorithm::Crc64Nvme);
-        let mut hashing = Hashing::new(stream, algorithm);
-        let target = bodies::target(cx, key, None, Some(&attributes), encryption.as_ref())?;
-        let Written { body, guard } = cx.data.write(&mut hashing, Some(source.bytes), target).await?;
+        let algorithm = self.algorithm.or(anew.checksum).unwrap_or(ChecksumAlgorithm::Crc64Nvme);
+        let mut hashing = Hashing::new(body, algorithm);
+        let target = bodies::target(cx, key, None, Some(&anew.attributes), encryption.as_ref())?;
+        let Written { body, guard } = cx.data.write(&mut hashing, Some(anew.bytes), target).await?;
         let (md5, checksum) = hashing.finish();
         let command = PutCommand {
             bucket: cx.bucket()?.id,
@@ -279,28 +333,29 @@ impl Input {
             body,
             etag: Etag::Md5(encryption::tag(&*cx.env, sealing, md5)),
             checksum: Some(checksum),
-            attributes,
+            attributes: anew.attributes,
             origin: Origin::default(),
         };
         let command = encryption::copied(Command::PutObject(command), sealing.cloned());
-        let command = match annotations {
-            Some(annotations) => Command::Annotated(Annotated { annotations, command: Box::new(command) }),
-            None => command,
-        };
-        Ok(Decided { command, view, bytes: Bytes::Anew(encryption), guard })
+        Ok((command, encryption, guard))
+    }
+
+    /// A command with the lock and the access control list that the copy is to have.
+    fn dressed(&self, command: Command) -> Command {
+        acl::with(locks::guarded(command, self.guard.clone()), self.acl.clone())
     }
 
     /// The attributes of the copy; `None` where they are the source's and nothing was asked to change.
-    fn attributes(&self, source: &Object) -> Option<Attributes> {
+    fn attributes(&self, source: &Attributes) -> Option<Attributes> {
         let redirect = "x-amz-website-redirect-location";
-        let redirects = source.attributes.headers.contains_key(redirect);
-        let same_class = self.said.storage_class == source.attributes.storage_class;
+        let redirects = source.headers.contains_key(redirect);
+        let same_class = self.said.storage_class == source.storage_class;
         let as_it_is = same_class && !redirects && !self.changes;
         if (self.metadata, self.tagging, as_it_is) == (Directive::Copy, Directive::Copy, true) {
             return None;
         }
         let mut attributes = match self.metadata {
-            Directive::Copy => source.attributes.clone(),
+            Directive::Copy => source.clone(),
             Directive::Replace => self.said.clone(),
         };
         // A redirect is never copied, only said anew.
@@ -310,7 +365,7 @@ impl Input {
         }
         attributes.storage_class.clone_from(&self.said.storage_class);
         attributes.tags = match self.tagging {
-            Directive::Copy => source.attributes.tags.clone(),
+            Directive::Copy => source.tags.clone(),
             Directive::Replace => self.said.tags.clone(),
         };
         Some(attributes)
@@ -328,6 +383,18 @@ async fn hash(mut stream: BodyStream, algorithm: ChecksumAlgorithm) -> S3Result<
         hasher.update(&piece?);
     }
     Ok(hasher.finish())
+}
+
+/// The rest of what every copy is answered with.
+async fn answered(
+    cx: &Context,
+    key: &ObjectKey,
+    stored: &Stored,
+    tags: &Tags,
+    response: Response,
+) -> S3Result<Response> {
+    let response = lifecycle::tell_writer(cx, key, stored, tags, response).await;
+    Ok(versions::show_written(response, cx.bucket()?, stored))
 }
 
 fn document(stored: &Stored) -> XmlWriter {
@@ -371,10 +438,10 @@ mod tests {
             (&[("x-amz-storage-class", "STANDARD")], "source", "source"),
         ] {
             let pairs: Vec<_> = said.iter().chain(directives).copied().collect();
-            let attributes = input(&pairs).unwrap().attributes(&source).unwrap();
+            let attributes = input(&pairs).unwrap().attributes(&source.attributes).unwrap();
             assert_eq!((&*attributes.user["a"], &*attributes.tags[0].1), (user, tag), "{directives:?}");
         }
-        assert_eq!(input(&said).unwrap().attributes(&source), None);
+        assert_eq!(input(&said).unwrap().attributes(&source.attributes), None);
         for bad in [(metadata, "MERGE"), (tagging, "copy")] {
             assert_eq!(input(&[bad]).err().unwrap().code(), Code::InvalidArgument);
         }

@@ -27,6 +27,7 @@ use crate::data::{Data, DataConfig};
 use crate::keyring::KeyRing;
 use crate::s3::access::{Access, Facts, Policies, Subject};
 use crate::s3::auth::Verified;
+use crate::s3::auth::tests::OneKey;
 use crate::s3::checksum::{self, Hasher};
 use crate::s3::error::{Code, S3Result};
 use crate::s3::op::{Context, resolve_bucket};
@@ -206,6 +207,7 @@ impl World {
             data: self.data.clone(),
             env: TestEnv::shared(),
             ring: self.ring.clone(),
+            keys: Arc::new(OneKey),
             search: Arc::new(Searching::new(Arc::new(NoIndex), &ClusterKey::from_bytes([1; 32]))),
             region: "us-east-1".into(),
             access,
