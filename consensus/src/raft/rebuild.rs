@@ -242,8 +242,11 @@ mod tests {
         let mut bytes = vec![0; file.len().unwrap() as usize];
         file.read_at(0, &mut bytes).unwrap();
         let place = bytes.windows(400).position(|bytes| bytes.iter().all(|byte| *byte == 77)).unwrap();
-        // Not yet in its place: nothing is set aside, and this process goes on.
-        file.write_at(place as u64 + 200, &[78]).unwrap();
+        bytes[place + 200] = 78;
+        // In a file of its own, as threads of the machine may still read the other one, and would end this process.
+        // Nothing is set aside that is not in its place yet.
+        let file = disks.open(&directory.join("rotten"), OpenMode::New).unwrap();
+        file.write_at(0, &bytes).unwrap();
         let guard = RotGuard::new(&env, &disks, directory, false);
         let below = Arc::new(LengthFile::open(file, Steps::default()).unwrap());
         let database = open_checked(below, 1 << 20, guard.hook()).unwrap();

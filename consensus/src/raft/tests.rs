@@ -617,6 +617,9 @@ async fn a_single_voter_names_the_entry_it_lost() {
         create(&client, "bucket-10").await.unwrap();
         create(&client, "bucket-11").await.unwrap();
         world.kill(NodeId(1)).await;
+        // On a disk of its own: a thread of the first life that still read the other one would end this process.
+        let disks = disks.crash(|_| true);
+        world.disks.insert(NodeId(1), Arc::new(disks.clone()));
         rot(&disks, "bucket-10");
         let error = world.open(NodeId(1)).await.start().await.unwrap_err();
         assert!(error.to_string().contains("entry "), "{error}");
