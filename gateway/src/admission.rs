@@ -11,7 +11,7 @@ use http_body::Body;
 use http_body_util::BodyExt;
 
 use crate::http::{Handler, Holding, Refusal, RequestBody, ResponseBody};
-use crate::queue::{Budget, Queues, RETRY_AFTER_SECONDS, SMALL_BYTES_MAX, Work};
+use crate::queue::{Queues, RETRY_AFTER_SECONDS, SMALL_BYTES_MAX, Work};
 
 const SLOW_DOWN: Refusal =
     Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "SlowDown", "Please reduce your request rate.");
@@ -51,9 +51,9 @@ impl Handler for Admission {
 }
 
 impl Admission {
-    /// Requests to `inner`, within a budget.
-    pub fn new(inner: Arc<dyn Handler>, budget: &Budget) -> Admission {
-        Admission { inner, queues: Arc::new(Queues::new(budget)), class }
+    /// Requests to `inner`, in these queues.
+    pub fn new(inner: Arc<dyn Handler>, queues: Arc<Queues>) -> Admission {
+        Admission { inner, queues, class }
     }
 
     /// Requests to another service, within the same budget.
@@ -115,6 +115,7 @@ mod tests {
     use http_body_util::StreamBody;
 
     use super::*;
+    use crate::queue::Budget;
 
     /// Answers with a stream that never ends of as many bytes as the path says.
     struct Streams;
@@ -136,7 +137,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn large_answers_are_among_themselves() {
         let budget = Budget { cache_bytes: 0, transfer_bytes: 12 * MIB, storage_bytes: 0 };
-        let admission = Admission::new(Arc::new(Streams), &budget);
+        let admission = Admission::new(Arc::new(Streams), Arc::new(Queues::new(&budget)));
         let ask = async |bytes: u64| {
             let request = Request::builder().uri(format!("/bucket/{bytes}"));
             let request = request.body(RequestBody::memory("")).unwrap();

@@ -14,6 +14,7 @@ use fabric::limits::{
     LIFECYCLE_DAY_SECONDS, MEMORY_LIMIT_DEFAULT, MIB,
 };
 
+use crate::overlay::RoomConfig;
 use crate::overlay::wire::is_endpoint;
 use crate::queue::MEMORY_LIMIT_MIN;
 use crate::s3::proxies::Proxies;
@@ -140,6 +141,15 @@ pub struct ServeArgs {
     /// How clients of other clusters reach this one by S3, for those that redirect
     #[arg(long, value_name = "URL", env = "FLUFFY_OVERLAY_S3")]
     pub overlay_s3: Option<String>,
+    /// Let clusters that have too little room put new buckets here
+    #[arg(long, env = "FLUFFY_OVERLAY_TAKES_BUCKETS")]
+    pub overlay_takes_buckets: bool,
+    /// New buckets go to a cluster that takes them when the disks are fuller than this [default: 85]
+    #[arg(long, value_name = "PERCENT", env = "FLUFFY_OVERLAY_SPACE_MARK")]
+    pub overlay_space_mark: Option<u8>,
+    /// New buckets go to a cluster that takes them when the gateway is busier than this [default: 90]
+    #[arg(long, value_name = "PERCENT", env = "FLUFFY_OVERLAY_LOAD_MARK")]
+    pub overlay_load_mark: Option<u8>,
     /// How long lines of access logs wait before they are written [default: 60]
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(ACCESS_LOG_SECONDS), env = "FLUFFY_ACCESS_LOG_SECONDS")]
     pub access_log_seconds: Option<u64>,
@@ -173,9 +183,9 @@ pub enum Command {
         /// asc or desc
         #[arg(long, default_value = "asc")]
         order: String,
-        /// The answer is at least as new as this entry of the log (x-fluffy-index of a write)
-        #[arg(long, value_name = "INDEX", default_value_t = 0)]
-        as_of: u64,
+        /// The answer is at least as new as this entry of a log (x-fluffy-index of a write); several with commas between
+        #[arg(long, value_name = "INDEX")]
+        as_of: Option<String>,
         /// Where the page before ended
         #[arg(long, value_name = "TOKEN")]
         continuation_token: Option<String>,
@@ -635,6 +645,8 @@ pub struct Settings {
     pub overlay_remote: OverlayRemote,
     /// Where their clients are redirected to.
     pub overlay_s3: Option<String>,
+    /// How much room is kept, and whether others get some.
+    pub overlay_room: RoomConfig,
 }
 
 /// The data directory when none is given.
@@ -700,6 +712,17 @@ impl Settings {
             overlay_address: serve.overlay_address.clone().or(file.overlay_address),
             overlay_remote: serve.overlay_remote.or(file.overlay_remote).unwrap_or_default(),
             overlay_s3: serve.overlay_s3.clone().or(file.overlay_s3),
+            overlay_room: RoomConfig {
+                offered: serve.overlay_takes_buckets || file.overlay_takes_buckets,
+                space_mark_percent: serve
+                    .overlay_space_mark
+                    .or(file.overlay_space_mark)
+                    .unwrap_or(RoomConfig::DEFAULT.space_mark_percent),
+                load_mark_percent: serve
+                    .overlay_load_mark
+                    .or(file.overlay_load_mark)
+                    .unwrap_or(RoomConfig::DEFAULT.load_mark_percent),
+            },
             access_log_period: access_log.map_or(ACCESS_LOG_PERIOD_DEFAULT, Duration::from_secs),
         };
         settings.check()?;
@@ -723,6 +746,14 @@ impl Settings {
         }
         if let Some(address) = &self.overlay_address {
             check_address("--overlay-address", address)?;
+        }
+        let RoomConfig { space_mark_percent, load_mark_percent, .. } = self.overlay_room;
+        for (mark, percent) in
+            [("--overlay-space-mark", space_mark_percent), ("--overlay-load-mark", load_mark_percent)]
+        {
+            if !(1..=100).contains(&percent) {
+                return wrong(format!("{mark} {percent} is not 1 to 100"));
+            }
         }
         if let Some(url) = &self.overlay_s3
             && !is_endpoint(url)

@@ -29,7 +29,7 @@ use crate::overlay::door::ClusterDoor;
 use crate::overlay::feed::Feed;
 use crate::overlay::follow::Follower;
 use crate::overlay::{Overlay, OverlayConfig, OverlayParts};
-use crate::queue::Budget;
+use crate::queue::{Budget, Queues};
 use crate::s3::ops;
 use crate::s3::proxies::Proxies;
 use crate::s3::search::Searching;
@@ -141,11 +141,14 @@ impl Gateway {
             cache_bytes_max: cache_bytes - others_bytes,
             inline_bytes_max: parts.inline_bytes_max,
         };
-        let data = Data::new(env.clone(), parts.meta.clone(), parts.chunks, config);
+        let queues = Arc::new(Queues::new(&parts.budget));
+        let data = Data::new(env.clone(), parts.meta.clone(), parts.chunks.clone(), config);
         let overlay = parts.overlay.map(|config| {
             Arc::new(Overlay::new(OverlayParts {
                 seams: parts.seams.clone(),
                 meta: parts.meta.clone(),
+                chunks: parts.chunks.clone(),
+                queues: queues.clone(),
                 cluster_key: parts.cluster_key.clone(),
                 region: parts.region.clone(),
                 config,
@@ -188,11 +191,12 @@ impl Gateway {
         let follower =
             overlay.clone().map(|overlay| Arc::new(Follower { overlay, service: service.clone() }));
         let websites = Arc::new(Websites::new(service.clone(), parts.website_domains));
-        let s3 = Arc::new(Admission::new(service.clone(), &parts.budget));
+        let s3 = Arc::new(Admission::new(service.clone(), queues));
         let door = overlay.clone().zip(feed).map(|(overlay, feed)| {
             let door = ClusterDoor {
                 overlay: overlay.clone(),
                 service: service.clone(),
+                websites: websites.clone(),
                 cluster_key: parts.cluster_key.clone(),
                 admission: s3.clone(),
                 feed,

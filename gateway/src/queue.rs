@@ -79,6 +79,7 @@ pub struct Bounds {
 /// One queue.
 struct Queue {
     turns: Arc<Semaphore>,
+    running_max: usize,
     waiting: Arc<AtomicUsize>,
     waiting_max: usize,
     pace: Arc<Mutex<Pace>>,
@@ -157,6 +158,12 @@ impl Queues {
         }
     }
 
+    /// How busy the gateway is: the share of turns that are taken, of those queues that clients wait for the most taken one.
+    pub fn load(&self) -> f64 {
+        let queues = [&self.metadata, &self.small, &self.upload, &self.download];
+        queues.into_iter().map(Queue::load).fold(0.0, f64::max)
+    }
+
     /// Waits for a turn, at most [`TURN_DEADLINE`], unless too many wait already.
     pub async fn enter(&self, work: Work) -> Result<Turn, Busy> {
         let queue = match work {
@@ -179,10 +186,15 @@ impl Queue {
     fn new(bounds: Bounds) -> Queue {
         Queue {
             turns: Arc::new(Semaphore::new(bounds.running_max)),
+            running_max: bounds.running_max,
             waiting: Arc::default(),
             waiting_max: bounds.waiting_max,
             pace: Arc::default(),
         }
+    }
+
+    fn load(&self) -> f64 {
+        1.0 - self.turns.available_permits() as f64 / self.running_max.max(1) as f64
     }
 
     async fn enter(&self) -> Result<Turn, Busy> {
@@ -351,6 +363,19 @@ mod tests {
         };
         tokio::join!(wait(1), wait(2), async { drop(turn) });
         assert_eq!(order.into_inner(), [1, 2]);
+    }
+
+    #[tokio::test]
+    async fn the_load_is_that_of_the_fullest_queue() {
+        let queues = Queues::new(&Budget::split(512 * MIB, 1));
+        assert!(queues.load() == 0.0);
+        let of_clients =
+            [queues.enter(Work::Metadata).await.unwrap(), queues.enter(Work::Upload).await.unwrap()];
+        let expected = 1.0 / queues.upload.running_max.min(queues.metadata.running_max) as f64;
+        assert!((queues.load() - expected).abs() < 1e-9, "{}", queues.load());
+        let _behind = queues.enter(Work::Background).await.unwrap();
+        drop(of_clients);
+        assert!(queues.load() == 0.0);
     }
 
     #[test]

@@ -66,6 +66,7 @@ pub async fn serve(system: Seams, cli: &Cli) -> Result<(), Failure> {
         address: settings.overlay_address.clone().unwrap_or_else(|| listener.local_address().to_string()),
         remote: settings.overlay_remote,
         s3: settings.overlay_s3.clone(),
+        room: settings.overlay_room,
     });
     let urls = Urls::new(&settings, &*s3, &*admin, websites.as_deref());
     let metrics = record_metrics();

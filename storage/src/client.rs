@@ -69,6 +69,15 @@ pub enum Verdict {
     Rotten,
 }
 
+/// Room for chunks on a node, beside what its volumes have free inside. Sent: append only.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeSpace {
+    /// Bytes that volumes may still take of the disk: its reserve is none of them.
+    pub free_bytes: u64,
+    /// Bytes of the disk.
+    pub total_bytes: u64,
+}
+
 /// Chunk calls to any node. Implemented by [`ChunkClient`] and by fakes in tests.
 #[async_trait]
 pub trait Chunks: Send + Sync + 'static {
@@ -96,6 +105,8 @@ pub trait Chunks: Send + Sync + 'static {
         after: Option<ChunkId>,
         limit: u32,
     ) -> Result<Vec<ChunkStat>, ChunkError>;
+    /// How much room the node has.
+    async fn space(&self, node: NodeId) -> Result<NodeSpace, ChunkError>;
     /// Takes the addresses of all members, for nodes that no table of addresses lists.
     fn learn(&self, members: BTreeMap<NodeId, String>) {
         let _ = members;
@@ -189,6 +200,10 @@ impl Chunks for ChunkClient {
         limit: u32,
     ) -> Result<Vec<ChunkStat>, ChunkError> {
         Ok(self.call(node, wire::SCAN, &ScanRequest { after, limit }, Vec::new()).await?.0)
+    }
+
+    async fn space(&self, node: NodeId) -> Result<NodeSpace, ChunkError> {
+        Ok(self.call(node, wire::SPACE, &(), Vec::new()).await?.0)
     }
 
     fn learn(&self, members: BTreeMap<NodeId, String>) {

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use fabric::ids::{ChunkId, NodeId};
 
 use crate::chunks::{CHUNKS_PER_CALL_MAX, ChunkStore};
-use crate::client::{ChunkClient, ChunkError, ChunkStat, Chunks, Verdict};
+use crate::client::{ChunkClient, ChunkError, ChunkStat, Chunks, NodeSpace, Verdict};
 use crate::origin::ChunkOrigin;
 
 /// See the file's head.
@@ -87,6 +87,13 @@ impl Chunks for NodeChunks {
             return self.elsewhere.scan(node, after, limit).await;
         }
         self.here.scan(after, limit).await
+    }
+
+    async fn space(&self, node: NodeId) -> Result<NodeSpace, ChunkError> {
+        if !self.is_here(node) {
+            return self.elsewhere.space(node).await;
+        }
+        self.here.space().await
     }
 
     fn learn(&self, members: BTreeMap<NodeId, String>) {

@@ -103,6 +103,7 @@ impl Service for ChunkService {
                 let request: ScanRequest = decode_head(&head).map_err(malformed)?;
                 answer(self.store.scan(request.after, request.limit).await)
             }
+            wire::SPACE => answer(self.store.space().await),
             wire::STEAL => {
                 let request: StealRequest = decode_head(&head).map_err(malformed)?;
                 match from {
@@ -192,6 +193,8 @@ mod tests {
         assert_eq!(verdicts, [Verdict::Absent, Verdict::Whole { bytes: CHUNK_BYTES as u32 }]);
         let other = client.put(NODE, chunk, vec![Bytes::new()], None).await;
         assert!(matches!(other, Err(ChunkError::Refused(NODE, _))));
+        let space = client.space(NODE).await.unwrap();
+        assert!(space.free_bytes < space.total_bytes && space.total_bytes == 1 << 30, "{space:?}");
         client.delete(NODE, vec![chunk]).await.unwrap();
         assert!(matches!(client.get(NODE, chunk, 0, 1).await, Err(ChunkError::NotFound(NODE))));
         let nobody = NodeId(4);

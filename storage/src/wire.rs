@@ -23,6 +23,9 @@ pub const SCAN: u16 = 0x0305;
 /// Has chunks read: [`CheckRequest`] → `Vec<Verdict>`.
 pub const CHECK: u16 = 0x0306;
 
+/// How much room there is: `()` → [`crate::client::NodeSpace`].
+pub const SPACE: u16 = 0x0308;
+
 /// Takes work from a node: [`StealRequest`] → [`crate::jobs::work::Stolen`]. For nodes only.
 pub const STEAL: u16 = 0x0307;
 
@@ -134,7 +137,7 @@ mod tests {
     use fabric::rpc::encode_head;
 
     use super::*;
-    use crate::client::Verdict;
+    use crate::client::{NodeSpace, Verdict};
 
     #[test]
     fn heads_keep_their_format() {
@@ -151,6 +154,8 @@ mod tests {
         let verdicts = vec![Verdict::Whole { bytes: 300 }, Verdict::Absent, Verdict::Rotten];
         assert_eq!(hex::encode(encode_head(&verdicts)), "010300ac020102");
         assert_eq!(hex::encode(encode_head(&StealRequest { most: 7 })), "0107");
+        let space = NodeSpace { free_bytes: 300, total_bytes: 7 };
+        assert_eq!(hex::encode(encode_head(&space)), "01ac0207");
         let failure: Result<(), Failure> = Err(Failure::Refused("no".to_string()));
         assert_eq!(hex::encode(encode_head(&failure)), "0101".to_string() + "03026e6f");
     }

@@ -113,6 +113,12 @@ pub struct GatewayConfig {
     pub overlay_remote: Option<OverlayRemote>,
     /// Where clients of other clusters are redirected to.
     pub overlay_s3: Option<String>,
+    /// Whether clusters that have too little room may put new buckets here.
+    pub overlay_takes_buckets: bool,
+    /// How full the disks may be, in percent, before new buckets go to others.
+    pub overlay_space_mark: Option<u8>,
+    /// How busy the gateway may be, in percent, before new buckets go to others.
+    pub overlay_load_mark: Option<u8>,
 }
 
 /// What becomes of requests for buckets of other clusters.

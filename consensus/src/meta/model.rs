@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::acl::{Grant, ObjectOwnership};
 use super::lifecycle::{Lifecycle, Transition};
-use super::names::{AccessKeyId, AnnotationName, BucketName, ObjectKey, UserName};
+use super::names::{AccessKeyId, AnnotationName, BucketName, ClusterName, ObjectKey, UserName};
 use super::replication::Replication;
 use super::sealing::Sealing;
 use super::website::Website;
@@ -113,6 +113,8 @@ pub enum BucketSetting {
     Replication(Replication),
     /// For so many seconds gateways of other clusters may answer reads of its objects from memory while its home is away.
     Staleness(u64),
+    /// Why it is in this cluster and not in the one that its creator asked.
+    Placed(Placed),
 }
 
 /// The kinds of [`BucketSetting`]. The number is part of keys.
@@ -134,6 +136,7 @@ pub enum SettingKind {
     StorageClass = 12,
     Replication = 13,
     Staleness = 14,
+    Placed = 15,
 }
 
 impl BucketSetting {
@@ -172,6 +175,41 @@ impl BucketSetting {
             BucketSetting::StorageClass(_) => SettingKind::StorageClass,
             BucketSetting::Replication(_) => SettingKind::Replication,
             BucketSetting::Staleness(_) => SettingKind::Staleness,
+            BucketSetting::Placed(_) => SettingKind::Placed,
+        }
+    }
+}
+
+/// A bucket came here by way of another cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Placed {
+    /// The cluster that its creator asked.
+    pub via: ClusterName,
+    /// Why that one did not keep it.
+    pub why: PlacedWhy,
+}
+
+/// Why a cluster sent a new bucket to another one. The order is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PlacedWhy {
+    /// Its creator named the other one.
+    Asked,
+    /// Its disks were filled above its mark.
+    Space,
+    /// Its gateway was busy above its mark.
+    Load,
+}
+
+impl PlacedWhy {
+    /// All of them.
+    pub const ALL: [PlacedWhy; 3] = [PlacedWhy::Asked, PlacedWhy::Space, PlacedWhy::Load];
+
+    /// As it is said to people and to other clusters.
+    pub fn name(self) -> &'static str {
+        match self {
+            PlacedWhy::Asked => "asked",
+            PlacedWhy::Space => "space",
+            PlacedWhy::Load => "load",
         }
     }
 }

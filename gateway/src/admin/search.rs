@@ -20,7 +20,7 @@ impl From<S3Error> for AdminError {
 
 /// `POST /search`: a page of hits in all buckets; with `user` of what the user may see, in all clusters.
 pub async fn search(admin: &Admin, document: &Value) -> Result<Response<ResponseBody>, AdminError> {
-    let asked = Asked::by_operator(document)?;
+    let asked = Asked::by_operator(document, admin.service.region())?;
     let found = match document.get("user").and_then(Value::as_str) {
         Some(user) => admin.service.search_as(user_name(user)?, &asked).await?,
         None => admin.search.find_all(&*admin.meta, &*admin.seams.env, &asked).await?,

@@ -108,8 +108,13 @@ fn token_text(value: &Value) -> String {
 }
 
 fn clusters_text(value: &Value) -> String {
-    let mut text = format!("this cluster is {} at {}\n\n", word(value, "name"), word(value, "address"));
-    text.push_str("cluster  state  gateways  buckets  objects  bytes  catalog of  via  addresses\n");
+    let mut text = format!("this cluster is {} at {}\n", word(value, "name"), word(value, "address"));
+    text.push_str(match value["mark_passed"].as_str() {
+        Some("space") => "its disks are above their mark: new buckets go to clusters that offer room\n",
+        Some(_) => "its gateway is above its mark: new buckets go to clusters that offer room\n",
+        None => "",
+    });
+    text.push_str("\ncluster  state  gateways  buckets  objects  bytes  room  catalog of  via  addresses\n");
     for cluster in items(value, "clusters") {
         let state = match (word(cluster, "standing"), cluster["up"] == json!(true)) {
             ("in", true) => "up",
@@ -118,12 +123,17 @@ fn clusters_text(value: &Value) -> String {
         };
         let age = cluster["catalog_age_ms"].as_u64();
         text.push_str(&format!(
-            "{}  {state}  {}  {}  {}  {}  {}  {}  {}\n",
+            "{}  {state}  {}  {}  {}  {}  {}  {}  {}  {}\n",
             word(cluster, "name"),
             number(cluster, "gateways"),
             number(cluster, "buckets"),
             number(cluster, "objects"),
             number(cluster, "bytes"),
+            if cluster["room"]["offered"] == json!(true) {
+                number(&cluster["room"], "free_bytes").to_string()
+            } else {
+                "-".to_string()
+            },
             age.map_or("-".to_string(), |age| format!("{} s ago", age / 1000)),
             word(cluster, "via"),
             items(cluster, "addresses").iter().filter_map(Value::as_str).collect::<Vec<_>>().join(","),
@@ -152,7 +162,7 @@ fn clusters_text(value: &Value) -> String {
 }
 
 fn catalog_text(value: &Value) -> String {
-    let mut text = "bucket  cluster  owner  objects  bytes\n".to_string();
+    let mut text = "bucket  cluster  owner  objects  bytes  why here\n".to_string();
     for bucket in items(value, "buckets") {
         let state = match (bucket["up"] == json!(true), bucket["disputed"] == json!(true)) {
             (_, true) => "  (another cluster has one of this name)",
@@ -160,13 +170,24 @@ fn catalog_text(value: &Value) -> String {
             (true, _) => "",
         };
         text.push_str(&format!(
-            "{}  {}  {}  {}  {}{state}\n",
+            "{}  {}  {}  {}  {}  {}{state}\n",
             word(bucket, "name"),
             word(bucket, "cluster"),
             word(bucket, "owner"),
             number(bucket, "objects"),
             number(bucket, "bytes"),
+            why_here(&bucket["placed"]),
         ));
     }
     text
+}
+
+fn why_here(placed: &Value) -> String {
+    let via = word(placed, "via");
+    match word(placed, "why") {
+        "asked" => format!("asked for at {via}"),
+        "space" => format!("{via} had too little space"),
+        "load" => format!("{via} was too busy"),
+        _ => "made here".to_string(),
+    }
 }

@@ -16,7 +16,7 @@ use consensus::meta::query::{Answer, Answered, Query};
 use fabric::env::{BoxFuture, Env, LaneWorker, TaskHandle, Work};
 use fabric::ids::{ChunkId, LayoutVersion, NodeId, SessionId};
 use fabric::placement::Layout;
-use storage::client::{ChunkError, ChunkStat, Chunks, Verdict};
+use storage::client::{ChunkError, ChunkStat, Chunks, NodeSpace, Verdict};
 use storage::origin::ChunkOrigin;
 
 /// Tokio's clock, counted randomness, tasks of the current runtime.
@@ -177,6 +177,10 @@ impl Chunks for FakeChunks {
         _limit: u32,
     ) -> Result<Vec<ChunkStat>, ChunkError> {
         Ok(Vec::new())
+    }
+    async fn space(&self, node: NodeId) -> Result<NodeSpace, ChunkError> {
+        self.admit(node, false).await?;
+        Ok(NodeSpace { free_bytes: 300, total_bytes: 1000 })
     }
 }
 

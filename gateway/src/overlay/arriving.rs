@@ -12,7 +12,7 @@ use crate::data::{Source, SourceError};
 use crate::http::BoxError;
 
 /// The next bytes come within this.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The pieces of a body.
 pub type Pieces = BoxStream<'static, Result<Bytes, BoxError>>;

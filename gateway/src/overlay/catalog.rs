@@ -46,12 +46,21 @@ impl Catalogs {
 
     /// A bucket was found before the catalog told of it.
     pub fn note(&self, cluster: &ClusterName, bucket: CatalogBucket) {
+        self.change(cluster, |buckets| drop(buckets.insert(bucket.name.clone(), bucket)));
+    }
+
+    /// A bucket is gone before the catalog tells so.
+    pub fn forget(&self, cluster: &ClusterName, bucket: &BucketName) {
+        self.change(cluster, |buckets| drop(buckets.remove(bucket)));
+    }
+
+    fn change(&self, cluster: &ClusterName, change: impl FnOnce(&mut BTreeMap<BucketName, CatalogBucket>)) {
         let mut catalogs = self.write();
         let Some(taken) = catalogs.get(cluster) else { return };
         let mut buckets = taken.buckets.clone();
-        buckets.insert(bucket.name.clone(), bucket);
-        let noted = Taken { at: taken.at, catalog: taken.catalog.clone(), buckets };
-        catalogs.insert(cluster.clone(), Arc::new(noted));
+        change(&mut buckets);
+        let changed = Taken { at: taken.at, catalog: taken.catalog.clone(), buckets };
+        catalogs.insert(cluster.clone(), Arc::new(changed));
     }
 
     /// Only these clusters are there.
@@ -93,6 +102,7 @@ mod tests {
             bytes: 0,
             versioned: false,
             stale_seconds: None,
+            placed: None,
         };
         let told = |names: &[&str]| Catalog {
             buckets: names.iter().map(|name| bucket(name)).collect(),
@@ -108,6 +118,8 @@ mod tests {
         catalogs.note(&east, bucket("new"));
         assert_eq!(catalogs.homes(&"photos".parse().unwrap()), std::slice::from_ref(&west));
         assert_eq!(catalogs.homes(&"new".parse().unwrap()), std::slice::from_ref(&east));
+        catalogs.forget(&east, &"new".parse().unwrap());
+        assert!(catalogs.homes(&"new".parse().unwrap()).is_empty());
         catalogs.keep(|cluster| *cluster == west);
         assert!(catalogs.homes(&"music".parse().unwrap()).is_empty());
     }

@@ -28,6 +28,7 @@ use serde::de::DeserializeOwned;
 
 use super::copies::VersionsAsked;
 use super::feed::{Feed, Since};
+use super::forward::Kind;
 use super::link::LinkError;
 use super::wire::{DayKey, FORWARDED, Join, Leave, PATH, Refused, Searched};
 use super::{Overlay, OverlayError};
@@ -37,6 +38,7 @@ use crate::http::server::Door;
 use crate::http::{BoxError, Handler, Refusal, RequestBody, ResponseBody, full};
 use crate::s3::auth::SigningKey;
 use crate::s3::service::{Forwarded, S3Service};
+use crate::s3::website::Websites;
 use crate::secrets::ClusterKey;
 
 /// A document of the protocol is not longer.
@@ -48,6 +50,8 @@ pub struct ClusterDoor {
     pub overlay: Arc<Overlay>,
     /// What members ask for.
     pub service: Arc<S3Service>,
+    /// What members ask for on behalf of browsers.
+    pub websites: Arc<Websites>,
     /// Opens the secrets of users.
     pub cluster_key: ClusterKey,
     /// Requests of clients of members take turns with those of clients here.
@@ -65,6 +69,7 @@ impl Door for ClusterDoor {
         let guest = Guest {
             overlay: self.overlay.clone(),
             service: self.service.clone(),
+            websites: self.websites.clone(),
             cluster_key: self.cluster_key.clone(),
             admission: self.admission.clone(),
             feed: self.feed.clone(),
@@ -78,6 +83,7 @@ impl Door for ClusterDoor {
 struct Guest {
     overlay: Arc<Overlay>,
     service: Arc<S3Service>,
+    websites: Arc<Websites>,
     cluster_key: ClusterKey,
     admission: Arc<Admission>,
     feed: Arc<Feed>,
@@ -99,6 +105,10 @@ impl Handler for Guest {
             let Some(forwarded) = Forwarded::read(request.headers(), member) else {
                 return refused(StatusCode::BAD_REQUEST, "the request does not say where it comes from");
             };
+            if let Kind::Page { .. } = forwarded.kind {
+                let serving = ForwardedPage { websites: self.websites.clone(), forwarded };
+                return self.admission.of_websites(Arc::new(serving)).handle(request, source).await;
+            }
             let serving = ForwardedService { service: self.service.clone(), forwarded };
             return self.admission.with(Arc::new(serving)).handle(request, source).await;
         }
@@ -268,6 +278,23 @@ impl Handler for ForwardedService {
 
     fn refuse(&self, refusal: Refusal) -> Response<ResponseBody> {
         self.service.refuse(refusal)
+    }
+}
+
+/// Pages for browsers of a member.
+struct ForwardedPage {
+    websites: Arc<Websites>,
+    forwarded: Forwarded,
+}
+
+#[async_trait]
+impl Handler for ForwardedPage {
+    async fn handle(&self, request: Request<RequestBody>, source: SocketAddr) -> Response<ResponseBody> {
+        self.websites.serve(request, source, Some(&self.forwarded)).await
+    }
+
+    fn refuse(&self, refusal: Refusal) -> Response<ResponseBody> {
+        self.websites.refuse(refusal)
     }
 }
 

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use consensus::meta::model::PlacedWhy;
 use consensus::meta::names::BucketName;
 use futures::StreamExt as _;
 use http::header::{
@@ -20,11 +21,13 @@ use http_body_util::{BodyExt as _, BodyStream};
 
 use super::cache::{ObjectCache, Place, Reader};
 use super::link::{Link, LinkError};
-use super::wire::{FORWARDED, SECURE, SOURCE, VIRTUAL};
+use super::wire::{FORWARDED, ID, PLACED, SECURE, SOURCE, VIRTUAL, WEBSITE};
 use crate::http::ResponseBody as HttpBody;
 use crate::s3::response::{Response, ResponseBody};
 use crate::s3::{Code, S3Error, S3Result};
 
+/// Which entry of a log an answer is about.
+const INDEX: &str = "x-fluffy-index";
 /// What is about a connection and not about what goes over it.
 const BY_HOP: [HeaderName; 9] = [
     CONNECTION,
@@ -38,7 +41,47 @@ const BY_HOP: [HeaderName; 9] = [
     HeaderName::from_static("keep-alive"),
 ];
 
+/// What a request is for, as far as that makes a difference on its way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A GetObject.
+    GetObject,
+    /// A bucket is made there and not here.
+    NewBucket(PlacedWhy),
+    /// A page of a website; the bucket stands in its path or in its host.
+    Page {
+        /// In its path.
+        in_path: bool,
+    },
+    /// Anything else of S3.
+    Other,
+}
+
+impl Kind {
+    /// How its home is told.
+    fn header(self) -> Option<(&'static str, &'static str)> {
+        match self {
+            Kind::NewBucket(why) => Some((PLACED, why.name())),
+            Kind::Page { in_path } => Some((WEBSITE, if in_path { "path" } else { "host" })),
+            Kind::GetObject | Kind::Other => None,
+        }
+    }
+
+    /// What its home is told.
+    pub fn read(headers: &HeaderMap) -> Kind {
+        let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+        match (text(WEBSITE), text(PLACED)) {
+            (Some(place), _) => Kind::Page { in_path: place == "path" },
+            (None, Some(name)) => {
+                PlacedWhy::ALL.into_iter().find(|why| why.name() == name).map_or(Kind::Other, Kind::NewBucket)
+            }
+            (None, None) => Kind::Other,
+        }
+    }
+}
+
 /// A request on its way.
+#[derive(Clone)]
 pub struct Onward<'a> {
     /// As it came.
     pub head: &'a request::Parts,
@@ -50,8 +93,10 @@ pub struct Onward<'a> {
     pub source: IpAddr,
     /// Whether it came over TLS.
     pub secure: bool,
-    /// Whether it is a GetObject.
-    pub is_get_object: bool,
+    /// Its id, which it keeps.
+    pub id: &'a str,
+    /// What it is for.
+    pub kind: Kind,
     /// Who reads, where it is remembered whom the home lets read; and the monotonic time.
     pub witness: Option<(Reader, Duration)>,
 }
@@ -63,7 +108,8 @@ pub async fn read(
     onward: Onward<'_>,
     body: HttpBody,
 ) -> S3Result<Response> {
-    let Some(place) = Place::of(&link.name, onward.bucket, onward.is_get_object, onward.head) else {
+    let Some(place) = Place::of(&link.name, onward.bucket, onward.kind == Kind::GetObject, onward.head)
+    else {
         return forward(link, onward, body).await;
     };
     let witness = onward.witness.clone();
@@ -104,6 +150,7 @@ pub async fn forward(link: &Arc<Link>, onward: Onward<'_>, body: HttpBody) -> S3
     let mut response = Response::new(head.status);
     response.headers = without_hops(head.headers);
     response.headers.remove(SERVER);
+    name_log(link, &mut response.headers);
     let length = response.headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
     let pieces = BodyStream::new(body).filter_map(|frame| async move {
         match frame {
@@ -122,6 +169,15 @@ pub async fn forward(link: &Arc<Link>, onward: Onward<'_>, body: HttpBody) -> S3
     Ok(response)
 }
 
+/// Entries of logs of other clusters are told with the name of theirs.
+fn name_log(link: &Link, headers: &mut HeaderMap) {
+    let told = headers.get(INDEX).and_then(|index| index.to_str().ok()).filter(|index| !index.contains('/'));
+    if let Some(named) = told.and_then(|index| HeaderValue::from_str(&format!("{}/{index}", link.name)).ok())
+    {
+        headers.insert(INDEX, named);
+    }
+}
+
 fn request(onward: &Onward<'_>, body: HttpBody) -> S3Result<Request<HttpBody>> {
     let head = onward.head;
     let path = head.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
@@ -129,14 +185,14 @@ fn request(onward: &Onward<'_>, body: HttpBody) -> S3Result<Request<HttpBody>> {
     *request.method_mut() = head.method.clone();
     *request.uri_mut() = Uri::from(path);
     let mut headers = without_hops(head.headers.clone());
-    for name in [FORWARDED, SOURCE, SECURE, VIRTUAL] {
+    for name in [FORWARDED, SOURCE, SECURE, ID, VIRTUAL, PLACED, WEBSITE] {
         headers.remove(name);
     }
     let secure = if onward.secure { "true" } else { "false" };
     let source = onward.source.to_string();
-    let told = [(FORWARDED, onward.bucket.as_str()), (SOURCE, &source), (SECURE, secure)];
+    let told = [(FORWARDED, onward.bucket.as_str()), (SOURCE, &source), (SECURE, secure), (ID, onward.id)];
     let virtually = onward.virtual_bucket.map(|bucket| (VIRTUAL, bucket));
-    for (name, value) in told.into_iter().chain(virtually) {
+    for (name, value) in told.into_iter().chain(virtually).chain(onward.kind.header()) {
         let value = HeaderValue::from_str(value).map_err(|_| Code::InvalidURI)?;
         headers.insert(HeaderName::from_static(name), value);
     }

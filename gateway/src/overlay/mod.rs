@@ -2,7 +2,8 @@
 //!
 //! [`identity`] is who a cluster is, [`link`] the way to one, [`door`] who comes in, [`wire`] what is said, [`gossip`] how
 //! clusters hear of each other. `membership` is who takes part, `rights` which cluster acts for whom, `telling` what is
-//! told of the buckets here, [`catalog`] which buckets are where, `names` where the name of one leads. [`forward`] is how
+//! told of the buckets here, [`catalog`] which buckets are where, `names` where the name of one leads, `room` whether new
+//! ones are better off elsewhere. [`forward`] is how
 //! requests get there, [`cache`] what of the answers stays here. [`feed`] tells what happens in buckets here, in the words
 //! of [`copies`]; [`follow`] copies what happens in buckets elsewhere, or `compare` does; `mirrors` begins and ends that.
 //! [`arriving`] is a body on its way here. `report` is what operators see. What is kept (members, grants, invitations, how far copies are) is in the metadata of
@@ -28,6 +29,7 @@ mod mirrors;
 mod names;
 mod report;
 mod rights;
+mod room;
 mod telling;
 mod view;
 pub mod wire;
@@ -48,6 +50,7 @@ use fabric::cluster::OverlayRemote;
 use fabric::env::TaskHandle;
 use fabric::limits::{DAY_KEYS_MAX, OVERLAY_ASKING_MAX};
 use lru::LruCache;
+use storage::client::Chunks;
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::sleep;
 
@@ -56,9 +59,12 @@ use self::catalog::Catalogs;
 use self::follow::Progresses;
 use self::link::{Link, LinkError};
 pub use self::membership::{INVITE_LIFETIME_DEFAULT, INVITE_LIFETIME_MAX};
-pub use self::names::Elsewhere;
+pub use self::names::{Elsewhere, Taken};
+use self::room::Gauge;
+pub use self::room::RoomConfig;
 use self::view::View;
 use self::wire::{Catalog, DayKey};
+use crate::queue::Queues;
 use crate::secrets::ClusterKey;
 
 /// Between two looks at what is kept, and at the catalogs of others.
@@ -74,6 +80,10 @@ pub struct OverlayParts {
     pub seams: Seams,
     /// Metadata, unkept.
     pub meta: Arc<dyn Meta>,
+    /// The nodes, which know how full they are.
+    pub chunks: Arc<dyn Chunks>,
+    /// What of this gateway is busy.
+    pub queues: Arc<Queues>,
     /// Seals the key of the cluster.
     pub cluster_key: ClusterKey,
     /// The region, which is the name of the cluster.
@@ -92,6 +102,8 @@ pub struct OverlayConfig {
     pub remote: OverlayRemote,
     /// Where their clients are redirected to: `https://host:port`.
     pub s3: Option<String>,
+    /// How much room is kept, and whether others get some.
+    pub room: RoomConfig,
 }
 
 /// The part of a gateway that knows other clusters.
@@ -108,6 +120,7 @@ pub struct Overlay {
     homes: Mutex<LruCache<AccessKeyId, ClusterName>>,
     tasks: Mutex<BTreeMap<ClusterName, (PublicKey, TaskHandle)>>,
     progresses: Progresses,
+    gauge: Gauge,
     look: Notify,
     /// Places for questions to all clusters.
     asking: Semaphore,
@@ -174,6 +187,7 @@ impl Overlay {
             homes: Mutex::new(LruCache::new(keys)),
             tasks: Mutex::default(),
             progresses: Progresses::default(),
+            gauge: Gauge::default(),
             look: Notify::new(),
             asking: Semaphore::new(OVERLAY_ASKING_MAX),
             gossip: gossip::Mailbox::default(),
@@ -193,6 +207,9 @@ impl Overlay {
             }
             if let Some(gossip) = &gossip {
                 gossip.heed(&self).await;
+            }
+            if !self.is_alone() {
+                self.look_at_room().await;
             }
             self.fetch().await;
             tokio::select! {

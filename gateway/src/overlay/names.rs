@@ -26,6 +26,14 @@ pub enum Elsewhere {
     Nowhere,
 }
 
+/// Whose a name is that is taken.
+pub enum Taken {
+    /// Of who asks.
+    ByTheSame,
+    /// Of somebody else, as far as is known.
+    BySomebody,
+}
+
 impl Overlay {
     /// Where a bucket is that is not here.
     pub async fn elsewhere(&self, name: &BucketName) -> Elsewhere {
@@ -50,6 +58,11 @@ impl Overlay {
             },
             _ => Elsewhere::Disputed(homes),
         }
+    }
+
+    /// Whether another cluster told of a bucket of this name.
+    pub fn heard_of(&self, name: &BucketName) -> bool {
+        !self.catalogs.homes(name).is_empty()
     }
 
     /// Clusters that answer and have the bucket, though their catalogs did not tell yet.
@@ -92,9 +105,17 @@ impl Overlay {
         is_known.then_some(cluster)
     }
 
-    /// Whether another cluster that answers has a bucket of this name, or told of one.
-    pub async fn is_taken(&self, name: &BucketName) -> bool {
-        !matches!(self.elsewhere(name).await, Elsewhere::Nowhere | Elsewhere::Unknown(_))
+    /// Whether another cluster that answers has a bucket of this name, or told of one; and whether it is of this user.
+    pub async fn taken(&self, name: &BucketName, user: &UserName) -> Option<Taken> {
+        match self.elsewhere(name).await {
+            Elsewhere::Nowhere | Elsewhere::Unknown(_) => None,
+            Elsewhere::Disputed(_) => Some(Taken::BySomebody),
+            Elsewhere::In(link, home) => {
+                let owner = self.catalogs.of(&link.name).and_then(|taken| taken.bucket(&home)?.owner.clone());
+                let is_own = owner.is_some() && owner == self.name().map(|here| user.at_home_in(&here));
+                Some(if is_own { Taken::ByTheSame } else { Taken::BySomebody })
+            }
+        }
     }
 
     /// Buckets of a user in other clusters, in order of name: each with its cluster, and with the name that it has here.
@@ -119,6 +140,20 @@ impl Overlay {
         }
         found.sort_by(|a, b| a.0.cmp(&b.0));
         Ok(found)
+    }
+
+    /// A bucket was made in another cluster, and is known here from now on.
+    pub async fn note_made(&self, link: &Arc<Link>, name: &BucketName) {
+        match timeout(ASK_DEADLINE, self.ask_bucket(link, name)).await {
+            Ok(Ok(BucketThere { bucket: Some(bucket), .. })) => self.catalogs.note(&link.name, bucket),
+            // The catalog will tell.
+            _ => tracing::debug!(cluster = %link.name, bucket = %name, "a new bucket is not known yet"),
+        }
+    }
+
+    /// A bucket of another cluster is gone.
+    pub fn note_gone(&self, link: &Link, name: &BucketName) {
+        self.catalogs.forget(&link.name, name);
     }
 
     /// What another cluster says of one of its buckets now.

@@ -1,7 +1,7 @@
 //! What operators see of the overlay.
 
 use consensus::client::ask;
-use consensus::meta::model::Bucket;
+use consensus::meta::model::{Bucket, PlacedWhy};
 use consensus::meta::names::ClusterName;
 use consensus::meta::overlay::{GrantedUser, Standing};
 use consensus::meta::query::{Answer, Query};
@@ -42,6 +42,7 @@ impl Overlay {
                     "buckets": sum(|_| 1),
                     "objects": sum(|bucket| bucket.objects),
                     "bytes": sum(|bucket| bucket.bytes),
+                    "room": taken.as_ref().map(|taken| taken.catalog.room),
                     "catalog_age_ms": taken.map(|taken| now.saturating_sub(taken.at).as_millis() as u64),
                 })
             })
@@ -62,6 +63,8 @@ impl Overlay {
             "name": view.identity.as_ref().map(|identity| identity.name.as_str()),
             "key": view.identity.as_ref().map(|identity| hex::encode(identity.key)),
             "address": self.parts.config.address,
+            "room": self.room(),
+            "mark_passed": self.pressed().map(PlacedWhy::name),
             "clusters": clusters,
             "grants": grants,
             "invites": view.state.invites,
@@ -76,7 +79,8 @@ impl Overlay {
         let row = |cluster: &str, up: bool, age: u64, bucket: &CatalogBucket| {
             json!({
                 "name": bucket.name, "cluster": cluster, "owner": bucket.owner, "objects": bucket.objects,
-                "bytes": bucket.bytes, "created_ms": bucket.created_ms, "stale_seconds": bucket.stale_seconds, "up": up, "age_ms": age,
+                "bytes": bucket.bytes, "created_ms": bucket.created_ms, "stale_seconds": bucket.stale_seconds,
+                "placed": bucket.placed, "up": up, "age_ms": age,
                 "disputed": 0 < self.catalogs.homes(&bucket.name).iter().filter(|home| home.as_str() != cluster).count()
                     || (cluster != self.parts.region && own.buckets.iter().any(|here| here.name == bucket.name)),
             })

@@ -12,7 +12,7 @@ use fabric::ids::BucketId;
 use fabric::limits::{CATALOG_BUCKETS_MAX, LIST_KEYS_MAX};
 
 use super::copies::CopyWanted;
-use super::wire::{BucketThere, Catalog, CatalogBucket};
+use super::wire::{BucketThere, Catalog, CatalogBucket, PlacedThere};
 use super::{Overlay, OverlayError, bad};
 
 /// What others may know of the buckets here is asked for again after this.
@@ -56,9 +56,10 @@ impl Overlay {
         {
             return Ok(catalog.clone());
         }
-        let stale = self.own_staleness().await?;
-        let s3 = self.parts.config.s3.clone();
-        let (mut after, mut found) = (None, Catalog { s3, ..Catalog::default() });
+        let stale = self.own_settings(SettingKind::Staleness).await?;
+        let placed = self.own_settings(SettingKind::Placed).await?;
+        let (s3, room) = (self.parts.config.s3.clone(), self.room());
+        let (mut after, mut found) = (None, Catalog { s3, room, ..Catalog::default() });
         loop {
             let query = Query::Catalog { after, limit: LIST_KEYS_MAX };
             let answered = self.parts.meta.query(query).await?;
@@ -69,8 +70,15 @@ impl Overlay {
             after = buckets.last().map(|(bucket, _)| bucket.id).or(after);
             let name = self.name();
             let told = buckets.iter().map(|(bucket, usage)| {
-                let stale_seconds = stale.get(&bucket.id).copied();
-                CatalogBucket { stale_seconds, ..told(bucket, usage, name.as_ref()) }
+                let stale_seconds = match stale.get(&bucket.id) {
+                    Some(BucketSetting::Staleness(seconds)) => Some(*seconds),
+                    _ => None,
+                };
+                let placed = match placed.get(&bucket.id) {
+                    Some(BucketSetting::Placed(placed)) => Some(PlacedThere::from(placed)),
+                    _ => None,
+                };
+                CatalogBucket { stale_seconds, placed, ..told(bucket, usage, name.as_ref()) }
             });
             found.buckets.extend(told);
             if !more || CATALOG_BUCKETS_MAX <= found.buckets.len() {
@@ -83,18 +91,18 @@ impl Overlay {
         Ok(catalog)
     }
 
-    /// Buckets here that may be read from memory elsewhere while this cluster is away, and for how many seconds.
-    async fn own_staleness(&self) -> Result<BTreeMap<BucketId, u64>, OverlayError> {
+    /// What is set of one kind on buckets here.
+    async fn own_settings(
+        &self,
+        kind: SettingKind,
+    ) -> Result<BTreeMap<BucketId, BucketSetting>, OverlayError> {
         let (mut after, mut found) = (None, BTreeMap::new());
         loop {
-            let query = Query::SettingsOf { kind: SettingKind::Staleness, after, limit: LIST_KEYS_MAX };
+            let query = Query::SettingsOf { kind, after, limit: LIST_KEYS_MAX };
             let Answer::SettingsOf { settings, next } = ask(&*self.parts.meta, query).await? else {
                 return bad("the metadata answered another question than SettingsOf");
             };
-            found.extend(settings.into_iter().filter_map(|(bucket, setting)| match setting {
-                BucketSetting::Staleness(seconds) => Some((bucket, seconds)),
-                _ => None,
-            }));
+            found.extend(settings);
             if next.is_none() || CATALOG_BUCKETS_MAX <= found.len() {
                 return Ok(found);
             }
@@ -140,5 +148,6 @@ fn told(bucket: &Bucket, usage: &Usage, here: Option<&ClusterName>) -> CatalogBu
         bytes: usage.bytes,
         versioned: bucket.versioning == Versioning::Enabled,
         stale_seconds: None,
+        placed: None,
     }
 }

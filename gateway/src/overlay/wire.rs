@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use consensus::meta::model::Placed;
 use consensus::meta::names::{AccessKeyId, BucketName, ClusterName, UserName};
 use consensus::meta::overlay::PublicKey;
 use http::uri::Authority;
@@ -20,8 +21,14 @@ pub const FORWARDED: &str = "x-fluffy-forwarded";
 pub const SOURCE: &str = "x-fluffy-source";
 /// On such a request: whether it came over TLS.
 pub const SECURE: &str = "x-fluffy-secure";
+/// On such a request: its id, which it keeps.
+pub const ID: &str = "x-fluffy-request-id";
 /// On such a request: how its host names the bucket, where it does.
 pub const VIRTUAL: &str = "x-fluffy-virtual";
+/// On a request that makes a bucket: why it is sent on, a name of [`consensus::meta::model::PlacedWhy`].
+pub const PLACED: &str = "x-fluffy-placed";
+/// On a request for a page of a website: whether the `path` or the `host` names the bucket.
+pub const WEBSITE: &str = "x-fluffy-website";
 /// How invitations begin.
 const TOKEN_HEAD: &str = "fluffy1-";
 /// An invitation is not longer.
@@ -183,6 +190,24 @@ pub struct CatalogBucket {
     /// For how long others may answer reads from memory while its home is away, where they may.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stale_seconds: Option<u64>,
+    /// Why it is there, where its creator asked another cluster.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub placed: Option<PlacedThere>,
+}
+
+/// Why a bucket is where it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlacedThere {
+    /// The cluster that its creator asked.
+    pub via: ClusterName,
+    /// `asked`: its creator named this one; `space` and `load`: the mark that the other one had passed.
+    pub why: String,
+}
+
+impl From<&Placed> for PlacedThere {
+    fn from(placed: &Placed) -> PlacedThere {
+        PlacedThere { via: placed.via.clone(), why: placed.why.name().to_string() }
+    }
 }
 
 /// Whether a text is an address for S3 clients, such as `https://host:port`.
@@ -197,7 +222,7 @@ pub fn is_endpoint(text: &str) -> bool {
 /// What a cluster says of its room.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Room {
-    /// Bytes that nodes have free.
+    /// Bytes that new objects may take, all copies of them counted once.
     #[serde(default)]
     pub free_bytes: u64,
     /// Whether it takes what others have no room for.
@@ -249,6 +274,9 @@ pub struct Searched {
     pub order: String,
     /// Whether only in buckets of the user.
     pub owned: bool,
+    /// The answer is at least as new as this entry of the log there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub as_of: Option<u64>,
     /// Where the page before ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub continuation_token: Option<String>,

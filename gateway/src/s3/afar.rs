@@ -1,6 +1,7 @@
 //! The source of a copy that is in another cluster: it is read there as any client would, with a signature of the
 //! requester, whose key is known here. So its home decides what the requester may read.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
@@ -13,22 +14,23 @@ use futures::StreamExt as _;
 use http::header::{AUTHORIZATION, CONTENT_RANGE, HOST, RANGE, REFERER, USER_AGENT};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode, request};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use quick_xml::escape::unescape;
 use sha2::{Digest as _, Sha256};
+use tokio::time::timeout;
 
 use super::auth::{EMPTY_SHA256, SigningKey};
 use super::copying::Source;
 use super::error::{Code, S3Error, S3Result};
-use super::federation::disputed;
+use super::federation::home_of;
 use super::op::{Context, unexpected};
 use super::request::header_text;
 use super::response::{Response, ResponseBody};
 use super::time::iso8601_basic;
 use super::xml::tagging;
-use super::{headers, range, tags};
-use crate::overlay::Elsewhere;
-use crate::overlay::arriving::Arriving;
-use crate::overlay::forward::{Onward, body_of, forward, refused};
-use crate::overlay::link::{Link, LinkError};
+use super::{headers, range, tags, versions};
+use crate::overlay::arriving::{Arriving, PATIENCE};
+use crate::overlay::forward::{Kind, Onward, body_of, forward};
+use crate::overlay::link::Link;
 
 /// The host that requests name: there is none.
 const NOBODY: &str = "overlay";
@@ -37,6 +39,7 @@ const KEPT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.')
 /// Documents are not longer.
 const DOCUMENT_BYTES_MAX: usize = 64 * KIB as usize;
 
+const VERSION_ID: &str = "x-amz-version-id";
 const OF_SOURCE: &str = "x-amz-copy-source-";
 const RANGE_OF_SOURCE: &str = "x-amz-copy-source-range";
 const CUSTOMER_KEY: &str = "server-side-encryption-customer-";
@@ -82,20 +85,13 @@ impl<'a> Afar<'a> {
             Answer::Bucket(Some(_)) => return Ok(None),
             _ => return Err(unexpected("Bucket")),
         }
-        match overlay.elsewhere(&source.bucket).await {
-            Elsewhere::In(link, bucket) => Ok(Some(Afar { cx, source, link, bucket })),
-            Elsewhere::Disputed(homes) => Err(disputed(&source.bucket, &homes)),
-            Elsewhere::Unknown(cluster) => {
-                let why = "and nobody knows what it has".to_string();
-                Err(refused(&LinkError::Away(cluster, why)))
-            }
-            Elsewhere::Nowhere => Ok(None),
-        }
+        let home = home_of(overlay, &source.bucket).await?;
+        Ok(home.map(|(link, bucket)| Afar { cx, source, link, bucket }))
     }
 
     /// Begins to read the source for a copy with these headers.
     pub async fn fetch(&self, copy: &HeaderMap, with_tags: bool) -> S3Result<Fetched> {
-        let answer = self.ask("", asked_of_source(copy)?).await?;
+        let answer = self.ask("", self.source.version, asked_of_source(copy)?).await?;
         let (bytes, stream) = match answer.body {
             ResponseBody::Empty => (0, futures::stream::empty().boxed()),
             ResponseBody::Stream { bytes, stream } => (bytes, stream),
@@ -112,25 +108,33 @@ impl<'a> Afar<'a> {
         }
         let mut attributes = headers::attributes(&answer.headers)?;
         if with_tags && answer.headers.contains_key("x-amz-tagging-count") {
-            attributes.tags = self.tags(copy).await?;
+            // Those of the very version whose bytes come, as far as its home says which one that is.
+            let told = header_text(&answer.headers, VERSION_ID)?;
+            let version = told.map(|text| versions::selector(VERSION_ID, text)).transpose()?;
+            attributes.tags = self.tags(version.or(self.source.version), copy).await?;
         }
-        let version = answer.headers.get("x-amz-version-id").cloned();
+        let version = answer.headers.get(VERSION_ID).cloned();
         Ok(Fetched { bytes, attributes, version, body: Arriving::new(bytes, stream) })
     }
 
-    async fn tags(&self, copy: &HeaderMap) -> S3Result<Tags> {
-        let answer = self.ask("tagging=", who_asks(copy)).await?;
+    async fn tags(&self, version: Option<VersionSelector>, copy: &HeaderMap) -> S3Result<Tags> {
+        let answer = self.ask("tagging=", version, who_asks(copy)).await?;
         tags::of_object(tagging(&document(answer.body).await?)?)
     }
 
-    /// Sends a GET for the source, with a subresource as it stands in the query, and these headers.
-    async fn ask(&self, subresource: &str, mut headers: HeaderMap) -> S3Result<Response> {
+    /// Sends a GET for a version of the source, with a subresource as it stands in the query, and these headers.
+    async fn ask(
+        &self,
+        subresource: &str,
+        version: Option<VersionSelector>,
+        mut headers: HeaderMap,
+    ) -> S3Result<Response> {
         if let Some(owner) = &self.source.owner {
             headers.insert("x-amz-expected-bucket-owner", value(owner)?);
         }
         let key = utf8_percent_encode(self.source.key.as_str(), KEPT);
         let path = format!("/{}/{key}", self.bucket);
-        let version = self.source.version.map(|version| match version {
+        let version = version.map(|version| match version {
             VersionSelector::Null => "versionId=null".to_string(),
             VersionSelector::Stamp(stamp) => format!("versionId={stamp}"),
         });
@@ -158,7 +162,8 @@ impl<'a> Afar<'a> {
             virtual_bucket: None,
             source,
             secure,
-            is_get_object: false,
+            id: &self.cx.origin.request_id,
+            kind: Kind::Other,
             witness: None,
         }
     }
@@ -204,7 +209,10 @@ impl<'a> Afar<'a> {
         let said = String::from_utf8_lossy(&said).into_owned();
         let code = text_of(&said, "Code");
         match Code::ALL.iter().find(|known| Some(known.wire().0) == code && known.wire().1 == status) {
-            Some(code) => code.says(text_of(&said, "Message").unwrap_or(code.wire().2).to_string()),
+            Some(code) => {
+                let message = text_of(&said, "Message").and_then(|text| unescape(text).ok());
+                code.says(message.map_or_else(|| code.wire().2.to_string(), Cow::into_owned))
+            }
             None => Code::ServiceUnavailable.says(format!(
                 "The source of the copy is not read: its cluster {} answered {status}.",
                 self.link.name
@@ -267,6 +275,11 @@ fn value(text: &str) -> S3Result<HeaderValue> {
 
 /// A short body as a whole.
 async fn document(body: ResponseBody) -> S3Result<Vec<u8>> {
+    let whole = timeout(PATIENCE, collected(body)).await;
+    whole.map_err(|_| Code::ServiceUnavailable.caused("another cluster does not end a document"))?
+}
+
+async fn collected(body: ResponseBody) -> S3Result<Vec<u8>> {
     let mut stream = match body {
         ResponseBody::Empty => return Ok(Vec::new()),
         ResponseBody::Bytes(bytes) => return Ok(bytes.into()),

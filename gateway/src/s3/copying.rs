@@ -13,7 +13,7 @@ use std::sync::Arc;
 use super::access::Subject;
 use super::checksum::Hasher;
 use super::error::{Code, S3Error, S3Result};
-use super::op::Context;
+use super::op::{Context, is_owner};
 use super::path::percent_decoded;
 use super::reading::version_in;
 use super::request::header_text;
@@ -75,7 +75,7 @@ impl Source {
         let source = Subject { key: &self.key, version: self.version };
         let bucket = cx.bucket_to_read(&self.bucket, source).await?;
         match &self.owner {
-            Some(owner) if owner != bucket.owner.as_str() => Err(Code::AccessDenied.into()),
+            Some(owner) if !is_owner(&bucket, owner, &cx.region) => Err(Code::AccessDenied.into()),
             Some(_) | None => Ok(bucket),
         }
     }

@@ -3,15 +3,16 @@
 //! What always holds: a bucket that is here is served here. A request is sent on once, never twice, so that none goes in
 //! circles. Where it came to first is told, and whom it acts for is proved by the signature of its client.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use consensus::client::ask;
+use consensus::meta::model::Placed;
 use consensus::meta::names::{BucketName, ClusterName, UserName};
 use consensus::meta::query::{Answer, Query as MetaQuery};
-use http::header::{CONTENT_LENGTH, LOCATION, REFERER, USER_AGENT};
+use http::header::{LOCATION, REFERER, USER_AGENT};
 use http::{HeaderMap, StatusCode, Uri, request};
 use http_body_util::BodyExt as _;
 
@@ -19,22 +20,22 @@ use super::access::Access;
 use super::auth::{Claimed, Signer, Unverified, Verified, Verifier, claimed, verify};
 use super::error::{BoxError, Code, S3Error, S3Result};
 use super::op::{Action, Op, unexpected};
-use super::path::{CanonicalPath, Target};
+use super::path::Target;
 use super::response::Response;
 use super::search::{Asked, Found, Looking};
 use super::searching_all;
 use super::service::S3Service;
-use super::xml::{XmlWriter, create_bucket_location};
+use super::xml::XmlWriter;
 use crate::accounts::LastKnown;
-use crate::http::{RequestBody, ResponseBody as HttpBody, collect};
+use crate::http::{RequestBody, ResponseBody as HttpBody};
 use crate::overlay::cache::{Place, Reader};
-use crate::overlay::forward::{Onward, body_of, forward, read, refused};
+use crate::overlay::forward::{Kind, Onward, body_of, forward, read, refused};
 use crate::overlay::link::{Link, LinkError};
-use crate::overlay::wire::{FORWARDED, SECURE, SOURCE, Searched, SearchedPage, VIRTUAL};
+use crate::overlay::wire::{FORWARDED, ID, SECURE, SOURCE, Searched, SearchedPage, VIRTUAL};
 use crate::overlay::{Elsewhere, Overlay};
 
-/// A document that says where a bucket is to be is not longer.
-const LOCATION_BYTES_MAX: usize = 64 << 10;
+/// Ids of requests are not longer.
+const REQUEST_ID_BYTES_MAX: usize = 64;
 
 /// What a gateway of another cluster says of a request that it sends on.
 #[derive(Debug, Clone)]
@@ -49,9 +50,21 @@ pub struct Forwarded {
     pub source: IpAddr,
     /// Whether it came over TLS.
     pub secure: bool,
+    /// Its id there.
+    pub id: Option<Arc<str>>,
+    /// What it is for.
+    pub kind: Kind,
 }
 
 impl Forwarded {
+    /// Why a bucket that it makes is here.
+    pub fn placed(&self) -> Option<Placed> {
+        match self.kind {
+            Kind::NewBucket(why) => Some(Placed { via: self.by.clone(), why }),
+            _ => None,
+        }
+    }
+
     /// From the headers of a request of this cluster; `None`: they are not complete.
     pub fn read(headers: &HeaderMap, by: ClusterName) -> Option<Forwarded> {
         let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
@@ -61,6 +74,8 @@ impl Forwarded {
             virtual_bucket: text(VIRTUAL).map(str::to_string),
             source: text(SOURCE)?.parse().ok()?,
             secure: text(SECURE)? == "true",
+            id: text(ID).filter(|id| is_id(id)).map(Arc::from),
+            kind: Kind::read(headers),
         })
     }
 }
@@ -72,6 +87,8 @@ pub(super) struct Came<'a> {
     pub source: IpAddr,
     /// Whether it came over TLS.
     pub secure: bool,
+    /// Its id.
+    pub id: &'a str,
     /// By way of another cluster.
     pub forwarded: Option<&'a Forwarded>,
 }
@@ -138,6 +155,11 @@ fn path_at(bucket: &BucketName, virtual_bucket: Option<&str>, uri: &Uri) -> Stri
     format!("/{bucket}{key}{query}")
 }
 
+/// Whether a text may be the id of a request: what is written into logs and headers.
+fn is_id(text: &str) -> bool {
+    (1..=REQUEST_ID_BYTES_MAX).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_alphanumeric())
+}
+
 /// Whether the signature of a request is in its query.
 fn is_presigned(uri: &Uri) -> bool {
     uri.query().is_some_and(|query| query.split('&').any(|pair| pair.starts_with("X-Amz-Signature=")))
@@ -145,8 +167,22 @@ fn is_presigned(uri: &Uri) -> bool {
 
 impl S3Service {
     /// The overlay, where there are other clusters.
-    fn others(&self) -> Option<&Arc<Overlay>> {
+    pub(super) fn others(&self) -> Option<&Arc<Overlay>> {
         self.backend.overlay.as_ref().filter(|overlay| !overlay.is_alone())
+    }
+
+    /// How a request came from an address, or by way of another cluster.
+    pub(super) fn came<'a>(
+        &self,
+        (headers, id): (&HeaderMap, &'a str),
+        source: SocketAddr,
+        forwarded: Option<&'a Forwarded>,
+    ) -> Came<'a> {
+        let (source, secure) = match forwarded {
+            Some(forwarded) => (forwarded.source, forwarded.secure),
+            None => (self.proxies.client(source.ip(), headers), self.secure),
+        };
+        Came { source, secure, id, forwarded }
     }
 
     /// Sends a request on whose bucket is elsewhere.
@@ -170,39 +206,30 @@ impl S3Service {
             virtual_bucket,
             source: came.source,
             secure: came.secure,
-            is_get_object: op.name() == "GetObject",
+            id: came.id,
+            kind: if op.name() == "GetObject" { Kind::GetObject } else { Kind::Other },
             witness: None,
         };
         if op.action() == Action::CreateBucket {
-            let (location, body) = location(head, body).await?;
-            let link = location.and_then(|location| overlay.cluster(&location));
-            return match link {
-                Some(link) => forward(&link, onward, body).await.map(Way::There),
-                None => Ok(Way::Here(body)),
-            };
+            return self.place(overlay, onward, body).await;
         }
         if self.is_here(name).await? {
             return Ok(Way::Here(body));
         }
-        match overlay.elsewhere(name).await {
-            Elsewhere::In(link, home) => {
-                // The signature of a URL is good for one host.
-                let may_move = !is_presigned(&head.uri);
-                if let Some(endpoint) = overlay.endpoint(&link).filter(|_| may_move) {
-                    metrics::counter!("fluffy_overlay_redirected_total", "cluster" => link.name.to_string())
-                        .increment(1);
-                    let path = path_at(&home, virtual_bucket, &head.uri);
-                    return Ok(Way::At(Redirect { endpoint, path, bucket: home, region: link.name.clone() }));
-                }
-                self.sent_on(&link, Onward { bucket: &home, ..onward }, body, (op, unverified)).await
-            }
-            Elsewhere::Disputed(homes) => Err(disputed(name, &homes)),
-            Elsewhere::Unknown(cluster) => {
-                let why = "and nobody knows what it has".to_string();
-                Err(refused(&LinkError::Away(cluster, why)))
-            }
-            Elsewhere::Nowhere => Ok(Way::Here(body)),
+        let Some((link, home)) = home_of(overlay, name).await? else { return Ok(Way::Here(body)) };
+        // The signature of a URL is good for one host.
+        let may_move = !is_presigned(&head.uri);
+        if let Some(endpoint) = overlay.endpoint(&link).filter(|_| may_move) {
+            metrics::counter!("fluffy_overlay_redirected_total", "cluster" => link.name.to_string())
+                .increment(1);
+            let path = path_at(&home, virtual_bucket, &head.uri);
+            return Ok(Way::At(Redirect { endpoint, path, bucket: home, region: link.name.clone() }));
         }
+        let way = self.sent_on(&link, Onward { bucket: &home, ..onward }, body, (op, unverified)).await?;
+        if op.name() == "DeleteBucket" && matches!(&way, Way::There(answer) if answer.status.is_success()) {
+            overlay.note_gone(&link, &home);
+        }
+        Ok(way)
     }
 
     /// Sends a request on to where its bucket is at home. While that is away the answer may be in memory.
@@ -292,27 +319,42 @@ impl S3Service {
         }
     }
 
-    /// What a browser asks of a bucket that is elsewhere.
+    /// What the home of a bucket says to a browser that asks; `None`: the bucket is here, or nowhere.
     pub(super) async fn preflight_elsewhere(
         &self,
         head: &request::Parts,
-        path: (&CanonicalPath, Option<&str>),
+        (bucket, virtual_bucket): (&BucketName, Option<&str>),
         came: Came<'_>,
-    ) -> Option<S3Result<Response>> {
-        let (Some(overlay), None) = (self.others(), came.forwarded) else { return None };
-        let (Target::Bucket(name) | Target::Object(name, _)) = path.0.target() else { return None };
-        let Elsewhere::In(link, home) = overlay.elsewhere(name).await else { return None };
-        let (source, secure) = (came.source, came.secure);
-        let onward = Onward {
-            head,
-            bucket: &home,
-            virtual_bucket: path.1,
-            source,
-            secure,
-            is_get_object: false,
-            witness: None,
-        };
-        Some(forward(&link, onward, body_of(Bytes::new())).await)
+    ) -> S3Result<Option<Response>> {
+        self.asked_of_home(head, (bucket, virtual_bucket), came, Kind::Other).await
+    }
+
+    /// Asks the home of a bucket for a page of its website; `None`: it is here, or nowhere.
+    pub(super) async fn page_elsewhere(
+        &self,
+        head: &request::Parts,
+        (bucket, in_path): (&BucketName, bool),
+        came: Came<'_>,
+    ) -> S3Result<Option<Response>> {
+        self.asked_of_home(head, (bucket, None), came, Kind::Page { in_path }).await
+    }
+
+    /// Sends on what nobody signs.
+    async fn asked_of_home(
+        &self,
+        head: &request::Parts,
+        (bucket, virtual_bucket): (&BucketName, Option<&str>),
+        came: Came<'_>,
+        kind: Kind,
+    ) -> S3Result<Option<Response>> {
+        let (Some(overlay), None) = (self.others(), came.forwarded) else { return Ok(None) };
+        if self.is_here(bucket).await? {
+            return Ok(None);
+        }
+        let Some((link, home)) = home_of(overlay, bucket).await? else { return Ok(None) };
+        let Came { source, secure, id, .. } = came;
+        let onward = Onward { head, bucket: &home, virtual_bucket, source, secure, id, kind, witness: None };
+        forward(&link, onward, body_of(Bytes::new())).await.map(Some)
     }
 
     /// Refuses who may not act here: users of other clusters, and users of this one by way of others, act where that was
@@ -357,7 +399,7 @@ impl S3Service {
         let user = searched.user.seen_in(here);
         let document =
             serde_json::to_value(&searched).map_err(|error| searching_all::malformed(&error.to_string()))?;
-        let asked = Asked::by_operator(&document)?;
+        let asked = Asked::by_operator(&document, here.as_str())?;
         let Some(overlay) = &self.backend.overlay else { return Err(Code::AccessDenied.into()) };
         if user.home().is_some_and(|home| home != member.as_str()) {
             return Err(
@@ -375,7 +417,7 @@ impl S3Service {
         Ok(searching_all::page(env, search, (&user, here), &asked, found))
     }
 
-    async fn is_here(&self, name: &BucketName) -> S3Result<bool> {
+    pub(super) async fn is_here(&self, name: &BucketName) -> S3Result<bool> {
         match ask(&*self.backend.meta, MetaQuery::Bucket(name.clone())).await? {
             Answer::Bucket(bucket) => Ok(bucket.is_some()),
             _ => Err(unexpected("Bucket")),
@@ -383,21 +425,23 @@ impl S3Service {
     }
 }
 
-/// The region that the document of a new bucket names, and the body again. What is too long for such a document is not
-/// read here.
-async fn location(head: &request::Parts, body: HttpBody) -> S3Result<(Option<String>, HttpBody)> {
-    let length =
-        head.headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
-    if length.is_none_or(|bytes| bytes == 0 || LOCATION_BYTES_MAX < bytes) {
-        return Ok((None, body));
+/// The other cluster where a bucket is at home that is not here, and its name there; `None`: it is nowhere.
+pub(super) async fn home_of(
+    overlay: &Overlay,
+    name: &BucketName,
+) -> S3Result<Option<(Arc<Link>, BucketName)>> {
+    match overlay.elsewhere(name).await {
+        Elsewhere::In(link, home) => Ok(Some((link, home))),
+        Elsewhere::Disputed(homes) => Err(disputed(name, &homes)),
+        Elsewhere::Unknown(cluster) => {
+            let why = "and nobody knows what it has".to_string();
+            Err(refused(&LinkError::Away(cluster, why)))
+        }
+        Elsewhere::Nowhere => Ok(None),
     }
-    let whole = collect(body, LOCATION_BYTES_MAX).await;
-    let bytes = whole.map_err(|error| Code::IncompleteBody.caused(error))?;
-    // What is no such document is refused where it is read in earnest.
-    Ok((create_bucket_location(&bytes).ok().flatten(), body_of(bytes)))
 }
 
-pub(super) fn disputed(name: &BucketName, homes: &[ClusterName]) -> S3Error {
+fn disputed(name: &BucketName, homes: &[ClusterName]) -> S3Error {
     let names: Vec<String> = homes.iter().map(|home| format!("{name}--{home}")).collect();
     Code::OperationAborted
         .says(format!(

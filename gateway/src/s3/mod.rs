@@ -31,6 +31,7 @@ pub mod op;
 pub mod ops;
 pub mod path;
 pub mod payload;
+mod placing;
 pub mod policy;
 pub mod proxies;
 pub mod range;

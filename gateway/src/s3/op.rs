@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use consensus::client::{Meta, ask};
 use consensus::meta::command::{BucketChange, Command, Done, SetBucket};
-use consensus::meta::model::{Bucket, BucketSetting, Origin, SettingKind, Tags};
+use consensus::meta::model::{Bucket, BucketSetting, Origin, Placed, SettingKind, Tags};
 use consensus::meta::names::BucketName;
 use consensus::meta::query::{Answer, Query};
 use fabric::env::Env;
@@ -268,6 +268,8 @@ pub struct Context {
     pub notifier: Arc<Notifier>,
     /// Other clusters; `None`: this gateway talks to none.
     pub overlay: Option<Arc<Overlay>>,
+    /// Why a new bucket is made here and not in the cluster that its creator asked.
+    pub placed: Option<Placed>,
     /// Whether the gateway is about to end: nobody waits for anything then.
     pub stopping: watch::Receiver<bool>,
 }
@@ -393,6 +395,12 @@ pub(super) async fn resolve_bucket(meta: &dyn Meta, name: &BucketName) -> S3Resu
     };
     let missing = || S3Error::from(Code::NoSuchBucket).field("BucketName", name.as_str());
     Ok(Arc::new(found.ok_or_else(missing)?))
+}
+
+/// Whether a request means the owner of a bucket, by the name here or, with that of this cluster, by the name elsewhere.
+pub(super) fn is_owner(bucket: &Bucket, named: &str, region: &str) -> bool {
+    let owner = bucket.owner.as_str();
+    named == owner || named.split_once('/') == Some((region, owner))
 }
 
 /// The metadata answered something else than was asked: our own fault, never the client's.

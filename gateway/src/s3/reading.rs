@@ -10,7 +10,7 @@ use consensus::meta::query::{Answer, BodyView, ObjectView, Query as MetaQuery, W
 use fabric::ids::BucketId;
 use fabric::limits::PARTS_MAX;
 use futures::StreamExt as _;
-use http::header::{CONTENT_RANGE, LAST_MODIFIED};
+use http::header::CONTENT_RANGE;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
 use super::bodies;
@@ -58,7 +58,7 @@ impl Found {
     pub async fn with_body(self, cx: &Context, customer: Option<&Customer>) -> S3Result<Response> {
         let Found { response, range, object, body, guard } = self;
         let Some(range) = range else {
-            return Ok(not_modified(response));
+            return Ok(response);
         };
         let bytes = range.end - range.start;
         let key = encryption::body_key(cx, &object, customer)?;
@@ -73,7 +73,7 @@ impl Found {
     pub fn without_body(self) -> Response {
         match self.range {
             Some(range) => self.response.length(range.end - range.start),
-            None => not_modified(self.response),
+            None => self.response,
         }
     }
 }
@@ -256,13 +256,6 @@ pub async fn version_in(
         Ok(_) => Err(unexpected("Object")),
         Err(reject) => Ok(Err(reject)),
     }
-}
-
-/// Removes what a 304 must not say.
-fn not_modified(mut response: Response) -> Response {
-    response.headers.remove(http::header::CONTENT_TYPE);
-    debug_assert!(response.headers.contains_key(LAST_MODIFIED));
-    response
 }
 
 #[cfg(test)]

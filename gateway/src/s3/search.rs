@@ -64,6 +64,8 @@ pub struct Asked {
     limit: u32,
     token: Option<String>,
     as_of: u64,
+    /// The same of other clusters.
+    as_of_others: BTreeMap<ClusterName, u64>,
     sort: Sort,
     descending: bool,
     owned: bool,
@@ -109,8 +111,8 @@ pub struct Looking<'a> {
 }
 
 impl Asked {
-    /// Reads the parameters.
-    pub fn parse(query: &Query) -> S3Result<Asked> {
+    /// Reads the parameters, in the cluster of this region.
+    pub fn parse(query: &Query, region: &str) -> S3Result<Asked> {
         for name in PARAMETERS {
             if 1 < query.count(name) {
                 return Err(S3Error::argument(name, "", "The parameter is given more than once."));
@@ -126,12 +128,14 @@ impl Asked {
             Some("json") => Format::Json,
             Some(other) => return Err(S3Error::argument("format", other, "The formats are xml and json.")),
         };
+        let (as_of, as_of_others) = as_of(query.get("as-of").unwrap_or(""), region)?;
         let asked = Asked {
             query: query.get("q").unwrap_or("").to_string(),
             search: Search { words: Vec::new() },
             limit: page_size(query, "max-keys")?,
             token: query.get("continuation-token").map(str::to_string),
-            as_of: query.number("as-of", 0, u64::MAX)?.unwrap_or(0),
+            as_of,
+            as_of_others,
             sort: Sort::Name,
             descending: false,
             owned,
@@ -140,17 +144,22 @@ impl Asked {
         asked.with_order(query.get("sort").unwrap_or(""), query.get("order").unwrap_or(""))
     }
 
-    /// What an operator asks.
-    pub fn by_operator(document: &Value) -> S3Result<Asked> {
+    /// What an operator asks, or another cluster.
+    pub fn by_operator(document: &Value, region: &str) -> S3Result<Asked> {
         let text = |name: &str| document.get(name).and_then(Value::as_str).unwrap_or("").to_string();
         let number = |name: &str| document.get(name).and_then(Value::as_u64);
         let limit = number("max_keys").unwrap_or(u64::from(LIST_KEYS_MAX)).min(u64::from(LIST_KEYS_MAX));
+        let (as_of, as_of_others) = match number("as_of") {
+            Some(index) => (index, BTreeMap::new()),
+            None => as_of(&text("as_of"), region)?,
+        };
         let asked = Asked {
             query: text("query"),
             search: Search { words: Vec::new() },
             limit: limit as u32,
             token: Some(text("continuation_token")).filter(|token| !token.is_empty()),
-            as_of: number("as_of").unwrap_or(0),
+            as_of,
+            as_of_others,
             sort: Sort::Name,
             descending: false,
             owned: document.get("owned").and_then(Value::as_bool).unwrap_or(false),
@@ -182,8 +191,15 @@ impl Asked {
     }
 
     /// The same for another cluster, which answers a page of its own.
-    pub fn for_others(&self, user: UserName, source: IpAddr, token: Option<String>) -> Searched {
+    pub fn for_others(
+        &self,
+        cluster: &ClusterName,
+        user: UserName,
+        source: IpAddr,
+        token: Option<String>,
+    ) -> Searched {
         Searched {
+            as_of: self.as_of_others.get(cluster).copied(),
             user,
             source,
             query: self.query.clone(),
@@ -198,6 +214,11 @@ impl Asked {
             owned: self.owned,
             continuation_token: token,
         }
+    }
+
+    /// Of which other clusters something is to be seen.
+    pub fn clusters(&self) -> impl Iterator<Item = &ClusterName> {
+        self.as_of_others.keys()
     }
 
     /// Where the page before ended.
@@ -519,6 +540,26 @@ impl Searches for NoIndex {
     }
 }
 
+/// As new as what an answer is to be, as `x-fluffy-index` told it: entries of the log of this cluster, and
+/// `CLUSTER/ENTRY` of others, with commas between them.
+fn as_of(text: &str, region: &str) -> S3Result<(u64, BTreeMap<ClusterName, u64>)> {
+    let wrong = |part: &str| {
+        let why = "It is an entry of the log of this cluster, or CLUSTER/ENTRY, or some of them with commas between.";
+        S3Error::argument("as-of", part, why)
+    };
+    let (mut here, mut others) = (0, BTreeMap::new());
+    for part in text.split(',').filter(|_| !text.is_empty()) {
+        let (cluster, entry) = part.split_once('/').unwrap_or((region, part));
+        let entry = entry.parse::<u64>().map_err(|_| wrong(part))?;
+        let known = match cluster == region {
+            true => &mut here,
+            false => others.entry(cluster.parse::<ClusterName>().map_err(|_| wrong(part))?).or_default(),
+        };
+        *known = entry.max(*known);
+    }
+    Ok((here, others))
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
@@ -527,7 +568,25 @@ mod tests {
     use super::*;
 
     fn asked(text: &str) -> S3Result<Asked> {
-        Asked::parse(&Query::parse(text).unwrap())
+        Asked::parse(&Query::parse(text).unwrap(), "east")
+    }
+
+    #[test]
+    fn entries_are_of_logs_of_clusters() {
+        let of = |text| {
+            as_of(text, "east").map(|(here, others)| {
+                let others: Vec<_> =
+                    others.into_iter().map(|(name, entry)| (name.to_string(), entry)).collect();
+                (here, others)
+            })
+        };
+        assert_eq!(of("").unwrap(), (0, vec![]));
+        assert_eq!(of("7").unwrap(), (7, vec![]));
+        let expected = (9, vec![("north".to_string(), 1), ("west".to_string(), 4)]);
+        assert_eq!(of("7,west/4,east/9,west/3,8,north/1").unwrap(), expected);
+        for bad in [",", "7,", "west", "west/", "/7", "west/4/5", "WEST/4", "-1", "18446744073709551616"] {
+            assert_eq!(of(bad).unwrap_err().code(), Code::InvalidArgument, "{bad}");
+        }
     }
 
     #[test]

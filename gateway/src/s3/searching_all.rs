@@ -60,6 +60,11 @@ pub async fn find_here_or_everywhere(cx: &Context, asked: &Asked) -> S3Result<Fo
 /// A page of hits of all clusters.
 async fn find(cx: &Context, overlay: &Arc<Overlay>, asked: &Asked) -> S3Result<Found> {
     let user = cx.access.user()?;
+    for name in asked.clusters() {
+        if overlay.cluster(name.as_str()).is_none() {
+            return Err(S3Error::argument("as-of", name.as_str(), "No cluster of this name is known here."));
+        }
+    }
     let places = match asked.token() {
         Some(token) => Some(places(token)?),
         None => None,
@@ -124,7 +129,7 @@ async fn of_cluster(
     let late = || LinkError::Away(link.name.clone(), "no answer in time".to_string());
     let user = cx.access.user().ok().zip(overlay.name());
     let Some((user, name)) = user else { return Err(failed(late())) };
-    let question = asked.for_others(user.at_home_in(&name), cx.access.source(), began.clone());
+    let question = asked.for_others(&link.name, user.at_home_in(&name), cx.access.source(), began.clone());
     let answer = timeout(DEADLINE, link.post::<SearchedPage>("search", &question)).await;
     let page = answer.unwrap_or_else(|_| Err(late())).map_err(failed)?;
     let hits = page.hits.into_iter().filter_map(|hit| read(&link.name, &name, hit)).collect();
@@ -252,7 +257,7 @@ mod tests {
     }
 
     fn merged(asked: &str, sources: Vec<Source>) -> (Vec<String>, Option<Places>) {
-        let asked = Asked::parse(&Query::parse(asked).unwrap()).unwrap();
+        let asked = Asked::parse(&Query::parse(asked).unwrap(), "here").unwrap();
         let (hits, token) = together(&asked, sources);
         let keys = hits.into_iter().map(|shown| shown.hit.key).collect();
         (keys, token.map(|token| places(&token).unwrap()))

@@ -33,7 +33,7 @@ pub use super::federation::Forwarded;
 use super::federation::{Came, Way};
 use super::form::{Form, FormPolicy, Reply};
 use super::headers::refuse_unsupported;
-use super::op::{Action, BodyRule, Context, Op, resolve_bucket};
+use super::op::{Action, BodyRule, Context, Op, is_owner, resolve_bucket};
 use super::path::{CanonicalPath, Target, virtual_bucket};
 use super::payload::{Payload, RawBody};
 use super::proxies::Proxies;
@@ -156,17 +156,10 @@ impl S3Service {
     ) -> http::Response<HttpBody> {
         let (head, body) = request.into_parts();
         let began = (self.backend.env.monotonic(), self.backend.env.wall_ms());
-        let came = match forwarded {
-            Some(forwarded) => {
-                Came { source: forwarded.source, secure: forwarded.secure, forwarded: Some(forwarded) }
-            }
-            None => {
-                let source = self.proxies.client(source.ip(), &head.headers);
-                Came { source, secure: self.secure, forwarded: None }
-            }
-        };
+        let id = self.id_of(forwarded);
+        let came = self.came((&head.headers, &id), source, forwarded);
         let source = came.source;
-        let mut trace = self.trace("-");
+        let mut trace = Trace { id: id.clone(), ..self.trace("-") };
         let outcome = match head.method {
             Method::OPTIONS => self.preflight(&head, came, &mut trace).await,
             _ => self.answer(&head, body, came, &mut trace).await,
@@ -176,7 +169,7 @@ impl S3Service {
             Err(error) => (self.error_response(&error, &head, &trace.id), Some(error)),
         };
         if head.method != Method::OPTIONS {
-            self.tell_browser(&head, &mut response).await;
+            self.tell_browser(&head, came, &mut response).await;
         }
         log(&trace, &head, source, response.status, error.as_ref());
         let logging = self.logging_of(&trace).await;
@@ -204,7 +197,7 @@ impl S3Service {
                 began: began.0,
             }
         });
-        let response = self.finish(response, &head.method, &trace.id);
+        let response = self.finish_for(came, response, &head.method);
         match draft {
             Some(draft) => response.map(|body| Logged::new(body, draft).boxed_unsync()),
             None => response,
@@ -242,6 +235,16 @@ impl S3Service {
     }
 
     /// What is known of a request before it is looked at.
+    /// The id of a request: the one that it has already, where another cluster sent it on.
+    pub(super) fn id_of(&self, forwarded: Option<&Forwarded>) -> Arc<str> {
+        forwarded.and_then(|forwarded| forwarded.id.clone()).unwrap_or_else(|| self.request_id())
+    }
+
+    /// The region, which is the name of the cluster.
+    pub fn region(&self) -> &str {
+        &self.region
+    }
+
     pub(super) fn trace(&self, op: &'static str) -> Trace {
         Trace { id: self.request_id(), op, requester: None, bucket: None, key: None }
     }
@@ -298,13 +301,10 @@ impl S3Service {
         let (Target::Bucket(name) | Target::Object(name, _)) = path.target() else {
             return Err(Code::MethodNotAllowed.into());
         };
-        let rules = match cors::rules_of(&*self.backend.meta, name).await {
-            Err(error) if error.code() == Code::NoSuchBucket => {
-                let elsewhere = self.preflight_elsewhere(head, (&path, bucket), came).await;
-                return elsewhere.unwrap_or(Err(error));
-            }
-            rules => rules?,
-        };
+        if let Some(answer) = self.preflight_elsewhere(head, (name, bucket), came).await? {
+            return Ok(answer);
+        }
+        let rules = cors::rules_of(&*self.backend.meta, name).await?;
         let mut response = Response::ok();
         cors::add(&mut response.headers, cors::preflight(&rules, &head.headers)?);
         Ok(response)
@@ -312,11 +312,10 @@ impl S3Service {
 
     /// Tells the browser of a page of another origin whether the page may see the answer. Where the rules are not to be
     /// had it is told nothing.
-    async fn tell_browser(&self, head: &request::Parts, response: &mut Response) {
+    async fn tell_browser(&self, head: &request::Parts, came: Came<'_>, response: &mut Response) {
         let Some(origin) = head.headers.get(ORIGIN).and_then(|origin| origin.to_str().ok()) else { return };
         let Ok(host) = effective_host(head) else { return };
-        let bucket = self.domains.iter().find_map(|domain| virtual_bucket(&host, Some(domain)));
-        let Ok(path) = CanonicalPath::parse(head.uri.path(), bucket) else { return };
+        let Ok((path, _)) = self.path(head, &host, came) else { return };
         let (Target::Bucket(name) | Target::Object(name, _)) = path.target() else { return };
         let asked = tokio::time::timeout(RULES_PATIENCE, cors::rules_of(&*self.backend.meta, name)).await;
         if let Ok(Ok(rules)) = asked {
@@ -381,7 +380,8 @@ impl S3Service {
         }
         let bucket =
             self.allowed_bucket((op, &target), (&access, &verified, came), (&query, &headers), trace).await?;
-        let context = self.context(access, bucket, source, trace);
+        let placed = came.forwarded.and_then(Forwarded::placed);
+        let context = Context { placed, ..self.context(access, bucket, source, trace) };
         let payload = Payload::new(body, &headers, op.body(), verified.payload().clone())?;
         let (bucket, key) = match target {
             Target::Service => (None, None),
@@ -524,7 +524,7 @@ impl S3Service {
             }
         }
         match header_text(headers, "x-amz-expected-bucket-owner")? {
-            Some(owner) if owner != bucket.owner.as_str() => Err(Code::AccessDenied.into()),
+            Some(owner) if !is_owner(&bucket, owner, &self.region) => Err(Code::AccessDenied.into()),
             Some(_) | None => Ok(Some(bucket)),
         }
     }
@@ -555,6 +555,7 @@ impl S3Service {
             origin,
             notifier: self.backend.notifier.clone(),
             overlay: self.backend.overlay.clone(),
+            placed: None,
             stopping: self.stopping.clone(),
         }
     }
@@ -579,6 +580,19 @@ impl S3Service {
             response = response.amz("x-amz-bucket-region", &*self.region);
         }
         response
+    }
+
+    /// The same for a client. To gateways of other clusters a 304 also says what they keep for theirs.
+    pub(super) fn finish_for(
+        &self,
+        came: Came<'_>,
+        mut response: Response,
+        method: &Method,
+    ) -> http::Response<HttpBody> {
+        if came.forwarded.is_none() && response.status == StatusCode::NOT_MODIFIED {
+            response.headers.remove(CONTENT_TYPE);
+        }
+        self.finish(response, method, came.id)
     }
 
     /// Adds what every answer has. The `Date` comes from the connection.

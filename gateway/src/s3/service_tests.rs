@@ -227,6 +227,8 @@ async fn refusals_in_their_order() {
 async fn headers_are_judged() {
     for (name, value, status) in [
         ("x-amz-expected-bucket-owner", "tester", 200),
+        ("x-amz-expected-bucket-owner", "us-east-1/tester", 200),
+        ("x-amz-expected-bucket-owner", "west/tester", 403),
         ("x-amz-expected-bucket-owner", "other", 403),
         ("x-amz-write-offset-bytes", "0", 501),
         ("x-fluffy-internal", "1", 200),

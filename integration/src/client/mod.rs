@@ -43,6 +43,10 @@ pub trait Target: Send + Sync {
     fn other_user(&self) -> Option<Credentials>;
     /// The domain of virtual-host style, if the target serves one.
     fn domain(&self) -> Option<String>;
+    /// The region that clients sign for.
+    fn region(&self) -> String {
+        "us-east-1".to_string()
+    }
     /// A new connection to the port of websites of that gateway, if it has one.
     async fn connect_websites(&self, _gateway: usize) -> io::Result<Option<BoxStream>> {
         Ok(None)
@@ -78,7 +82,7 @@ impl<'a> Client<'a> {
     pub fn signer(&self) -> Signer {
         Signer {
             credentials: self.credentials.clone(),
-            region: "us-east-1".to_string(),
+            region: self.target.region(),
             service: "s3".to_string(),
             host: self.target.host(self.gateway),
             at_ms: self.target.wall_ms(),

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Result, ensure};
 
@@ -78,6 +79,9 @@ fn venv_path(name: &str) -> PathBuf {
 
 /// Makes a virtual environment with exactly what its requirements say; nothing to do if they are unchanged.
 fn prepare(name: &str, requirements: &str) -> Result<()> {
+    // Stages may run beside each other.
+    static PREPARING: Mutex<()> = Mutex::new(());
+    let _alone = PREPARING.lock().unwrap_or_else(PoisonError::into_inner);
     let place = venv_path(name);
     let wanted = repository().join("integration").join(requirements);
     let text = fs::read_to_string(&wanted).with_context(|| format!("read {}", wanted.display()))?;

@@ -33,6 +33,10 @@ mod users;
 mod voters;
 
 use std::io::Write;
+use std::num::NonZeroUsize;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::thread::available_parallelism;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
@@ -46,6 +50,8 @@ pub struct Tally {
     pub failures: Vec<String>,
     /// Figures and remarks for the summary.
     pub notes: Vec<String>,
+    /// Lines for later, where other stages run at the same time.
+    held: Option<Vec<String>>,
 }
 
 impl Tally {
@@ -54,10 +60,10 @@ impl Tally {
         match outcome {
             Ok(()) => {
                 self.passed += 1;
-                say(&format!("  ok    {name}"));
+                self.say(format!("  ok    {name}"));
             }
             Err(reason) => {
-                say(&format!("  FAIL  {name}: {reason}"));
+                self.say(format!("  FAIL  {name}: {reason}"));
                 self.failures.push(format!("{name}: {reason}"));
             }
         }
@@ -65,8 +71,15 @@ impl Tally {
 
     /// Keeps a remark for the summary, and prints it.
     pub fn note(&mut self, note: String) {
-        say(&format!("  note  {note}"));
+        self.say(format!("  note  {note}"));
         self.notes.push(note);
+    }
+
+    fn say(&mut self, line: String) {
+        match &mut self.held {
+            Some(held) => held.push(line),
+            None => say(&line),
+        }
     }
 }
 
@@ -75,115 +88,76 @@ struct Stage {
     name: &'static str,
     about: &'static str,
     run: fn(&mut Tally) -> Result<()>,
+    /// It waits for what happens in stores more than it works, and bears others at its side.
+    waits: bool,
 }
 
-/// The default run, in order.
+/// A stage that has the machine for itself.
+const fn alone(name: &'static str, about: &'static str, run: fn(&mut Tally) -> Result<()>) -> Stage {
+    Stage { name, about, run, waits: false }
+}
+
+/// A stage that runs beside its neighbours of this kind.
+const fn waiting(name: &'static str, about: &'static str, run: fn(&mut Tally) -> Result<()>) -> Stage {
+    Stage { name, about, run, waits: true }
+}
+
+/// The default run, in order; of those that run beside each other the longest come first.
 const STAGES: &[Stage] = &[
-    Stage { name: "fmt", about: "cargo fmt --check", run: steps::fmt },
-    Stage { name: "clippy", about: "clippy on all targets, warnings denied", run: steps::clippy },
-    Stage { name: "build", about: "the daemons, in the same profile", run: steps::build },
-    Stage { name: "tests", about: "unit, property, golden and Rust client tests", run: steps::tests },
-    Stage { name: "config", about: "wrong configuration is one sentence", run: campaign::config },
-    Stage {
-        name: "deploy",
-        about: "units for systemd and the container file fit the daemons",
-        run: deploy::run,
-    },
-    Stage { name: "embedded", about: "the suite against one process", run: campaign::embedded },
-    Stage {
-        name: "inline",
-        about: "the suite where small bodies leave the metadata",
-        run: campaign::inline_room,
-    },
-    Stage { name: "cluster", about: "the suite against 3 nodes and 2 gateways", run: campaign::cluster },
-    Stage {
-        name: "users",
-        about: "users and keys by the command line, removed ones refused",
-        run: users::run,
-    },
-    Stage {
-        name: "encryption",
-        about: "what lies on disks, and master keys that come and go",
-        run: encryption::run,
-    },
-    Stage {
-        name: "notifications",
-        about: "webhooks that take and refuse, gateways that are killed",
-        run: notifications::run,
-    },
-    Stage { name: "access-logs", about: "lines about requests, in another bucket", run: access_logs::run },
-    Stage { name: "overlay", about: "three stores that join, and part", run: overlay::run },
-    Stage {
-        name: "replication",
-        about: "buckets that follow others, through kills, cuts and promotion",
-        run: overlay::replicate,
-    },
-    Stage { name: "bad-input", about: "hostile requests over raw sockets", run: campaign::bad_input },
-    Stage {
-        name: "failover",
-        about: "kill -9 of a node and of the leader under load",
-        run: campaign::failover,
-    },
-    Stage {
-        name: "replace",
-        about: "lost disks, copied directories and moved nodes, under load",
-        run: replace::run_stage,
-    },
-    Stage {
-        name: "recovery",
-        about: "two of three voters are lost, the cluster goes on from one",
-        run: recovery::run,
-    },
-    Stage { name: "members", about: "nodes added, drained and removed, under load", run: members::run },
-    Stage {
-        name: "voters",
-        about: "the cluster chooses who votes: nodes lost, drained, in zones",
-        run: voters::run,
-    },
-    Stage { name: "classes", about: "shards while nodes are lost, drained and added", run: classes::run },
-    Stage { name: "grow", about: "a store in one process becomes a cluster of three", run: grow::run },
-    Stage { name: "full-disk", about: "a process on a disk without space", run: full_disk::run },
-    Stage { name: "losses", about: "chunk volumes and disks of a node are lost", run: losses::run },
-    Stage { name: "clients", about: "real clients with their defaults", run: clients::run },
-    Stage { name: "sim", about: "the simulator on fixed and fresh seeds", run: steps::sim },
-    Stage {
-        name: "crash",
-        about: "50,000 images of power cuts, and canaries that must not go unseen",
-        run: steps::crash,
-    },
+    alone("fmt", "cargo fmt --check", steps::fmt),
+    alone("clippy", "clippy on all targets, warnings denied", steps::clippy),
+    alone("build", "the daemons, in the same profile", steps::build),
+    alone("tests", "unit, property, golden and Rust client tests", steps::tests),
+    alone("config", "wrong configuration is one sentence", campaign::config),
+    alone("deploy", "units for systemd and the container file fit the daemons", deploy::run),
+    alone("embedded", "the suite against one process", campaign::embedded),
+    alone("inline", "the suite where small bodies leave the metadata", campaign::inline_room),
+    alone("cluster", "the suite against 3 nodes and 2 gateways", campaign::cluster),
+    alone("users", "users and keys by the command line, removed ones refused", users::run),
+    alone("bad-input", "hostile requests over raw sockets", campaign::bad_input),
+    alone("failover", "kill -9 of a node and of the leader under load", campaign::failover),
+    waiting("through", "the suite through a gateway of another cluster", overlay::through),
+    waiting("overlay", "three stores that join, and part", overlay::run),
+    waiting(
+        "replication",
+        "buckets that follow others, through kills, cuts and promotion",
+        overlay::replicate,
+    ),
+    waiting("classes", "shards while nodes are lost, drained and added", classes::run),
+    waiting("members", "nodes added, drained and removed, under load", members::run),
+    waiting("notifications", "webhooks that take and refuse, gateways that are killed", notifications::run),
+    waiting("voters", "the cluster chooses who votes: nodes lost, drained, in zones", voters::run),
+    waiting("recovery", "two of three voters are lost, the cluster goes on from one", recovery::run),
+    waiting("replace", "lost disks, copied directories and moved nodes, under load", replace::run_stage),
+    waiting("losses", "chunk volumes and disks of a node are lost", losses::run),
+    waiting("grow", "a store in one process becomes a cluster of three", grow::run),
+    waiting("full-disk", "a process on a disk without space", full_disk::run),
+    waiting("encryption", "what lies on disks, and master keys that come and go", encryption::run),
+    waiting("access-logs", "lines about requests, in another bucket", access_logs::run),
+    alone("clients", "real clients with their defaults", clients::run),
+    alone("sim", "the simulator on fixed and fresh seeds", steps::sim),
+    alone("crash", "50,000 images of power cuts, and canaries that must not go unseen", steps::crash),
 ];
 
 /// Heavier campaigns, run by name only.
 const CAMPAIGNS: &[Stage] = &[
-    Stage { name: "figures", about: "start times, failover gap, 5 GiB objects, memory", run: figures::run },
-    Stage { name: "crash-images", about: "1,000,000 images of power cuts", run: steps::crash_images },
-    Stage {
-        name: "refill",
-        about: "a node with 10 GiB lost its disk: how long until it is back",
-        run: refill::run,
-    },
-    Stage {
-        name: "archive",
-        about: "PostgreSQL archived, backed up and restored by pgBackRest over TLS",
-        run: clients::archive,
-    },
-    Stage {
-        name: "browser",
-        about: "pages of other origins in headless Chromium: forms, presigned URLs, CORS",
-        run: clients::browser,
-    },
-    Stage { name: "cas", about: "10,000 rounds of 32 conditional writers, one winner each", run: cas::run },
-    Stage {
-        name: "upgrade",
-        about: "a cluster of the earlier release is renewed under load, process by process",
-        run: upgrade::run,
-    },
-    Stage { name: "flips", about: "10,000 bits of chunk volumes flip", run: flips::run },
-    Stage {
-        name: "memory",
-        about: "64 uploads of 1 GiB and all else at once, 1 GiB a process enforced",
-        run: memory::run,
-    },
+    alone("figures", "start times, failover gap, 5 GiB objects, memory", figures::run),
+    alone("crash-images", "1,000,000 images of power cuts", steps::crash_images),
+    alone("refill", "a node with 10 GiB lost its disk: how long until it is back", refill::run),
+    alone("archive", "PostgreSQL archived, backed up and restored by pgBackRest over TLS", clients::archive),
+    alone(
+        "browser",
+        "pages of other origins in headless Chromium: forms, presigned URLs, CORS",
+        clients::browser,
+    ),
+    alone("cas", "10,000 rounds of 32 conditional writers, one winner each", cas::run),
+    alone(
+        "upgrade",
+        "a cluster of the earlier release is renewed under load, process by process",
+        upgrade::run,
+    ),
+    alone("flips", "10,000 bits of chunk volumes flip", flips::run),
+    alone("memory", "64 uploads of 1 GiB and all else at once, 1 GiB a process enforced", memory::run),
 ];
 
 /// Runs the stages named in `arguments`, or the default run. Returns whether everything held.
@@ -200,8 +174,11 @@ pub fn main(arguments: &[String]) -> bool {
         return false;
     };
     let mut rows = Vec::new();
-    for stage in stages {
-        rows.push(run_stage(stage));
+    for group in stages.chunk_by(|stage, next| stage.waits && next.waits) {
+        match group {
+            [stage] => rows.push(run_stage(stage, Tally::default())),
+            _ => rows.extend(run_beside(group)),
+        }
     }
     summary(&rows)
 }
@@ -220,10 +197,31 @@ struct Row {
     tally: Tally,
 }
 
-fn run_stage(stage: &'static Stage) -> Row {
-    say(&format!("== {}: {}", stage.name, stage.about));
+/// Runs stages beside each other, as many at once as there are processors. The lines of each come when it ends.
+fn run_beside(stages: &[&'static Stage]) -> Vec<Row> {
+    let next = AtomicUsize::new(0);
+    let rows = Mutex::new(Vec::new());
+    let run = || {
+        while let Some(stage) = stages.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let mut row = run_stage(stage, Tally { held: Some(Vec::new()), ..Tally::default() });
+            say(&row.tally.held.take().unwrap_or_default().join("\n"));
+            rows.lock().unwrap_or_else(PoisonError::into_inner).push(row);
+        }
+    };
+    let lanes = available_parallelism().map_or(1, NonZeroUsize::get);
+    std::thread::scope(|scope| {
+        for _ in 0..lanes.min(stages.len()) {
+            scope.spawn(run);
+        }
+    });
+    let mut rows = rows.into_inner().unwrap_or_else(PoisonError::into_inner);
+    rows.sort_by_key(|row| stages.iter().position(|stage| stage.name == row.name));
+    rows
+}
+
+fn run_stage(stage: &'static Stage, mut tally: Tally) -> Row {
+    tally.say(format!("== {}: {}", stage.name, stage.about));
     let begin = Instant::now();
-    let mut tally = Tally::default();
     if let Err(error) = (stage.run)(&mut tally) {
         tally.check(&format!("{}: the stage itself", stage.name), Err(format!("{error:#}")));
     }

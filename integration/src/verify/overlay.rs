@@ -2,8 +2,10 @@
 
 mod options;
 mod replication;
+mod room;
 pub(crate) mod sites;
 mod strangers;
+mod suite;
 mod walk;
 mod wide;
 
@@ -24,6 +26,11 @@ const AWAY_DEADLINE: Duration = Duration::from_secs(2);
 const RECORDS_LAST: Duration = Duration::from_secs(6);
 
 pub(super) use replication::run as replicate;
+
+/// The suite through a gateway of another cluster.
+pub(super) fn through(tally: &mut Tally) -> Result<()> {
+    block_on(suite::run(tally))
+}
 
 pub(super) fn run(tally: &mut Tally) -> Result<()> {
     block_on(async {
@@ -61,6 +68,7 @@ pub(super) fn run(tally: &mut Tally) -> Result<()> {
         drop((east, west, north));
         wide::run(tally).await;
         options::run(tally).await?;
+        room::run(tally).await?;
         tally.check("the walk in the documentation, line by line", walk::run());
         Ok(())
     })

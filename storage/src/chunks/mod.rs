@@ -34,7 +34,7 @@ use fabric::limits::{
 };
 use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
 
-use crate::client::{ChunkError, ChunkStat, Verdict};
+use crate::client::{ChunkError, ChunkStat, NodeSpace, Verdict};
 use crate::origin::ChunkOrigin;
 pub use compact::Compacted;
 use locator::Locator;
@@ -279,6 +279,17 @@ impl ChunkStore {
             }
         }
         Ok(())
+    }
+
+    /// Room for chunks, as the disk has it now.
+    pub async fn space(&self) -> Result<NodeSpace, ChunkError> {
+        let (disks, directory) = (self.shared.seams.disks.clone(), self.shared.settings.directory.clone());
+        let space = run_blocking(&*self.shared.seams.env, move || disks.space(&directory)).await;
+        let space = space.map_err(|error| ChunkError::Unavailable(self.node(), error.to_string()))?;
+        Ok(NodeSpace {
+            free_bytes: space.free_bytes.saturating_sub(self.shared.settings.reserve_bytes),
+            total_bytes: space.total_bytes,
+        })
     }
 
     /// What the indexes say about chunks, at most [`CHUNKS_PER_CALL_MAX`].

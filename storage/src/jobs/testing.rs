@@ -24,7 +24,7 @@ use fabric::placement::Layout;
 
 use super::work::{Stolen, Work};
 use super::{JobContext, Peers};
-use crate::client::{ChunkError, ChunkStat, Chunks, Verdict};
+use crate::client::{ChunkError, ChunkStat, Chunks, NodeSpace, Verdict};
 use crate::origin::ChunkOrigin;
 use crate::testing::Clock;
 
@@ -606,5 +606,9 @@ impl Chunks for FakeChunks {
             behind.take(limit as usize).map(|(id, found)| stat(*id, found)).collect()
         })
         .await
+    }
+
+    async fn space(&self, node: NodeId) -> Result<NodeSpace, ChunkError> {
+        self.on(node, |_| NodeSpace::default()).await
     }
 }

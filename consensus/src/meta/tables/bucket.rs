@@ -46,8 +46,8 @@ mod tests {
         TransitionMinimum,
     };
     use crate::meta::model::{
-        ClusterMs, CorsRule, DefaultEncryption, DefaultKey, DefaultRetention, ObjectLock, PublicAccessBlock,
-        RetentionMode, Versioning,
+        ClusterMs, CorsRule, DefaultEncryption, DefaultKey, DefaultRetention, ObjectLock, Placed, PlacedWhy,
+        PublicAccessBlock, RetentionMode, Versioning,
     };
     use crate::meta::tables::testing::golden;
     use crate::meta::website::{Protocol, Redirect, Replace, RoutingRule, Website};
@@ -113,6 +113,13 @@ mod tests {
             BucketSetting::Staleness(300),
             "0000000000000005000e",
             "0110ac02",
+        );
+        let placed = Placed { via: "east".parse().unwrap(), why: PlacedWhy::Load };
+        golden::<BucketSettings>(
+            (BucketId(5), 15),
+            BucketSetting::Placed(placed),
+            "0000000000000005000f",
+            "0111046561737402",
         );
         let default = DefaultRetention { mode: RetentionMode::Compliance, days: 300, in_years: false };
         golden::<BucketSettings>(

@@ -3,11 +3,16 @@
 use async_trait::async_trait;
 use consensus::client::MetaError;
 use consensus::meta::acl::ObjectOwnership;
-use consensus::meta::command::{Command, CreateBucket as CreateCommand, Guard, Reject, WithAcl};
+use consensus::meta::command::{
+    BucketChange, Command, CreateBucket as CreateCommand, Guard, Reject, SetBucket, WithAcl,
+};
+use consensus::meta::model::BucketSetting;
 use consensus::meta::names::BucketName;
+use consensus::meta::query::{Answer, Query};
 use http::header::LOCATION;
 use http::{HeaderMap, Method};
 
+use crate::overlay::Taken;
 use crate::s3::acl::{self, About, ownership_by_name};
 use crate::s3::error::{Code, S3Error, S3Result};
 use crate::s3::locks;
@@ -52,7 +57,7 @@ impl Op for CreateBucket {
         let guard = Guard { bucket, ..Guard::default() };
         let acl = acl::of_headers(request.headers(), About::Bucket)?;
         let ownership = ownership(request.headers())?;
-        let location = format!("/{name}");
+        let (location, created) = (format!("/{name}"), name.clone());
         let user = cx.access.user()?;
         check_others(cx, &name).await?;
         let command = CreateCommand { name, owner: user.clone() };
@@ -62,7 +67,7 @@ impl Op for CreateBucket {
             (ownership, acl) => Command::WithAcl(WithAcl { ownership, acl, command: Box::new(command) }),
         };
         match cx.propose_raw(command).await {
-            Ok(_) => {}
+            Ok(_) => explain(cx, created).await,
             Err(MetaError::Rejected(Reject::AclNotSupported)) => {
                 return Err(Code::InvalidBucketAclWithObjectOwnership.into());
             }
@@ -77,6 +82,17 @@ impl Op for CreateBucket {
     }
 }
 
+/// Keeps why the bucket is here. It is there and works without that, too.
+async fn explain(cx: &Context, name: BucketName) {
+    let Some(placed) = cx.placed.clone() else { return };
+    let Ok(Answer::Bucket(Some(bucket))) = cx.ask(Query::Bucket(name)).await else { return };
+    let change = BucketChange::Set(BucketSetting::Placed(placed));
+    let set = cx.propose_raw(Command::SetBucket(SetBucket { bucket: bucket.id, change })).await;
+    if let Err(error) = set {
+        tracing::info!(bucket = %bucket.name, %error, "why a bucket is here is not kept");
+    }
+}
+
 /// Names of buckets mean one bucket all over the overlay, as far as its clusters answer.
 async fn check_others(cx: &Context, name: &BucketName) -> S3Result<()> {
     let Some(overlay) = cx.others() else { return Ok(()) };
@@ -84,7 +100,11 @@ async fn check_others(cx: &Context, name: &BucketName) -> S3Result<()> {
         return Err(Code::InvalidBucketName
             .says(format!("A name that ends with --{cluster} means a bucket of the cluster {cluster}.")));
     }
-    if overlay.is_taken(name).await { Err(Code::BucketAlreadyExists.into()) } else { Ok(()) }
+    match overlay.taken(name, cx.access.user()?).await {
+        None => Ok(()),
+        Some(Taken::ByTheSame) => Err(Code::BucketAlreadyOwnedByYou.into()),
+        Some(Taken::BySomebody) => Err(Code::BucketAlreadyExists.into()),
+    }
 }
 
 /// Who will own what others write, as a header says.

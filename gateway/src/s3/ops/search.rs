@@ -49,7 +49,7 @@ impl Op for Search {
 }
 
 async fn answer(cx: &Context, query: &Query) -> S3Result<Response> {
-    let asked = Asked::parse(query)?;
+    let asked = Asked::parse(query, &cx.region)?;
     let found = searching_all::find_here_or_everywhere(cx, &asked).await?;
     let response = match asked.format {
         Format::Xml(encoding) => Response::xml(found.xml(&asked, encoding)),

@@ -216,6 +216,7 @@ impl World {
             origin: Origin { requester: user.to_string(), ..Origin::default() },
             overlay: None,
             notifier: Arc::new(crate::s3::testing::notifier()),
+            placed: None,
             stopping: tokio::sync::watch::channel(false).1,
         };
         read(op.run(&cx, request).await?).await

@@ -21,10 +21,12 @@ use self::visit::Visit;
 use super::access::{self, Access};
 use super::cors;
 use super::error::{Code, S3Error, S3Result};
+use super::federation::{Came, Forwarded};
 use super::op::resolve_bucket;
 use super::response::Response;
 use super::service::{S3Service, Trace, effective_host, log};
 use crate::http::{Handler, Refusal, RequestBody, ResponseBody as HttpBody};
+use crate::overlay::forward::Kind;
 
 /// The port of websites of one gateway.
 pub struct Websites {
@@ -42,7 +44,7 @@ impl Websites {
         Websites { service, domains }
     }
 
-    async fn answer(&self, head: &request::Parts, source: SocketAddr, trace: &Trace) -> S3Result<Answered> {
+    async fn answer(&self, head: &request::Parts, came: Came<'_>, trace: &Trace) -> S3Result<Answered> {
         if head.method != Method::GET && head.method != Method::HEAD {
             let error = S3Error::from(Code::MethodNotAllowed).field("Method", head.method.as_str());
             return Err(error.field("ResourceType", "OBJECT").header(ALLOW, "GET, HEAD"));
@@ -50,7 +52,17 @@ impl Websites {
         let service = &self.service;
         let meta = &*service.backend.meta;
         let host = effective_host(head)?;
-        let place = Place::find(meta, &host, head.uri.path(), &self.domains).await?;
+        let path = head.uri.path();
+        let place = match came.forwarded {
+            Some(Forwarded { bucket, kind, .. }) => {
+                Place::of_bucket(bucket, *kind == Kind::Page { in_path: true }, path)?
+            }
+            None => Place::find(service, &host, path, &self.domains).await?,
+        };
+        let named = (&place.bucket, place.is_in_path());
+        if let Some(response) = service.page_elsewhere(head, named, came).await? {
+            return Ok((response, None));
+        }
         let bucket = resolve_bucket(meta, &place.bucket).await?;
         let settings = access::settings(meta, &bucket).await?;
         let website = settings.iter().find_map(|setting| match setting {
@@ -60,11 +72,10 @@ impl Websites {
         let missing =
             || S3Error::from(Code::NoSuchWebsiteConfiguration).field("BucketName", bucket.name.as_str());
         let website = website.ok_or_else(missing)?;
-        let source = service.proxies.client(source.ip(), &head.headers);
-        let facts = service.facts((source, service.secure), Arc::default(), Arc::new(head.headers.clone()));
+        let Came { source, secure, .. } = came;
+        let facts = service.facts((source, secure), Arc::default(), Arc::new(head.headers.clone()));
         let access = Access::of(service.policies.clone(), service.backend.meta.clone(), None, facts).await?;
         let context = service.context(access, Some(bucket.clone()), source, trace);
-        let secure = service.secure;
         let visit = Visit { context: &context, head, host: &host, place: &place, trace, service, secure };
         let (mut response, error) = visit.answer(website).await;
         if let Some(origin) = head.headers.get(ORIGIN).and_then(|origin| origin.to_str().ok()) {
@@ -77,6 +88,29 @@ impl Websites {
         }
         Ok((response, error))
     }
+
+    /// Answers one request; `forwarded`: what a gateway of another cluster says that sends it on.
+    pub async fn serve(
+        &self,
+        request: http::Request<RequestBody>,
+        source: SocketAddr,
+        forwarded: Option<&Forwarded>,
+    ) -> http::Response<HttpBody> {
+        let (head, _) = request.into_parts();
+        let id = self.service.id_of(forwarded);
+        let came = self.service.came((&head.headers, &id), source, forwarded);
+        let op = if head.method == Method::HEAD { "WebsiteHead" } else { "WebsiteGet" };
+        let trace = Trace { id: id.clone(), ..self.service.trace(op) };
+        let (response, error) = match self.answer(&head, came, &trace).await {
+            Ok(answered) => answered,
+            Err(error) => {
+                let response = page::of_error(&error, None, &trace.id, &self.service.host_id);
+                (response, Some(error))
+            }
+        };
+        log(&trace, &head, came.source, response.status, error.as_ref());
+        self.service.finish_for(came, response, &head.method)
+    }
 }
 
 #[async_trait]
@@ -86,19 +120,7 @@ impl Handler for Websites {
         request: http::Request<RequestBody>,
         source: SocketAddr,
     ) -> http::Response<HttpBody> {
-        let (head, _) = request.into_parts();
-        let op = if head.method == Method::HEAD { "WebsiteHead" } else { "WebsiteGet" };
-        let trace = self.service.trace(op);
-        let (response, error) = match self.answer(&head, source, &trace).await {
-            Ok(answered) => answered,
-            Err(error) => {
-                let response = page::of_error(&error, None, &trace.id, &self.service.host_id);
-                (response, Some(error))
-            }
-        };
-        let client = self.service.proxies.client(source.ip(), &head.headers);
-        log(&trace, &head, client, response.status, error.as_ref());
-        self.service.finish(response, &head.method, &trace.id)
+        self.serve(request, source, None).await
     }
 
     fn refuse(&self, refusal: Refusal) -> http::Response<HttpBody> {

@@ -6,12 +6,11 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
-use consensus::client::{Meta, ask};
 use consensus::meta::names::BucketName;
-use consensus::meta::query::{Answer, Query};
 
 use crate::s3::error::{Code, S3Error, S3Result};
 use crate::s3::path::{CanonicalPath, Target, virtual_bucket};
+use crate::s3::service::S3Service;
 
 /// See the module.
 #[derive(Debug, PartialEq, Eq)]
@@ -28,7 +27,7 @@ pub struct Place {
 
 impl Place {
     /// Finds it.
-    pub async fn find(meta: &dyn Meta, host: &str, path: &str, domains: &[String]) -> S3Result<Place> {
+    pub async fn find(service: &S3Service, host: &str, path: &str, domains: &[String]) -> S3Result<Place> {
         // Names of hosts have no case, names of buckets do.
         let host = host.to_ascii_lowercase();
         if let Some(bucket) = domains.iter().find_map(|domain| virtual_bucket(&host, Some(domain))) {
@@ -39,7 +38,8 @@ impl Place {
             return Place::in_path(path);
         }
         if let Ok(bucket) = name.parse::<BucketName>()
-            && let Answer::Bucket(Some(_)) = ask(meta, Query::Bucket(bucket)).await?
+            && (service.is_here(&bucket).await?
+                || service.others().is_some_and(|overlay| overlay.heard_of(&bucket)))
         {
             return Place::under(name, path);
         }
@@ -47,6 +47,19 @@ impl Place {
             Some((label, _)) if domains.is_empty() => Place::under(label, path),
             _ => Err(S3Error::from(Code::NoSuchBucket).field("BucketName", name)),
         }
+    }
+
+    /// That of a bucket which another cluster names otherwise, or as it is named here.
+    pub fn of_bucket(bucket: &BucketName, in_path: bool, path: &str) -> S3Result<Place> {
+        match in_path {
+            true => Ok(Place { bucket: bucket.clone(), ..Place::in_path(path)? }),
+            false => Place::under(bucket.as_str(), path),
+        }
+    }
+
+    /// Whether the bucket stands in the path, and not in the host.
+    pub fn is_in_path(&self) -> bool {
+        !self.base.is_empty()
     }
 
     fn under(bucket: &str, path: &str) -> S3Result<Place> {
@@ -121,6 +134,9 @@ mod tests {
         }
         let place = Place::under("photos", "/a/b").unwrap();
         assert_eq!((place.key.as_str(), place.base.as_str(), place.rest.as_str()), ("a/b", "", "/a/b"));
+        let elsewhere = Place::of_bucket(&"photos".parse().unwrap(), true, "/photos--east/a/b").unwrap();
+        let found = (elsewhere.bucket.as_str(), elsewhere.base.as_str(), elsewhere.key.as_str());
+        assert_eq!(found, ("photos", "/photos--east", "a/b"));
         assert!(Place::in_path("/").is_err());
         assert!(Place::in_path("//a").is_err());
         assert!(Place::in_path("/../a").is_err());

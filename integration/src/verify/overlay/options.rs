@@ -40,7 +40,7 @@ async fn prepared(east: &Site, west: &Site) -> Result<(), String> {
 }
 
 /// Restarts a gateway with another value of an option.
-async fn restarted(site: &mut Site, option: (&str, &str)) -> Result<(), String> {
+pub(super) async fn restarted(site: &mut Site, option: (&str, &str)) -> Result<(), String> {
     let gateway = &mut site.store.gateway;
     gateway.daemon.kill();
     gateway.daemon.set_option(option.0, option.1);

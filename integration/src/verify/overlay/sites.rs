@@ -28,10 +28,16 @@ pub(crate) struct Site {
 impl Site {
     /// Starts one.
     pub async fn start(name: &'static str) -> Result<Site> {
+        Site::start_with(name, &[]).await
+    }
+
+    /// Starts one with more options.
+    pub async fn start_with(name: &'static str, more: &[&str]) -> Result<Site> {
         let overlay = format!("127.0.0.1:{}", free_port()?);
         let root =
             (format!("FLUFFYROOT{}", name.to_uppercase()), format!("{name}-root-secret-0123456789abcdef"));
         let args = ["--data", "fluffy-data", "--region", name, "--overlay-listen", &overlay];
+        let args = [&args[..], more].concat();
         let store = Embedded::start_changed(&args, |daemon| {
             daemon.variable("FLUFFY_ROOT_ACCESS_KEY", &root.0).variable("FLUFFY_ROOT_SECRET_KEY", &root.1)
         })
