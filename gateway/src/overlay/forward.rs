@@ -20,7 +20,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri,
 use http_body_util::{BodyExt as _, BodyStream};
 
 use super::cache::{ObjectCache, Place, Reader};
-use super::link::{Link, LinkError};
+use super::link::{AnsweredAt, Link, LinkError};
 use super::wire::{FORWARDED, ID, PLACED, SECURE, SOURCE, VIRTUAL, WEBSITE};
 use crate::http::ResponseBody as HttpBody;
 use crate::s3::response::{Response, ResponseBody};
@@ -146,7 +146,8 @@ pub async fn forward(link: &Arc<Link>, onward: Onward<'_>, body: HttpBody) -> S3
         error => refused(&error),
     })?;
     metrics::counter!("fluffy_overlay_forwarded_total", "cluster" => link.name.to_string()).increment(1);
-    let (head, body) = answer.into_parts();
+    let (mut head, body) = answer.into_parts();
+    let at = head.extensions.remove::<AnsweredAt>().map(|at| at.0).unwrap_or_default();
     let mut response = Response::new(head.status);
     response.headers = without_hops(head.headers);
     response.headers.remove(SERVER);
@@ -159,7 +160,7 @@ pub async fn forward(link: &Arc<Link>, onward: Onward<'_>, body: HttpBody) -> S3
         }
     });
     // What does not come any more is not waited for: the client sees that the body broke off.
-    let pieces = pieces.take_until(link.clone().gone());
+    let pieces = pieces.take_until(link.clone().gone(at));
     let bodiless = method == Method::HEAD || length == Some(0);
     response.body = match length {
         _ if bodiless => ResponseBody::Empty,

@@ -1,8 +1,10 @@
 //! The way to one other cluster: its connections, and whether it answers.
 //!
-//! What always holds: nobody waits for a cluster that is away. It is asked for a sign of life all the time; when none
-//! comes, requests that wait for its answer are given up and new ones are refused at once, until it answers again.
+//! What always holds: nobody waits for a cluster that is away, nor for one of its gateways. Each of them is asked for a
+//! sign of life all the time; when none comes, requests that wait for its answer are given up. When none of them gives
+//! any, new requests are refused at once, until one does again.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -77,7 +79,21 @@ pub struct Link {
     /// Connections that wait for the next request.
     idle: Mutex<Vec<Connection>>,
     open: Arc<Semaphore>,
-    answers: watch::Sender<bool>,
+    /// Addresses of its gateways that gave a sign of life just now.
+    lives: watch::Sender<BTreeSet<String>>,
+}
+
+/// The address of the gateway that gave an answer; goes with the answer.
+#[derive(Debug, Clone)]
+pub struct AnsweredAt(pub String);
+
+/// For how long an answer is waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Patience {
+    /// For as long as the gateway gives signs of life.
+    WhileItLives,
+    /// Who asks knows how long.
+    OfWhoAsks,
 }
 
 /// A connection with one of the gateways of the cluster.
@@ -104,7 +120,7 @@ impl Link {
             good_address: ArcSwapOption::empty(),
             idle: Mutex::default(),
             open: Arc::new(Semaphore::new(LINK_CONNECTIONS_MAX)),
-            answers: watch::channel(false).0,
+            lives: watch::channel(BTreeSet::new()).0,
         }
     }
 
@@ -130,39 +146,78 @@ impl Link {
         self.addresses.load().first().cloned()
     }
 
-    /// Whether it gave a sign of life just now.
+    /// Whether one of its gateways gave a sign of life just now.
     pub fn answers(&self) -> bool {
-        *self.answers.borrow()
+        !self.lives.borrow().is_empty()
     }
 
-    /// Until it gives no sign of life.
-    pub async fn gone(self: Arc<Self>) {
+    /// Until the gateway at this address gives no sign of life; where it is not known by it, until none does.
+    pub async fn gone(self: Arc<Self>, address: String) {
+        let is_gone = |lives: &BTreeSet<String>| match self.addresses.load().contains(&address) {
+            true => !lives.contains(&address),
+            false => lives.is_empty(),
+        };
         // The link is there as long as this runs, and so is what tells.
-        let _ = self.answers.subscribe().wait_for(|answers| !answers).await;
+        let _ = self.lives.subscribe().wait_for(is_gone).await;
     }
 
-    /// Asks for signs of life for ever.
+    /// Asks all gateways for signs of life for ever, each in its own time: one that is away delays no news of another.
     pub async fn watch(self: Arc<Self>) {
+        let (mut asked, mut watched) = (FuturesUnordered::new(), BTreeSet::new());
         loop {
-            // One that is late may be on its way.
-            let answers = self.ping().await.is_ok() || self.ping().await.is_ok();
-            let changed = self.answers.send_replace(answers) != answers;
-            if changed {
-                tracing::info!(cluster = %self.name, answers, "another cluster of the overlay");
+            let addresses = self.all_addresses();
+            for address in &addresses {
+                if watched.insert(address.clone()) {
+                    asked.push(self.ask_for_life(address.clone(), Duration::ZERO));
+                }
             }
-            if changed && !answers {
-                self.lock_idle().clear();
+            tokio::select! {
+                biased;
+                Some((address, lives)) = asked.next() => {
+                    let is_known = addresses.contains(&address);
+                    self.hears(&address, lives && is_known);
+                    if is_known {
+                        asked.push(self.ask_for_life(address, PING_INTERVAL));
+                    } else {
+                        watched.remove(&address);
+                    }
+                }
+                () = sleep(PING_INTERVAL) => {}
             }
-            metrics::gauge!("fluffy_overlay_up", "cluster" => self.name.to_string())
-                .set(f64::from(u8::from(answers)));
-            sleep(PING_INTERVAL).await;
         }
     }
 
-    async fn ping(self: &Arc<Self>) -> Result<(), LinkError> {
+    /// After some time, whether a gateway gives a sign of life.
+    async fn ask_for_life(self: &Arc<Self>, address: String, after: Duration) -> (String, bool) {
+        sleep(after).await;
+        // One that is late may be on its way.
+        let lives = self.ping(&address).await.is_ok() || self.ping(&address).await.is_ok();
+        (address, lives)
+    }
+
+    /// A gateway gave a sign of life, or none.
+    fn hears(&self, address: &str, lives: bool) {
+        let before = self.answers();
+        let changed = self.lives.send_if_modified(|all| match lives {
+            true => all.insert(address.to_string()),
+            false => all.remove(address),
+        });
+        if changed && !lives {
+            self.lock_idle().retain(|idle| idle.address != address);
+        }
+        let answers = self.answers();
+        if answers != before {
+            tracing::info!(cluster = %self.name, answers, "another cluster of the overlay");
+        }
+        metrics::gauge!("fluffy_overlay_up", "cluster" => self.name.to_string())
+            .set(f64::from(u8::from(answers)));
+    }
+
+    async fn ping(self: &Arc<Self>, address: &str) -> Result<(), LinkError> {
         let request = Request::get(format!("{PATH}ping")).body(full(Bytes::new()));
         let request = request.map_err(|error| self.away(&error))?;
-        match timeout(PING_DEADLINE, self.exchange(None, request)).await {
+        let asked = self.exchange(Some(address), request, Patience::OfWhoAsks);
+        match timeout(PING_DEADLINE, asked).await {
             Ok(Ok(answer)) if answer.status().is_success() => Ok(()),
             Ok(Ok(answer)) => Err(LinkError::Refused(answer.status(), "no sign of life".to_string())),
             Ok(Err(error)) => Err(error),
@@ -183,15 +238,10 @@ impl Link {
         address: Option<&str>,
         request: Request<ResponseBody>,
     ) -> Result<Response<ResponseBody>, LinkError> {
-        let mut answers = self.answers.subscribe();
-        if !*answers.borrow() {
+        if !self.answers() {
             return Err(self.away(&"it gives no sign of life"));
         }
-        tokio::select! {
-            biased;
-            answer = self.exchange(address, request) => answer,
-            _ = answers.wait_for(|answers| !answers) => Err(self.lost(&"it gives no sign of life any more")),
-        }
+        self.exchange(address, request, Patience::WhileItLives).await
     }
 
     /// Asks for a document.
@@ -240,7 +290,11 @@ impl Link {
         let request = request.header(CONTENT_TYPE, "application/json").body(full(document));
         let request = request.map_err(|error| self.away(&error))?;
         let asked = async {
-            let answer = if alive { self.send(request).await? } else { self.exchange(None, request).await? };
+            let answer = if alive {
+                self.send(request).await?
+            } else {
+                self.exchange(None, request, Patience::OfWhoAsks).await?
+            };
             let status = answer.status();
             let bytes = collect(answer.into_body(), DOCUMENT_BYTES_MAX).await;
             let bytes = bytes.map_err(|error| self.away(&error))?;
@@ -261,6 +315,7 @@ impl Link {
         self: &Arc<Self>,
         address: Option<&str>,
         mut request: Request<ResponseBody>,
+        patience: Patience,
     ) -> Result<Response<ResponseBody>, LinkError> {
         let busy = || LinkError::Busy(self.name.clone());
         let permit = self.open.clone().try_acquire_owned().map_err(|_| busy())?;
@@ -275,8 +330,25 @@ impl Link {
                     (self.dial(address.to_string()).await.map_err(|why| self.away(&why))?, false)
                 }
             };
-            match connection.sender.try_send_request(request).await {
-                Ok(answer) => {
+            let at = connection.address.clone();
+            if patience == Patience::WhileItLives && !used && self.addresses.load().contains(&at) {
+                // It is there, whatever the last sign of life was.
+                self.hears(&at, true);
+            }
+            let gone = async {
+                match patience {
+                    Patience::WhileItLives => self.clone().gone(at.clone()).await,
+                    Patience::OfWhoAsks => std::future::pending().await,
+                }
+            };
+            let asked = tokio::select! {
+                biased;
+                asked = connection.sender.try_send_request(request) => asked,
+                () = gone => return Err(self.lost(&"it gives no sign of life any more")),
+            };
+            match asked {
+                Ok(mut answer) => {
+                    answer.extensions_mut().insert(AnsweredAt(at));
                     let held = Held { link: self.clone(), connection: Some(connection), _permit: permit };
                     return Ok(answer.map(|body| LinkBody { body, held }.boxed_unsync()));
                 }
@@ -310,11 +382,15 @@ impl Link {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A connection with the gateway that answered last; when that does not at once, with the first of the others.
+    /// A connection with the gateway that answered last, unless only others give signs of life; when that one does not at
+    /// once, with the first of the others.
     async fn connect(&self) -> Result<Connection, LinkError> {
         let mut others = self.all_addresses();
         let good = self.good_address.load_full();
-        let first = good.and_then(|good| others.iter().position(|address| *address == *good)).unwrap_or(0);
+        let lives = self.lives.borrow().clone();
+        let good = good.filter(|good| lives.is_empty() || lives.contains(&**good));
+        let good = good.and_then(|good| others.iter().position(|address| *address == *good));
+        let first = good.or_else(|| others.iter().position(|address| lives.contains(address))).unwrap_or(0);
         let first: Vec<String> = others.drain(first..others.len().min(first + 1)).collect();
         let mut dialled: FuturesUnordered<_> = first.into_iter().map(|address| self.dial(address)).collect();
         let mut head_start = pin!(sleep(HEAD_START));
@@ -361,6 +437,9 @@ impl Link {
     }
 
     fn lost(&self, why: &dyn std::fmt::Display) -> LinkError {
+        if self.seams.env.armed("lost_as_away") {
+            return self.away(why);
+        }
         LinkError::Lost(self.name.clone(), why.to_string())
     }
 
@@ -475,9 +554,43 @@ mod tests {
         assert_eq!(asked(&link, &west, &mut gateways).await, 1);
         gateways[0] = Some(net.listen(&addresses[0]).await.unwrap());
         assert_eq!(asked(&link, &west, &mut gateways).await, 1);
+        link.hears(&addresses[0], true);
+        assert_eq!(asked(&link, &west, &mut gateways).await, 0);
         drop(gateways);
         assert!(matches!(link.connect().await, Err(LinkError::Away(..))));
         link.move_to(Vec::new());
         assert!(matches!(link.connect().await, Err(LinkError::Away(..))));
+    }
+
+    #[tokio::test]
+    async fn nobody_waits_for_a_gateway_that_is_silent_though_another_one_is_not() {
+        let net = LocalNet::default();
+        let seams = Seams {
+            env: Arc::new(SystemEnv::default()),
+            net: Arc::new(net.clone()),
+            disks: Arc::new(MemoryDisks::new(0)),
+        };
+        let (east, west) = (Arc::new(identity("east")), identity("west"));
+        let mut gateway = net.listen("127.0.0.1:0").await.unwrap();
+        let addresses = vec![gateway.local_address().to_string(), "127.0.0.1:1".to_string()];
+        let link = Link::new(seams, east, west.name.clone(), west.key, addresses.clone());
+        let link = Arc::new(link);
+        for address in &addresses {
+            link.hears(address, true);
+        }
+        let request = Request::get("/").body(full(Bytes::new())).unwrap();
+        let mut sent = pin!(link.send(request));
+        let silent = async {
+            // It takes the request and says nothing.
+            let _stream = west.accept(accept(&mut *gateway).await.0).await.unwrap();
+            sleep(Duration::from_millis(20)).await;
+            link.hears(&addresses[0], false);
+            std::future::pending::<()>().await;
+        };
+        let answer = tokio::select! {
+            answer = &mut sent => answer,
+            () = silent => unreachable!(),
+        };
+        assert!(matches!(answer, Err(LinkError::Lost(..))) && link.answers());
     }
 }
