@@ -20,7 +20,7 @@ pub enum Elsewhere {
     In(Arc<Link>, BucketName),
     /// In several clusters, each of which calls it its own.
     Disputed(Vec<ClusterName>),
-    /// Perhaps in this one, which is away and never told what it has.
+    /// Perhaps in this one, which is away: it may have one of this name since it told what it has.
     Unknown(ClusterName),
     /// Nowhere.
     Nowhere,
@@ -44,14 +44,18 @@ impl Overlay {
             return Elsewhere::In(link.clone(), bucket);
         }
         let mut homes = self.catalogs.homes(name);
+        if self.parts.seams.env.armed("forget_away") {
+            homes.retain(|home| view.links.get(home).is_some_and(|link| link.answers()));
+        }
+        let mut silent = None;
         if homes.is_empty() {
-            homes = self.ask_for(&view, name).await;
+            (homes, silent) = self.ask_for(&view, name).await;
+        }
+        if self.parts.seams.env.armed("forget_away") {
+            silent = None;
         }
         match &homes[..] {
-            [] => {
-                let silent = view.links.keys().find(|cluster| self.catalogs.of(cluster).is_none());
-                silent.map_or(Elsewhere::Nowhere, |cluster| Elsewhere::Unknown(cluster.clone()))
-            }
+            [] => silent.map_or(Elsewhere::Nowhere, Elsewhere::Unknown),
             [home] => match view.links.get(home) {
                 Some(link) => Elsewhere::In(link.clone(), name.clone()),
                 None => Elsewhere::Nowhere,
@@ -65,21 +69,26 @@ impl Overlay {
         !self.catalogs.homes(name).is_empty()
     }
 
-    /// Clusters that answer and have the bucket, though their catalogs did not tell yet.
-    async fn ask_for(&self, view: &View, name: &BucketName) -> Vec<ClusterName> {
+    /// Clusters that answer and have the bucket, though their catalogs did not tell yet; and one that does not answer.
+    async fn ask_for(&self, view: &View, name: &BucketName) -> (Vec<ClusterName>, Option<ClusterName>) {
         let _place = self.asking.acquire().await;
         let path = format!("buckets/{name}");
         let path = &path;
-        let asked = view.living().into_iter().map(|link| async move {
-            match timeout(ASK_DEADLINE, link.get::<BucketThere>(path)).await {
-                Ok(Ok(BucketThere { bucket: Some(bucket), .. })) if bucket.name == *name => {
-                    self.catalogs.note(&link.name, bucket);
-                    Some(link.name.clone())
-                }
-                _ => None,
-            }
+        let asked = view.links.values().map(|link| async move {
+            let answer = timeout(ASK_DEADLINE, link.get::<BucketThere>(path)).await;
+            let there = match answer {
+                Ok(Ok(there)) => there.bucket.filter(|bucket| bucket.name == *name),
+                Ok(Err(LinkError::Refused(status, _))) if !status.is_server_error() => None,
+                Ok(Err(_)) | Err(_) => return (None, Some(link.name.clone())),
+            };
+            let home = there.map(|bucket| {
+                self.catalogs.note(&link.name, bucket);
+                link.name.clone()
+            });
+            (home, None)
         });
-        join_all(asked).await.into_iter().flatten().collect()
+        let (homes, silent): (Vec<_>, Vec<_>) = join_all(asked).await.into_iter().unzip();
+        (homes.into_iter().flatten().collect(), silent.into_iter().flatten().next())
     }
 
     /// Where clients are to send what they ask of a cluster themselves (`https://host:port`), instead of this gateway.
