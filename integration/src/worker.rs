@@ -43,6 +43,10 @@ pub trait Scene: Send + Sync {
     fn violate(&self, what: String);
     /// Something was added to the history: it may be judged now, or later as a whole.
     fn added(&self, what: Added<'_>);
+    /// A gateway says that the bucket of a task does not exist. It does.
+    fn misses_bucket(&self, bucket: &str, gateway: usize) {
+        self.violate(format!("gateway {} says that there is no bucket {bucket}", gateway + 1));
+    }
 }
 
 /// What a worker works on.
@@ -126,7 +130,11 @@ impl Worker<'_> {
     }
 
     async fn send(&self, gateway: usize, request: Request) -> Option<Response> {
-        send(self.target, self.task.patience, gateway, request).await
+        let response = send(self.target, self.task.patience, gateway, request).await?;
+        if response.status == 404 && response.code() == "NoSuchBucket" {
+            self.scene.misses_bucket(&self.task.bucket, gateway);
+        }
+        Some(response)
     }
 
     fn object(&self, method: &str, key: &str) -> Request {
@@ -228,7 +236,7 @@ impl Worker<'_> {
                     return true;
                 }
             },
-            404 => Value::Absent,
+            404 if response.code() == "NoSuchKey" => Value::Absent,
             _ => return false,
         };
         let ended = self.scene.moment();

@@ -374,6 +374,10 @@ impl Copying {
     /// Writes a page of changes.
     async fn write(&self, page: &Fetched, mut after: Stamp) -> Result<(), Halt> {
         let there = &page.there;
+        if self.overlay.parts.seams.env.armed("cursor_before_copy") {
+            self.propose(ReplicateStep::Feed, (after, there.upto), there.reached_ms, Vec::new()).await?;
+            after = there.upto;
+        }
         let changes = there.events.iter().map(|event| (event.at, event.at_ms, &event.key, &event.what));
         let prepared = self.prepare(changes.collect()).await?;
         let mut batches = batches(prepared).into_iter().peekable();

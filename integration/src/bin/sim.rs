@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use integration::sim::campaign::{self, Campaign};
+use integration::sim::overlay::campaign::Overlays;
 
 /// Runs simulated clusters under faults. Exit code 0: all promises kept; 1: a promise broken (or a planted bug not
 /// caught); 2: wrong usage.
@@ -28,6 +29,9 @@ struct Options {
     /// Tell all named stories (or the one named) to the clusters of the seeds.
     #[arg(long, num_args = 0..=1, default_missing_value = "all", conflicts_with_all = ["seed", "smoke", "planted"])]
     scenario: Option<String>,
+    /// Simulate overlays of three clusters instead of one cluster: with --seed, --from and --seeds, or --planted.
+    #[arg(long, conflicts_with_all = ["smoke", "scenario", "minimise", "kept"])]
+    overlay: bool,
     /// Make the plan of the seed that fails (--seed N), or of the first one that catches a bug (--planted NAME), as
     /// small as it goes, and keep it in integration/kept.
     #[arg(long)]
@@ -51,16 +55,32 @@ fn main() -> ExitCode {
         }
         return ExitCode::SUCCESS;
     }
+    if options.overlay {
+        let mut overlays = Overlays::of(&mut campaign);
+        match (options.seed, options.planted) {
+            (Some(seed), _) => overlays.one(seed),
+            (None, Some(bug)) => overlays.planted(&bug, from.unwrap_or(1), options.seeds),
+            (None, None) => overlays.range(from.unwrap_or_else(campaign::fresh_seed), options.seeds),
+        }
+        return ended(&campaign);
+    }
     match (options.seed, options.planted, options.scenario) {
         (Some(seed), ..) => campaign.one(seed),
         (None, Some(bug), _) => campaign.planted(&bug, options.from.unwrap_or(1), options.seeds),
         (None, None, Some(name)) => campaign.stories(&name, options.from.unwrap_or(1), options.seeds),
-        (None, None, None) if options.smoke => campaign.smoke(),
+        (None, None, None) if options.smoke => {
+            campaign.smoke();
+            Overlays::of(&mut campaign).smoke();
+        }
         (None, None, None) if options.kept => campaign.kept(),
         (None, None, None) => {
             campaign.range(options.from.unwrap_or_else(campaign::fresh_seed), options.seeds)
         }
     }
+    ended(&campaign)
+}
+
+fn ended(campaign: &Campaign) -> ExitCode {
     println!("{}", campaign.summary());
     if campaign.failed() == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -41,12 +41,12 @@ pub trait Target: Send + Sync {
     fn root(&self) -> Credentials;
     /// Keys of another user who owns nothing, if the target can make one.
     fn other_user(&self) -> Option<Credentials>;
-    /// The domain of virtual-host style, if the target serves one.
-    fn domain(&self) -> Option<String>;
-    /// The region that clients sign for.
-    fn region(&self) -> String {
+    /// The region that gateway is in.
+    fn region(&self, _gateway: usize) -> String {
         "us-east-1".to_string()
     }
+    /// The domain of virtual-host style, if the target serves one.
+    fn domain(&self) -> Option<String>;
     /// A new connection to the port of websites of that gateway, if it has one.
     async fn connect_websites(&self, _gateway: usize) -> io::Result<Option<BoxStream>> {
         Ok(None)
@@ -82,7 +82,7 @@ impl<'a> Client<'a> {
     pub fn signer(&self) -> Signer {
         Signer {
             credentials: self.credentials.clone(),
-            region: self.target.region(),
+            region: self.target.region(self.gateway),
             service: "s3".to_string(),
             host: self.target.host(self.gateway),
             at_ms: self.target.wall_ms(),

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 
-use super::coverage::{Coverage, Reached};
+use super::coverage::{Coverage, Reached, STATES};
 use super::minimise::minimise;
 use super::plan::{DRAWN, PLANTED, Plan};
 use super::scenarios::{self, SCENARIOS, Scenario};
@@ -68,7 +68,11 @@ impl Campaign {
 
     /// The last lines: what was reached, and what came of it.
     pub fn summary(&self) -> String {
-        let mut lines = if self.seeds > 1 { self.coverage.lines(DRAWN) } else { Vec::new() };
+        let mut lines = if self.coverage.seeds() > 1 {
+            self.coverage.lines(DRAWN, STATES.iter().map(|(state, ..)| *state))
+        } else {
+            Vec::new()
+        };
         lines.push(format!(
             "{} operations in {} seeds, {} of them with unknown outcomes\n{} passed, {} failed",
             self.operations, self.seeds, self.seeds_with_unknowns, self.passed, self.failed
@@ -232,9 +236,7 @@ impl Campaign {
 
     fn seed(&mut self, plan: &Plan) -> Report {
         let report = run_contained(plan);
-        self.seeds += 1;
-        self.operations += report.operations;
-        self.seeds_with_unknowns += u64::from(report.unknowns > 0);
+        self.count(&report);
         self.coverage.add(&report.reached);
         self.judge(&report, &format!("seed {}", plan.seed));
         if report.violation.is_some() {
@@ -243,7 +245,13 @@ impl Campaign {
         report
     }
 
-    fn judge(&mut self, report: &Report, what: &str) {
+    pub(super) fn count(&mut self, report: &Report) {
+        self.seeds += 1;
+        self.operations += report.operations;
+        self.seeds_with_unknowns += u64::from(report.unknowns > 0);
+    }
+
+    pub(super) fn judge(&mut self, report: &Report, what: &str) {
         let Some(violation) = &report.violation else {
             self.passed += 1;
             return;
@@ -256,7 +264,7 @@ impl Campaign {
         }
     }
 
-    fn check(&mut self, what: &str, holds: bool) {
+    pub(super) fn check(&mut self, what: &str, holds: bool) {
         if holds {
             self.passed += 1;
         } else {
@@ -309,7 +317,7 @@ fn run_contained(plan: &Plan) -> Report {
     contained(|| world::run(plan))
 }
 
-fn contained(run: impl FnOnce() -> Report) -> Report {
+pub(super) fn contained(run: impl FnOnce() -> Report) -> Report {
     catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| {
         let words = panic.downcast_ref::<String>().cloned();
         let words = words.or_else(|| panic.downcast_ref::<&str>().map(|words| words.to_string()));
@@ -318,6 +326,6 @@ fn contained(run: impl FnOnce() -> Report) -> Report {
     })
 }
 
-fn short(text: &str) -> String {
+pub(super) fn short(text: &str) -> String {
     text.chars().take(160).collect()
 }

@@ -50,11 +50,11 @@ pub(super) struct Counts {
 }
 
 impl Counts {
-    /// The states that were reached.
-    pub(super) fn states(&self) -> BTreeSet<&'static str> {
+    /// Which of these states were reached.
+    pub(super) fn states(&self, states: &[(&'static str, &str, u64)]) -> BTreeSet<&'static str> {
         let counters = self.counters.lock().unwrap_or_else(PoisonError::into_inner);
         let count = |metric: &str| counters.get(metric).map_or(0, |count| count.load(Ordering::Relaxed));
-        STATES.iter().filter(|(_, metric, least)| count(metric) >= *least).map(|(state, ..)| *state).collect()
+        states.iter().filter(|(_, metric, least)| count(metric) >= *least).map(|(state, ..)| *state).collect()
     }
 }
 
@@ -80,6 +80,7 @@ impl Recorder for Counts {
 /// What many simulations have reached.
 #[derive(Default)]
 pub struct Coverage {
+    seeds: u64,
     faults: BTreeMap<&'static str, u64>,
     pairs: BTreeMap<(&'static str, &'static str), u64>,
     states: BTreeMap<&'static str, u64>,
@@ -88,6 +89,7 @@ pub struct Coverage {
 impl Coverage {
     /// Adds one.
     pub fn add(&mut self, reached: &Reached) {
+        self.seeds += 1;
         for (place, fault) in reached.faults.iter().enumerate() {
             *self.faults.entry(fault).or_default() += 1;
             for other in reached.faults.iter().skip(place + 1) {
@@ -99,13 +101,18 @@ impl Coverage {
         }
     }
 
+    /// How many were added.
+    pub fn seeds(&self) -> u64 {
+        self.seeds
+    }
+
     /// The states that none has reached.
     pub fn missing(&self) -> Vec<&'static str> {
         STATES.iter().map(|(state, ..)| *state).filter(|state| !self.states.contains_key(state)).collect()
     }
 
     /// Lines to print: each fault and state with the seeds that had it. `kinds`: all that could come.
-    pub fn lines(&self, kinds: &[&'static str]) -> Vec<String> {
+    pub fn lines(&self, kinds: &[&'static str], states: impl Iterator<Item = &'static str>) -> Vec<String> {
         let mut lines = Vec::new();
         let seeds = |count: Option<&u64>| count.copied().unwrap_or(0);
         let faults = kinds.iter().map(|kind| format!("{kind} {}", seeds(self.faults.get(kind))));
@@ -116,7 +123,7 @@ impl Coverage {
             "pairs of faults in one seed: {} of {possible}, each in {least} seeds or more",
             self.pairs.len()
         ));
-        for (state, ..) in STATES {
+        for state in states {
             lines.push(format!("{state}: {} seeds", seeds(self.states.get(state))));
         }
         lines
@@ -134,13 +141,13 @@ mod tests {
             metrics::counter!("fluffy_debts_paid_total").increment(2);
             metrics::counter!("fluffy_job_failures_total", "job" => "debts").increment(0);
         });
-        let reached = Reached { faults: BTreeSet::from(["kill", "rot"]), states: counts.states() };
+        let reached = Reached { faults: BTreeSet::from(["kill", "rot"]), states: counts.states(STATES) };
         assert_eq!(reached.states, BTreeSet::from(["an owed copy was paid"]));
         let mut coverage = Coverage::default();
         coverage.add(&reached);
         coverage.add(&reached);
         assert_eq!(coverage.missing().len(), STATES.len() - 1);
-        let lines = coverage.lines(&["kill", "rot", "clock"]);
+        let lines = coverage.lines(&["kill", "rot", "clock"], STATES.iter().map(|(state, ..)| *state));
         assert_eq!(lines[0], "faults, by seeds: kill 2, rot 2, clock 0");
         assert_eq!(lines[1], "pairs of faults in one seed: 1 of 3, each in 0 seeds or more");
         assert!(lines.contains(&"an owed copy was paid: 2 seeds".to_string()));

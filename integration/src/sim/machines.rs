@@ -15,7 +15,7 @@ use consensus::raft::log::LogConfig;
 use consensus::raft::node::MetaNode;
 use consensus::raft::wire::Replace;
 use fabric::Seams;
-use fabric::cluster::{IpTable, Place};
+use fabric::cluster::{IpTable, OverlayRemote, Place};
 use fabric::codec::crc32c;
 use fabric::ids::{ClusterId, NodeId};
 use fabric::limits::{ACCESS_LOG_PERIOD_DEFAULT, CONNECTIONS_MAX, COPIES, KIB, MIB, UPLOAD_PERIOD_DEFAULT};
@@ -24,6 +24,7 @@ use gateway::admin::users::ensure_user;
 use gateway::daemon::{Gateway, GatewayParts, Listeners};
 use gateway::keyring::KeyRing;
 use gateway::notify::Webhooks;
+use gateway::overlay::{OverlayConfig, RoomConfig};
 use gateway::queue::Budget;
 use gateway::secrets::{ClusterKey, Secret};
 use storage::chunks::ChunkStore;
@@ -33,13 +34,14 @@ use storage::index::client::SearchClient;
 use storage::membership::{self, Membership};
 use tokio::sync::watch;
 
-use super::plan::{Machine, Plan};
+use super::plan::{Machine, Plan, Scale};
 use super::workload::{S3_PORT, Shared, Shown, other_credentials, root_credentials};
+use crate::client::Credentials;
 use crate::worker::Scene;
 
 const CLUSTER: ClusterId = ClusterId(0x51D);
 const NODE_PORT: u16 = 7000;
-const ADMIN_PORT: u16 = 9001;
+pub(super) const ADMIN_PORT: u16 = 9001;
 const MEMORY_BYTES: u64 = 256 * MIB;
 /// Short enough for a voter to be exchanged while a plan runs.
 const VOTER_PATIENCE: Duration = Duration::from_secs(3);
@@ -69,34 +71,48 @@ pub async fn run(seams: Seams, shared: Arc<Shared>, machine: Machine) -> Result<
     std::future::pending().await
 }
 
-async fn node(seams: &Seams, shared: &Shared, number: u16) -> Result<(), Failure> {
-    let plan = shared.plan();
-    let settings = StorageSettings {
-        cluster: CLUSTER,
+/// A storage node of a simulated cluster: who it is, where it listens, and what its plan says.
+pub(super) fn node_settings(
+    (cluster, number, nodes): (ClusterId, u16, u16),
+    (port, book): (u16, Arc<IpTable>),
+    (scale, inline_bytes_max): (&Scale, u64),
+) -> StorageSettings {
+    let nodes = (1..=nodes).map(NodeId);
+    StorageSettings {
+        cluster,
         node: NodeId(number),
         data: "/data".into(),
-        listen: format!("0.0.0.0:{}", node_port(shared, NodeId(number))),
+        listen: format!("0.0.0.0:{port}"),
         zone: String::new(),
-        voters: nodes(plan).take(3).collect(),
+        voters: nodes.clone().take(3).collect(),
         voter_patience: VOTER_PATIENCE,
-        nodes: nodes(plan).collect(),
+        nodes: nodes.collect(),
         copies: COPIES,
-        scrub_period: Duration::from_secs(plan.scale.scrub_seconds),
+        scrub_period: Duration::from_secs(scale.scrub_seconds),
         upload_period: Some(UPLOAD_PERIOD_DEFAULT),
-        book: addresses(shared),
+        book,
         tls: None,
         memory_bytes: MEMORY_BYTES,
-        reserve_bytes: plan.scale.reserve_bytes,
+        reserve_bytes: scale.reserve_bytes,
         log: LogConfig {
             first_segment_bytes: 128 * KIB,
             segment_bytes: 256 * KIB,
             reserve_bytes: MIB,
             ..LogConfig::default()
         },
-        snapshot_entries: plan.scale.snapshot_entries,
-        inline_bytes_max: plan.inline_bytes_max,
-        search_index: shared.searches(),
+        snapshot_entries: scale.snapshot_entries,
+        inline_bytes_max,
+        search_index: false,
         faults: None,
+    }
+}
+
+async fn node(seams: &Seams, shared: &Shared, number: u16) -> Result<(), Failure> {
+    let plan = shared.plan();
+    let at = (node_port(shared, NodeId(number)), addresses(shared));
+    let settings = StorageSettings {
+        search_index: shared.searches(),
+        ..node_settings((CLUSTER, number, plan.nodes), at, (&plan.scale, plan.inline_bytes_max))
     };
     let daemon = StorageDaemon::start(seams.clone(), settings).await?;
     daemon.wait_ready().await.map_err(|error| error.to_string())?;
@@ -154,52 +170,92 @@ async fn missing_copies(rows: &dyn Rows, store: &ChunkStore) -> Result<Vec<Strin
 
 async fn gateway(seams: &Seams, shared: &Shared) -> Result<(), Failure> {
     let plan = shared.plan();
-    let identity = Identity::new(CLUSTER, Peer::Gateway, None);
-    let rpc = RpcClient::new(seams.clone(), identity, addresses(shared));
-    let contacts = contacts(plan);
-    let meta = MetaClient::new(seams.env.clone(), rpc.clone(), contacts, SessionKind::Gateway, None);
-    let meta = Arc::new(meta);
-    // The same on all machines, as if read from the secrets directory.
-    let cluster_key = ClusterKey::from_hex(&"5a".repeat(32))?;
-    for (name, keys) in [("root", root_credentials()), ("other", other_credentials())] {
-        let (id, secret) = (AccessKeyId::try_from(keys.access_key)?, Secret::chosen(&keys.secret_key)?);
-        let user = UserName::try_from(name.to_string())?;
-        while let Err(error) = ensure_user(&*meta, &*seams.env, &cluster_key, &user, &id, &secret).await {
-            tracing::debug!(%error, name, "the user is not made yet");
-            tokio::time::sleep(USER_PAUSE).await;
-        }
-    }
-    let parts = GatewayParts {
-        webhooks: Webhooks::default(),
-        access_log_period: ACCESS_LOG_PERIOD_DEFAULT,
-        overlay: None,
-        seams: seams.clone(),
-        meta,
-        chunks: Arc::new(ChunkClient::new(rpc.clone())),
-        searches: Arc::new(SearchClient::new(seams.env.clone(), rpc)),
-        key_ring: Arc::new(KeyRing::derived(&cluster_key)),
-        cluster_key,
-        admin_token: Secret::draw(&*seams.env),
-        region: "us-east-1".to_string(),
-        domains: Vec::new(),
-        website_domains: Vec::new(),
-        budget: Budget::split(MEMORY_BYTES, 0),
+    let made = GatewayMade {
+        cluster: CLUSTER,
+        nodes: plan.nodes,
+        book: addresses(shared),
+        region: "us-east-1",
         inline_bytes_max: plan.inline_bytes_max,
-        tls: None,
-        metrics: None,
-        report: Arc::new(|| serde_json::Value::Null),
-        founded: Arc::new(AtomicBool::new(true)),
-        require_signed_payload: false,
-        proxies: Default::default(),
-        lifecycle_day: LIFECYCLE_DAY,
-        customer_keys_without_tls: true,
-        connections_max: CONNECTIONS_MAX,
+        overlay: None,
+        admin_token: Secret::draw(&*seams.env),
     };
-    let s3 = seams.net.listen(&format!("0.0.0.0:{S3_PORT}")).await?;
-    let admin = seams.net.listen(&format!("0.0.0.0:{ADMIN_PORT}")).await?;
-    let stop = watch::Sender::new(false);
-    Gateway::new(parts).serve(Listeners { s3, admin, websites: None, overlay: None }, stop.subscribe()).await;
-    Ok(())
+    let users = [("root", root_credentials()), ("other", other_credentials())];
+    made.serve(seams, &users).await
+}
+
+/// What the gateway of a simulated cluster is made of.
+pub(super) struct GatewayMade<'a> {
+    pub cluster: ClusterId,
+    pub nodes: u16,
+    pub book: Arc<IpTable>,
+    pub region: &'a str,
+    pub inline_bytes_max: u64,
+    /// Where other clusters reach it: host and port.
+    pub overlay: Option<(&'a str, u16)>,
+    pub admin_token: Secret,
+}
+
+impl GatewayMade<'_> {
+    /// Makes the users, unless they are there, and serves until the machine dies.
+    pub(super) async fn serve(self, seams: &Seams, users: &[(&str, Credentials)]) -> Result<(), Failure> {
+        let identity = Identity::new(self.cluster, Peer::Gateway, None);
+        let rpc = RpcClient::new(seams.clone(), identity, self.book);
+        let contacts = contacts(self.nodes);
+        let meta = MetaClient::new(seams.env.clone(), rpc.clone(), contacts, SessionKind::Gateway, None);
+        let meta = Arc::new(meta);
+        // The same on all machines of a cluster, as if read from the secrets directory.
+        let cluster_key = ClusterKey::from_hex(&"5a".repeat(32))?;
+        for (name, keys) in users {
+            let (id, secret) =
+                (AccessKeyId::try_from(keys.access_key.clone())?, Secret::chosen(&keys.secret_key)?);
+            let user = UserName::try_from(name.to_string())?;
+            while let Err(error) = ensure_user(&*meta, &*seams.env, &cluster_key, &user, &id, &secret).await {
+                tracing::debug!(%error, name, "the user is not made yet");
+                tokio::time::sleep(USER_PAUSE).await;
+            }
+        }
+        let parts = GatewayParts {
+            webhooks: Webhooks::default(),
+            access_log_period: ACCESS_LOG_PERIOD_DEFAULT,
+            overlay: self.overlay.map(|(host, port)| OverlayConfig {
+                address: format!("{host}:{port}"),
+                remote: OverlayRemote::Forward,
+                s3: None,
+                room: RoomConfig::DEFAULT,
+            }),
+            seams: seams.clone(),
+            meta,
+            chunks: Arc::new(ChunkClient::new(rpc.clone())),
+            searches: Arc::new(SearchClient::new(seams.env.clone(), rpc)),
+            key_ring: Arc::new(KeyRing::derived(&cluster_key)),
+            cluster_key,
+            admin_token: self.admin_token,
+            region: self.region.to_string(),
+            domains: Vec::new(),
+            website_domains: Vec::new(),
+            budget: Budget::split(MEMORY_BYTES, 0),
+            inline_bytes_max: self.inline_bytes_max,
+            tls: None,
+            metrics: None,
+            report: Arc::new(|| serde_json::Value::Null),
+            founded: Arc::new(AtomicBool::new(true)),
+            require_signed_payload: false,
+            proxies: Default::default(),
+            lifecycle_day: LIFECYCLE_DAY,
+            customer_keys_without_tls: true,
+            connections_max: CONNECTIONS_MAX,
+        };
+        let s3 = seams.net.listen(&format!("0.0.0.0:{S3_PORT}")).await?;
+        let admin = seams.net.listen(&format!("0.0.0.0:{ADMIN_PORT}")).await?;
+        let overlay = match self.overlay {
+            Some((_, port)) => Some(seams.net.listen(&format!("0.0.0.0:{port}")).await?),
+            None => None,
+        };
+        let stop = watch::Sender::new(false);
+        let listeners = Listeners { s3, admin, websites: None, overlay };
+        Gateway::new(parts).serve(listeners, stop.subscribe()).await;
+        Ok(())
+    }
 }
 
 fn nodes(plan: &Plan) -> impl Iterator<Item = NodeId> + use<> {
@@ -237,12 +293,12 @@ fn show(shared: &Shared, number: u16, voter: &MetaNode) {
 fn operate(seams: Seams, shared: &Shared) -> MetaClient {
     let identity = Identity::new(CLUSTER, Peer::Gateway, None);
     let rpc = RpcClient::new(seams.clone(), identity, addresses(shared));
-    MetaClient::new(seams.env, rpc, contacts(shared.plan()), SessionKind::Gateway, None)
+    MetaClient::new(seams.env, rpc, contacts(shared.plan().nodes), SessionKind::Gateway, None)
 }
 
 /// Whom clients of the metadata ask.
-fn contacts(plan: &Plan) -> Contacts {
-    let nodes: Vec<NodeId> = nodes(plan).collect();
+fn contacts(nodes: u16) -> Contacts {
+    let nodes: Vec<NodeId> = (1..=nodes).map(NodeId).collect();
     Contacts::new(&nodes[..nodes.len().min(3)], &nodes)
 }
 

@@ -11,6 +11,7 @@ mod late_commit;
 mod long_transfers;
 mod machines;
 pub mod minimise;
+pub mod overlay;
 pub mod plan;
 pub mod random;
 pub mod scenarios;

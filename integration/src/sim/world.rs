@@ -7,7 +7,7 @@ use std::time::Duration;
 use consensus::raft::wire::Replace;
 use fabric::Seams;
 
-use super::coverage::{Counts, Reached};
+use super::coverage::{Counts, Reached, STATES};
 use super::disk::{DiskFaults, SimDisks};
 use super::machines;
 use super::plan::{Fault, Machine, Plan};
@@ -157,7 +157,7 @@ impl<'a> World<'a> {
     }
 
     fn report(&self) -> Report {
-        let reached = Reached { faults: self.faults.clone(), states: self.counts.states() };
+        let reached = Reached { faults: self.faults.clone(), states: self.counts.states(STATES) };
         Report { reached, ..self.shared.report() }
     }
 

@@ -76,7 +76,7 @@ impl Target for Through {
         self.near.store.host(0)
     }
 
-    fn region(&self) -> String {
+    fn region(&self, _gateway: usize) -> String {
         self.near.name.to_string()
     }
 

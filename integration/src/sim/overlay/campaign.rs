@@ -1,0 +1,107 @@
+//! Runs many plans of overlays and says what came of them.
+#![allow(clippy::print_stdout)]
+
+use super::plan::{DRAWN, PLANTED, Plan};
+use super::world::{self, SEEN, STATES};
+use crate::sim::campaign::{Campaign, contained, fresh_seed, short};
+use crate::sim::coverage::Coverage;
+use crate::sim::world::Report;
+
+/// Seeds that are run at every verification.
+const FIXED_SEEDS: std::ops::RangeInclusive<u64> = 1..=6;
+/// Fresh seeds beside them.
+const FRESH_SEEDS: u64 = 4;
+
+/// A campaign of overlays; what passes and fails counts in the campaign that it is a part of.
+pub struct Overlays<'a> {
+    campaign: &'a mut Campaign,
+    coverage: Coverage,
+}
+
+impl<'a> Overlays<'a> {
+    /// Nothing ran yet.
+    pub fn of(campaign: &'a mut Campaign) -> Overlays<'a> {
+        Overlays { campaign, coverage: Coverage::default() }
+    }
+
+    /// One seed, with its story; without gossip twice.
+    pub fn one(&mut self, seed: u64) {
+        let report = self.seed(&Plan::from_seed(seed));
+        for line in &report.trace {
+            println!("{line}");
+        }
+        self.twice(seed);
+    }
+
+    /// Seeds in a row.
+    pub fn range(&mut self, from: u64, seeds: u64) {
+        for seed in from..from + seeds {
+            self.seed(&Plan::from_seed(seed));
+        }
+        self.tell();
+    }
+
+    /// What every verification runs.
+    pub fn smoke(&mut self) {
+        self.seed(&Plan::calm(*FIXED_SEEDS.start()));
+        for seed in FIXED_SEEDS {
+            self.seed(&Plan::from_seed(seed));
+        }
+        self.range(fresh_seed(), FRESH_SEEDS);
+        self.twice(*FIXED_SEEDS.start());
+    }
+
+    /// Plants bugs; each has to be caught by some seed.
+    pub fn planted(&mut self, bug: &str, from: u64, seeds: u64) {
+        for (name, what) in PLANTED.iter().filter(|(name, _)| bug == "all" || bug == *name) {
+            let caught = (from..from + seeds).find_map(|seed| {
+                let plan = Plan::hunting(seed, name);
+                let violation = run(&plan.clone().with_planted(name)).violation?;
+                // The bug is to blame only if the same plan is clean without it.
+                run(&plan).violation.is_none().then_some((seed, violation))
+            });
+            match &caught {
+                Some((seed, violation)) => {
+                    println!("planted {name} ({what}): caught by seed {seed}: {}", short(violation));
+                }
+                None => println!("planted {name} ({what}): not caught by seeds {from}..{}", from + seeds),
+            }
+            self.campaign.check(name, caught.is_some());
+        }
+    }
+
+    /// Without gossip the same seed gives the same trace.
+    fn twice(&mut self, seed: u64) {
+        let plan = Plan::from_seed(seed).quiet();
+        let (first, second) = (run(&plan), run(&plan));
+        if let Some(place) = first.trace.iter().zip(&second.trace).position(|(one, other)| one != other) {
+            let (one, other) = (&first.trace[place], &second.trace[place]);
+            println!("overlay seed {seed} differs at line {place}:\n  {one}\n  {other}");
+        }
+        self.campaign.check("the same seed gives the same trace of an overlay", first == second);
+    }
+
+    fn seed(&mut self, plan: &Plan) -> Report {
+        let report = run(plan);
+        self.campaign.count(&report);
+        self.coverage.add(&report.reached);
+        self.campaign.judge(&report, &format!("overlay seed {}", plan.seed));
+        if report.violation.is_some() {
+            println!("  again: cargo sim --overlay --seed {}", plan.seed);
+        }
+        report
+    }
+
+    /// What was reached.
+    fn tell(&self) {
+        let states = STATES.iter().map(|(state, ..)| *state).chain(SEEN.iter().copied());
+        for line in self.coverage.lines(DRAWN, states) {
+            println!("{line}");
+        }
+    }
+}
+
+/// A panic of simulated production code is a violation of its plan, not the end of the campaign.
+fn run(plan: &Plan) -> Report {
+    contained(|| world::run(plan))
+}
