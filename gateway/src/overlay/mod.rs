@@ -36,7 +36,7 @@ pub mod wire;
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -112,6 +112,8 @@ pub struct Overlay {
     /// When this gateway began, or joined: what it says of itself is newer than what it said before.
     serial: AtomicU64,
     view: ArcSwap<View>,
+    /// Whether it is what was kept some time.
+    was_read: AtomicBool,
     /// One at a time makes a new view, so that the links in it are those that are watched.
     refreshing: tokio::sync::Mutex<()>,
     catalogs: Catalogs,
@@ -180,6 +182,7 @@ impl Overlay {
             parts,
             serial: AtomicU64::new(began_ms),
             view: ArcSwap::default(),
+            was_read: AtomicBool::new(false),
             refreshing: tokio::sync::Mutex::default(),
             catalogs: Catalogs::default(),
             own: tokio::sync::Mutex::default(),
@@ -224,6 +227,18 @@ impl Overlay {
         self.parts.meta.propose(Command::Overlay(change)).await?;
         self.look.notify_one();
         Ok(())
+    }
+
+    /// Until it is known once which other clusters there are: before, nobody can say that a bucket is nowhere.
+    pub async fn read(self: &Arc<Self>) -> Result<(), MetaError> {
+        if self.was_read.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        match self.refresh().await {
+            Err(OverlayError::Meta(error)) => Err(error),
+            // Whatever else is wrong is told by who keeps up with the others.
+            Ok(()) | Err(_) => Ok(()),
+        }
     }
 
     /// Whether there is no other cluster.

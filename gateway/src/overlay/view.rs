@@ -2,6 +2,7 @@
 //! a link to each member.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
 use consensus::client::ask;
@@ -46,6 +47,14 @@ impl View {
 impl Overlay {
     /// Reads what is kept, and opens and closes links by it.
     pub(super) async fn refresh(self: &Arc<Self>) -> Result<(), OverlayError> {
+        let refreshed = self.take_in().await;
+        if !matches!(refreshed, Err(OverlayError::Meta(_))) {
+            self.was_read.store(true, Ordering::Release);
+        }
+        refreshed
+    }
+
+    async fn take_in(self: &Arc<Self>) -> Result<(), OverlayError> {
         let _alone = self.refreshing.lock().await;
         let Answer::Overlay(state) = ask(&*self.parts.meta, Query::Overlay).await? else {
             return bad("the metadata answered another question than Overlay");

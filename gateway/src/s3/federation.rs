@@ -29,8 +29,8 @@ use super::xml::XmlWriter;
 use crate::accounts::LastKnown;
 use crate::http::{RequestBody, ResponseBody as HttpBody};
 use crate::overlay::cache::{Place, Reader};
-use crate::overlay::forward::{Kind, Onward, body_of, forward, read, refused};
-use crate::overlay::link::{Link, LinkError};
+use crate::overlay::forward::{Kind, Onward, body_of, forward, read};
+use crate::overlay::link::Link;
 use crate::overlay::wire::{FORWARDED, ID, SECURE, SOURCE, Searched, SearchedPage, VIRTUAL};
 use crate::overlay::{Elsewhere, Overlay};
 
@@ -194,6 +194,9 @@ impl S3Service {
         unverified: Unverified<'_>,
         came: Came<'_>,
     ) -> S3Result<Way> {
+        if let Some(overlay) = &self.backend.overlay {
+            overlay.read().await?;
+        }
         let body = body.map_err(BoxError::from).boxed_unsync();
         let Unverified { path, virtual_bucket, .. } = unverified;
         let (Some(overlay), None) = (self.others(), came.forwarded) else { return Ok(Way::Here(body)) };
@@ -347,10 +350,11 @@ impl S3Service {
         came: Came<'_>,
         kind: Kind,
     ) -> S3Result<Option<Response>> {
-        let (Some(overlay), None) = (self.others(), came.forwarded) else { return Ok(None) };
+        let (Some(overlay), None) = (&self.backend.overlay, came.forwarded) else { return Ok(None) };
         if self.is_here(bucket).await? {
             return Ok(None);
         }
+        overlay.read().await?;
         let Some((link, home)) = home_of(overlay, bucket).await? else { return Ok(None) };
         let Came { source, secure, id, .. } = came;
         let onward = Onward { head, bucket: &home, virtual_bucket, source, secure, id, kind, witness: None };
@@ -433,12 +437,18 @@ pub(super) async fn home_of(
     match overlay.elsewhere(name).await {
         Elsewhere::In(link, home) => Ok(Some((link, home))),
         Elsewhere::Disputed(homes) => Err(disputed(name, &homes)),
-        Elsewhere::Unknown(cluster) => {
-            let why = "and nobody knows what it has".to_string();
-            Err(refused(&LinkError::Away(cluster, why)))
-        }
+        Elsewhere::Unknown(cluster) => Err(unknown(&cluster)),
         Elsewhere::Nowhere => Ok(None),
     }
+}
+
+/// A cluster that does not answer may have the bucket, which no other one has.
+fn unknown(cluster: &ClusterName) -> S3Error {
+    Code::ServiceUnavailable
+        .says(format!(
+            "No cluster that answers has a bucket of this name, and the cluster {cluster} does not answer now."
+        ))
+        .field("Cluster", cluster.as_str())
 }
 
 fn disputed(name: &BucketName, homes: &[ClusterName]) -> S3Error {
