@@ -161,6 +161,12 @@ impl Link {
         let _ = self.lives.subscribe().wait_for(is_gone).await;
     }
 
+    /// It is no way any more, and nobody asks for signs of life: what waits for an answer is given up.
+    pub fn close(&self) {
+        self.lives.send_replace(BTreeSet::new());
+        self.lock_idle().clear();
+    }
+
     /// Asks all gateways for signs of life for ever, each in its own time: one that is away delays no news of another.
     pub async fn watch(self: Arc<Self>) {
         let (mut asked, mut watched) = (FuturesUnordered::new(), BTreeSet::new());

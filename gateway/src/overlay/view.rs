@@ -77,6 +77,11 @@ impl Overlay {
             }
         }
         self.watch_links(&links);
+        for (name, link) in &before.links {
+            if links.get(name).is_none_or(|kept| !Arc::ptr_eq(kept, link)) {
+                link.close();
+            }
+        }
         self.catalogs.keep(|cluster| links.contains_key(cluster));
         self.view.store(Arc::new(View { identity, links, state }));
         Ok(())
