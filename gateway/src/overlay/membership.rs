@@ -43,6 +43,14 @@ impl Overlay {
         Card::new(identity, vec![self.parts.config.address.clone()], self.serial.load(Ordering::Relaxed))
     }
 
+    /// What this gateway says from now on is newer than what it said before, though the clock was set back meanwhile.
+    fn next_serial(&self) -> u64 {
+        let wall_ms = self.parts.seams.env.wall_ms();
+        let next = |serial: u64| Some(wall_ms.max(serial + 1));
+        let before = self.serial.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
+        before.ok().and_then(next).unwrap_or(wall_ms)
+    }
+
     /// Invites a cluster: the text of a token that is good for once.
     pub async fn invite(self: &Arc<Self>, lifetime: Duration) -> Result<Token, OverlayError> {
         let identity = self.found().await?;
@@ -80,7 +88,7 @@ impl Overlay {
         let seams = self.parts.seams.clone();
         let link =
             Link::new(seams, identity.clone(), token.cluster.clone(), token.key, token.addresses.clone());
-        self.serial.store(self.parts.seams.env.wall_ms(), Ordering::Relaxed);
+        self.next_serial();
         let card = self.card(&identity);
         let join = Join { id: token.id.clone(), secret: token.secret.clone(), card };
         let answer: Members = Arc::new(link).post_first("join", &join).await?;
@@ -163,7 +171,7 @@ impl Overlay {
 
     /// This cluster leaves: the others that answer hear of it.
     pub async fn leave(self: &Arc<Self>) -> Result<(), OverlayError> {
-        let serial = self.parts.seams.env.wall_ms();
+        let serial = self.next_serial();
         let told = self.links().into_iter().map(|link| async move {
             if let Err(error) = link.post::<Value>("leave", &Leave { serial }).await {
                 tracing::info!(cluster = %link.name, %error, "a cluster does not hear that this one leaves");
