@@ -11,6 +11,9 @@ use crate::sim::world::Report;
 const FIXED_SEEDS: std::ops::RangeInclusive<u64> = 1..=6;
 /// Fresh seeds beside them.
 const FRESH_SEEDS: u64 = 4;
+/// The planted bug that every verification has to find, within so many seeds.
+const CANARY: &str = "forget_away";
+const CANARY_SEEDS: u64 = 5;
 
 /// A campaign of overlays; what passes and fails counts in the campaign that it is a part of.
 pub struct Overlays<'a> {
@@ -49,6 +52,7 @@ impl<'a> Overlays<'a> {
         }
         self.range(fresh_seed(), FRESH_SEEDS);
         self.twice(*FIXED_SEEDS.start());
+        self.planted(CANARY, *FIXED_SEEDS.start(), CANARY_SEEDS);
     }
 
     /// Plants bugs; each has to be caught by some seed.

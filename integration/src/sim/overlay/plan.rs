@@ -100,8 +100,8 @@ pub enum Fault {
     Hold { one: Cluster, other: Cluster, for_ms: u64 },
     /// The wall clocks of a cluster are off by as much as signatures bear.
     Clock { cluster: Cluster, offset_ms: i64, for_ms: u64 },
-    /// A cluster leaves while another one does not hear it, and joins the third again.
-    Leave { cluster: Cluster, deaf: Cluster, away_ms: u64 },
+    /// A cluster leaves while another one does not hear it, and is invited again.
+    Leave { cluster: Cluster, deaf: Cluster, inviting: Cluster, away_ms: u64 },
     /// A cluster is removed by another one, and invited again.
     Remove { by: Cluster, cluster: Cluster, away_ms: u64 },
     /// Two clusters that do not hear each other make a bucket of one name each.
@@ -159,6 +159,7 @@ pub const PLANTED: &[(&str, &str)] = &[
     ("forget_away", "what a cluster had that is away is not known any more"),
     ("others_first", "a name leads to another cluster though the bucket is at home here"),
     ("cursor_before_copy", "how far a copy is, is kept before what was copied"),
+    ("serial_by_clock", "what a cluster says is as new as its clock says, though that was set back"),
     ("lost_as_away", "a request that may have happened is said to have been refused"),
 ];
 
@@ -239,9 +240,17 @@ impl Plan {
         let random = SimRandom::new(seed, "overlay hunt");
         let mut plan = Plan::calm(seed).quiet();
         let kinds: &[&str] = match bug {
+            "serial_by_clock" => {
+                plan.leave_early(&random);
+                return plan;
+            }
             "forget_away" => &["cut off", "kill cluster"],
             "others_first" => &["twins"],
-            "cursor_before_copy" => &["kill mirror"],
+            // Much is written, so that it dies in the middle of a body.
+            "cursor_before_copy" => {
+                plan.clients = 4;
+                &["kill source"]
+            }
             _ => &["cut", "one way", "hold"],
         };
         let mut at_ms = 1_000;
@@ -251,6 +260,16 @@ impl Plan {
             at_ms += random.between(1_500, 4_000);
         }
         plan
+    }
+
+    /// A cluster leaves while its clock is ahead, and comes back when that was set right.
+    fn leave_early(&mut self, random: &SimRandom) {
+        let cluster = *random.pick(&CLUSTERS);
+        let [_, deaf] = cluster.others();
+        let clock = Fault::Clock { cluster, offset_ms: 300_000, for_ms: 4_000 };
+        // The other one hears it leave, and later of it from who invites it.
+        let leave = Fault::Leave { cluster, deaf, inviting: deaf, away_ms: 6_000 };
+        self.faults = vec![Timed { at_ms: 500, fault: clock }, Timed { at_ms: 1_500, fault: leave }];
     }
 
     /// The same with a bug planted.
@@ -301,10 +320,7 @@ impl Plan {
         let minutes = random.between(1, 10) as i64 * if random.chance(50) { 1 } else { -1 };
         match kind {
             "kill gateway" => Fault::KillGateway { gateway, down_ms },
-            "kill mirror" => {
-                let [cluster, _] = self.mirrored.others();
-                Fault::KillCluster { cluster, down_ms: down_ms / 4 }
-            }
+            "kill source" => Fault::KillCluster { cluster: self.mirrored, down_ms: down_ms / 4 },
             "kill node" => Fault::KillNode { cluster, down_ms },
             "kill cluster" => Fault::KillCluster { cluster, down_ms },
             "power cut" => Fault::PowerCut { cluster, down_ms },
@@ -313,7 +329,10 @@ impl Plan {
             "cut gateways" => Fault::CutGateways { one: gateway, other: far, for_ms: cut_ms },
             "hold" => Fault::Hold { one: cluster, other, for_ms },
             "clock" => Fault::Clock { cluster, offset_ms: minutes * 60_000, for_ms },
-            "leave" => Fault::Leave { cluster, deaf: other, away_ms: down_ms },
+            "leave" => {
+                let inviting = *random.pick(&cluster.others());
+                Fault::Leave { cluster, deaf: other, inviting, away_ms: down_ms }
+            }
             "remove" => Fault::Remove { by: other, cluster, away_ms: down_ms },
             "twins" => Fault::Twins { one: cluster, other, for_ms: cut_ms + 1_000 },
             "home dies" => Fault::HomeDies { down_ms: down_ms + 4_000 },

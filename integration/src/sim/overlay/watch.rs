@@ -54,7 +54,8 @@ async fn look_at_mirror(shared: &Shared, gateway: Machine, is_copied: &mut bool)
     *is_copied |= served;
 }
 
-/// Reads, where no twin is at home, one of the two that are there: it never does not exist.
+/// Reads, where no twin is at home, one of the two that are there: it never does not exist. It may be refused: the other
+/// one, which is of somebody else, may be the only one that is known here, or have been made here meanwhile.
 async fn look_at_twins(shared: &Shared, gateway: Machine) {
     let homes = shared.twins();
     let Some(home) = homes.first().filter(|_| !homes.contains(&gateway.cluster())) else { return };
@@ -65,8 +66,6 @@ async fn look_at_twins(shared: &Shared, gateway: Machine) {
     shared.note(&format!("{gateway} reads a twin: {} {}", answer.status, answer.code()));
     let is_flawed = match answer.status {
         200 => answer.body != twin_body(*home).as_bytes(),
-        // The other one, which is of somebody else, may be the only one that is known here.
-        403 => answer.code() == "InvalidAccessKeyId" && !strangers,
         404 => !strangers,
         _ => false,
     };

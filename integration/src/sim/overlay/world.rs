@@ -241,12 +241,11 @@ impl World<'_> {
                 self.set_clocks(cluster, offset_ms);
                 self.later(now_ms + for_ms, Action::Undo(fault));
             }
-            Fault::Leave { cluster, deaf, away_ms } => {
+            Fault::Leave { cluster, inviting, away_ms, .. } => {
                 let now = self.sim.elapsed();
                 self.shared.change_weather(|weather| weather.moves(cluster, false, now));
                 self.disturb(fault, true);
                 self.later(now_ms + away_ms + DEAF_MS, Action::Undo(fault));
-                let inviting = cluster.others().into_iter().find(|other| *other != deaf).unwrap_or(deaf);
                 let away = Duration::from_millis(away_ms);
                 self.story(fault, |shared, name| stories::leave(shared, name, (cluster, inviting), away));
             }
