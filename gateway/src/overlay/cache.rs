@@ -229,7 +229,7 @@ impl ObjectCache {
 
     fn collect(self: &Arc<Self>, place: Place, entry: Entry, bytes: u64, stream: ByteStream) -> ByteStream {
         let (cache, mut taken) = (self.clone(), Some((place, entry)));
-        let mut body = BytesMut::new();
+        let mut body = BytesMut::with_capacity(usize::try_from(bytes).unwrap_or_default());
         stream
             .inspect(move |piece| {
                 let Ok(piece) = piece else { return };
