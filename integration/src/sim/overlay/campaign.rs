@@ -91,7 +91,8 @@ impl<'a> Overlays<'a> {
         self.coverage.add(&report.reached);
         self.campaign.judge(&report, &format!("overlay seed {}", plan.seed));
         if report.violation.is_some() {
-            println!("  again: cargo sim --overlay --seed {}", plan.seed);
+            let gossip = if plan.gossip { " (its gateways gossip: it may go another way)" } else { "" };
+            println!("  again: cargo sim --overlay --seed {}{gossip}", plan.seed);
         }
         report
     }

@@ -29,6 +29,8 @@ struct State {
     violation: Option<String>,
     states: BTreeSet<&'static str>,
     weather: Weather,
+    /// Which clusters invited which ones again since they removed them last.
+    invited: BTreeSet<(Cluster, Cluster)>,
     /// Clusters that made a bucket of the same name.
     twins: Vec<Cluster>,
     /// Whether the mirror was promoted, and so may be behind its source for ever.
@@ -192,6 +194,21 @@ impl Shared {
     /// Clusters that have a bucket of that name.
     pub fn twins(&self) -> Vec<Cluster> {
         self.state().twins.clone()
+    }
+
+    /// A cluster removes another one, or invites it again.
+    pub fn invite(&self, inviting: Cluster, cluster: Cluster, again: bool) {
+        let mut state = self.state();
+        if again {
+            state.invited.insert((inviting, cluster));
+        } else {
+            state.invited.remove(&(inviting, cluster));
+        }
+    }
+
+    /// Whether a cluster invited one that it had removed.
+    pub fn has_invited(&self, inviting: Cluster, cluster: Cluster) -> bool {
+        self.state().invited.contains(&(inviting, cluster))
     }
 
     /// The mirror follows no more.

@@ -51,6 +51,7 @@ pub async fn remove(
     away: Duration,
 ) -> Ended {
     let path = format!("/overlay/members/{cluster}");
+    shared.invite(by, cluster, false);
     let is_removed = loop {
         match operator::ask(gateway_of(by), "DELETE", &path, &Value::Null).await {
             Ok(_) => break true,
@@ -65,7 +66,8 @@ pub async fn remove(
     let members = report["clusters"].as_array().cloned().unwrap_or_default();
     let is_back = members.iter().any(|member| member["name"] == cluster.name() && member["standing"] == "in");
     // Who left meanwhile, and joined again, knows nobody but those it hears of.
-    if is_removed && is_back && !shared.weather().are_moving(&[by], now()) {
+    let may_be_back = shared.has_invited(by, cluster) || shared.weather().are_moving(&[by], now());
+    if is_removed && is_back && !may_be_back {
         shared.violate(format!("{cluster}, which {by} removed, is back there by itself"));
     }
     come_back(&shared, by, cluster).await;
@@ -76,6 +78,7 @@ pub async fn remove(
 
 /// A cluster joins again; it is as before when all know it and may do what they could.
 async fn come_back(shared: &Shared, inviting: Cluster, cluster: Cluster) {
+    shared.invite(inviting, cluster, true);
     operator::join(inviting, cluster).await;
     shared.note(&format!("{cluster} joined {inviting} again"));
     for gateway in shared.plan().gateways() {
