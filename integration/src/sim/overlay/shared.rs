@@ -196,14 +196,14 @@ impl Shared {
         self.state().twins.clone()
     }
 
-    /// A cluster removes another one, or invites it again.
-    pub fn invite(&self, inviting: Cluster, cluster: Cluster, again: bool) {
-        let mut state = self.state();
-        if again {
-            state.invited.insert((inviting, cluster));
-        } else {
-            state.invited.remove(&(inviting, cluster));
-        }
+    /// A cluster removes another one.
+    pub fn remove(&self, by: Cluster, cluster: Cluster) {
+        self.state().invited.remove(&(by, cluster));
+    }
+
+    /// A cluster invites another one again.
+    pub fn invite(&self, by: Cluster, cluster: Cluster) {
+        self.state().invited.insert((by, cluster));
     }
 
     /// Whether a cluster invited one that it had removed.

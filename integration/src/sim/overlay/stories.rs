@@ -51,7 +51,7 @@ pub async fn remove(
     away: Duration,
 ) -> Ended {
     let path = format!("/overlay/members/{cluster}");
-    shared.invite(by, cluster, false);
+    shared.remove(by, cluster);
     let is_removed = loop {
         match operator::ask(gateway_of(by), "DELETE", &path, &Value::Null).await {
             Ok(_) => break true,
@@ -78,7 +78,7 @@ pub async fn remove(
 
 /// A cluster joins again; it is as before when all know it and may do what they could.
 async fn come_back(shared: &Shared, inviting: Cluster, cluster: Cluster) {
-    shared.invite(inviting, cluster, true);
+    shared.invite(inviting, cluster);
     operator::join(inviting, cluster).await;
     shared.note(&format!("{cluster} joined {inviting} again"));
     for gateway in shared.plan().gateways() {

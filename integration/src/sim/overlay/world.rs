@@ -26,6 +26,8 @@ const PATIENCE: Duration = Duration::from_secs(300);
 const RESTART_MS: u64 = 500;
 /// A cluster does not hear another one for so long after that came back that left.
 const DEAF_MS: u64 = 2_000;
+/// A cut lasts so long at least, so that it is noticed: what was lost in it nobody sends again here, as TCP would.
+const NOTICED: Duration = Duration::from_millis(2_500);
 /// How long a home is lost.
 const LOST_MS: u64 = 9_000;
 /// Time goes on in steps of so much.
@@ -164,6 +166,10 @@ impl World<'_> {
         let done = |shared: &Shared| names.iter().all(|name| shared.has_ended(name));
         self.step_until(done, "the clients did not finish")?;
         while self.agenda.iter().any(|(_, action)| matches!(action, Action::Begin(_))) {
+            self.step()?;
+        }
+        let end = self.sim.elapsed() + NOTICED;
+        while self.sim.elapsed() < end {
             self.step()?;
         }
         self.heal();
