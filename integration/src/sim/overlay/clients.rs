@@ -26,6 +26,8 @@ pub const FIXED: &str = "fixed";
 pub const MIRROR: &str = "mirror";
 /// The copies of the replicated bucket.
 pub const REPLICA: &str = "replica";
+/// A grant is known to all gateways of a cluster after this.
+const GRANTED: Duration = Duration::from_secs(2);
 /// Between two tries.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -154,6 +156,7 @@ pub async fn setup(shared: Arc<Shared>) -> Ended {
     let everywhere = Everywhere::of(plan, plan.replicated);
     let rule = replication(&plan.replicated.bucket(), REPLICA);
     everywhere.insist(operator::gateway_of(plan.replicated), rule, &[200]).await;
+    sleep(GRANTED).await;
     shared.end("setup");
     Ok(())
 }
