@@ -258,8 +258,9 @@ impl Link {
     /// Sends bytes to which there is nothing to answer, to the gateway at this address.
     pub async fn tell(self: &Arc<Self>, address: &str, path: &str, bytes: Bytes) -> Result<(), LinkError> {
         let request = Request::post(format!("{PATH}{path}")).body(full(bytes));
-        let answer = self.send_to(Some(address), request.map_err(|error| self.away(&error))?).await?;
-        match answer.status() {
+        let sent = self.send_to(Some(address), request.map_err(|error| self.away(&error))?);
+        let answer = timeout(DOCUMENT_DEADLINE, sent).await;
+        match answer.unwrap_or_else(|_| Err(self.away(&"no answer in time")))?.status() {
             status if status.is_success() => Ok(()),
             status => Err(LinkError::Refused(status, format!("{} answered {status}", self.name))),
         }
@@ -368,12 +369,17 @@ impl Link {
         }
     }
 
-    /// A connection that was used before and is good for another request, to an address or to any.
+    /// A connection that was used before and is good for another request, to an address or to any gateway that lives. That
+    /// of one which is not known by its address gives no signs of life: none but who means it waits for it.
     async fn idle(&self, address: Option<&str>) -> Option<Connection> {
         loop {
             let mut connection = {
                 let mut idle = self.lock_idle();
-                let fits = |idle: &Connection| address.is_none_or(|address| idle.address == address);
+                let lives = self.lives.borrow();
+                let fits = |idle: &Connection| match address {
+                    Some(address) => idle.address == address,
+                    None => lives.contains(&idle.address),
+                };
                 let place = idle.iter().rposition(fits)?;
                 idle.swap_remove(place)
             };

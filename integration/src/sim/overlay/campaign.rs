@@ -8,7 +8,7 @@ use crate::sim::coverage::Coverage;
 use crate::sim::world::Report;
 
 /// Seeds that are run at every verification.
-const FIXED_SEEDS: std::ops::RangeInclusive<u64> = 1..=6;
+const FIXED_SEEDS: [u64; 7] = [1, 2, 3, 4, 5, 6, 77];
 /// Fresh seeds beside them.
 const FRESH_SEEDS: u64 = 4;
 /// The planted bug that every verification has to find, within so many seeds.
@@ -46,13 +46,13 @@ impl<'a> Overlays<'a> {
 
     /// What every verification runs.
     pub fn smoke(&mut self) {
-        self.seed(&Plan::calm(*FIXED_SEEDS.start()));
+        self.seed(&Plan::calm(FIXED_SEEDS[0]));
         for seed in FIXED_SEEDS {
             self.seed(&Plan::from_seed(seed));
         }
         self.range(fresh_seed(), FRESH_SEEDS);
-        self.twice(*FIXED_SEEDS.start());
-        self.planted(CANARY, *FIXED_SEEDS.start(), CANARY_SEEDS);
+        self.twice(FIXED_SEEDS[0]);
+        self.planted(CANARY, FIXED_SEEDS[0], CANARY_SEEDS);
     }
 
     /// Plants bugs; each has to be caught by some seed.
