@@ -174,7 +174,8 @@ impl Overlay {
     pub async fn leave(self: &Arc<Self>) -> Result<(), OverlayError> {
         let serial = self.next_serial();
         let told = self.links().into_iter().map(|link| async move {
-            if let Err(error) = link.post::<Value>("leave", &Leave { serial }).await {
+            // A gateway that has just begun has no sign of life of anybody yet.
+            if let Err(error) = link.post_first::<Value>("leave", &Leave { serial }).await {
                 tracing::info!(cluster = %link.name, %error, "a cluster does not hear that this one leaves");
             }
         });
