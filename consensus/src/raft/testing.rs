@@ -233,3 +233,47 @@ impl Env for TestEnv {
         false
     }
 }
+
+/// The environment of the system for several nodes in one process: one that stops itself, as a life that is over does when
+/// the next one is heard of, takes no other one with it.
+#[derive(Default)]
+pub(crate) struct NodeEnv(SystemEnv);
+
+#[async_trait]
+impl Env for NodeEnv {
+    fn wall_ms(&self) -> u64 {
+        self.0.wall_ms()
+    }
+
+    fn monotonic(&self) -> Duration {
+        self.0.monotonic()
+    }
+
+    fn boottime(&self) -> Duration {
+        self.0.boottime()
+    }
+
+    fn random(&self, into: &mut [u8]) {
+        self.0.random(into);
+    }
+
+    fn spawn(&self, name: &'static str, task: BoxFuture<()>) -> TaskHandle {
+        self.0.spawn(name, task)
+    }
+
+    async fn blocking(&self, work: Work) {
+        self.0.blocking(work).await;
+    }
+
+    fn lane(&self, name: &str) -> Arc<dyn LaneWorker> {
+        self.0.lane(name)
+    }
+
+    fn fail_stop(&self, reason: &str) {
+        tracing::error!(reason, "a node stops");
+    }
+
+    fn armed(&self, _point: &'static str) -> bool {
+        false
+    }
+}

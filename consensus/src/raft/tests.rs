@@ -17,7 +17,7 @@ use super::log::{Headroom, LogConfig};
 use super::machine::{Machine, MachineConfig};
 use super::node::{MetaNode, NodeConfig, StartError};
 use super::recovery::recover;
-use super::testing::TestDisks;
+use super::testing::{NodeEnv, TestDisks};
 use super::wire::{ProposeAnswer, Replace, VoterName};
 use crate::client::{Contacts, Meta, MetaClient, MetaError, ask};
 use crate::meta::command::{
@@ -72,7 +72,7 @@ impl World {
     }
 
     fn seams(&self, node: NodeId) -> Seams {
-        let env: Arc<dyn Env> = Arc::new(SystemEnv::default());
+        let env: Arc<dyn Env> = Arc::new(NodeEnv::default());
         Seams { env, net: Arc::new(self.net.clone()), disks: self.disks[&node].clone() }
     }
 
