@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -234,39 +234,59 @@ impl Env for TestEnv {
     }
 }
 
-/// The environment of the system for several nodes in one process: one that stops itself, as a life that is over does when
-/// the next one is heard of, takes no other one with it.
+/// The environment of the system for one of several nodes in a process: one that stops itself, as a life that is over does
+/// when the next one is heard of, takes no other one with it.
 #[derive(Default)]
-pub(crate) struct NodeEnv(SystemEnv);
+pub(crate) struct NodeEnv {
+    system: SystemEnv,
+    /// Held by all work that waits or runs.
+    working: Arc<()>,
+}
+
+impl NodeEnv {
+    /// Until no thread does anything for the node any more: what opens its files next would see it read or write.
+    pub(crate) async fn rest(&self) {
+        while Arc::strong_count(&self.working) > 1 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+}
+
+fn counted(working: Option<Arc<()>>, work: Work) -> Work {
+    Box::new(move || {
+        work();
+        drop(working);
+    })
+}
 
 #[async_trait]
 impl Env for NodeEnv {
     fn wall_ms(&self) -> u64 {
-        self.0.wall_ms()
+        self.system.wall_ms()
     }
 
     fn monotonic(&self) -> Duration {
-        self.0.monotonic()
+        self.system.monotonic()
     }
 
     fn boottime(&self) -> Duration {
-        self.0.boottime()
+        self.system.boottime()
     }
 
     fn random(&self, into: &mut [u8]) {
-        self.0.random(into);
+        self.system.random(into);
     }
 
     fn spawn(&self, name: &'static str, task: BoxFuture<()>) -> TaskHandle {
-        self.0.spawn(name, task)
+        self.system.spawn(name, task)
     }
 
     async fn blocking(&self, work: Work) {
-        self.0.blocking(work).await;
+        self.system.blocking(counted(Some(self.working.clone()), work)).await;
     }
 
     fn lane(&self, name: &str) -> Arc<dyn LaneWorker> {
-        self.0.lane(name)
+        Arc::new(CountedLane { lane: self.system.lane(name), working: Arc::downgrade(&self.working) })
     }
 
     fn fail_stop(&self, reason: &str) {
@@ -275,5 +295,17 @@ impl Env for NodeEnv {
 
     fn armed(&self, _point: &'static str) -> bool {
         false
+    }
+}
+
+struct CountedLane {
+    lane: Arc<dyn LaneWorker>,
+    working: Weak<()>,
+}
+
+#[async_trait]
+impl LaneWorker for CountedLane {
+    async fn run(&self, work: Work) {
+        self.lane.run(counted(self.working.upgrade(), work)).await;
     }
 }

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 
 use fabric::Seams;
@@ -42,6 +42,7 @@ impl AddressBook for Book {
 }
 
 struct Host {
+    env: Arc<NodeEnv>,
     node: Arc<MetaNode>,
     server: TaskHandle,
     rpc: RpcClient,
@@ -72,7 +73,10 @@ impl World {
     }
 
     fn seams(&self, node: NodeId) -> Seams {
-        let env: Arc<dyn Env> = Arc::new(NodeEnv::default());
+        self.seams_with(node, Arc::default())
+    }
+
+    fn seams_with(&self, node: NodeId, env: Arc<NodeEnv>) -> Seams {
         Seams { env, net: Arc::new(self.net.clone()), disks: self.disks[&node].clone() }
     }
 
@@ -100,14 +104,15 @@ impl World {
 
     /// Opens a node and serves it; it is not started.
     async fn open(&mut self, node: NodeId) -> Arc<MetaNode> {
-        let seams = self.seams(node);
+        let env = Arc::new(NodeEnv::default());
+        let seams = self.seams_with(node, env.clone());
         let identity = Identity::new(CLUSTER, Peer::Node(node), None);
         let rpc = self.rpc(&seams, identity.clone());
         let config = self.config(node);
         let opened = MetaNode::open(&seams, rpc.clone(), Path::new("/data"), config).await.unwrap();
         let listener = self.net.listen(&format!("10.0.0.{}:7000", node.0)).await.unwrap();
         let server = serve(&seams, identity, listener, opened.clone()).unwrap();
-        self.hosts.insert(node, Host { node: opened.clone(), server, rpc });
+        self.hosts.insert(node, Host { env, node: opened.clone(), server, rpc });
         opened
     }
 
@@ -123,12 +128,13 @@ impl World {
         let host = self.hosts.remove(&node).unwrap();
         host.server.abort();
         host.node.kill().await;
-        let left: Weak<MetaNode> = Arc::downgrade(&host.node);
+        let (left, env) = (Arc::downgrade(&host.node), host.env.clone());
         drop(host);
         // The next one opens the same files.
         while left.strong_count() > 0 {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
+        env.rest().await;
     }
 
     async fn leader(&self) -> NodeId {
@@ -768,12 +774,22 @@ async fn a_cluster_goes_on_from_one_node_when_the_others_are_lost() {
         world.checkpoint_interval = Duration::ZERO;
         let survivor = NodeId(1);
         let recover = async |world: &World, go| {
-            let (seams, config) = (world.seams(survivor), world.config(survivor));
-            recover(&seams, Path::new("/data"), &config, go).await.unwrap()
+            let (env, config) = (Arc::new(NodeEnv::default()), world.config(survivor));
+            let seams = world.seams_with(survivor, env.clone());
+            let recovered = recover(&seams, Path::new("/data"), &config, go).await.unwrap();
+            drop(seams);
+            env.rest().await;
+            recovered
         };
         let floor = async |world: &World| {
-            let (Seams { env, disks, .. }, config) = (world.seams(survivor), world.config(survivor));
-            Machine::open(env, disks, Path::new("/data"), config.machine).await.unwrap().floor().await
+            let (env, config) = (Arc::new(NodeEnv::default()), world.config(survivor));
+            let Seams { disks, .. } = world.seams_with(survivor, env.clone());
+            let machine =
+                Machine::open(env.clone(), disks, Path::new("/data"), config.machine).await.unwrap();
+            let floor = machine.floor().await;
+            drop(machine);
+            env.rest().await;
+            floor
         };
         let before = floor(&world).await;
         let looked = recover(&world, false).await;
