@@ -1,6 +1,8 @@
 //! In which cluster a new bucket is made: the one that its creator names; else here, unless this cluster is above a mark
 //! and another one that offers room takes it.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use consensus::meta::model::PlacedWhy;
 use http::header::CONTENT_LENGTH;
@@ -15,6 +17,7 @@ use super::xml::create_bucket_location;
 use crate::http::{ResponseBody as HttpBody, collect};
 use crate::overlay::Overlay;
 use crate::overlay::forward::{Kind, Onward, body_of, forward};
+use crate::overlay::link::Link;
 
 /// A document that says where a bucket is to be is not longer.
 const LOCATION_BYTES_MAX: usize = 64 << 10;
@@ -36,43 +39,61 @@ impl S3Service {
             Ok(read) => read,
             Err(body) => return Ok(Way::Here(body)),
         };
-        let sent = |why| Onward { kind: Kind::NewBucket(why), ..onward.clone() };
         if let Wanted::In(name) = &wanted
             && let Some(link) = overlay.cluster(name)
         {
-            let answer = forward(&link, sent(PlacedWhy::Asked), body_of(bytes)).await?;
-            if answer.status.is_success() {
-                overlay.note_made(&link, onward.bucket).await;
-            }
-            return Ok(Way::There(answer));
+            return made_at(overlay, &link, onward, PlacedWhy::Asked, bytes).await.map(Way::There);
         }
         if let Wanted::Anywhere = wanted
             && let Some(why) = overlay.pressed()
             && overlay.reserves(onward.bucket).is_none()
             && !self.is_here(onward.bucket).await?
+            && let Some(answer) = made_where_room_is(overlay, &onward, why, &bytes).await?
         {
-            for link in overlay.with_room() {
-                match forward(&link, sent(why), body_of(bytes.clone())).await {
-                    Ok(answer) if is_taken(&answer) => {
-                        metrics::counter!("fluffy_overlay_placed_total", "cluster" => link.name.to_string(), "why" => why.name()).increment(1);
-                        if answer.status.is_success() {
-                            overlay.note_made(&link, onward.bucket).await;
-                        }
-                        return Ok(Way::There(answer));
-                    }
-                    Ok(answer) => {
-                        tracing::debug!(cluster = %link.name, status = %answer.status, "a new bucket is not taken");
-                    }
-                    Err(error) if error.code() != Code::InternalError => {
-                        tracing::debug!(cluster = %link.name, %error, "a new bucket is not taken");
-                    }
-                    // It may be there now.
-                    Err(error) => return Err(error),
-                }
-            }
+            return Ok(Way::There(answer));
         }
         Ok(Way::Here(body_of(bytes)))
     }
+}
+
+/// Has a bucket made in the first of the clusters that offer room and take it; `None`: none does.
+async fn made_where_room_is(
+    overlay: &Overlay,
+    onward: &Onward<'_>,
+    why: PlacedWhy,
+    bytes: &Bytes,
+) -> S3Result<Option<Response>> {
+    for link in overlay.with_room() {
+        let (cluster, reason) = (link.name.to_string(), why.name());
+        match made_at(overlay, &link, onward.clone(), why, bytes.clone()).await {
+            Ok(answer) if is_taken(&answer) => {
+                metrics::counter!("fluffy_overlay_placed_total", "cluster" => cluster, "why" => reason)
+                    .increment(1);
+                return Ok(Some(answer));
+            }
+            Ok(answer) => tracing::debug!(cluster, status = %answer.status, "a new bucket is not taken"),
+            // It may be there now.
+            Err(error) if error.code() == Code::InternalError => return Err(error),
+            Err(error) => tracing::debug!(cluster, %error, "a new bucket is not taken"),
+        }
+    }
+    Ok(None)
+}
+
+/// Has a bucket made in another cluster, and knows of it from then on.
+async fn made_at(
+    overlay: &Overlay,
+    link: &Arc<Link>,
+    onward: Onward<'_>,
+    why: PlacedWhy,
+    bytes: Bytes,
+) -> S3Result<Response> {
+    let bucket = onward.bucket;
+    let answer = forward(link, Onward { kind: Kind::NewBucket(why), ..onward }, body_of(bytes)).await?;
+    if answer.status.is_success() {
+        overlay.note_made(link, bucket).await;
+    }
+    Ok(answer)
 }
 
 /// Whether the answer is good for the client: the bucket is there, or can be nowhere. What is refused for who asks, or
