@@ -448,7 +448,10 @@ fn check_space(file: &LengthFile, disks: &dyn Disks, directory: &Path, overlay: 
 fn redb_error(error: impl Into<redb::Error>) -> io::Error {
     match error.into() {
         redb::Error::Io(error) if error.kind() == io::ErrorKind::InvalidData => error,
-        error @ redb::Error::Corrupted(_) => io::Error::new(io::ErrorKind::InvalidData, error),
+        // No file here was ever of an older format.
+        error @ (redb::Error::Corrupted(_) | redb::Error::UpgradeRequired(_)) => {
+            io::Error::new(io::ErrorKind::InvalidData, error)
+        }
         error => io::Error::other(error),
     }
 }
