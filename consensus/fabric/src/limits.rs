@@ -66,6 +66,8 @@ pub const LINK_CONNECTIONS_MAX: usize = 512;
 pub const LINK_IDLE_MAX: usize = 64;
 /// Buckets in the catalog of one cluster.
 pub const CATALOG_BUCKETS_MAX: usize = 100_000;
+/// Buckets of other clusters that one command keeps.
+pub const HEARD_PER_COMMAND: usize = 500;
 /// Keys of users of other clusters that a gateway keeps for seconds.
 pub const DAY_KEYS_MAX: usize = 4096;
 /// Questions to all other clusters at once.

@@ -96,7 +96,30 @@ impl OverlayGrant {
     }
 }
 
-/// All that a cluster keeps of the overlay.
+/// A bucket of another cluster, as that told last. Kept so that a gateway which begins while that cluster is away knows of
+/// it. Keyed (cluster, name).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeardBucket {
+    /// Who owns it, where that is told: a name with that of its cluster.
+    pub owner: Option<UserName>,
+    /// When it was created, in the time of its cluster.
+    pub created: ClusterMs,
+    /// Versions in it.
+    pub objects: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Whether versioning is enabled.
+    pub versioned: bool,
+    /// For how many seconds others may answer reads from memory while its home is away, where they may.
+    pub stale_seconds: Option<u64>,
+    /// When this was kept.
+    pub heard: ClusterMs,
+}
+
+/// Where a walk over heard buckets goes on: behind this bucket, or with the first one of a cluster.
+pub type HeardPlace = (ClusterName, Option<BucketName>);
+
+/// All that a cluster keeps of the overlay, but for the buckets of others.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct OverlayState {
     /// Missing: it never was in an overlay.
@@ -178,6 +201,14 @@ pub enum OverlayChange {
         source: Source,
         /// Only if it is here; `None`: wherever it is.
         cursor: Option<Stamp>,
+    },
+    /// What other clusters have is kept as they told it, at most [`fabric::limits::HEARD_PER_COMMAND`] buckets. `heard` is
+    /// set here; buckets of clusters that are no members are not kept.
+    Heard {
+        /// They have these.
+        there: Vec<(ClusterName, BucketName, HeardBucket)>,
+        /// They have these no longer.
+        gone: Vec<(ClusterName, BucketName)>,
     },
 }
 

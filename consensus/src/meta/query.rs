@@ -14,8 +14,8 @@ use super::model::{
     Garbage, Hint, Hold, Home, Leaving, Lock, NodeRow, Object, Part, Quota, QuotaOf, Session, SettingKind,
     Slice, Upload, Usage, User, Versioning,
 };
-use super::names::{AccessKeyId, AnnotationName, BucketName, ObjectKey, PolicyName, UserName};
-use super::overlay::OverlayState;
+use super::names::{AccessKeyId, AnnotationName, BucketName, ClusterName, ObjectKey, PolicyName, UserName};
+use super::overlay::{HeardBucket, HeardPlace, OverlayState};
 use super::replication::{Follows, Replication};
 use super::sealing::Sealing;
 
@@ -296,6 +296,13 @@ pub enum Query {
         /// At most so many buckets are looked at.
         limit: u32,
     },
+    /// What is kept of the buckets of other clusters, in order of cluster and name → [`Answer::Heard`].
+    Heard {
+        /// From here on; `None`: from the first one.
+        from: Option<HeardPlace>,
+        /// At most so many.
+        limit: u32,
+    },
 }
 
 /// Partitions of a [`Query::Placed`].
@@ -426,6 +433,7 @@ pub enum Answer {
     Follows(Follows),
     Replications { buckets: Vec<(Bucket, Replication)>, more: bool },
     SettingsOf { settings: Vec<(BucketId, BucketSetting)>, next: Option<BucketId> },
+    Heard { buckets: Vec<(ClusterName, BucketName, HeardBucket)>, more: bool },
 }
 
 /// A version whose bytes are to become shards.

@@ -151,6 +151,8 @@ tables! {
     FOLLOWER = 53, "follower";
     /// Buckets that other clusters copy.
     REPLICATING = 54, "replicating";
+    /// Buckets of other clusters, as those told last.
+    OVERLAY_HEARD = 55, "overlay_heard";
 }
 
 impl TableId {

@@ -4,10 +4,14 @@
 //! there; and of a cluster whose catalog was never had nobody says that a bucket is not there.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
+use consensus::meta::model::ClusterMs;
 use consensus::meta::names::{BucketName, ClusterName};
+
+use fabric::env::Env;
 
 use super::wire::{Catalog, CatalogBucket};
 
@@ -15,16 +19,46 @@ use super::wire::{Catalog, CatalogBucket};
 #[derive(Default)]
 pub struct Catalogs(RwLock<BTreeMap<ClusterName, Arc<Taken>>>);
 
+/// When a catalog was true.
+#[derive(Clone, Copy)]
+enum At {
+    /// Its cluster told it: monotonic time.
+    Told(Duration),
+    /// It was kept by then, and told before this gateway began.
+    Kept(ClusterMs),
+}
+
 /// A catalog, and when it was true.
 pub struct Taken {
-    /// Monotonic time.
-    pub at: Duration,
+    at: At,
     /// What was told beside the buckets.
     pub catalog: Catalog,
     buckets: BTreeMap<BucketName, CatalogBucket>,
 }
 
 impl Taken {
+    /// What a cluster told at this time.
+    pub fn told(mut catalog: Catalog, at: Duration) -> Taken {
+        let buckets = by_name(std::mem::take(&mut catalog.buckets));
+        Taken { at: At::Told(at), catalog, buckets }
+    }
+
+    /// When its cluster told it; `None`: before this gateway began.
+    pub fn told_at(&self) -> Option<Duration> {
+        match self.at {
+            At::Told(at) => Some(at),
+            At::Kept(_) => None,
+        }
+    }
+
+    /// How old it is now; it may be less where it was told before this gateway began.
+    pub fn age(&self, env: &dyn Env) -> Duration {
+        match self.at {
+            At::Told(at) => env.monotonic().saturating_sub(at),
+            At::Kept(at) => Duration::from_millis(env.wall_ms().saturating_sub(at.0)),
+        }
+    }
+
     /// A bucket of it.
     pub fn bucket(&self, name: &BucketName) -> Option<&CatalogBucket> {
         self.buckets.get(name)
@@ -34,14 +68,28 @@ impl Taken {
     pub fn buckets(&self) -> impl Iterator<Item = &CatalogBucket> {
         self.buckets.values()
     }
+
+    /// Those behind one of this name.
+    pub fn buckets_behind(&self, after: Option<&BucketName>) -> impl Iterator<Item = &CatalogBucket> {
+        let lower = after.map_or(Bound::Unbounded, Bound::Excluded);
+        self.buckets.range((lower, Bound::Unbounded)).map(|(_, bucket)| bucket)
+    }
+}
+
+fn by_name(buckets: Vec<CatalogBucket>) -> BTreeMap<BucketName, CatalogBucket> {
+    buckets.into_iter().map(|bucket| (bucket.name.clone(), bucket)).collect()
 }
 
 impl Catalogs {
     /// A cluster told its buckets.
-    pub fn take(&self, cluster: &ClusterName, mut catalog: Catalog, at: Duration) {
-        let buckets = std::mem::take(&mut catalog.buckets);
-        let buckets = buckets.into_iter().map(|bucket| (bucket.name.clone(), bucket)).collect();
-        self.write().insert(cluster.clone(), Arc::new(Taken { at, catalog, buckets }));
+    pub fn take(&self, cluster: &ClusterName, catalog: Catalog, at: Duration) {
+        self.write().insert(cluster.clone(), Arc::new(Taken::told(catalog, at)));
+    }
+
+    /// A cluster told these buckets before this gateway began, and they were kept by this time. What it told since counts.
+    pub fn recall(&self, cluster: &ClusterName, buckets: Vec<CatalogBucket>, at: ClusterMs) {
+        let kept = || Taken { at: At::Kept(at), catalog: Catalog::default(), buckets: by_name(buckets) };
+        self.write().entry(cluster.clone()).or_insert_with(|| Arc::new(kept()));
     }
 
     /// A bucket was found before the catalog told of it.
@@ -118,6 +166,8 @@ mod tests {
         catalogs.note(&east, bucket("new"));
         assert_eq!(catalogs.homes(&"photos".parse().unwrap()), std::slice::from_ref(&west));
         assert_eq!(catalogs.homes(&"new".parse().unwrap()), std::slice::from_ref(&east));
+        catalogs.recall(&east, vec![bucket("photos")], ClusterMs(5));
+        assert_eq!(catalogs.of(&east).unwrap().told_at(), Some(Duration::ZERO));
         catalogs.forget(&east, &"new".parse().unwrap());
         assert!(catalogs.homes(&"new".parse().unwrap()).is_empty());
         catalogs.keep(|cluster| *cluster == west);

@@ -15,7 +15,7 @@ use consensus::client::{MetaError, WriteGuard, ask};
 use consensus::meta::command::{Command, Done, Reject};
 use consensus::meta::model::{Bucket, ClusterMs, Versioning};
 use consensus::meta::names::{BucketName, ObjectKey};
-use consensus::meta::overlay::{OverlayChange, OverlayRefusal};
+use consensus::meta::overlay::{HeardPlace, OverlayChange, OverlayRefusal};
 use consensus::meta::query::{Answer, Query};
 use consensus::meta::replication::{
     Follow, FollowKind, Follows, ReplicaChange, ReplicaOf, ReplicaVersion, Replicate, ReplicateStep,
@@ -48,6 +48,8 @@ use crate::s3::service::S3Service;
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 /// Where another gateway copies one looks less often.
 const REST_INTERVAL: Duration = Duration::from_secs(2);
+/// Between two looks at what others told, for it to be kept.
+const KEEP_INTERVAL: Duration = Duration::from_secs(5);
 /// What failed is tried again after this.
 const RETRY_DELAY: Duration = Duration::from_secs(2);
 /// Copies that go on at once.
@@ -133,12 +135,18 @@ struct State {
     running: Running<Place, (BucketName, Result<(), Halt>)>,
     /// What failed, and until when it rests.
     resting: BTreeMap<Place, Duration>,
+    /// Where what others told is looked at next, and when.
+    keeping: (Option<HeardPlace>, Duration),
 }
 
 impl Follower {
     /// Copies until the gateway ends. The next one goes on from where this one was.
     pub async fn run(self: Arc<Self>, mut stopping: watch::Receiver<bool>) {
-        let mut state = State { running: Running::new(COPIES_MAX), resting: BTreeMap::new() };
+        let mut state = State {
+            running: Running::new(COPIES_MAX),
+            resting: BTreeMap::new(),
+            keeping: Default::default(),
+        };
         let mut look = now();
         loop {
             tokio::select! {
@@ -180,7 +188,7 @@ impl Follower {
     async fn look(self: &Arc<Self>, state: &mut State) -> Result<bool, MetaError> {
         let mut follows = self.follows().await?;
         let wanted = self.overlay.copies_wanted();
-        if follows.follows.is_empty() && wanted.iter().all(|(_, _, copies)| copies.is_empty()) {
+        if follows.follows.is_empty() && self.overlay.name().is_none() {
             return Ok(false);
         }
         let (leader, lives) = (follows.follower, follows.follower_lives);
@@ -188,6 +196,7 @@ impl Follower {
         if !leads(meta, leader, lives, take, "copies buckets of other clusters").await? {
             return Ok(false);
         }
+        self.keep_heard(state).await;
         let (here, at) = (&follows.follows, self.overlay.parts.seams.env.monotonic());
         for (link, told, copies) in wanted {
             let fresh = link.answers() && at.saturating_sub(told) < WANTED_LIFETIME;
@@ -213,6 +222,20 @@ impl Follower {
             }
         }
         Ok(true)
+    }
+
+    /// What others told is kept by the gateway that copies.
+    async fn keep_heard(&self, state: &mut State) {
+        let at = self.overlay.parts.seams.env.monotonic();
+        let (from, next) = &mut state.keeping;
+        if at < *next {
+            return;
+        }
+        *next = at + KEEP_INTERVAL;
+        match self.overlay.keep(from.take()).await {
+            Ok(place) => *from = place,
+            Err(error) => tracing::debug!(%error, "what other clusters told is kept later"),
+        }
     }
 
     /// A copy that hears nothing falls behind.

@@ -104,7 +104,7 @@ impl Overlay {
         let view = self.view.load_full();
         let told = view.links.values().filter_map(|link| {
             let taken = self.catalogs.of(&link.name)?;
-            Some((link.clone(), taken.at, taken.catalog.copies.clone()))
+            Some((link.clone(), taken.told_at()?, taken.catalog.copies.clone()))
         });
         told.collect()
     }

@@ -2,7 +2,7 @@
 //!
 //! [`identity`] is who a cluster is, [`link`] the way to one, [`door`] who comes in, [`wire`] what is said, [`gossip`] how
 //! clusters hear of each other. `membership` is who takes part, `rights` which cluster acts for whom, `telling` what is
-//! told of the buckets here, [`catalog`] which buckets are where, `names` where the name of one leads, `room` whether new
+//! told of the buckets here, [`catalog`] which buckets are where, `keeping` how that is remembered, `names` where the name of one leads, `room` whether new
 //! ones are better off elsewhere. [`forward`] is how requests get there, [`cache`] what of the answers stays here. [`feed`]
 //! tells what happens in buckets here, in the words of [`copies`]; [`follow`] copies what happens in buckets elsewhere, or
 //! `compare` does; `mirrors` begins and ends that. [`arriving`] is a body on its way here. `report` is what operators see.
@@ -23,6 +23,7 @@ pub mod follow;
 pub mod forward;
 pub mod gossip;
 pub mod identity;
+mod keeping;
 pub mod link;
 mod membership;
 mod mirrors;

@@ -15,7 +15,7 @@ impl Overlay {
     /// What is known of the overlay, for those who run the cluster.
     pub fn report(&self) -> Value {
         let view = self.view.load_full();
-        let now = self.parts.seams.env.monotonic();
+        let env = &*self.parts.seams.env;
         let clusters: Vec<Value> = view
             .state
             .members
@@ -43,7 +43,7 @@ impl Overlay {
                     "objects": sum(|bucket| bucket.objects),
                     "bytes": sum(|bucket| bucket.bytes),
                     "room": taken.as_ref().map(|taken| taken.catalog.room),
-                    "catalog_age_ms": taken.map(|taken| now.saturating_sub(taken.at).as_millis() as u64),
+                    "catalog_age_ms": taken.map(|taken| taken.age(env).as_millis() as u64),
                 })
             })
             .collect();
@@ -75,7 +75,6 @@ impl Overlay {
     pub async fn whole_catalog(&self) -> Result<Value, OverlayError> {
         let own = self.own_catalog().await?;
         let view = self.view.load_full();
-        let now = self.parts.seams.env.monotonic();
         let row = |cluster: &str, up: bool, age: u64, bucket: &CatalogBucket| {
             json!({
                 "name": bucket.name, "cluster": cluster, "owner": bucket.owner, "objects": bucket.objects,
@@ -89,7 +88,7 @@ impl Overlay {
             own.buckets.iter().map(|bucket| row(&self.parts.region, true, 0, bucket)).collect();
         for (cluster, link) in &view.links {
             let Some(taken) = self.catalogs.of(cluster) else { continue };
-            let age = now.saturating_sub(taken.at).as_millis() as u64;
+            let age = taken.age(&*self.parts.seams.env).as_millis() as u64;
             rows.extend(taken.buckets().map(|bucket| row(cluster.as_str(), link.answers(), age, bucket)));
         }
         Ok(json!({ "buckets": rows }))

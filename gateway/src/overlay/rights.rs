@@ -8,10 +8,20 @@ use consensus::meta::overlay::{GrantedUser, OverlayChange, OverlayGrant};
 use futures::future::join_all;
 use tokio::time::timeout;
 
-use super::link::LinkError;
+use super::link::{Link, LinkError};
 use super::wire::DayKey;
 use super::{ASK_DEADLINE, Overlay, OverlayError};
 use crate::accounts::RECORD_LIFETIME;
+
+/// What a cluster says of an access key.
+enum Told {
+    /// It is the home of the key.
+    Key(Arc<Link>, DayKey),
+    /// It is not.
+    None,
+    /// It is away.
+    Nothing(Arc<Link>),
+}
 
 impl Overlay {
     /// A cluster may act for a user.
@@ -68,8 +78,8 @@ impl Overlay {
         self.day_keys.lock().unwrap_or_else(PoisonError::into_inner).get(&place)?.1.clone()
     }
 
-    /// What verifies signatures for a day of a user whose home is another cluster; `None`: no cluster that answers knows
-    /// the key. `Err`: one knew it that is away.
+    /// What verifies signatures for a day of a user whose home is another cluster; `None`: no cluster knows the key. `Err`:
+    /// one may that is away.
     pub async fn day_key(
         &self,
         id: &AccessKeyId,
@@ -88,20 +98,34 @@ impl Overlay {
         let _place = self.asking.acquire().await;
         let path = format!("keys/{id}?date={date}&region={region}");
         let path = &path;
-        let asked = view.living().into_iter().map(|link| async move {
-            let key = timeout(ASK_DEADLINE, link.get::<DayKey>(path)).await.ok()?.ok()?;
-            let is_theirs = key.user.home() == Some(link.name.as_str()) && key.id == *id;
-            is_theirs.then(|| (link.name.clone(), key))
+        let asked = view.all().into_iter().map(|link| async move {
+            match timeout(ASK_DEADLINE, link.get::<DayKey>(path)).await {
+                Ok(Ok(key)) if key.user.home() == Some(link.name.as_str()) && key.id == *id => {
+                    Told::Key(link, key)
+                }
+                Ok(Ok(_)) => Told::None,
+                Ok(Err(LinkError::Refused(status, _))) if !status.is_server_error() => Told::None,
+                Ok(Err(_)) | Err(_) => Told::Nothing(link),
+            }
         });
-        let found = join_all(asked).await.into_iter().flatten().next();
+        let (mut found, mut silent) = (None, Vec::new());
+        for told in join_all(asked).await {
+            match told {
+                Told::Key(link, key) => found = Some((link.name.clone(), key)),
+                Told::Nothing(link) => silent.push(link.name.clone()),
+                Told::None => {}
+            }
+        }
         let mut homes = self.homes.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((home, _)) = &found {
             homes.put(id.clone(), home.clone());
-        } else if let Some(link) = homes.get(id).and_then(|home| view.links.get(home))
-            && !link.answers()
-        {
-            let why = "it is the home of the access key".to_string();
-            return Err(LinkError::Away(link.name.clone(), why));
+        } else {
+            // A cluster that answers and had the key has it no longer.
+            let home = homes.get(id).filter(|home| view.links.contains_key(*home));
+            if let Some(away) = silent.iter().find(|name| home.is_none_or(|home| home == *name)) {
+                let why = "it may be the home of the access key".to_string();
+                return Err(LinkError::Away(away.clone(), why));
+            }
         }
         let key = found.map(|(_, key)| key);
         let mut kept = self.day_keys.lock().unwrap_or_else(PoisonError::into_inner);

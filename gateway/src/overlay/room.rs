@@ -149,7 +149,7 @@ impl Overlay {
             .into_iter()
             .filter_map(|link| {
                 let taken = self.catalogs.of(&link.name)?;
-                let is_fresh = now.saturating_sub(taken.at) < OFFER_LIFETIME;
+                let is_fresh = now.saturating_sub(taken.told_at()?) < OFFER_LIFETIME;
                 let Room { free_bytes, offered } = taken.catalog.room;
                 (is_fresh && offered && 0 < free_bytes).then_some((free_bytes, link))
             })

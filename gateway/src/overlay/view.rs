@@ -76,6 +76,9 @@ impl Overlay {
                 links.insert(member.name.clone(), link);
             }
         }
+        for name in links.keys().filter(|name| !before.links.contains_key(*name)) {
+            self.recall(name).await?;
+        }
         self.watch_links(&links);
         for (name, link) in &before.links {
             if links.get(name).is_none_or(|kept| !Arc::ptr_eq(kept, link)) {

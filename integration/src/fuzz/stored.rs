@@ -4,7 +4,7 @@ use bytes::Bytes;
 use consensus::meta::tables::{
     Absences, AccessKeys, Acls, AnnotationSets, Bodies, BucketNames, BucketQuotas, BucketSettings, Buckets,
     BucketsByOwner, Cluster, Completeds, Cursors, DebtCounts, Debts, DecodeKey, Deliverer, Deliveries, Due,
-    DueWalks, EncodeKey, EventMarks, EventOrder, Events, Extents, Follower, Follows, Garbages, Holds,
+    DueWalks, EncodeKey, EventMarks, EventOrder, Events, Extents, Follower, Follows, Garbages, Heard, Holds,
     Identity, Inline, Invites, KeysByUser, Layouts, LeavingCopies, Locks, Members, Nodes, NullVersions,
     Objects, OverlayGrants, Parts, RemovedNodes, Renames, Replicating, Replies, SessionNonces, Sessions,
     Table, UploadSealings, Uploads, Usages, UserPolicies, UserQuotas, Users, Versions, key_bytes,
@@ -66,6 +66,7 @@ const TABLES: &[ReadRow] = &[
     row::<Due>,
     row::<DueWalks>,
     row::<Acls>,
+    row::<Heard>,
     row::<Identity>,
     row::<Members>,
     row::<Invites>,

@@ -492,11 +492,27 @@ async fn away(east: &Site, west: &Site) -> Result<(), String> {
         expect(503, &west.send(ANNA, Request::object("GET", "photos", "unsigned")).await?)
     })
     .await?;
+    expect(503, &west.send(("SOMEBODYSKEY", BOB.1), own()).await?)?;
+    // And it remembers what was told before.
+    let remembered = buckets(west, BOB, "").await?;
+    if remembered != shown {
+        return Err(format!("{remembered:?}, before {shown:?}"));
+    }
+    remembers(west, "photos", "east")?;
     east.store.gateway.start().await.map_err(|error| error.to_string())?;
     wait("when it is back", PATIENCE, async || {
         expect(200, &west.send(ANNA, Request::object("GET", "photos", "unsigned")).await?)
     })
     .await
+}
+
+/// A cluster knows a bucket of another one that is away, and how old that is.
+fn remembers(site: &Site, name: &str, home: &str) -> Result<(), String> {
+    let catalog = site.json(&["catalog", "--json"])?;
+    let buckets = catalog["buckets"].as_array().cloned().unwrap_or_default();
+    let found = buckets.iter().find(|bucket| bucket["name"] == name && bucket["cluster"] == home);
+    let is_kept = found.is_some_and(|bucket| bucket["up"] == false && bucket["age_ms"].as_u64() > Some(0));
+    if is_kept { Ok(()) } else { Err(catalog.to_string()) }
 }
 
 async fn disputed(east: &Site, west: &Site, north: &Site) -> Result<(), String> {

@@ -104,6 +104,7 @@ fn decide(rows: &dyn Rows, query: &Query) -> Result<Answer, Stop> {
         Query::Catalog { after, limit } => overlay::catalog(rows, *after, *limit)?,
         Query::Follows => overlay::follows(rows)?,
         Query::SettingsOf { kind, after, limit } => overlay::settings_of(rows, *kind, *after, *limit)?,
+        Query::Heard { from, limit } => overlay::heard(rows, from.as_ref(), *limit)?,
         Query::Replications { after, limit } => overlay::replications(rows, *after, *limit)?,
         Query::OldUploads { age_ms, after, limit } => {
             work::old_uploads(rows, Duration::from_millis(*age_ms), after.as_ref(), *limit)?

@@ -1,18 +1,19 @@
 //! What is kept of the overlay, and what others may know of the buckets here.
 
+use std::ops::Bound;
 use std::sync::Arc;
 
 use fabric::ids::BucketId;
 
 use super::{bounded, bucket_of};
 use crate::meta::model::{BucketSetting, SettingKind};
-use crate::meta::overlay::OverlayState;
+use crate::meta::overlay::{HeardPlace, OverlayState};
 use crate::meta::query::Answer;
 use crate::meta::replication::{Follows as FollowsPage, Source};
 use crate::meta::store::{Fault, Rows};
 use crate::meta::tables::{
-    BucketSettings, Buckets, Cluster, Follower, Follows, Identity, Invites, Members, OverlayGrants,
-    Replicating, Sessions, Usages, get, scan_after, scan_all,
+    BucketSettings, Buckets, Cluster, Follower, Follows, Heard, Identity, Invites, Members, OverlayGrants,
+    Replicating, Sessions, Usages, get, key_bytes, scan, scan_after, scan_all,
 };
 
 /// All of it.
@@ -90,4 +91,21 @@ pub(super) fn settings_of(
     }
     let more = scan.next().transpose()?.is_some();
     Ok(Answer::SettingsOf { settings, next: last.filter(|_| more) })
+}
+
+/// What is kept of the buckets of other clusters.
+pub(super) fn heard(rows: &dyn Rows, from: Option<&HeardPlace>, limit: u32) -> Result<Answer, Fault> {
+    let mut scan = match from {
+        None => scan_all::<Heard>(rows)?,
+        Some((cluster, None)) => {
+            scan::<Heard>(rows, Bound::Included(&key_bytes(&cluster)), Bound::Unbounded)?
+        }
+        Some((cluster, Some(bucket))) => scan_after::<Heard>(rows, (), (cluster, bucket))?,
+    };
+    let mut buckets = Vec::new();
+    for row in scan.by_ref().take(bounded(limit)) {
+        let ((cluster, name), bucket) = row?;
+        buckets.push((cluster, name, bucket));
+    }
+    Ok(Answer::Heard { buckets, more: scan.next().transpose()?.is_some() })
 }

@@ -8,9 +8,11 @@ use crate::meta::command::{Done, Reject};
 use crate::meta::model::ClusterMs;
 use crate::meta::names::ClusterName;
 use crate::meta::overlay::{
-    GrantedUser, Invite, Member, OverlayChange, OverlayGrant, OverlayIdentity, OverlayRefusal, Standing,
+    GrantedUser, HeardBucket, Invite, Member, OverlayChange, OverlayGrant, OverlayIdentity, OverlayRefusal,
+    Standing,
 };
-use crate::meta::tables::{Identity, Invites, Members, OverlayGrants};
+use crate::meta::store::Fault;
+use crate::meta::tables::{Heard, Identity, Invites, Members, OverlayGrants};
 
 /// Changes what is kept of the overlay.
 pub(super) fn change(tx: &mut Transaction<'_>, change: &OverlayChange) -> Outcome {
@@ -61,8 +63,22 @@ pub(super) fn change(tx: &mut Transaction<'_>, change: &OverlayChange) -> Outcom
         OverlayChange::Unfollow { bucket, source, cursor } => {
             return replication::unfollow(tx, *bucket, source, *cursor);
         }
+        OverlayChange::Heard { there, gone } => {
+            for (cluster, name) in gone {
+                tx.delete::<Heard>((cluster, name));
+            }
+            for (cluster, name, bucket) in there {
+                if is_member(tx, cluster)? {
+                    tx.put::<Heard>((cluster, name), &HeardBucket { heard: tx.now, ..bucket.clone() });
+                }
+            }
+        }
     }
     Ok(Done::Nothing)
+}
+
+fn is_member(tx: &Transaction<'_>, name: &ClusterName) -> Result<bool, Fault> {
+    Ok(tx.get::<Members>(name)?.is_some_and(|member| member.standing == Standing::In))
 }
 
 /// A cluster is no member any more.
@@ -107,7 +123,7 @@ fn admit(
     }
     let invited = joined || invite.is_some();
     if let Some(via) = member.via.as_ref().filter(|_| !invited)
-        && tx.get::<Members>(via)?.is_none_or(|via| via.standing != Standing::In)
+        && !is_member(tx, via)?
     {
         return refused(OverlayRefusal::NotMember);
     }
@@ -125,7 +141,7 @@ fn admit(
 
 /// A cluster may act for a user.
 fn give(tx: &mut Transaction<'_>, grant: &OverlayGrant) -> Outcome {
-    if tx.get::<Members>(&grant.cluster)?.is_none_or(|member| member.standing != Standing::In) {
+    if !is_member(tx, &grant.cluster)? {
         return refused(OverlayRefusal::NotMember);
     }
     let key = (&grant.cluster, user_text(&grant.user));

@@ -40,7 +40,7 @@ pub use due::{Due, DueWalks};
 pub use event::{Deliverer, Deliveries, EventMarks, EventOrder, EventPlace, Events};
 pub use garbage::{Absences, DebtCounts, Debts, Garbages, LeavingCopies};
 pub use object::{Acls, AnnotationSets, Locks, NullVersions, Objects, Recodings, Renames, Versions};
-pub use overlay::{Identity, Invites, Members, OverlayGrants};
+pub use overlay::{Heard, Identity, Invites, Members, OverlayGrants};
 pub use replication::{Follower, Follows, Replicating};
 pub use session::{Replies, SessionNonces, Sessions};
 pub use upload::{Completeds, Cursor, Cursors, Parts, UploadSealings, Uploads};

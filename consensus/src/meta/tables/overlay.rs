@@ -1,8 +1,8 @@
 //! The overlay.
 
 use super::table;
-use crate::meta::names::ClusterName;
-use crate::meta::overlay::{Invite, Member, OverlayGrant, OverlayIdentity};
+use crate::meta::names::{BucketName, ClusterName};
+use crate::meta::overlay::{HeardBucket, Invite, Member, OverlayGrant, OverlayIdentity};
 
 table! {
     /// Who this cluster is to others. Missing: it never was in an overlay.
@@ -22,6 +22,11 @@ table! {
 table! {
     /// (cluster, user or `*`) → what the cluster may do for the user.
     OverlayGrants(OVERLAY_GRANTS): (&'a ClusterName, String) | (ClusterName, String) => OverlayGrant
+}
+
+table! {
+    /// (cluster, name) → a bucket there, as that cluster told last.
+    Heard(OVERLAY_HEARD): (&'a ClusterName, &'a BucketName) | (ClusterName, BucketName) => HeardBucket
 }
 
 #[cfg(test)]
@@ -75,6 +80,21 @@ mod tests {
             grant,
             "65617374002a00",
             "01046561737401010670686f746f73e807",
+        );
+        let heard = HeardBucket {
+            owner: Some("east/anna".parse().unwrap()),
+            created: ClusterMs(1_000),
+            objects: 3,
+            bytes: 300,
+            versioned: true,
+            stale_seconds: Some(60),
+            heard: ClusterMs(1_000),
+        };
+        golden::<Heard>(
+            (&name, &"photos".parse().unwrap()),
+            heard,
+            "656173740070686f746f7300",
+            "010109656173742f616e6e61e80703ac0201013ce807",
         );
     }
 }

@@ -505,6 +505,10 @@ fn replications() -> Vec<Command> {
         Command::Replicate(replicate(ReplicateStep::Feed, whats.map(change).to_vec())),
         Command::Replicate(replicate(ReplicateStep::Compare, Vec::new())),
         Command::Replicate(replicate(ReplicateStep::Compared { upto: stamp() }, Vec::new())),
+        Command::Overlay(OverlayChange::Heard {
+            there: vec![("east".parse().unwrap(), bucket_name(), heard())],
+            gone: vec![("east".parse().unwrap(), bucket_name())],
+        }),
     ]
 }
 
@@ -517,6 +521,18 @@ fn member() -> Member {
         via: Some("west".parse().unwrap()),
         since: ClusterMs(1_000),
         standing: Standing::In,
+    }
+}
+
+fn heard() -> HeardBucket {
+    HeardBucket {
+        owner: Some("east/anna".parse().unwrap()),
+        created: ClusterMs(1_000),
+        objects: 3,
+        bytes: 300,
+        versioned: true,
+        stale_seconds: Some(60),
+        heard: ClusterMs(1_000),
     }
 }
 
@@ -866,6 +882,7 @@ fn work_queries() -> Vec<Query> {
         Query::Follows,
         Query::Replications { after: Some(BucketId(5)), limit: 300 },
         Query::SettingsOf { kind: SettingKind::Staleness, after: Some(BucketId(5)), limit: 300 },
+        Query::Heard { from: Some(("east".parse().unwrap(), Some(bucket_name()))), limit: 300 },
     ]
 }
 
@@ -1040,5 +1057,6 @@ fn work_answers() -> Vec<Answer> {
             settings: vec![(BucketId(5), BucketSetting::Staleness(300))],
             next: Some(BucketId(5)),
         },
+        Answer::Heard { buckets: vec![("east".parse().unwrap(), bucket_name(), heard())], more: true },
     ]
 }

@@ -6,7 +6,7 @@ use fabric::ids::{BucketId, Stamp};
 use super::world::*;
 use crate::meta::command::*;
 use crate::meta::model::*;
-use crate::meta::names::ObjectKey;
+use crate::meta::names::{BucketName, ClusterName, ObjectKey};
 use crate::meta::overlay::*;
 use crate::meta::query::{Answer, ListVersions, ListedVersion, PageEntry, Query, Want};
 use crate::meta::replication::*;
@@ -218,6 +218,40 @@ fn tags_follow_the_version_that_they_are_of() {
     let tags: Vec<usize> = listed(&world).into_iter().map(tags_of).collect();
     assert_eq!(tags, [0, 1]);
     world.audit();
+}
+
+#[test]
+fn what_members_have_is_kept_and_read_from_a_place_on() {
+    let mut world = following(FollowKind::Replica);
+    let name = |text: &str| text.parse::<BucketName>().unwrap();
+    let (east, north) = ("east".parse::<ClusterName>().unwrap(), "north".parse().unwrap());
+    let bucket = HeardBucket {
+        owner: None,
+        created: ClusterMs(5),
+        objects: 1,
+        bytes: 2,
+        versioned: true,
+        stale_seconds: None,
+        heard: ClusterMs(0),
+    };
+    let heard = |there: &[(&ClusterName, &str)], gone: &[&str]| {
+        let there = there.iter().map(|(cluster, text)| ((*cluster).clone(), name(text), bucket.clone()));
+        let gone = gone.iter().map(|text| (east.clone(), name(text)));
+        Command::Overlay(OverlayChange::Heard { there: there.collect(), gone: gone.collect() })
+    };
+    world.done(heard(&[(&east, "one"), (&east, "two"), (&east, "three"), (&north, "one")], &[]));
+    world.done(heard(&[], &["three", "never"]));
+    let ask = |world: &World, from: Option<HeardPlace>, limit| match world.ask(Query::Heard { from, limit }) {
+        Ok(Answer::Heard { buckets, more }) => {
+            assert!(buckets.iter().all(|(of, _, bucket)| *of == east && ClusterMs(0) < bucket.heard));
+            (buckets.into_iter().map(|(_, name, _)| name.to_string()).collect::<Vec<_>>(), more)
+        }
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(ask(&world, None, 9), (vec!["one".to_string(), "two".to_string()], false));
+    assert_eq!(ask(&world, Some((east.clone(), None)), 1), (vec!["one".to_string()], true));
+    assert_eq!(ask(&world, Some((east.clone(), Some(name("one")))), 9), (vec!["two".to_string()], false));
+    assert_eq!(ask(&world, Some((north, None)), 9), (Vec::new(), false));
 }
 
 #[test]
