@@ -1,7 +1,7 @@
 //! A query, ready to be compared with objects; and which terms an object must have to be worth a look.
 //!
-//! Matching takes time in proportion to the name whatever the query is: regular expressions are automata of bounded size,
-//! and neither they nor globs go back.
+//! Matching takes time in proportion to the name, and at most to the query: regular expressions are automata of bounded
+//! size, and neither they nor globs go back.
 
 use std::ops::Range;
 
@@ -9,6 +9,7 @@ use consensus::meta::model::{Attributes, Object};
 use regex::Regex;
 use regex_syntax::hir::{Class, Hir, HirKind};
 
+use super::glob::Glob;
 use super::language::{Field, Name, Search, SyntaxError, Word, glob};
 use super::terms;
 
@@ -50,7 +51,7 @@ enum NameTest {
     Contains(String),
     Prefix(String),
     /// Of the folded name.
-    Glob(Regex),
+    Glob(Glob),
     Regex(Regex),
     Fuzzy {
         word: Vec<char>,
@@ -147,8 +148,9 @@ impl NameTest {
             }
             Name::Prefix(text) => (NameTest::Prefix(text.clone()), Plan::Everything),
             Name::Glob(pattern) => {
-                let (test, plan) = compiled(&glob_regex(&terms::fold(pattern)), position)?;
-                (NameTest::Glob(test), plan)
+                let glob = Glob::new(&terms::fold(pattern));
+                let plan = all(glob.texts().map(literal).collect());
+                (NameTest::Glob(glob), plan)
             }
             Name::Regex(pattern) => {
                 let (test, plan) = compiled(pattern, position)?;
@@ -162,7 +164,7 @@ impl NameTest {
         match self {
             NameTest::Contains(text) => folded.contains(text.as_str()),
             NameTest::Prefix(prefix) => key.starts_with(prefix.as_str()),
-            NameTest::Glob(regex) => regex.is_match(folded),
+            NameTest::Glob(glob) => glob.is_match(folded),
             NameTest::Regex(regex) => regex.is_match(key),
             NameTest::Fuzzy { word, edits } => folded
                 .split(|character: char| !character.is_alphanumeric())
@@ -233,42 +235,6 @@ fn any(plans: Vec<Plan>) -> Plan {
 /// What contains a folded text.
 fn literal(folded: &str) -> Plan {
     all(terms::trigrams(folded).map(Plan::Term).collect())
-}
-
-/// A glob over a whole name as a regular expression.
-fn glob_regex(pattern: &str) -> String {
-    let mut regex = String::from("(?s)\\A");
-    let mut rest = pattern;
-    while let Some(character) = rest.chars().next() {
-        let behind = &rest[character.len_utf8()..];
-        rest = behind;
-        match character {
-            '*' => regex.push_str(".*"),
-            '?' => regex.push('.'),
-            '[' => match behind.split_once(']').filter(|(class, _)| !class.is_empty()) {
-                Some((class, behind)) => {
-                    push_class(class, &mut regex);
-                    rest = behind;
-                }
-                None => regex.push_str("\\["),
-            },
-            other => regex.push_str(&regex_syntax::escape(other.encode_utf8(&mut [0; 4]))),
-        }
-    }
-    regex + "\\z"
-}
-
-/// `a-z`, `!abc` or `^abc`; nothing in it means anything else.
-fn push_class(class: &str, regex: &mut String) {
-    let negated = class.strip_prefix(['!', '^']).filter(|rest| !rest.is_empty());
-    regex.push_str(if negated.is_some() { "[^" } else { "[" });
-    for character in negated.unwrap_or(class).chars() {
-        match character {
-            '-' => regex.push('-'),
-            other => regex.push_str(&regex_syntax::escape(other.encode_utf8(&mut [0; 4]))),
-        }
-    }
-    regex.push(']');
 }
 
 fn compiled(pattern: &str, position: usize) -> Result<(Regex, Plan), SyntaxError> {

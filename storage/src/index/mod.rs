@@ -4,13 +4,14 @@
 //! release or too far behind, it is made anew while the store serves. It lives in a file of its own; a panic of its
 //! database, or bytes that make no sense, cost the index and nothing else.
 //!
-//! [`language`] reads queries, [`matcher`] compares them, [`search`] answers them; [`segment`], [`lists`] and [`names`] are
+//! [`language`] reads queries, [`matcher`] compares them ([`glob`] some of them), [`search`] answers them; [`segment`], [`lists`] and [`names`] are
 //! what is stored, in [`pages`] of a [`file`]; [`follow`] keeps it up to date. [`client`] is for gateways. A search over
 //! several clusters would be another implementation of [`client::Searches`] that asks several of these.
 
 pub mod client;
 mod file;
 mod follow;
+mod glob;
 pub mod language;
 mod lists;
 pub mod matcher;
