@@ -282,7 +282,7 @@ mod tests {
         event_order cursors absences leaving removed_nodes hold bucket_quotas user_quotas bucket_settings locks \
         user_policies due due_walks upload_sealings renames event_marks annotations acls \
         deliveries deliverer overlay_identity overlay_members overlay_invites overlay_grants \
-        recodings follows follower replicating";
+        recodings follows follower replicating overlay_heard";
         assert_eq!(names.join(" "), golden, "names are stored");
     }
 
