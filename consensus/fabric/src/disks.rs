@@ -34,7 +34,7 @@ pub enum OpenMode {
 pub struct Space {
     /// Bytes that may still be written.
     pub free_bytes: u64,
-    /// Size of the file system.
+    /// These, and those that are written.
     pub total_bytes: u64,
 }
 

@@ -87,7 +87,9 @@ impl Disks for SystemDisks {
     fn space(&self, directory: &Path) -> io::Result<Space> {
         let found = rustix::fs::statvfs(directory)?;
         let bytes = |blocks: u64| blocks.saturating_mul(found.f_frsize);
-        Ok(Space { free_bytes: bytes(found.f_bavail), total_bytes: bytes(found.f_blocks) })
+        // What is kept back for the superuser is nobody's.
+        let used = found.f_blocks.saturating_sub(found.f_bfree);
+        Ok(Space { free_bytes: bytes(found.f_bavail), total_bytes: bytes(used + found.f_bavail) })
     }
 
     fn lock(&self, directory: &Path) -> io::Result<Box<dyn Send + Sync>> {

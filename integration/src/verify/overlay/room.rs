@@ -12,8 +12,9 @@ use crate::verify::{Tally, clients};
 
 pub(super) async fn run(tally: &mut Tally) -> Result<()> {
     let (mut east, west, north) = tokio::try_join!(
-        Site::start("east"),
-        Site::start_with("west", &["--overlay-takes-buckets"]),
+        // However full the disk of this machine is.
+        Site::start_with("east", &["--overlay-space-mark", "99"]),
+        Site::start_with("west", &["--overlay-takes-buckets", "--overlay-space-mark", "99"]),
         Site::start("north"),
     )?;
     tally.check("room: three clusters, one of which takes buckets", prepared(&east, &west, &north).await);

@@ -22,8 +22,10 @@ struct Through {
 
 pub(super) async fn run(tally: &mut Tally) -> Result<()> {
     let overlay = format!("127.0.0.1:{}", free_port()?);
-    let args = ["--data", "fluffy-data", "--overlay-listen", &overlay, "--overlay-takes-buckets"];
-    let home = Embedded::start(&[&args[..], &["--lifecycle-day-seconds", "2"]].concat()).await?;
+    let reached = ["--data", "fluffy-data", "--overlay-listen", &overlay];
+    // However full the disk of this machine is.
+    let takes = ["--overlay-takes-buckets", "--overlay-space-mark", "99"];
+    let home = Embedded::start(&[&reached[..], &takes, &["--lifecycle-day-seconds", "2"]].concat()).await?;
     home.add_other_user()?;
     let near = Site::start_with("west", &["--overlay-space-mark", "1"]).await?;
     let through = Through { home, near };
