@@ -102,6 +102,9 @@ const fn waiting(name: &'static str, about: &'static str, run: fn(&mut Tally) ->
     Stage { name, about, run, waits: true }
 }
 
+/// So many stages that wait run beside each other, for each processor.
+const LANES_PER_PROCESSOR: usize = 2;
+
 /// The default run, in order; of those that run beside each other the longest come first.
 const STAGES: &[Stage] = &[
     alone("fmt", "cargo fmt --check", steps::fmt),
@@ -113,22 +116,23 @@ const STAGES: &[Stage] = &[
     alone("embedded", "the suite against one process", campaign::embedded),
     alone("inline", "the suite where small bodies leave the metadata", campaign::inline_room),
     alone("cluster", "the suite against 3 nodes and 2 gateways", campaign::cluster),
-    alone("users", "users and keys by the command line, removed ones refused", users::run),
-    alone("bad-input", "hostile requests over raw sockets", campaign::bad_input),
     alone("failover", "kill -9 of a node and of the leader under load", campaign::failover),
-    waiting("through", "the suite through a gateway of another cluster", overlay::through),
-    waiting("overlay", "three stores that join, and part", overlay::run),
     waiting(
         "replication",
         "buckets that follow others, through kills, cuts and promotion",
         overlay::replicate,
     ),
+    waiting("overlay", "three stores that join, and part", overlay::run),
+    waiting("overlay-wide", "clusters of several gateways, redirects, room elsewhere", overlay::run_wide),
     waiting("classes", "shards while nodes are lost, drained and added", classes::run),
     waiting("members", "nodes added, drained and removed, under load", members::run),
+    waiting("bad-input", "hostile requests over raw sockets", campaign::bad_input),
     waiting("notifications", "webhooks that take and refuse, gateways that are killed", notifications::run),
     waiting("voters", "the cluster chooses who votes: nodes lost, drained, in zones", voters::run),
     waiting("recovery", "two of three voters are lost, the cluster goes on from one", recovery::run),
     waiting("replace", "lost disks, copied directories and moved nodes, under load", replace::run_stage),
+    waiting("through", "the suite through a gateway of another cluster", overlay::through),
+    waiting("users", "users and keys by the command line, removed ones refused", users::run),
     waiting("losses", "chunk volumes and disks of a node are lost", losses::run),
     waiting("grow", "a store in one process becomes a cluster of three", grow::run),
     waiting("full-disk", "a process on a disk without space", full_disk::run),
@@ -197,7 +201,7 @@ struct Row {
     tally: Tally,
 }
 
-/// Runs stages beside each other, as many at once as there are processors. The lines of each come when it ends.
+/// Runs stages beside each other, a few for each processor, as they mostly wait. The lines of each come when it ends.
 fn run_beside(stages: &[&'static Stage]) -> Vec<Row> {
     let next = AtomicUsize::new(0);
     let rows = Mutex::new(Vec::new());
@@ -208,7 +212,7 @@ fn run_beside(stages: &[&'static Stage]) -> Vec<Row> {
             rows.lock().unwrap_or_else(PoisonError::into_inner).push(row);
         }
     };
-    let lanes = available_parallelism().map_or(1, NonZeroUsize::get);
+    let lanes = LANES_PER_PROCESSOR * available_parallelism().map_or(1, NonZeroUsize::get);
     std::thread::scope(|scope| {
         for _ in 0..lanes.min(stages.len()) {
             scope.spawn(run);
