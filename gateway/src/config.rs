@@ -366,13 +366,33 @@ pub enum OverlayAction {
         #[command(flatten)]
         admin: AdminArgs,
     },
-    /// End following: the bucket is one like any other from then on
+    /// End following: the bucket takes the place of the one that it followed, which is read-only from then on
     Promote {
         /// Which bucket.
         bucket: String,
-        /// Do not ask the cluster of the source, which is gone: what was not copied is lost
+        /// Do not ask the cluster of the source, which is gone: what was not copied is not in the bucket. If that cluster
+        /// comes back, the source becomes read-only
         #[arg(long)]
         home_is_lost: bool,
+        /// Whom to ask.
+        #[command(flatten)]
+        admin: AdminArgs,
+    },
+    /// Show what took the place of a bucket of this cluster, and what happened in the bucket that the other one does not have
+    Superseded {
+        /// Which bucket.
+        bucket: String,
+        /// Answer in JSON
+        #[arg(long)]
+        json: bool,
+        /// Whom to ask.
+        #[command(flatten)]
+        admin: AdminArgs,
+    },
+    /// Let a bucket be written to again whose place was taken
+    Reopen {
+        /// Which bucket.
+        bucket: String,
         /// Whom to ask.
         #[command(flatten)]
         admin: AdminArgs,

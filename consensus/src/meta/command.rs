@@ -15,7 +15,7 @@ use super::model::{
 };
 use super::names::{AccessKeyId, AnnotationName, BucketName, ClientToken, ObjectKey, PolicyName, UserName};
 use super::overlay::{OverlayChange, OverlayRefusal};
-use super::replication::Replicate;
+use super::replication::{Replicate, Source};
 use super::sealing::Sealing;
 
 /// A command with its place in a session and the leader's time. This is what the log holds.
@@ -1187,4 +1187,9 @@ pub enum Reject {
     NotDeliverer,
     /// A change to what is kept of the overlay.
     Overlay(OverlayRefusal),
+    /// A copy took the place of the bucket: it is written to there.
+    Superseded {
+        /// Which one.
+        by: Source,
+    },
 }

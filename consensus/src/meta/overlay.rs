@@ -210,6 +210,37 @@ pub enum OverlayChange {
         /// They have these no longer.
         gone: Vec<(ClusterName, BucketName)>,
     },
+    /// A mirror is a bucket like any other from now on, in place of the one that it followed. Its versions come behind all
+    /// that it copied.
+    Promote {
+        /// The copy.
+        bucket: BucketId,
+        /// What it followed.
+        source: Source,
+        /// Only if it is here; `None`: wherever it is, and the cluster of the source is still to hear of it.
+        cursor: Option<Stamp>,
+    },
+    /// That cluster heard of it, or there is nothing to tell it any more.
+    Told {
+        /// The bucket that was a copy.
+        bucket: BucketId,
+        /// What it followed.
+        source: Source,
+    },
+    /// A copy in another cluster takes the place of a bucket here: nobody writes to it any more.
+    Supersede {
+        /// Which one.
+        bucket: BucketId,
+        /// By which copy. Another one than before is refused.
+        by: Source,
+        /// The last event that the copy has; `None`: it copies all that happened until now.
+        at: Option<Stamp>,
+    },
+    /// A bucket is written to again.
+    Reopen {
+        /// Which one.
+        bucket: BucketId,
+    },
 }
 
 /// Why a change is refused.
@@ -259,6 +290,12 @@ pub enum OverlayRefusal {
         "the bucket is a copy of one in another cluster, which is written there; overlay promote ends that"
     )]
     IsCopy,
+    /// The first copy that took its place is the one.
+    #[error("another copy took the place of the bucket before; overlay list there says which")]
+    SupersededByOther,
+    /// It is written to.
+    #[error("no copy took the place of the bucket")]
+    NotSuperseded,
 }
 
 #[cfg(test)]

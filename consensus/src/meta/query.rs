@@ -16,7 +16,7 @@ use super::model::{
 };
 use super::names::{AccessKeyId, AnnotationName, BucketName, ClusterName, ObjectKey, PolicyName, UserName};
 use super::overlay::{HeardBucket, HeardPlace, OverlayState};
-use super::replication::{Follows, Replication};
+use super::replication::{Follows, Promotions, Replication};
 use super::sealing::Sealing;
 
 /// A question. Each is answered from one applied index.
@@ -303,6 +303,8 @@ pub enum Query {
         /// At most so many.
         limit: u32,
     },
+    /// Buckets here whose place was taken, and that took the place of others → [`Answer::Promotions`].
+    Promotions,
 }
 
 /// Partitions of a [`Query::Placed`].
@@ -434,6 +436,7 @@ pub enum Answer {
     Replications { buckets: Vec<(Bucket, Replication)>, more: bool },
     SettingsOf { settings: Vec<(BucketId, BucketSetting)>, next: Option<BucketId> },
     Heard { buckets: Vec<(ClusterName, BucketName, HeardBucket)>, more: bool },
+    Promotions(Promotions),
 }
 
 /// A version whose bytes are to become shards.

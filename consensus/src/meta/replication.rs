@@ -120,6 +120,37 @@ pub struct Follows {
     pub follows: Vec<(Bucket, Source, Follow)>,
 }
 
+/// A bucket here whose copy in another cluster took its place: nobody writes to it any more.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Superseded {
+    /// What is written instead.
+    pub by: Source,
+    /// What happened here later that one may not have.
+    pub at: Stamp,
+    /// Since when.
+    pub since: ClusterMs,
+}
+
+/// A bucket here took the place of the one that it followed, while that one was away: its cluster is still to hear of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Promotion {
+    /// Number of the bucket there.
+    pub source: BucketId,
+    /// The last event there that was copied.
+    pub cursor: Stamp,
+    /// Since when.
+    pub since: ClusterMs,
+}
+
+/// All buckets here whose place was taken, and all that took the place of one that does not know yet.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Promotions {
+    /// In order of bucket.
+    pub superseded: Vec<(Bucket, Superseded)>,
+    /// In order of bucket and source.
+    pub promoted: Vec<(Bucket, Source, Promotion)>,
+}
+
 /// Copies changes of a bucket. Refused with [`super::overlay::OverlayRefusal::Moved`] where the copy is not at `after`, so
 /// that nothing is copied twice. Done: [`super::command::Done::Replicated`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -153,6 +153,10 @@ tables! {
     REPLICATING = 54, "replicating";
     /// Buckets of other clusters, as those told last.
     OVERLAY_HEARD = 55, "overlay_heard";
+    /// Buckets whose copies took their place.
+    SUPERSEDED = 56, "superseded";
+    /// Copies that took the place of a bucket whose cluster does not know yet.
+    PROMOTIONS = 57, "promotions";
 }
 
 impl TableId {
@@ -282,7 +286,7 @@ mod tests {
         event_order cursors absences leaving removed_nodes hold bucket_quotas user_quotas bucket_settings locks \
         user_policies due due_walks upload_sealings renames event_marks annotations acls \
         deliveries deliverer overlay_identity overlay_members overlay_invites overlay_grants \
-        recodings follows follower replicating overlay_heard";
+        recodings follows follower replicating overlay_heard superseded promotions";
         assert_eq!(names.join(" "), golden, "names are stored");
     }
 

@@ -179,6 +179,8 @@ impl Admin {
             (Method::POST, ["overlay", "promotions"]) => {
                 overlay::promote(self, &document(request).await?).await
             }
+            (Method::GET, ["overlay", "superseded", name]) => overlay::superseded(self, name).await,
+            (Method::DELETE, ["overlay", "superseded", name]) => overlay::reopen(self, name).await,
             (Method::POST, ["overlay", "grants"]) => overlay::grant(self, &document(request).await?).await,
             (Method::DELETE, ["overlay", "grants"]) => overlay::revoke(self, &document(request).await?).await,
             (_, [kind @ ("users" | "buckets"), name, "quota"]) => {

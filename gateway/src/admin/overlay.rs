@@ -75,11 +75,13 @@ fn read<'a, T: Deserialize<'a>>(document: &'a Value) -> Result<T, AdminError> {
     T::deserialize(document).map_err(|error| AdminError::bad(error.to_string()))
 }
 
-/// `GET /overlay`: members, how they are, what was granted to them, and which buckets follow theirs.
+/// `GET /overlay`: members, how they are, what was granted to them, which buckets follow theirs, and which took the place of
+/// others.
 pub async fn list(admin: &Admin) -> Result<Response<ResponseBody>, AdminError> {
     let overlay = overlay(admin)?;
     let mut report = overlay.report();
     report["follows"] = overlay.follows_report().await?;
+    overlay.promotions_report(&mut report).await?;
     Ok(answer(StatusCode::OK, &report))
 }
 
@@ -87,8 +89,7 @@ pub async fn list(admin: &Admin) -> Result<Response<ResponseBody>, AdminError> {
 pub async fn follow(admin: &Admin, document: &Value) -> Result<Response<ResponseBody>, AdminError> {
     let followed: Followed = read(document)?;
     let source = parse_source(&followed.source).map_err(AdminError::bad)?;
-    let bucket = followed.bucket.parse::<BucketName>();
-    let bucket = bucket.map_err(|error| AdminError::bad(error.to_string()))?;
+    let bucket = bucket_name(&followed.bucket)?;
     overlay(admin)?.follow(source, &bucket).await?;
     Ok(answer(StatusCode::CREATED, &json!({ "bucket": bucket, "follows": followed.source })))
 }
@@ -96,8 +97,7 @@ pub async fn follow(admin: &Admin, document: &Value) -> Result<Response<Response
 /// `POST /overlay/promotions`: a bucket here follows no other one any more.
 pub async fn promote(admin: &Admin, document: &Value) -> Result<Response<ResponseBody>, AdminError> {
     let promoted: Promoted = read(document)?;
-    let bucket = promoted.bucket.parse::<BucketName>();
-    let bucket = bucket.map_err(|error| AdminError::bad(error.to_string()))?;
+    let bucket = bucket_name(&promoted.bucket)?;
     let ended = overlay(admin)?.promote(&bucket, promoted.home_is_lost).await?;
     let now_ms = admin.seams.env.wall_ms();
     let followed: Vec<Value> = ended
@@ -112,6 +112,17 @@ pub async fn promote(admin: &Admin, document: &Value) -> Result<Response<Respons
         .collect();
     let whole = !promoted.home_is_lost;
     Ok(answer(StatusCode::OK, &json!({ "bucket": bucket, "followed": followed, "whole": whole })))
+}
+
+/// `GET /overlay/superseded/NAME`: what took the place of a bucket here, and what that does not have.
+pub async fn superseded(admin: &Admin, name: &str) -> Result<Response<ResponseBody>, AdminError> {
+    Ok(answer(StatusCode::OK, &overlay(admin)?.superseded_report(&bucket_name(name)?).await?))
+}
+
+/// `DELETE /overlay/superseded/NAME`: the bucket is written to again.
+pub async fn reopen(admin: &Admin, name: &str) -> Result<Response<ResponseBody>, AdminError> {
+    overlay(admin)?.reopen(&bucket_name(name)?).await?;
+    Ok(answer(StatusCode::OK, &json!({ "reopened": name })))
 }
 
 /// `GET /overlay/catalog`: the buckets of all clusters.
@@ -170,6 +181,10 @@ pub async fn revoke(admin: &Admin, document: &Value) -> Result<Response<Response
     let cluster = cluster_name(&granted.cluster)?;
     overlay(admin)?.revoke(cluster, granted_user(&granted.user)?).await?;
     Ok(answer(StatusCode::OK, &json!({ "revoked": granted.user, "cluster": granted.cluster })))
+}
+
+fn bucket_name(text: &str) -> Result<BucketName, AdminError> {
+    text.parse().map_err(|error: consensus::meta::names::NameError| AdminError::bad(error.to_string()))
 }
 
 fn cluster_name(text: &str) -> Result<ClusterName, AdminError> {

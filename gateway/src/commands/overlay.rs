@@ -17,6 +17,8 @@ pub(super) async fn run(seams: Seams, store: &StoreArgs, action: &OverlayAction)
     | OverlayAction::Catalog { admin, .. }
     | OverlayAction::Follow { admin, .. }
     | OverlayAction::Promote { admin, .. }
+    | OverlayAction::Superseded { admin, .. }
+    | OverlayAction::Reopen { admin, .. }
     | OverlayAction::Staleness {
         action:
             StalenessAction::Set { admin, .. }
@@ -50,6 +52,14 @@ pub(super) async fn run(seams: Seams, store: &StoreArgs, action: &OverlayAction)
         OverlayAction::Promote { bucket, home_is_lost, .. } => {
             let document = json!({ "bucket": bucket, "home_is_lost": home_is_lost });
             (Method::POST, "/overlay/promotions".to_string(), Some(document), false, promoted_text)
+        }
+        OverlayAction::Superseded { bucket, json, .. } => {
+            let path = format!("/overlay/superseded/{}", in_path::<BucketName>(bucket)?);
+            (Method::GET, path, None, *json, superseded_text)
+        }
+        OverlayAction::Reopen { bucket, .. } => {
+            let path = format!("/overlay/superseded/{}", in_path::<BucketName>(bucket)?);
+            (Method::DELETE, path, None, false, nothing)
         }
         OverlayAction::Staleness { action } => {
             let (method, bucket, document) = match action {
@@ -93,14 +103,35 @@ fn promoted_text(value: &Value) -> String {
     for one in items(value, "followed") {
         let source = word(one, "source");
         text.push_str(&match value["whole"] == json!(true) {
-            true => format!("{bucket} has all of {source} and follows it no more\n"),
+            true => format!("{bucket} has all of {source} and takes its place; nobody writes there any more\n"),
             false => format!(
-                "{bucket} follows {source} no more; its last change there was {} s ago, what came later is lost\n",
+                "{bucket} takes the place of {source}; its last change there was {} s ago. What came later is not in \
+                 {bucket}; if the cluster of {source} comes back, it is read-only there, and overlay superseded lists it\n",
                 number(one, "reached_seconds_ago")
             ),
         });
     }
     text
+}
+
+fn superseded_text(value: &Value) -> String {
+    let mut text = format!("{}\n", superseded_line(value, items(value, "missed").len() as u64));
+    for change in items(value, "missed") {
+        let version = change["version"].as_str().unwrap_or("-");
+        text.push_str(&format!("{}  {}  {version}\n", word(change, "kind"), word(change, "key")));
+    }
+    text
+}
+
+/// A bucket whose place was taken, and how much the other one does not have.
+fn superseded_line(value: &Value, missed: u64) -> String {
+    let least = if value["more"] == json!(true) { "at least " } else { "" };
+    format!(
+        "{} is read-only: {}/{} took its place, which lacks {least}{missed} changes of it",
+        word(value, "bucket"),
+        word(value, "cluster"),
+        word(value, "by"),
+    )
 }
 
 fn token_text(value: &Value) -> String {
@@ -156,6 +187,18 @@ fn clusters_text(value: &Value) -> String {
             word(follow, "cluster"),
             word(follow, "source"),
             number(follow, "objects"),
+        ));
+    }
+    for one in items(value, "superseded") {
+        text.push_str(&format!("{}\n", superseded_line(one, number(one, "missed"))));
+    }
+    for one in items(value, "promoted") {
+        text.push_str(&format!(
+            "{} took the place of {}/{}, whose cluster does not know yet: {}\n",
+            word(one, "bucket"),
+            word(one, "cluster"),
+            word(one, "source"),
+            one["failure"].as_str().unwrap_or("it is away"),
         ));
     }
     text

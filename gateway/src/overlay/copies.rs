@@ -158,6 +158,45 @@ pub struct VersionsThere {
     pub versions: Vec<Option<WhatThere>>,
 }
 
+/// `POST supersede/NAME`: a copy that the asker has takes the place of a bucket.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Supersede {
+    /// Number of the bucket: another one of its name stays as it is.
+    pub id: u64,
+    /// The copy.
+    pub by: BucketName,
+    /// The last event that the copy has; missing: it is about to copy all.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "optional_text")]
+    pub at: Option<Stamp>,
+}
+
+/// The answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SupersededThere {
+    /// Whether nobody writes to the bucket any more; otherwise it is gone, or a copy itself.
+    pub superseded: bool,
+}
+
+/// What has a text of its own, where it is there.
+mod optional_text {
+    use std::fmt::Display;
+    use std::str::FromStr;
+
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub fn serialize<T: Display, S: Serializer>(value: &Option<T>, to: S) -> Result<S::Ok, S::Error> {
+        value.as_ref().map(T::to_string).serialize(to)
+    }
+
+    pub fn deserialize<'de, T: FromStr, D: Deserializer<'de>>(from: D) -> Result<Option<T>, D::Error> {
+        let read = |text: String| {
+            text.parse().map_err(|_| D::Error::custom(format!("{text:?} is not what is expected")))
+        };
+        Option::<String>::deserialize(from)?.map(read).transpose()
+    }
+}
+
 /// What has a text of its own.
 mod text {
     use std::fmt::Display;
@@ -244,5 +283,19 @@ mod tests {
              \"upto\":\"{stamp}\",\"reached_ms\":5,\"missing\":false,\"latest\":\"{stamp}\",\"waiting\":3}}"
         );
         assert_eq!(json, expected);
+    }
+
+    #[test]
+    fn a_promotion_says_how_far_the_copy_came_where_it_knows() {
+        let by: BucketName = "mirror".parse().unwrap();
+        let all = Supersede { id: 7, by: by.clone(), at: None };
+        let some = Supersede { id: 7, by, at: Some(Stamp { epoch: 1, index: 300, ordinal: 2 }) };
+        let text = |wanted: &Supersede| serde_json::to_string(wanted).unwrap();
+        assert_eq!(text(&all), r#"{"id":7,"by":"mirror"}"#);
+        assert_eq!(text(&some), r#"{"id":7,"by":"mirror","at":"0001000000000000012c0002"}"#);
+        for wanted in [all, some] {
+            assert_eq!(serde_json::from_str::<Supersede>(&text(&wanted)).unwrap(), wanted);
+        }
+        assert!(serde_json::from_str::<Supersede>(r#"{"id":7,"by":"mirror","at":"x"}"#).is_err());
     }
 }

@@ -26,7 +26,7 @@ use percent_encoding::percent_decode_str;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::copies::VersionsAsked;
+use super::copies::{Supersede, VersionsAsked};
 use super::feed::{Feed, Since};
 use super::forward::Kind;
 use super::link::LinkError;
@@ -140,6 +140,13 @@ impl Handler for Guest {
             },
             (Method::POST, ["search"]) => self.search(&member, request).await,
             (Method::GET, ["keys", id]) => self.day_key(&member, id, &query).await,
+            (Method::POST, ["supersede", name]) => {
+                match (name.parse::<BucketName>(), read::<Supersede>(request).await) {
+                    (Ok(name), Ok(wanted)) => shown(self.feed.supersede(&member, &name, wanted).await),
+                    (Err(error), _) => refused(StatusCode::BAD_REQUEST, &error.to_string()),
+                    (_, Err(why)) => refused(StatusCode::BAD_REQUEST, &why),
+                }
+            }
             (_, [what @ ("changes" | "objects" | "versions"), name]) => {
                 self.copied(&member, (what, name), &query, request).await
             }

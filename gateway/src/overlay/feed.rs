@@ -15,6 +15,7 @@ use consensus::meta::model::{
     Bucket, BucketSetting, Event, EventKind, Home, Object, SettingKind, Tags, Versioning,
 };
 use consensus::meta::names::{BucketName, ClusterName, ObjectKey};
+use consensus::meta::overlay::{OverlayChange, OverlayRefusal};
 use consensus::meta::query::{Answer, List, ObjectView, PageEntry, Query, Want};
 use consensus::meta::replication::{Follow, FollowKind, Replication, ReplicationRule, Source};
 use consensus::meta::sealing::Scheme;
@@ -24,8 +25,8 @@ use futures::{FutureExt as _, StreamExt as _};
 use tokio::time::sleep;
 
 use super::copies::{
-    ChangeThere, ChangesThere, ObjectThere, ObjectsThere, VERSIONS_ASKED_MAX, VersionAsked, VersionThere,
-    VersionsAsked, VersionsThere, WhatThere,
+    ChangeThere, ChangesThere, ObjectThere, ObjectsThere, Supersede, SupersededThere, VERSIONS_ASKED_MAX,
+    VersionAsked, VersionThere, VersionsAsked, VersionsThere, WhatThere,
 };
 use super::{Overlay, OverlayError, bad};
 use crate::data::BodyStream;
@@ -144,6 +145,38 @@ impl Feed {
             return denied(format!("the bucket {name} follows another one itself"));
         }
         Ok(Shared { bucket, rules })
+    }
+
+    /// A copy in another cluster takes the place of a bucket here, as far as that cluster could have had it: from here on
+    /// nobody writes to it.
+    pub async fn supersede(
+        &self,
+        peer: &ClusterName,
+        name: &BucketName,
+        wanted: Supersede,
+    ) -> Result<SupersededThere, OverlayError> {
+        let Answer::Bucket(bucket) = self.ask(Query::Bucket(name.clone())).await? else {
+            return unexpected();
+        };
+        let Some(bucket) = bucket.filter(|bucket| bucket.id.0 == wanted.id) else {
+            return Ok(SupersededThere { superseded: false });
+        };
+        if !self.overlay.permits(&bucket.owner, Some(peer), Some(name)) {
+            return Err(OverlayError::Denied(format!(
+                "the cluster {peer} may not act for the owner of the bucket {name}; overlay grant lets it"
+            )));
+        }
+        let by = Source { cluster: peer.clone(), bucket: wanted.by };
+        let change = OverlayChange::Supersede { bucket: bucket.id, by: by.clone(), at: wanted.at };
+        match self.overlay.propose(change).await {
+            Ok(()) => {
+                let (cluster, by) = (&by.cluster, &by.bucket);
+                tracing::info!(bucket = %name, %cluster, %by, "a copy takes the place of a bucket, which is read-only");
+                Ok(SupersededThere { superseded: true })
+            }
+            Err(OverlayError::Refused(OverlayRefusal::IsCopy)) => Ok(SupersededThere { superseded: false }),
+            Err(error) => Err(error),
+        }
     }
 
     /// What happened, and of what there is to copy.

@@ -18,8 +18,8 @@ use consensus::meta::names::{BucketName, ObjectKey};
 use consensus::meta::overlay::{HeardPlace, OverlayChange, OverlayRefusal};
 use consensus::meta::query::{Answer, Query};
 use consensus::meta::replication::{
-    Follow, FollowKind, Follows, ReplicaChange, ReplicaOf, ReplicaVersion, Replicate, ReplicateStep,
-    Source as Followed,
+    Follow, FollowKind, Follows, Promotion, ReplicaChange, ReplicaOf, ReplicaVersion, Replicate,
+    ReplicateStep, Source as Followed,
 };
 use fabric::codec;
 use fabric::ids::{BucketId, Stamp};
@@ -120,6 +120,8 @@ pub(super) enum Halt {
     Meta(#[from] MetaError),
     #[error("a body is not stored: {0}")]
     Store(#[from] S3Error),
+    #[error(transparent)]
+    Overlay(#[from] OverlayError),
 }
 
 /// The part of a gateway that copies.
@@ -178,7 +180,7 @@ impl Follower {
         let known = progresses.get(&place).and_then(|progress| progress.failure.as_ref());
         if known != Some(&why) {
             let (cluster, source) = (&source.cluster, &source.bucket);
-            tracing::warn!(%bucket, %cluster, %source, error = why, "a copy does not go on; it is tried again");
+            tracing::warn!(%bucket, %cluster, %source, error = why, "a copy, or its promotion, does not go on; it is tried again");
         }
         let progress = progresses.entry(place).or_insert_with(|| Progress { at, ..Progress::default() });
         progress.failure = Some(why);
@@ -187,8 +189,9 @@ impl Follower {
     /// Starts what is to be copied. False: another gateway copies, or there is nothing to do.
     async fn look(self: &Arc<Self>, state: &mut State) -> Result<bool, MetaError> {
         let mut follows = self.follows().await?;
+        let promoted = self.promoted().await?;
         let wanted = self.overlay.copies_wanted();
-        if follows.follows.is_empty() && self.overlay.name().is_none() {
+        if follows.follows.is_empty() && promoted.is_empty() && self.overlay.name().is_none() {
             return Ok(false);
         }
         let (leader, lives) = (follows.follower, follows.follower_lives);
@@ -205,6 +208,7 @@ impl Follower {
             }
         }
         state.resting.retain(|_, until| at < *until);
+        self.start_telling(state, promoted);
         // Where there are more than go on at once, each has its turn.
         follows.follows.sort_by_cached_key(|(bucket, source, _)| {
             let progress = self.overlay.progresses.of(&(bucket.id, source.clone()));
@@ -238,6 +242,30 @@ impl Follower {
         }
     }
 
+    /// Starts to tell clusters that were away, and answer again, which of their buckets were taken the place of.
+    fn start_telling(self: &Arc<Self>, state: &mut State, promoted: Vec<(Bucket, Followed, Promotion)>) {
+        for (bucket, source, promotion) in promoted {
+            let answers = self.overlay.cluster(source.cluster.as_str()).is_some_and(|link| link.answers());
+            let place = (bucket.id, source);
+            if answers && !state.resting.contains_key(&place) && state.running.takes(&place) {
+                let (this, source) = (self.clone(), place.1.clone());
+                state.running.start(place, async move {
+                    (bucket.name.clone(), this.tell(&bucket, source, &promotion).await)
+                });
+            }
+        }
+    }
+
+    /// Tells a cluster that a bucket here took the place of one there.
+    async fn tell(&self, bucket: &Bucket, source: Followed, promotion: &Promotion) -> Result<(), Halt> {
+        let (id, at) = (promotion.source, Some(promotion.cursor));
+        let is_told = self.overlay.supersede(bucket, &source, id, at).await?;
+        let (name, cluster, there) = (&bucket.name, &source.cluster, &source.bucket);
+        tracing::info!(bucket = %name, %cluster, source = %there, is_told, "the old home heard of a promotion");
+        self.overlay.progresses.lock().remove(&(bucket.id, source.clone()));
+        Ok(self.overlay.propose(OverlayChange::Told { bucket: bucket.id, source }).await?)
+    }
+
     /// A copy that hears nothing falls behind.
     fn tell_age(&self, place: &Place, bucket: &Bucket, at: Duration) {
         let progress = self.overlay.progresses.of(place).unwrap_or_default();
@@ -250,6 +278,14 @@ impl Follower {
     async fn follows(&self) -> Result<Follows, MetaError> {
         match ask(&*self.overlay.parts.meta, Query::Follows).await? {
             Answer::Follows(follows) => Ok(follows),
+            _ => Err(MetaError::Unavailable("the metadata answered another question".to_string())),
+        }
+    }
+
+    /// Buckets here that took the place of others, whose clusters do not know yet.
+    async fn promoted(&self) -> Result<Vec<(Bucket, Followed, Promotion)>, MetaError> {
+        match ask(&*self.overlay.parts.meta, Query::Promotions).await? {
+            Answer::Promotions(promotions) => Ok(promotions.promoted),
             _ => Err(MetaError::Unavailable("the metadata answered another question".to_string())),
         }
     }

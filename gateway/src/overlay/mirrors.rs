@@ -8,11 +8,11 @@ use consensus::meta::model::{Bucket, ClusterMs};
 use consensus::meta::names::BucketName;
 use consensus::meta::overlay::{OverlayChange, OverlayRefusal};
 use consensus::meta::query::{Answer, Query};
-use consensus::meta::replication::{Follow, FollowKind, Source};
+use consensus::meta::replication::{Follow, FollowKind, Promotions, Source};
 use fabric::ids::{BucketId, Stamp};
 use tokio::time::sleep;
 
-use super::copies::{ChangesThere, CopyWanted};
+use super::copies::{ChangesThere, CopyWanted, Supersede, SupersededThere};
 use super::link::Link;
 use super::{Overlay, OverlayError, bad};
 
@@ -34,8 +34,8 @@ impl Overlay {
         self.propose(OverlayChange::Follow { bucket, source, kind, source_id, cursor: Stamp::ZERO }).await
     }
 
-    /// A bucket here follows no other one any more, and is one like any other. Unless its home is lost it has all that is
-    /// there. Returns what it followed, and of when its last change is.
+    /// A bucket here follows no other one any more, and is one like any other. Unless its home is lost that is read-only
+    /// then, and the bucket has all that is there. Returns what it followed, and of when its last change is.
     pub async fn promote(
         self: &Arc<Self>,
         name: &BucketName,
@@ -53,13 +53,10 @@ impl Overlay {
             let cursor = match home_is_lost {
                 true => None,
                 false => {
-                    let waiting = self.waiting(&bucket, &source, &follow).await?;
+                    let waiting = self.still_to_come(&bucket, &source, &follow).await?;
                     if 0 < waiting || follow.compare {
                         if until <= self.parts.seams.env.monotonic() {
-                            return bad(format!(
-                                "{waiting} changes of {}/{} are still to come; whoever writes there is to be stopped first",
-                                source.cluster, source.bucket
-                            ));
+                            return bad(not_yet(waiting, &source, follow.kind));
                         }
                         sleep(PROMOTION_INTERVAL).await;
                         continue;
@@ -67,14 +64,66 @@ impl Overlay {
                     Some(follow.cursor)
                 }
             };
-            let unfollow = OverlayChange::Unfollow { bucket: bucket.id, source: source.clone(), cursor };
-            match self.propose(unfollow).await {
-                Ok(()) => ended.push((source, follow.reached)),
+            let (bucket, reached) = (bucket.id, follow.reached);
+            let end = match follow.kind {
+                FollowKind::Mirror => OverlayChange::Promote { bucket, source: source.clone(), cursor },
+                FollowKind::Replica => OverlayChange::Unfollow { bucket, source: source.clone(), cursor },
+            };
+            match self.propose(end).await {
+                Ok(()) => ended.push((source, reached)),
                 Err(OverlayError::Refused(OverlayRefusal::Moved | OverlayRefusal::NotFollowed)) => {}
                 Err(error) => return Err(error),
             }
         }
         if ended.is_empty() { Err(OverlayError::Refused(OverlayRefusal::NotFollowed)) } else { Ok(ended) }
+    }
+
+    /// How many events are behind a copy, as far as they are counted. The source of a mirror takes no more of them: each
+    /// time it is told so, as somebody there may have reopened it.
+    async fn still_to_come(
+        &self,
+        bucket: &Bucket,
+        source: &Source,
+        follow: &Follow,
+    ) -> Result<u64, OverlayError> {
+        if follow.kind == FollowKind::Mirror && !self.supersede(bucket, source, follow.source, None).await? {
+            return bad(format!(
+                "the bucket {}/{} was deleted, or follows another one itself; --home-is-lost ends following without it",
+                source.cluster, source.bucket
+            ));
+        }
+        self.waiting(bucket, source, follow).await
+    }
+
+    /// Tells the cluster of a source that a copy here takes its place, which has what happened up to `at`; `None`: it will
+    /// have all. False: there is no such bucket any more, or it is a copy itself.
+    pub(in crate::overlay) async fn supersede(
+        &self,
+        bucket: &Bucket,
+        source: &Source,
+        id: BucketId,
+        at: Option<Stamp>,
+    ) -> Result<bool, OverlayError> {
+        let Some(link) = self.cluster(source.cluster.as_str()) else {
+            return Err(OverlayError::Refused(OverlayRefusal::NotMember));
+        };
+        let wanted = Supersede { id: id.0, by: bucket.name.clone(), at };
+        let there: SupersededThere = link.post(&format!("supersede/{}", source.bucket), &wanted).await?;
+        Ok(there.superseded)
+    }
+
+    /// A bucket here is written to again whose place a copy took.
+    pub async fn reopen(&self, name: &BucketName) -> Result<(), OverlayError> {
+        let bucket = self.bucket_here(name).await?.id;
+        self.propose(OverlayChange::Reopen { bucket }).await
+    }
+
+    /// Buckets here whose place was taken, and that took the place of others.
+    pub(in crate::overlay) async fn promotions(&self) -> Result<Promotions, OverlayError> {
+        match ask(&*self.parts.meta, Query::Promotions).await? {
+            Answer::Promotions(promotions) => Ok(promotions),
+            _ => bad("the metadata answered another question than Promotions"),
+        }
     }
 
     /// How many events are behind a copy, as far as they are counted.
@@ -107,5 +156,19 @@ impl Overlay {
             Some((link.clone(), taken.told_at()?, taken.catalog.copies.clone()))
         });
         told.collect()
+    }
+}
+
+/// Why a copy is not promoted yet.
+fn not_yet(waiting: u64, source: &Source, kind: FollowKind) -> String {
+    let Source { cluster, bucket } = source;
+    match kind {
+        FollowKind::Mirror => format!(
+            "{waiting} changes of {cluster}/{bucket} are still to come; nobody writes there any more, so try again, or end \
+             that there with overlay reopen {bucket}"
+        ),
+        FollowKind::Replica => format!(
+            "{waiting} changes of {cluster}/{bucket} are still to come; whoever writes there is to be stopped first"
+        ),
     }
 }

@@ -1,15 +1,18 @@
 //! What operators see of the overlay.
 
 use consensus::client::ask;
-use consensus::meta::model::{Bucket, PlacedWhy};
-use consensus::meta::names::ClusterName;
-use consensus::meta::overlay::{GrantedUser, Standing};
+use consensus::meta::model::{Bucket, Event, EventKind, PlacedWhy};
+use consensus::meta::names::{BucketName, ClusterName};
+use consensus::meta::overlay::{GrantedUser, OverlayRefusal, Standing};
 use consensus::meta::query::{Answer, Query};
-use consensus::meta::replication::{Follow, FollowKind, Source};
+use consensus::meta::replication::{Follow, FollowKind, Promotion, Promotions, Source};
+use fabric::ids::{BucketId, Stamp};
+use fabric::limits::LIST_KEYS_MAX;
 use serde_json::{Value, json};
 
 use super::wire::CatalogBucket;
 use super::{Overlay, OverlayError, bad};
+use crate::s3::changes::{kind, version};
 
 impl Overlay {
     /// What is known of the overlay, for those who run the cluster.
@@ -116,5 +119,59 @@ impl Overlay {
             })
         };
         Ok(follows.follows.into_iter().map(row).collect())
+    }
+
+    /// Adds to what is known: buckets here whose place was taken, and those that took the place of one whose cluster does
+    /// not know yet.
+    pub async fn promotions_report(&self, report: &mut Value) -> Result<(), OverlayError> {
+        let Promotions { superseded, promoted } = self.promotions().await?;
+        let mut rows = Vec::new();
+        for (bucket, row) in superseded {
+            let (missed, more) = self.missed(bucket.id, row.at).await?;
+            rows.push(json!({
+                "bucket": bucket.name, "cluster": row.by.cluster, "by": row.by.bucket, "since_ms": row.since.0,
+                "missed": missed.len(), "more": more,
+            }));
+        }
+        report["superseded"] = rows.into();
+        let row = |(bucket, source, promotion): (Bucket, Source, Promotion)| {
+            let progress = self.progresses.of(&(bucket.id, source.clone()));
+            json!({
+                "bucket": bucket.name, "cluster": source.cluster, "source": source.bucket,
+                "since_ms": promotion.since.0, "failure": progress.and_then(|progress| progress.failure),
+            })
+        };
+        report["promoted"] = promoted.into_iter().map(row).collect();
+        Ok(())
+    }
+
+    /// What took the place of a bucket here, and what happened in the bucket that the other one does not have, as far as
+    /// that is shown at once.
+    pub async fn superseded_report(&self, name: &BucketName) -> Result<Value, OverlayError> {
+        let found = self.promotions().await?.superseded.into_iter().find(|(bucket, _)| bucket.name == *name);
+        let Some((bucket, row)) = found else {
+            return Err(OverlayError::Refused(OverlayRefusal::NotSuperseded));
+        };
+        let (missed, more) = self.missed(bucket.id, row.at).await?;
+        let shown = missed.iter().map(|(_, event)| {
+            json!({
+                "kind": kind(event.kind), "key": event.key.as_str(), "version": version(event, bucket.versioning),
+                "at_ms": event.at.0,
+            })
+        });
+        Ok(json!({
+            "bucket": bucket.name, "cluster": row.by.cluster, "by": row.by.bucket, "since_ms": row.since.0,
+            "missed": shown.collect::<Vec<_>>(), "more": more,
+        }))
+    }
+
+    /// Changes of a bucket behind an event, and whether there are, or were, more.
+    async fn missed(&self, bucket: BucketId, at: Stamp) -> Result<(Vec<(Stamp, Event)>, bool), OverlayError> {
+        let query = Query::Changes { bucket, after: at, limit: LIST_KEYS_MAX };
+        let Answer::Changes(mut changes) = ask(&*self.parts.meta, query).await? else {
+            return bad("the metadata answered another question than Changes");
+        };
+        changes.events.retain(|(_, event)| event.kind != EventKind::Transition);
+        Ok((changes.events, changes.more || at < changes.trimmed))
     }
 }

@@ -35,7 +35,7 @@ pub fn name(kind: EventKind) -> &'static str {
 }
 
 /// What happened, also where AWS has one name for several things.
-fn kind(kind: EventKind) -> &'static str {
+pub fn kind(kind: EventKind) -> &'static str {
     match kind {
         EventKind::Put => "Put",
         EventKind::Append => "Append",

@@ -331,6 +331,10 @@ impl From<Reject> for S3Error {
             Reject::PreconditionFailed | Reject::SourcePreconditionFailed => Code::PreconditionFailed.into(),
             Reject::Overlay(why @ OverlayRefusal::IsCopy) => Code::AccessDenied.says(format!("Not here: {why}.")),
             Reject::Overlay(why) => Code::InternalError.caused(why),
+            Reject::Superseded { by } => Code::AccessDenied.says(format!(
+                "Not here: the bucket {} of the cluster {} took the place of this one and is written instead.",
+                by.bucket, by.cluster
+            )),
             Reject::Locked => {
                 Code::AccessDenied.says("Access Denied because object protected by object lock.")
             }

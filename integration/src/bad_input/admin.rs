@@ -37,6 +37,8 @@ const ROUTES: &[(&str, &str)] = &[
     ("DELETE", "/overlay/members/east"),
     ("POST", "/overlay/follows"),
     ("POST", "/overlay/promotions"),
+    ("GET", "/overlay/superseded/photos"),
+    ("DELETE", "/overlay/superseded/photos"),
     ("POST", "/overlay/grants"),
     ("DELETE", "/overlay/grants"),
     ("POST", "/metrics"),

@@ -9,11 +9,11 @@ use super::{bounded, bucket_of};
 use crate::meta::model::{BucketSetting, SettingKind};
 use crate::meta::overlay::{HeardPlace, OverlayState};
 use crate::meta::query::Answer;
-use crate::meta::replication::{Follows as FollowsPage, Source};
+use crate::meta::replication::{Follows as FollowsPage, Promotions as PromotionsPage, Source};
 use crate::meta::store::{Fault, Rows};
 use crate::meta::tables::{
     BucketSettings, Buckets, Cluster, Follower, Follows, Heard, Identity, Invites, Members, OverlayGrants,
-    Replicating, Sessions, Usages, get, key_bytes, scan, scan_after, scan_all,
+    Promotions, Replicating, Sessions, Superseded, Usages, get, key_bytes, scan, scan_after, scan_all,
 };
 
 /// All of it.
@@ -59,6 +59,21 @@ pub(super) fn follows(rows: &dyn Rows) -> Result<Answer, Fault> {
         follows.push((bucket_of(rows, id)?, Source { cluster, bucket }, follow));
     }
     Ok(Answer::Follows(FollowsPage { follower, follower_lives, follows }))
+}
+
+/// Buckets whose place was taken, and that took the place of others. There are at most
+/// [`fabric::limits::FOLLOWS_MAX`] of each.
+pub(super) fn promotions(rows: &dyn Rows) -> Result<Answer, Fault> {
+    let (mut superseded, mut promoted) = (Vec::new(), Vec::new());
+    for row in scan_all::<Superseded>(rows)? {
+        let (id, row) = row?;
+        superseded.push((bucket_of(rows, id)?, row));
+    }
+    for row in scan_all::<Promotions>(rows)? {
+        let ((id, cluster, bucket), promotion) = row?;
+        promoted.push((bucket_of(rows, id)?, Source { cluster, bucket }, promotion));
+    }
+    Ok(Answer::Promotions(PromotionsPage { superseded, promoted }))
 }
 
 /// Buckets that others copy.

@@ -10,8 +10,8 @@ use crate::meta::command::{BucketChange, CreateBucket, DeleteBucket, Done, Rejec
 use crate::meta::model::{Bucket, BucketSetting, ObjectLock, SettingKind, Usage, User, Versioning};
 use crate::meta::names::{BucketName, UserName};
 use crate::meta::tables::{
-    BucketNames, BucketSettings, Buckets, BucketsByOwner, EventMarks, Follows, Objects, Replicating, Uploads,
-    Usages, Users, Versions,
+    BucketNames, BucketSettings, Buckets, BucketsByOwner, EventMarks, Follows, Objects, Promotions,
+    Replicating, Superseded, Uploads, Usages, Users, Versions,
 };
 
 /// Creates a bucket under a name that is free; `locking`: it is versioned, and its versions can be locked.
@@ -103,6 +103,8 @@ pub(super) fn delete(tx: &mut Transaction<'_>, command: &DeleteBucket) -> Outcom
     deliveries::end(tx, bucket.id);
     tx.delete::<Replicating>(bucket.id);
     tx.delete_under::<Follows>(bucket.id)?;
+    tx.delete::<Superseded>(bucket.id);
+    tx.delete_under::<Promotions>(bucket.id)?;
     Ok(Done::Nothing)
 }
 

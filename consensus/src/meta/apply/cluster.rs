@@ -6,8 +6,8 @@ use fabric::placement::Layout;
 use super::transaction::Transaction;
 use super::{Outcome, malformed};
 use crate::meta::command::{BeginEpoch, Done, EndHold, Reject, SetLayout, SetNode};
-use crate::meta::model::{Hold, NodeRow};
-use crate::meta::tables::{Holds, Nodes, RemovedNodes, get_layout, put_layout, scan_all};
+use crate::meta::model::{Bucket, Hold, NodeRow};
+use crate::meta::tables::{Buckets, Holds, Nodes, RemovedNodes, get_layout, put_layout, scan_all};
 
 /// Adds or updates a member.
 pub(super) fn set_node(tx: &mut Transaction<'_>, command: &SetNode) -> Outcome {
@@ -59,6 +59,16 @@ pub(super) fn begin_epoch(tx: &mut Transaction<'_>, command: &BeginEpoch) -> Out
         }
     }
     given_up.into_iter().for_each(|(id, row)| tx.put::<Nodes>(id, &row));
+    // Indexes of the log come again: what is stamped from now on differs from what was stamped before, in buckets whose
+    // own epoch is ahead, too.
+    let mut ahead = Vec::new();
+    for row in scan_all::<Buckets>(tx.rows())? {
+        let (id, bucket) = row?;
+        if command.epoch <= bucket.epoch {
+            ahead.push((id, Bucket { epoch: bucket.epoch.saturating_add(1), ..bucket }));
+        }
+    }
+    ahead.into_iter().for_each(|(id, bucket)| tx.put::<Buckets>(id, &bucket));
     tx.cluster.epoch = command.epoch;
     // Chunks may lie on nodes of buckets that no row knows: their numbers are not drawn again.
     tx.cluster.next_bucket = tx.cluster.next_bucket.max(u64::from(command.epoch) << 32);

@@ -21,8 +21,8 @@ use crate::meta::lifecycle::Lifecycle;
 use crate::meta::model::{Bucket, ClusterMs, DueWalk, Hint, Home, Object, Upload, Version, WalkStage};
 use crate::meta::store::Fault;
 use crate::meta::tables::{
-    Buckets, Descending, Due, DueWalks, EncodeKey, Locks, Objects, Table, Uploads, Versions, as_upper,
-    key_bytes, scan, successor,
+    Buckets, Descending, Due, DueWalks, EncodeKey, Locks, Objects, Superseded, Table, Uploads, Versions,
+    as_upper, key_bytes, scan, successor,
 };
 
 /// Rules that look on while a command changes the versions of a key.
@@ -235,6 +235,10 @@ fn look_at(
     let Some(bucket) = tx.get::<Buckets>(home.bucket)? else { return Ok(()) };
     let Some(rules) = rules_of(tx.rows(), home.bucket)? else { return Ok(()) };
     let Some(found) = find(tx.rows(), home, *item)? else { return Ok(()) };
+    if tx.get::<Superseded>(home.bucket)?.is_some() {
+        expired.put_off += 1;
+        return Ok(put_off(tx, &rules, home, *item)?);
+    }
     if removal(tx.rows(), &rules, home, &found)?.is_some_and(|due| due <= tx.now) {
         match remove(tx, &bucket, home, &found, ordinal) {
             Ok(()) => {
@@ -294,7 +298,7 @@ fn counter<'a>(expired: &'a mut Expired, item: &Item) -> &'a mut u64 {
     }
 }
 
-/// A lock keeps what is due. Its end is the time to look again; where nobody knows it, that is a day later.
+/// Something keeps what is due. The end of a lock is the time to look again; where nobody knows it, that is a day later.
 fn put_off(tx: &mut Transaction<'_>, rules: &Lifecycle, home: &Home, item: Stamp) -> Result<(), Fault> {
     let lock = tx.get::<Locks>((home, item))?.unwrap_or_default();
     let tomorrow = ClusterMs(tx.now.0.saturating_add(rules.day_ms));

@@ -19,6 +19,7 @@ mod moves;
 mod multipart;
 mod object;
 mod overlay;
+mod promotion;
 mod quota;
 mod recoding;
 mod rename;
@@ -31,7 +32,6 @@ mod version;
 
 use super::command::{Command, Done, Entry, Guard, Reject, Reply};
 use super::model::EventKind;
-use super::overlay::OverlayRefusal;
 use super::store::{Fault, RowsMut};
 use super::tables::{Deliverer, Follower};
 use object::{Annotated, Around};
@@ -133,8 +133,8 @@ fn run(tx: &mut Transaction<'_>, entry: &Entry) -> Result<Reply, Fault> {
     if annotations.is_some() && !matches!(command, Command::PutObject(_)) {
         return Ok(refused("no bytes of a copy come with the command"));
     }
-    if replication::is_written_elsewhere(tx, command)? {
-        return Ok(Reply::Rejected(Reject::Overlay(OverlayRefusal::IsCopy)));
+    if let Some(reject) = replication::check_written_here(tx, command)? {
+        return Ok(Reply::Rejected(reject));
     }
     let outcome = match command {
         Command::OpenSession(command) => session::open(tx, command),

@@ -3,7 +3,7 @@
 use fabric::limits::{OVERLAY_GRANTS_MAX, OVERLAY_INVITES_MAX, OVERLAY_MEMBERS_MAX};
 
 use super::transaction::Transaction;
-use super::{Outcome, replication};
+use super::{Outcome, promotion, replication};
 use crate::meta::command::{Done, Reject};
 use crate::meta::model::ClusterMs;
 use crate::meta::names::ClusterName;
@@ -12,7 +12,7 @@ use crate::meta::overlay::{
     Standing,
 };
 use crate::meta::store::Fault;
-use crate::meta::tables::{Heard, Identity, Invites, Members, OverlayGrants};
+use crate::meta::tables::{Heard, Identity, Invites, Members, OverlayGrants, Promotions};
 
 /// Changes what is kept of the overlay.
 pub(super) fn change(tx: &mut Transaction<'_>, change: &OverlayChange) -> Outcome {
@@ -73,6 +73,16 @@ pub(super) fn change(tx: &mut Transaction<'_>, change: &OverlayChange) -> Outcom
                 }
             }
         }
+        OverlayChange::Promote { bucket, source, cursor } => {
+            return promotion::promote(tx, *bucket, source, *cursor);
+        }
+        OverlayChange::Told { bucket, source } => {
+            tx.delete::<Promotions>((*bucket, &source.cluster, &source.bucket));
+        }
+        OverlayChange::Supersede { bucket, by, at } => {
+            return promotion::supersede(tx, *bucket, by, *at);
+        }
+        OverlayChange::Reopen { bucket } => return promotion::reopen(tx, *bucket),
     }
     Ok(Done::Nothing)
 }

@@ -21,7 +21,9 @@ use crate::meta::replication::{
 };
 use crate::meta::sealing::sealed;
 use crate::meta::store::Fault;
-use crate::meta::tables::{Buckets, Descending, Follows, Members, Objects, Replicating, Versions};
+use crate::meta::tables::{
+    Buckets, Descending, Follows, Members, Objects, Promotions, Replicating, Superseded, Versions,
+};
 
 /// A bucket follows another one from now on, or goes on.
 pub(super) fn follow(
@@ -65,6 +67,11 @@ pub(super) fn follow(
         bytes: 0,
     };
     tx.put::<Follows>((bucket.id, &source.cluster, &source.bucket), &follow);
+    if kind == FollowKind::Mirror {
+        // What took its place is what it follows now; and the one that it follows is not to be told of any promotion.
+        tx.delete::<Superseded>(bucket.id);
+        tx.delete::<Promotions>((bucket.id, &source.cluster, &source.bucket));
+    }
     Ok(Done::Nothing)
 }
 
@@ -89,8 +96,9 @@ pub(super) fn is_copied(tx: &Transaction<'_>, bucket: BucketId) -> Result<bool, 
     Ok(tx.get::<Replicating>(bucket)?.is_some() || tx.scan_under::<Follows>(bucket)?.next().is_some())
 }
 
-/// Whether a command of a client changes objects of a bucket that only its source writes to.
-pub(super) fn is_written_elsewhere(tx: &Transaction<'_>, command: &Command) -> Result<bool, Fault> {
+/// Why a command of a client may not change objects of its bucket, where those are written in another cluster: at the
+/// source of a copy, or in the copy that took the place of the bucket.
+pub(super) fn check_written_here(tx: &Transaction<'_>, command: &Command) -> Result<Option<Reject>, Fault> {
     let bucket = match command {
         Command::PutObject(command) | Command::PostObject(command) => command.bucket,
         Command::CopyObject(command) | Command::CopyBare(command) => command.bucket,
@@ -102,11 +110,13 @@ pub(super) fn is_written_elsewhere(tx: &Transaction<'_>, command: &Command) -> R
         Command::RenameObject(command) => command.bucket,
         Command::AppendObject(command) => command.bucket,
         Command::SetAnnotation(command) => command.bucket,
-        _ => return Ok(false),
+        _ => return Ok(None),
     };
-    let mut follows = tx.scan_under::<Follows>(bucket)?;
-    let first = follows.next().transpose()?;
-    Ok(first.is_some_and(|(_, follow)| follow.kind == FollowKind::Mirror))
+    let first = tx.scan_under::<Follows>(bucket)?.next().transpose()?;
+    if first.is_some_and(|(_, follow)| follow.kind == FollowKind::Mirror) {
+        return Ok(Some(Reject::Overlay(OverlayRefusal::IsCopy)));
+    }
+    Ok(tx.get::<Superseded>(bucket)?.map(|row| Reject::Superseded { by: row.by }))
 }
 
 /// Copies changes.
@@ -123,6 +133,9 @@ pub(super) fn replicate(tx: &mut Transaction<'_>, command: &Replicate) -> Outcom
     }
     if bucket.versioning != Versioning::Enabled {
         return refused(OverlayRefusal::NotVersioned);
+    }
+    if let Some(row) = tx.get::<Superseded>(bucket.id)? {
+        return Err(Reject::Superseded { by: row.by }.into());
     }
     let mut why = None;
     for (ordinal, change) in (0..).zip(&command.changes) {

@@ -4,7 +4,7 @@ use fabric::ids::{BucketId, SessionId};
 
 use super::table;
 use crate::meta::names::{BucketName, ClusterName};
-use crate::meta::replication::Follow;
+use crate::meta::replication::{Follow, Promotion, Superseded as SupersededRow};
 
 table! {
     /// (bucket, cluster, bucket there) → how far the bucket follows that one.
@@ -21,12 +21,22 @@ table! {
     Replicating(REPLICATING): BucketId | BucketId => ()
 }
 
+table! {
+    /// A bucket whose copy in another cluster took its place → that one. Nobody writes to it.
+    Superseded(SUPERSEDED): BucketId | BucketId => SupersededRow
+}
+
+table! {
+    /// (bucket, cluster, bucket there) → the first took the place of the second, whose cluster does not know yet.
+    Promotions(PROMOTIONS): (BucketId, &'a ClusterName, &'a BucketName) | (BucketId, ClusterName, BucketName) => Promotion
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
     use crate::meta::model::ClusterMs;
-    use crate::meta::replication::FollowKind;
+    use crate::meta::replication::{FollowKind, Source};
     use crate::meta::tables::testing::{golden, stamp};
 
     #[test]
@@ -50,5 +60,20 @@ mod tests {
         );
         golden::<Follower>((), SessionId { epoch: 1, number: 7 }, "", "010107");
         golden::<Replicating>(BucketId(5), (), "0000000000000005", "01");
+        let by = Source { cluster: "west".parse().unwrap(), bucket: "mirror".parse().unwrap() };
+        let superseded = SupersededRow { by, at: stamp(9), since: ClusterMs(300) };
+        golden::<Superseded>(
+            BucketId(5),
+            superseded,
+            "0000000000000005",
+            "010477657374066d6972726f72010902ac02",
+        );
+        let promotion = Promotion { source: BucketId(7), cursor: stamp(9), since: ClusterMs(300) };
+        golden::<Promotions>(
+            (BucketId(5), &"east".parse().unwrap(), &"photos".parse().unwrap()),
+            promotion,
+            "0000000000000005656173740070686f746f7300",
+            "0107010902ac02",
+        );
     }
 }

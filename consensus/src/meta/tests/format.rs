@@ -509,6 +509,14 @@ fn replications() -> Vec<Command> {
             there: vec![("east".parse().unwrap(), bucket_name(), heard())],
             gone: vec![("east".parse().unwrap(), bucket_name())],
         }),
+        Command::Overlay(OverlayChange::Promote {
+            bucket: BucketId(5),
+            source: source(),
+            cursor: Some(stamp()),
+        }),
+        Command::Overlay(OverlayChange::Told { bucket: BucketId(5), source: source() }),
+        Command::Overlay(OverlayChange::Supersede { bucket: BucketId(5), by: source(), at: Some(stamp()) }),
+        Command::Overlay(OverlayChange::Reopen { bucket: BucketId(5) }),
     ]
 }
 
@@ -780,6 +788,9 @@ fn rejects() -> Vec<Reject> {
         Reject::NotDeliverer,
         Reject::Overlay(OverlayRefusal::TooMany),
         Reject::Overlay(OverlayRefusal::IsCopy),
+        Reject::Overlay(OverlayRefusal::SupersededByOther),
+        Reject::Overlay(OverlayRefusal::NotSuperseded),
+        Reject::Superseded { by: source() },
     ]
 }
 
@@ -883,6 +894,7 @@ fn work_queries() -> Vec<Query> {
         Query::Replications { after: Some(BucketId(5)), limit: 300 },
         Query::SettingsOf { kind: SettingKind::Staleness, after: Some(BucketId(5)), limit: 300 },
         Query::Heard { from: Some(("east".parse().unwrap(), Some(bucket_name()))), limit: 300 },
+        Query::Promotions,
     ]
 }
 
@@ -1058,5 +1070,13 @@ fn work_answers() -> Vec<Answer> {
             next: Some(BucketId(5)),
         },
         Answer::Heard { buckets: vec![("east".parse().unwrap(), bucket_name(), heard())], more: true },
+        Answer::Promotions(Promotions {
+            superseded: vec![(bucket(), Superseded { by: source(), at: stamp(), since: ClusterMs(1_000) })],
+            promoted: vec![(
+                bucket(),
+                source(),
+                Promotion { source: BucketId(7), cursor: stamp(), since: ClusterMs(1_000) },
+            )],
+        }),
     ]
 }

@@ -286,6 +286,106 @@ fn only_the_source_writes_to_a_mirror_until_it_is_promoted() {
     world.audit();
 }
 
+fn overlay(change: OverlayChange) -> Command {
+    Command::Overlay(change)
+}
+
+fn promote(bucket: BucketId, cursor: Option<Stamp>) -> Command {
+    overlay(OverlayChange::Promote { bucket, source: source(), cursor })
+}
+
+fn promotions(world: &World) -> Promotions {
+    match world.ask(Query::Promotions) {
+        Ok(Answer::Promotions(promotions)) => promotions,
+        answer => panic!("{answer:?}"),
+    }
+}
+
+#[test]
+fn versions_of_a_promoted_copy_come_behind_all_that_the_source_ever_stamps() {
+    let mut world = following(FollowKind::Mirror);
+    let bucket = world.bucket;
+    let first = feed(&world, Stamp::ZERO, vec![version(1, "k", "one")]);
+    world.done(first);
+    assert_eq!(refused(&mut world, promote(bucket, Some(Stamp::ZERO))), OverlayRefusal::Moved);
+    world.done(promote(bucket, Some(there(1))));
+    assert_eq!(refused(&mut world, promote(bucket, None)), OverlayRefusal::NotFollowed);
+    assert!(there(u64::MAX) < world.put_inline("k", "two").stamp);
+    assert_eq!(versions(&world), ["k 3", "k 3"]);
+    // Its home knows.
+    assert!(promotions(&world).promoted.is_empty());
+    // After a recovery indexes of the log come again, in this bucket, too.
+    let before = world.put_inline("k", "three").stamp;
+    world.done(Command::BeginEpoch(BeginEpoch { epoch: 2, voter: fabric::ids::RaftId(1) }));
+    world.session = world.open_session(9);
+    assert!(before.epoch < world.put_inline("k", "four").stamp.epoch);
+    world.audit();
+}
+
+#[test]
+fn a_home_that_was_lost_is_still_to_hear_of_the_promotion() {
+    let mut world = following(FollowKind::Mirror);
+    let bucket = world.bucket;
+    let first = feed(&world, Stamp::ZERO, vec![version(1, "k", "one")]);
+    world.done(first);
+    world.done(promote(bucket, None));
+    let promoted = promotions(&world).promoted;
+    assert_eq!((promoted[0].0.id, &promoted[0].1), (bucket, &source()));
+    assert_eq!((promoted[0].2.source, promoted[0].2.cursor), (BucketId(9), there(1)));
+    world.done(overlay(OverlayChange::Told { bucket, source: source() }));
+    assert!(promotions(&world).promoted.is_empty());
+    // Who follows it again has nothing to tell it.
+    world.done(follow(bucket, FollowKind::Mirror));
+    world.done(promote(bucket, None));
+    assert_eq!(promotions(&world).promoted.len(), 1);
+    world.done(follow(bucket, FollowKind::Mirror));
+    assert!(promotions(&world).promoted.is_empty());
+    // Replicas are of others, too: nothing is promoted.
+    world.done(overlay(OverlayChange::Unfollow { bucket, source: source(), cursor: None }));
+    world.done(follow(bucket, FollowKind::Replica));
+    assert_eq!(refused(&mut world, promote(bucket, None)), OverlayRefusal::NotFollowed);
+    world.audit();
+}
+
+#[test]
+fn a_bucket_whose_place_was_taken_takes_nothing_until_it_is_reopened() {
+    let mut world = following(FollowKind::Mirror);
+    let bucket = world.bucket;
+    let supersede = |by: Source, at| overlay(OverlayChange::Supersede { bucket, by, at });
+    let by = Source { cluster: "west".parse().unwrap(), bucket: "mirror".parse().unwrap() };
+    assert_eq!(refused(&mut world, supersede(by.clone(), None)), OverlayRefusal::IsCopy);
+    world.done(overlay(OverlayChange::Unfollow { bucket, source: source(), cursor: None }));
+    let last = world.put_inline("k", "x").stamp;
+    world.done(supersede(by.clone(), None));
+    let fence = promotions(&world).superseded[0].1.at;
+    assert!(last < fence);
+
+    let put = Command::PutObject(world.put("k", NewBody::Inline(Bytes::from_static(b"y"))));
+    assert_eq!(world.rejected(put.clone()), Reject::Superseded { by: by.clone() });
+    world.done(follow(bucket, FollowKind::Replica));
+    let copied = feed(&world, Stamp::ZERO, vec![version(1, "k", "one")]);
+    assert_eq!(world.rejected(copied), Reject::Superseded { by: by.clone() });
+    world.done(overlay(OverlayChange::Unfollow { bucket, source: source(), cursor: None }));
+
+    // The copy could not have all of it, and says how far it came; another one comes too late.
+    world.done(supersede(by.clone(), Some(last)));
+    world.done(supersede(by.clone(), None));
+    world.done(supersede(by.clone(), Some(fence)));
+    assert_eq!(promotions(&world).superseded[0].1.at, last);
+    let other = Source { cluster: "north".parse().unwrap(), ..by.clone() };
+    assert_eq!(refused(&mut world, supersede(other, None)), OverlayRefusal::SupersededByOther);
+
+    world.done(overlay(OverlayChange::Reopen { bucket }));
+    let reopen = overlay(OverlayChange::Reopen { bucket });
+    assert_eq!(refused(&mut world, reopen), OverlayRefusal::NotSuperseded);
+    world.done(put);
+    // Who follows the one that took its place is a copy, and nothing else.
+    world.done(supersede(by, None));
+    world.done(follow(bucket, FollowKind::Mirror));
+    assert!(promotions(&world).superseded.is_empty());
+    world.audit();
+}
+
 #[test]
 fn one_session_follows() {
     let mut world = following(FollowKind::Mirror);

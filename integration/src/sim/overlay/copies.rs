@@ -4,17 +4,21 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde_json::Value;
 use tokio::time::sleep;
 
 use super::clients::{Everywhere, FIXED, MIRROR, REPLICA};
-use super::operator::gateway_of;
+use super::operator::{ask, gateway_of};
 use super::plan::{Cluster, Machine};
-use super::shared::Shared;
+use super::shared::{Promotion, Shared};
 use super::stories::AFTERWARDS;
 use crate::client::Request;
 use crate::sim::random::SimRandom;
 use crate::sim::workload::Ended;
 use crate::worker::Scene as _;
+
+/// A key that nobody may write.
+const FENCED: &str = "fenced";
 
 /// All versions of a bucket by key, the newest first: tag, bytes and time, or that it is a delete marker and when it was set.
 pub type Versions = BTreeMap<String, Vec<String>>;
@@ -77,6 +81,11 @@ pub fn is_behind(copy: &Versions, source: &Versions) -> Result<(), String> {
     Ok(())
 }
 
+/// How many versions there are.
+fn count(versions: &Versions) -> usize {
+    versions.values().map(Vec::len).sum()
+}
+
 /// What the copy has and what its source had a moment later, without what is not copied.
 pub async fn both(shared: &Shared, copied: Copied) -> Option<(Versions, Versions)> {
     let read = async |at: Cluster, bucket: &str| {
@@ -100,7 +109,6 @@ pub async fn watch(shared: Arc<Shared>, copied: Copied) -> Ended {
     loop {
         sleep(Duration::from_millis(random.between(500, 2_500))).await;
         let Some((copy, source)) = both(&shared, copied).await else { continue };
-        let count = |versions: &Versions| versions.values().map(Vec::len).sum::<usize>();
         shared.note(&format!("{} has {} of {} versions", copied.bucket, count(&copy), count(&source)));
         if let Err(why) = is_behind(&copy, &source) {
             shared.violate(format!("{} is ahead of its source, or another one: {why}", copied.bucket));
@@ -111,15 +119,41 @@ pub async fn watch(shared: Arc<Shared>, copied: Copied) -> Ended {
     }
 }
 
-/// Whether a copy has all that its source has; a promoted one need not.
+/// Whether a copy has all that its source has. One that was promoted without its home need not: but the home is read-only
+/// when it is back, and knows of all that the copy lacks.
 pub async fn is_whole(shared: &Shared, copied: Copied) -> Result<(), String> {
     let (copy, source) = both(shared, copied).await.ok_or("no answer")?;
     is_behind(&copy, &source)?;
-    let is_over = copied.bucket == MIRROR && shared.is_promoted();
-    if copy == source || is_over {
+    let promotion = shared.promotion().filter(|_| copied.bucket == MIRROR);
+    if let Some(promotion) = promotion {
+        is_superseded(shared, copied, count(&source) - count(&copy)).await?;
+        if promotion == Promotion::Lost {
+            return Ok(());
+        }
+    }
+    if copy == source {
         return Ok(());
     }
     let differs = source.iter().find(|(key, versions)| copy.get(*key) != Some(versions));
     let copy = differs.map(|(key, _)| (key, copy.get(key)));
     Err(format!("{} lacks of {differs:?}: {copy:?}", copied.bucket))
+}
+
+/// Whether nobody writes to the home of a promoted copy, which says that the copy lacks so many versions, or more changes.
+async fn is_superseded(shared: &Shared, copied: Copied, lacking: usize) -> Result<(), String> {
+    let (home, bucket) = (gateway_of(copied.home), copied.home.bucket());
+    let owner = Everywhere::of(shared.plan(), copied.home);
+    let put = Request::object("PUT", &bucket, FENCED).body("too late");
+    let answer = owner.send(home, put).await.ok_or("no answer")?;
+    if answer.status != 403 {
+        return Err(format!("the home of a promoted copy is written to: {}", answer.describe()));
+    }
+    let said = ask(home, "GET", &format!("/overlay/superseded/{bucket}"), &Value::Null).await;
+    let said = said.map_err(|failed| format!("{bucket} is not superseded: {failed:?}"))?;
+    let missed = said["missed"].as_array().map_or(0, Vec::len);
+    if said["by"] != MIRROR || said["cluster"] != copied.at.name() || missed < lacking {
+        return Err(format!("the copy lacks {lacking} versions: {said}"));
+    }
+    shared.reach("the home of a promoted copy was read-only");
+    Ok(())
 }

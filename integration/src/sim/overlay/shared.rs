@@ -20,6 +20,15 @@ pub struct Shared {
     state: Mutex<State>,
 }
 
+/// How a mirror was promoted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Promotion {
+    /// With all that its home had.
+    Whole,
+    /// Without its home.
+    Lost,
+}
+
 #[derive(Default)]
 struct State {
     moment: Moment,
@@ -33,8 +42,8 @@ struct State {
     invited: BTreeSet<(Cluster, Cluster)>,
     /// Clusters that made a bucket of the same name.
     twins: Vec<Cluster>,
-    /// Whether the mirror was promoted, and so may be behind its source for ever.
-    promoted: bool,
+    /// How the mirror was promoted, if it was.
+    promotion: Option<Promotion>,
 }
 
 /// What is broken now, and until when what was.
@@ -212,13 +221,13 @@ impl Shared {
     }
 
     /// The mirror follows no more.
-    pub fn promote(&self) {
-        self.state().promoted = true;
+    pub fn promote(&self, promotion: Promotion) {
+        self.state().promotion = Some(promotion);
     }
 
-    /// Whether it does not.
-    pub fn is_promoted(&self) -> bool {
-        self.state().promoted
+    /// How that came, if it did.
+    pub fn promotion(&self) -> Option<Promotion> {
+        self.state().promotion
     }
 
     /// What came of it all.

@@ -11,7 +11,7 @@ use super::clients::{Everywhere, MIRROR};
 use super::copies;
 use super::operator::{self, Failed, gateway_of};
 use super::plan::{CLUSTERS, Cluster};
-use super::shared::{Shared, now};
+use super::shared::{Promotion, Shared, now};
 use crate::client::Request;
 use crate::sim::workload::Ended;
 use crate::worker::Scene as _;
@@ -144,7 +144,7 @@ pub async fn promote(shared: Arc<Shared>, name: String, home_is_lost: bool) -> E
     };
     if is_promoted {
         shared.note("the mirror is promoted");
-        shared.promote();
+        shared.promote(if home_is_lost { Promotion::Lost } else { Promotion::Whole });
         let owner = Everywhere::of(plan, mirroring);
         let put = Request::object("PUT", MIRROR, AFTERWARDS).body("mine");
         owner.insist(gateway_of(mirroring), put, &[200]).await;

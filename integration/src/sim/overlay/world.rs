@@ -62,6 +62,7 @@ pub const SEEN: &[&str] = &[
     "a copy was behind its source",
     "a copy was promoted with all that its home had",
     "a copy was promoted without its home",
+    "the home of a promoted copy was read-only",
 ];
 
 /// What outlives the processes of a machine.

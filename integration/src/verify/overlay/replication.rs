@@ -36,10 +36,17 @@ pub(in crate::verify) fn run(tally: &mut Tally) -> Result<()> {
             tally.note(text.clone());
         }
         tally.check("1,000 small objects a second, and a lag of 2 s at half of that", figures.map(drop));
-        tally.check("promotion: the copy has everything and is written to", promoted(&east, &west).await);
+        tally.check(
+            "promotion under load: the copy has everything and is written to, its home is read-only",
+            promoted(&east, &west).await,
+        );
         tally.check("what was missed is compared", compared(&east, &west).await);
         tally.check("PutBucketReplication: what its rules say", replicated(&east, &west).await);
-        tally.check("the source is lost, the copy goes on", lost(&east, &west).await);
+        tally.check(
+            "the source is lost, the copy goes on; when it is back it is read-only and says what it took meanwhile",
+            lost(&east, &west).await,
+        );
+        tally.check("the old home follows the new one", followed_back(&east, &west).await);
         Ok(())
     })
 }
@@ -376,16 +383,55 @@ async fn figures(east: &Site, west: &Site) -> Result<String, String> {
 }
 
 async fn promoted(east: &Site, west: &Site) -> Result<(), String> {
-    let said = west.overlay(&["promote", "mirror"])?;
+    let load = Load::new(east, "last/", u64::MAX, Some(300));
+    let promoting = async {
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        let said = west.overlay_meanwhile(&["promote", "mirror"]).await;
+        load.stopped.store(true, Ordering::Relaxed);
+        said
+    };
+    let (said, ()) = tokio::join!(promoting, load.run());
+    let said = said?;
     if !said.contains("has all of east/photos") {
         return Err(said);
     }
     same(east, west, ("photos", "mirror"), Duration::ZERO).await?;
+    superseded(east, &[]).await?;
     expect(200, &west.send(west.root(), Request::object("PUT", "mirror", "own").body("x")).await?)?;
     expect(204, &west.send(west.root(), Request::object("DELETE", "mirror", "k")).await?)?;
+    // Two that are written to are two buckets from then on.
+    east.overlay(&["reopen", "photos"])?;
     expect(200, &east.send(ANNA, Request::object("PUT", "photos", "k").body("east")).await?)?;
     tokio::time::sleep(Duration::from_secs(3)).await;
     expect(404, &west.send(west.root(), Request::object("GET", "mirror", "k")).await?)
+}
+
+/// Nobody writes to the bucket in the east, and what the one in the west does not have of it is known.
+async fn superseded(east: &Site, missed: &[&str]) -> Result<(), String> {
+    for request in [
+        Request::object("PUT", "photos", "k").body("x"),
+        Request::object("DELETE", "photos", "k"),
+        Request::object("POST", "photos", "k").flag("uploads"),
+    ] {
+        let answer = east.send(ANNA, request).await?;
+        expect(403, &answer)?;
+        if !String::from_utf8_lossy(&answer.body).contains("the bucket mirror of the cluster west") {
+            return Err(answer.describe());
+        }
+    }
+    let shown = east.json(&["superseded", "photos", "--json"])?;
+    let found = shown["missed"].as_array().cloned().unwrap_or_default();
+    let text = |change: &Value| {
+        format!("{} {}", change["kind"].as_str().unwrap_or("?"), change["key"].as_str().unwrap_or("?"))
+    };
+    let found: Vec<String> = found.iter().map(text).collect();
+    if shown["cluster"] != "west" || shown["by"] != "mirror" || shown["more"] != false || found != missed {
+        return Err(shown.to_string());
+    }
+    let listed = east.overlay(&["list"])?;
+    let line =
+        format!("photos is read-only: west/mirror took its place, which lacks {} changes", missed.len());
+    if listed.contains(&line) { Ok(()) } else { Err(listed) }
 }
 
 /// Keys and tags of current versions.
@@ -460,19 +506,62 @@ async fn replicated(east: &Site, west: &Site) -> Result<(), String> {
     .await
 }
 
+/// What a home took that the copy never saw.
+const MISSED: [&str; 3] = ["Put k", "Put late", "DeleteMarker own"];
+
 async fn lost(east: &Site, west: &Site) -> Result<(), String> {
+    let failed = |error: anyhow::Error| error.to_string();
+    expect(200, &east.send(ANNA, Request::object("PUT", "photos", "own").body("x")).await?)?;
     same_current(east, west).await?;
+    west.store.gateway.daemon.kill();
+    expect(200, &east.send(ANNA, Request::object("PUT", "photos", "k").body("unseen")).await?)?;
+    expect(200, &east.send(ANNA, Request::object("PUT", "photos", "late").body("unseen")).await?)?;
+    expect(204, &east.send(ANNA, Request::object("DELETE", "photos", "own")).await?)?;
     east.store.gateway.daemon.kill();
-    tokio::time::sleep(Duration::from_secs(3)).await;
-    match west.overlay(&["promote", "mirror"]) {
-        Err(why) if why.contains("away") => {}
-        other => return Err(format!("{other:?}")),
-    }
+    west.store.gateway.start().await.map_err(failed)?;
+    wait("it is known to be away", PATIENCE, async || match west.overlay(&["promote", "mirror"]) {
+        Err(why) if why.contains("away") => Ok(()),
+        other => Err(format!("{other:?}")),
+    })
+    .await?;
     let said = west.overlay(&["promote", "mirror", "--home-is-lost"])?;
-    if !said.contains("what came later is lost") {
+    if !said.contains("What came later is not in mirror") {
         return Err(said);
     }
-    expect(200, &west.send(west.root(), Request::object("PUT", "mirror", "own").body("x")).await?)
+    expect(200, &west.send(west.root(), Request::object("PUT", "mirror", "own").body("west")).await?)?;
+    let listed = west.overlay(&["list"])?;
+    let untold = "mirror took the place of east/photos, whose cluster does not know yet";
+    if !listed.contains(untold) {
+        return Err(listed);
+    }
+    // That it is still to be told outlives whoever promoted it.
+    west.store.gateway.daemon.kill();
+    west.store.gateway.start().await.map_err(failed)?;
+    east.store.gateway.start().await.map_err(failed)?;
+    wait("the old home hears of it", PATIENCE, async || superseded(east, &MISSED).await).await?;
+    wait("it is told once", PATIENCE, async || {
+        let listed = west.overlay(&["list"])?;
+        if listed.contains(untold) { Err(listed) } else { Ok(()) }
+    })
+    .await
+}
+
+/// The old home follows the new one: what it had alone stays among its old versions.
+async fn followed_back(east: &Site, west: &Site) -> Result<(), String> {
+    west.overlay(&["grant", "east", "root"])?;
+    wait("the grant", PATIENCE, async || east.overlay(&["follow", "west/mirror", "photos"]).map(drop))
+        .await?;
+    expect(200, &west.send(west.root(), Request::object("PUT", "mirror", "k").body("west")).await?)?;
+    same_current(east, west).await?;
+    expect(403, &east.send(ANNA, Request::object("PUT", "photos", "k").body("x")).await?)?;
+    let kept = versions(east, ANNA, "photos").await?;
+    for key in ["k", "late"] {
+        let of_key = |text: &&String| text.starts_with(&format!("{key} ")) && text.contains(" 6 false ");
+        if kept.iter().filter(of_key).count() == 0 {
+            return Err(format!("{key}: {kept:?}"));
+        }
+    }
+    Ok(())
 }
 
 async fn same_current(east: &Site, west: &Site) -> Result<(), String> {

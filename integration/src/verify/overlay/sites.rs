@@ -61,6 +61,18 @@ impl Site {
         self.command(&[&["overlay"], words].concat())
     }
 
+    /// The same, while everything else goes on.
+    pub async fn overlay_meanwhile(&self, words: &[&str]) -> Result<String, String> {
+        let admin = self.store.gateway.admin.to_string();
+        let words = [&["overlay"], words, &["--data", "fluffy-data", "--admin", &admin]].concat();
+        let words: Vec<String> = words.into_iter().map(str::to_string).collect();
+        let directory = self.store.directory().to_path_buf();
+        let run = tokio::task::spawn_blocking(move || {
+            command(&directory, &words.iter().map(String::as_str).collect::<Vec<_>>())
+        });
+        run.await.map_err(|error| error.to_string())?
+    }
+
     /// The same, read as JSON.
     pub fn json(&self, words: &[&str]) -> Result<Value, String> {
         let text = self.overlay(words)?;
