@@ -177,7 +177,8 @@ pub enum ReplicateStep {
     /// They are events. Refused while both sides are to be compared.
     Feed,
     /// By comparing both sides: a change that is there already, or older than what is there, is passed over, and the copy
-    /// stays at `after`.
+    /// stays at `after`. One that keeps its id is not passed over for its age, and is refused from a session that does not
+    /// copy any more.
     Compare,
     /// The comparison ended: events go on behind `upto`.
     Compared {
@@ -215,6 +216,21 @@ pub enum ReplicaOf {
         modified: ClusterMs,
         /// The tags.
         tags: Tags,
+    },
+    /// A version that keeps its id, unless it is not the newest of its key by that; or it is there already. Not for buckets to
+    /// which others write: they could give the same id.
+    KeptVersion {
+        /// Its stamp at the source.
+        id: Stamp,
+        /// All else.
+        version: ReplicaVersion,
+    },
+    /// The same for a delete marker.
+    KeptMarker {
+        /// Its stamp at the source.
+        id: Stamp,
+        /// When it was set.
+        modified: ClusterMs,
     },
 }
 

@@ -113,9 +113,19 @@ impl Copying {
         if self.kind == FollowKind::Replica {
             return Ok(());
         }
-        let marker = WhatThere::Marker { modified_ms: now_ms };
+        let noted = comparison.noted;
+        // Of a key with nothing left nobody knows when it went; it was at `noted`.
+        let nothing_left = WhatThere::Marker { modified_ms: now_ms, version: Some(noted) };
         for some in absent.chunks(VERSIONS_ASKED_MAX) {
-            let changes = some.iter().map(|key| (comparison.noted, now_ms, key, &marker));
+            let asked = |key: &ObjectKey| VersionAsked { key: key.clone(), version: Stamp::ZERO };
+            let asked = VersionsAsked { versions: some.iter().map(asked).collect() };
+            let there: VersionsThere = self.link.post(&self.path("versions", ""), &asked).await?;
+            let marker = |what| match what {
+                Some(marker @ WhatThere::Marker { version: Some(_), .. }) => marker,
+                _ => nothing_left.clone(),
+            };
+            let markers: Vec<WhatThere> = there.versions.into_iter().map(marker).collect();
+            let changes = some.iter().zip(&markers).map(|(key, marker)| (noted, now_ms, key, marker));
             self.put(comparison, changes.collect()).await?;
         }
         Ok(())

@@ -68,6 +68,9 @@ pub enum WhatThere {
     Marker {
         /// In milliseconds since 1970.
         modified_ms: u64,
+        /// Which one; missing where nobody says.
+        #[serde(default, skip_serializing_if = "Option::is_none", with = "optional_text")]
+        version: Option<Stamp>,
     },
     /// Other tags of a version.
     Tags {
@@ -146,7 +149,7 @@ pub const VERSIONS_ASKED_MAX: usize = 64;
 pub struct VersionAsked {
     /// Of this key.
     pub key: ObjectKey,
-    /// Which one.
+    /// Which one; [`Stamp::ZERO`]: its delete marker, where that is what is current.
     #[serde(with = "text")]
     pub version: Stamp,
 }
@@ -250,7 +253,7 @@ mod tests {
         let tags = WhatThere::Tags { etag, modified_ms: 5, tags: Vec::new() };
         let whats = [
             WhatThere::Version(version),
-            WhatThere::Marker { modified_ms: 5 },
+            WhatThere::Marker { modified_ms: 5, version: Some(at) },
             tags,
             WhatThere::Left("x".to_string()),
         ];
@@ -276,7 +279,7 @@ mod tests {
              \"etag\":\"{md5}\",\"modified_ms\":5,\"checksum\":{{\"algorithm\":\"Crc32\",\"kind\":\"FullObject\",\
              \"value\":[1,2]}},\"attributes\":{{\"headers\":{{\"content-type\":\"text/plain\"}},\"user\":{{\"m\":\"1\"}},\
              \"storage_class\":null,\"tags\":[[\"k\",\"v\"]]}},\"body\":\"eA==\"}}}}}},\
-             {{\"at\":\"{stamp}\",\"at_ms\":5,\"key\":\"a/b\",\"what\":{{\"marker\":{{\"modified_ms\":5}}}}}},\
+             {{\"at\":\"{stamp}\",\"at_ms\":5,\"key\":\"a/b\",\"what\":{{\"marker\":{{\"modified_ms\":5,\"version\":\"{stamp}\"}}}}}},\
              {{\"at\":\"{stamp}\",\"at_ms\":5,\"key\":\"a/b\",\"what\":{{\"tags\":{{\"etag\":\"{md5}-2\",\
              \"modified_ms\":5,\"tags\":[]}}}}}},\
              {{\"at\":\"{stamp}\",\"at_ms\":5,\"key\":\"a/b\",\"what\":{{\"left\":\"x\"}}}}],\

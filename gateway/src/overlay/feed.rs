@@ -224,6 +224,7 @@ impl Feed {
         if shared.rules.is_some() && event.origin.source.starts_with(COPIED) {
             return Ok(None);
         }
+        let version = if event.version == Stamp::ZERO { at } else { event.version };
         let what = match event.kind {
             EventKind::Put
             | EventKind::Copy
@@ -232,15 +233,14 @@ impl Feed {
             | EventKind::Append
             | EventKind::Rename => {
                 let want = if event.bytes <= INLINE_BYTES_MAX as u64 { Want::Body } else { Want::Row };
-                let version = if event.version == Stamp::ZERO { at } else { event.version };
                 self.version(shared, &event.key, version, want).await?
             }
             EventKind::DeleteMarker if shared.copies_marker(&event.key) => {
-                Some(WhatThere::Marker { modified_ms: event.at.0 })
+                Some(WhatThere::Marker { modified_ms: event.at.0, version: Some(version) })
             }
             // Rules of lifecycles are no one else's.
             EventKind::ExpireMarker if shared.rules.is_none() => {
-                Some(WhatThere::Marker { modified_ms: event.at.0 })
+                Some(WhatThere::Marker { modified_ms: event.at.0, version: Some(version) })
             }
             EventKind::Tags | EventKind::DeleteTags => self.tags(shared, event).await?,
             EventKind::DeleteMarker
@@ -420,11 +420,26 @@ impl Feed {
     }
 
     async fn asked(&self, shared: &Shared, one: &VersionAsked) -> Result<Option<WhatThere>, OverlayError> {
+        if one.version == Stamp::ZERO {
+            return self.marker(shared, &one.key).await;
+        }
         match self.version(shared, &one.key, one.version, Want::Row).await? {
             Some(WhatThere::Version(row)) if row.bytes <= INLINE_BYTES_MAX as u64 => {
                 self.version(shared, &one.key, one.version, Want::Body).await
             }
             row => Ok(row),
+        }
+    }
+
+    /// The delete marker that hides a key; `None`: there is none, or it is not to be copied.
+    async fn marker(&self, shared: &Shared, key: &ObjectKey) -> Result<Option<WhatThere>, OverlayError> {
+        let query =
+            Query::Object { bucket: shared.bucket.id, key: key.clone(), version: None, want: Want::Row };
+        match self.backend.meta.query(query).await?.answer {
+            Err(Reject::DeleteMarker { version, modified, .. }) if shared.copies_marker(key) => {
+                Ok(Some(WhatThere::Marker { modified_ms: modified.0, version: version.parse().ok() }))
+            }
+            _ => Ok(None),
         }
     }
 

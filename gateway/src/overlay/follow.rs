@@ -490,7 +490,15 @@ impl Copying {
         let change = |what| ReplicaChange { at, reached: ClusterMs(at_ms), key: key.clone(), what };
         let bare = |what| Ok(Some(Prepared { change: change(what), bytes: None, _guard: None }));
         let version = match what {
-            WhatThere::Marker { modified_ms } => return bare(ReplicaOf::Marker(ClusterMs(*modified_ms))),
+            WhatThere::Marker { modified_ms, version } => {
+                let modified = ClusterMs(*modified_ms);
+                return bare(match version {
+                    Some(id) if self.kind == FollowKind::Mirror => {
+                        ReplicaOf::KeptMarker { id: *id, modified }
+                    }
+                    _ => ReplicaOf::Marker(modified),
+                });
+            }
             WhatThere::Tags { etag, modified_ms, tags } => {
                 let (etag, modified) = (*etag, ClusterMs(*modified_ms));
                 return bare(ReplicaOf::Tags { etag, modified, tags: tags.clone() });
@@ -508,15 +516,21 @@ impl Copying {
         let Some((Written { body, guard }, sealing)) = self.store(replicas, key, version).await? else {
             return Ok(None);
         };
-        let what = ReplicaOf::Version(ReplicaVersion {
+        let (id, bytes) = (version.version, version.bytes);
+        let version = ReplicaVersion {
             body,
             sealing,
             etag: version.etag,
             modified: ClusterMs(version.modified_ms),
             checksum: version.checksum.clone(),
             attributes: version.attributes.clone(),
-        });
-        Ok(Some(Prepared { change: change(what), bytes: Some(version.bytes), _guard: guard }))
+        };
+        // Into a bucket of many writers come versions of several clusters, which may have given the same ids.
+        let what = match self.kind {
+            FollowKind::Mirror => ReplicaOf::KeptVersion { id, version },
+            FollowKind::Replica => ReplicaOf::Version(version),
+        };
+        Ok(Some(Prepared { change: change(what), bytes: Some(bytes), _guard: guard }))
     }
 
     fn leave(&self, key: &ObjectKey, why: &str) {

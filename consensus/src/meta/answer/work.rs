@@ -233,6 +233,13 @@ pub(super) fn recoding(rows: &dyn Rows, after: Option<&(Home, Stamp)>) -> Result
     Ok(Some(Recoding { home, version, extents }))
 }
 
+/// Whether the index of a version is one of this log: what keeps an id of another cluster is of an epoch before that of its
+/// bucket, as is what is old.
+fn is_of_here(rows: &dyn Rows, bucket: BucketId, version: Stamp) -> Result<bool, Fault> {
+    let cluster = get::<Cluster>(rows, ())?.map_or(0, |cluster| cluster.epoch);
+    Ok(bucket_of(rows, bucket)?.epoch.max(cluster) <= version.epoch)
+}
+
 /// Payloads of one bucket that are older than an index, while all of them have more than `above` bytes.
 pub(super) fn inline(
     rows: &dyn Rows,
@@ -258,7 +265,7 @@ pub(super) fn inline(
             return Ok(page);
         }
         page.position = Some((home.clone(), version));
-        if before <= version.index {
+        if before <= version.index && is_of_here(rows, home.bucket, version)? {
             bytes -= payload.len() as u64;
             continue;
         }

@@ -185,7 +185,7 @@ fn run(tx: &mut Transaction<'_>, entry: &Entry) -> Result<Reply, Fault> {
         Command::Overlay(change) => overlay::change(tx, change),
         Command::Recode(command) => recoding::recode(tx, command),
         Command::LeadFollowing => deliveries::lead::<Follower>(tx, entry),
-        Command::Replicate(command) => replication::replicate(tx, command),
+        Command::Replicate(command) => replication::replicate(tx, entry, command),
         Command::Guarded(_) | Command::Sealed(_) | Command::Annotated(_) | Command::WithAcl(_) => {
             malformed("a command stands around one that it may not")
         }

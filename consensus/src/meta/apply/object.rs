@@ -192,6 +192,19 @@ pub(super) fn install(
     origin: &Origin,
     wanted: &Lock,
 ) -> Result<Done, Fault> {
+    install_at(tx, bucket, home, object, (kind, object.stamp), origin, wanted)
+}
+
+/// The same for a version whose stamp is of another cluster: its event has one of this one.
+pub(super) fn install_at(
+    tx: &mut Transaction<'_>,
+    bucket: &Bucket,
+    home: &Home,
+    object: &Object,
+    (kind, at): (EventKind, Stamp),
+    origin: &Origin,
+    wanted: &Lock,
+) -> Result<Done, Fault> {
     let watch = lifecycle::watch(tx, bucket, home, None)?;
     version::install(tx, bucket, home, object)?;
     lifecycle::settle(tx, bucket, home, watch)?;
@@ -206,7 +219,7 @@ pub(super) fn install(
         at: tx.now,
         origin: origin.clone(),
     };
-    tx.add_event(bucket.id, object.stamp, &event);
+    tx.add_event(bucket.id, at, &event);
     Ok(Done::Stored(stored(bucket, object)))
 }
 

@@ -6,12 +6,13 @@
 use fabric::ids::{BucketId, Stamp};
 use fabric::limits::{FOLLOWS_MAX, REPLICA_VERSIONS_VISITED_MAX, REPLICATE_CHANGES_MAX};
 
-use super::object::{check_sealing, install, plain_bytes, told_version};
+use super::object::{check_sealing, install_at, plain_bytes, told_version};
 use super::overlay::refused;
 use super::transaction::Transaction;
 use super::version::mark_deleted;
 use super::{Outcome, Stop, acl, body, lifecycle, malformed, quota};
-use crate::meta::command::{Command, Done, Reject};
+use crate::meta::command::{Command, Done, Entry, Reject};
+use crate::meta::lookup::newest_other;
 use crate::meta::model::{
     Bucket, ClusterMs, Etag, Event, EventKind, Home, Lock, Object, Origin, Tags, Usage, Version, Versioning,
 };
@@ -22,7 +23,8 @@ use crate::meta::replication::{
 use crate::meta::sealing::sealed;
 use crate::meta::store::Fault;
 use crate::meta::tables::{
-    Buckets, Descending, Follows, Members, Objects, Promotions, Replicating, Superseded, Versions,
+    Buckets, Descending, Follower, Follows, Members, Objects, Promotions, Replicating, Superseded, Uploads,
+    Versions,
 };
 
 /// A bucket follows another one from now on, or goes on.
@@ -120,8 +122,8 @@ pub(super) fn check_written_here(tx: &Transaction<'_>, command: &Command) -> Res
 }
 
 /// Copies changes.
-pub(super) fn replicate(tx: &mut Transaction<'_>, command: &Replicate) -> Outcome {
-    let bucket = tx.get::<Buckets>(command.bucket)?.ok_or(Reject::NoSuchBucket)?;
+pub(super) fn replicate(tx: &mut Transaction<'_>, entry: &Entry, command: &Replicate) -> Outcome {
+    let mut bucket = tx.get::<Buckets>(command.bucket)?.ok_or(Reject::NoSuchBucket)?;
     let key = (bucket.id, &command.source.cluster, &command.source.bucket);
     let Some(mut follow) = tx.get::<Follows>(key)? else { return refused(OverlayRefusal::NotFollowed) };
     let is_feed = command.step == ReplicateStep::Feed;
@@ -136,6 +138,16 @@ pub(super) fn replicate(tx: &mut Transaction<'_>, command: &Replicate) -> Outcom
     }
     if let Some(row) = tx.get::<Superseded>(bucket.id)? {
         return Err(Reject::Superseded { by: row.by }.into());
+    }
+    let kept = command.changes.iter().filter_map(|change| kept_id(&change.what)).max();
+    // Who compares as of another time would bring back what was replaced since.
+    if kept.is_some() && !is_feed && tx.get::<Follower>(())? != Some(entry.session) {
+        return refused(OverlayRefusal::Moved);
+    }
+    if let Some(kept) = kept.filter(|kept| tx.stamp(&bucket, 0).epoch <= kept.epoch) {
+        // What is stamped here is newer than what keeps its id.
+        bucket.epoch = kept.epoch.saturating_add(1);
+        tx.put::<Buckets>(bucket.id, &bucket);
     }
     let mut why = None;
     for (ordinal, change) in (0..).zip(&command.changes) {
@@ -177,35 +189,112 @@ fn copy(
     let comparing = command.step != ReplicateStep::Feed;
     let current = tx.get::<Objects>(&home)?;
     let origin = Origin { source: format!("overlay/{}", command.source.cluster), ..Origin::default() };
-    let stamp = tx.stamp(bucket, ordinal);
+    let at = tx.stamp(bucket, ordinal);
+    let is_same = |version: &ReplicaVersion, current: &Object| {
+        (version.modified, version.etag) == (current.modified, current.etag)
+    };
+    let may_be_known = comparing || change.at <= follow.compared;
     match &change.what {
         ReplicaOf::Version(version) => {
-            let is_there = |current: &Object| {
-                version.modified < current.modified
-                    || (version.modified, version.etag) == (current.modified, current.etag)
-            };
+            let is_there =
+                |current: &Object| version.modified < current.modified || is_same(version, current);
             if comparing && current.as_ref().is_some_and(is_there) {
                 return Ok(None);
             }
-            store(tx, bucket, &home, stamp, version, &origin).map(Some)
+            store(tx, bucket, &home, Place { at, stamp: at }, version, &origin).map(Some)
+        }
+        ReplicaOf::KeptVersion { id, version } => {
+            if comparing && current.as_ref().is_some_and(|current| is_same(version, current)) {
+                return Ok(None);
+            }
+            // One that was replaced here alone becomes current again.
+            let is_it = |found: &Version| match found {
+                Version::Object(found) => !comparing && is_same(version, found),
+                Version::DeleteMarker { .. } => false,
+            };
+            let Some(stamp) = keep_id(tx, &home, *id, at, is_it)? else { return Ok(None) };
+            store(tx, bucket, &home, Place { at, stamp }, version, &origin).map(Some)
         }
         ReplicaOf::Marker(modified) => {
-            let may_be_known = comparing || change.at <= follow.compared;
             let is_newer = |current: &Object| comparing && *modified < current.modified;
             if (may_be_known && current.is_none()) || current.as_ref().is_some_and(is_newer) {
                 return Ok(None);
             }
-            let watch = lifecycle::watch(tx, bucket, &home, None)?;
-            mark_deleted(tx, bucket, &home, stamp, *modified)?;
-            lifecycle::settle(tx, bucket, &home, watch)?;
-            tell(tx, &home, stamp, EventKind::DeleteMarker, (stamp, None), origin);
+            mark(tx, bucket, &home, Place { at, stamp: at }, *modified, origin)?;
+            Ok(None)
+        }
+        ReplicaOf::KeptMarker { id, modified } => {
+            let is_it = |found: &Version| !comparing && matches!(found, Version::DeleteMarker { .. });
+            if may_be_known && current.is_none() {
+                return Ok(None);
+            }
+            let Some(stamp) = keep_id(tx, &home, *id, at, is_it)? else { return Ok(None) };
+            mark(tx, bucket, &home, Place { at, stamp }, *modified, origin)?;
             Ok(None)
         }
         ReplicaOf::Tags { etag, modified, tags } => {
-            set_tags(tx, bucket, &home, stamp, (*etag, *modified, tags), origin)?;
+            set_tags(tx, bucket, &home, at, (*etag, *modified, tags), origin)?;
             Ok(None)
         }
     }
+}
+
+/// The id that a change keeps.
+fn kept_id(what: &ReplicaOf) -> Option<Stamp> {
+    match what {
+        ReplicaOf::KeptVersion { id, .. } | ReplicaOf::KeptMarker { id, .. } => Some(*id),
+        ReplicaOf::Version(_) | ReplicaOf::Marker(_) | ReplicaOf::Tags { .. } => None,
+    }
+}
+
+/// The stamp of a version that is to keep its id; `None`: it is there. In a bucket that was written to before it followed
+/// another one, the id may not be that of the newest version of its key, or be in use: then it gets one of this bucket.
+fn keep_id(
+    tx: &Transaction<'_>,
+    home: &Home,
+    id: Stamp,
+    own: Stamp,
+    is_it: impl Fn(&Version) -> bool,
+) -> Result<Option<Stamp>, Fault> {
+    let current = tx.get::<Objects>(home)?.map(Version::Object);
+    let newest = match &current {
+        Some(current) => Some(current.stamp()),
+        None => newest_other(tx.rows(), home)?.map(|newest| newest.stamp()),
+    };
+    if newest.is_none_or(|newest| newest < id) {
+        let is_free = tx.get::<Uploads>((home, id))?.is_none();
+        return Ok(Some(if is_free { id } else { own }));
+    }
+    let found = match current.filter(|current| current.stamp() == id) {
+        None => tx.get::<Versions>((home, Descending(id)))?,
+        found => found,
+    };
+    Ok(if found.is_some_and(|found| is_it(&found)) { None } else { Some(own) })
+}
+
+/// Where a copied version comes to be.
+#[derive(Clone, Copy)]
+struct Place {
+    /// Of its event.
+    at: Stamp,
+    /// Its own.
+    stamp: Stamp,
+}
+
+/// Hides a key as a deletion would, but for its time.
+fn mark(
+    tx: &mut Transaction<'_>,
+    bucket: &Bucket,
+    home: &Home,
+    Place { at, stamp }: Place,
+    modified: ClusterMs,
+    origin: Origin,
+) -> Result<(), Stop> {
+    let watch = lifecycle::watch(tx, bucket, home, None)?;
+    mark_deleted(tx, bucket, home, stamp, modified)?;
+    lifecycle::settle(tx, bucket, home, watch)?;
+    tell(tx, home, at, EventKind::DeleteMarker, (stamp, None), origin);
+    Ok(())
 }
 
 /// Stores a version as a write would, but for its time.
@@ -213,7 +302,7 @@ fn store(
     tx: &mut Transaction<'_>,
     bucket: &Bucket,
     home: &Home,
-    stamp: Stamp,
+    Place { at, stamp }: Place,
     version: &ReplicaVersion,
     origin: &Origin,
 ) -> Result<u64, Stop> {
@@ -235,7 +324,7 @@ fn store(
         attributes: version.attributes.clone(),
     };
     acl::keep(tx, home, stamp, acl.as_ref());
-    install(tx, bucket, home, &object, EventKind::Put, origin, &Lock::default())?;
+    install_at(tx, bucket, home, &object, (EventKind::Put, at), origin, &Lock::default())?;
     Ok(bytes)
 }
 

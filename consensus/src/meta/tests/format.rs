@@ -475,6 +475,10 @@ fn replications() -> Vec<Command> {
         modified: ClusterMs(1_000),
         tags: vec![("k".to_string(), "v".to_string())],
     };
+    let kept = [
+        ReplicaOf::KeptVersion { id: stamp(), version: version.clone() },
+        ReplicaOf::KeptMarker { id: stamp(), modified: ClusterMs(1_000) },
+    ];
     let whats = [ReplicaOf::Version(version), ReplicaOf::Marker(ClusterMs(1_000)), tags];
     let change = |what| ReplicaChange { at: stamp(), reached: ClusterMs(300), key: key("a/b"), what };
     let replicate = |step, changes| Replicate {
@@ -505,6 +509,7 @@ fn replications() -> Vec<Command> {
         Command::Replicate(replicate(ReplicateStep::Feed, whats.map(change).to_vec())),
         Command::Replicate(replicate(ReplicateStep::Compare, Vec::new())),
         Command::Replicate(replicate(ReplicateStep::Compared { upto: stamp() }, Vec::new())),
+        Command::Replicate(replicate(ReplicateStep::Feed, kept.map(change).to_vec())),
         Command::Overlay(OverlayChange::Heard {
             there: vec![("east".parse().unwrap(), bucket_name(), heard())],
             gone: vec![("east".parse().unwrap(), bucket_name())],

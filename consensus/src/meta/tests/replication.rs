@@ -301,6 +301,80 @@ fn promotions(world: &World) -> Promotions {
     }
 }
 
+fn kept(at: u64, key: &str, text: &str) -> ReplicaChange {
+    let ReplicaChange { what: ReplicaOf::Version(version), .. } = version(at, key, text) else { panic!() };
+    change(at, key, ReplicaOf::KeptVersion { id: there(at), version })
+}
+
+fn kept_marker(at: u64, key: &str) -> ReplicaChange {
+    change(at, key, ReplicaOf::KeptMarker { id: there(at), modified: ClusterMs(at * 1000) })
+}
+
+/// Stamps of all versions, those of a key newest first.
+fn stamps(world: &World) -> Vec<Stamp> {
+    listed(world).into_iter().map(|(_, version)| version.stamp()).collect()
+}
+
+#[test]
+fn versions_and_markers_of_a_mirror_keep_their_ids() {
+    let mut world = following(FollowKind::Mirror);
+    let changes = vec![kept(1, "k", "one"), kept_marker(2, "k"), kept(3, "k", "three"), kept(4, "l", "four")];
+    let command = feed(&world, Stamp::ZERO, changes);
+    world.done(command);
+    assert_eq!(stamps(&world), [there(3), there(2), there(1), there(4)]);
+    // Its own events are in order whatever they are about, and name the versions as they are.
+    let query = Query::Changes { bucket: world.bucket, after: Stamp::ZERO, limit: 10 };
+    let Ok(Answer::Changes(changes)) = world.ask(query) else { panic!() };
+    let told: Vec<Stamp> = changes.events.iter().map(|(_, event)| event.version).collect();
+    assert_eq!(told, [there(1), there(2), there(3), there(4)]);
+    assert!(changes.events.windows(2).all(|pair| pair[0].0 < pair[1].0));
+    // What comes twice is there once.
+    let later = |at, told: ReplicaChange| ReplicaChange { at: there(at), ..told };
+    let again = vec![later(5, kept(3, "k", "three")), later(6, kept_marker(2, "k"))];
+    let again = feed(&world, there(4), again);
+    world.done(again);
+    assert_eq!(stamps(&world).len(), 4);
+    world.audit();
+    let (cursor, bucket) = (state(&world).cursor, world.bucket);
+    world.done(promote(bucket, Some(cursor)));
+    assert!(there(u64::MAX) < world.put_inline("k", "own").stamp);
+    world.audit();
+}
+
+#[test]
+fn small_bodies_of_kept_versions_are_packed_whatever_their_index() {
+    let mut world = following(FollowKind::Mirror);
+    let command = feed(&world, Stamp::ZERO, vec![kept(1 << 40, "k", "one")]);
+    world.done(command);
+    let query = Query::Inline { above: 0, after: None, before: world.index, bytes: 1000 };
+    let Ok(Answer::Inline(page)) = world.ask(query) else { panic!() };
+    assert_eq!(page.payloads.len(), 1);
+}
+
+#[test]
+fn an_id_that_would_not_be_the_newest_of_its_key_is_not_kept() {
+    let mut world = following(FollowKind::Mirror);
+    let bucket = world.bucket;
+    let first = feed(&world, Stamp::ZERO, vec![kept(1, "k", "one"), kept(2, "l", "two")]);
+    world.done(first);
+    world.done(promote(bucket, Some(there(2))));
+    let own = world.put_inline("k", "written after").stamp;
+    world.done(follow(bucket, FollowKind::Mirror));
+    // The source decides what is current, however old it is.
+    let changes = vec![kept(1, "k", "one"), kept_marker(5, "l")];
+    let compare = |world: &World| replicate(world, ReplicateStep::Compare, Stamp::ZERO, changes.clone());
+    let command = compare(&world);
+    assert_eq!(refused(&mut world, command), OverlayRefusal::Moved, "only who copies compares");
+    world.done(Command::LeadFollowing);
+    for _ in 0..2 {
+        let command = compare(&world);
+        world.done(command);
+        assert_eq!(versions(&world), ["k 3", "k 13", "k 3", "l -", "l 3"]);
+        assert!(own < stamps(&world)[0] && stamps(&world)[3] == there(5));
+    }
+    world.audit();
+}
+
 #[test]
 fn versions_of_a_promoted_copy_come_behind_all_that_the_source_ever_stamps() {
     let mut world = following(FollowKind::Mirror);

@@ -20,7 +20,8 @@ use crate::worker::Scene as _;
 /// A key that nobody may write.
 const FENCED: &str = "fenced";
 
-/// All versions of a bucket by key, the newest first: tag, bytes and time, or that it is a delete marker and when it was set.
+/// All versions of a bucket by key, the newest first: tag, bytes, time and id, or that it is a delete marker, when it was set,
+/// and its id.
 pub type Versions = BTreeMap<String, Vec<String>>;
 
 /// A copy, its bucket and its source.
@@ -58,7 +59,7 @@ pub async fn versions(owner: &Everywhere, gateway: Machine, bucket: &str) -> Opt
                 "DeleteMarker" => "marker".to_string(),
                 _ => continue,
             };
-            let version = format!("{what} {}", child.text_of("LastModified"));
+            let version = format!("{what} {} {}", child.text_of("LastModified"), child.text_of("VersionId"));
             found.entry(child.text_of("Key").to_string()).or_default().push(version);
         }
         if xml.text_of("IsTruncated") != "true" {
@@ -95,6 +96,10 @@ pub async fn both(shared: &Shared, copied: Copied) -> Option<(Versions, Versions
         if copied.bucket == REPLICA {
             // It was there before the rule.
             found.remove(FIXED);
+            // Others write to replicas, too: they have ids of their own.
+            for version in found.values_mut().flatten() {
+                version.truncate(version.rfind(' ').unwrap_or(0));
+            }
         }
         Some(found)
     };

@@ -122,6 +122,11 @@ async fn refused(east: &Site, west: &Site) -> Result<(), String> {
 
 /// All versions of a bucket in order: key, tag, bytes, whether it is the latest, and when it was stored to the second.
 async fn versions(site: &Site, keys: (&str, &str), bucket: &str) -> Result<Vec<String>, String> {
+    Ok(listed(site, keys, bucket).await?.into_iter().map(|(version, _)| version).collect())
+}
+
+/// The same with their ids.
+async fn listed(site: &Site, keys: (&str, &str), bucket: &str) -> Result<Vec<(String, String)>, String> {
     let mut found = Vec::new();
     let mut markers: Option<(String, String)> = None;
     loop {
@@ -139,7 +144,8 @@ async fn versions(site: &Site, keys: (&str, &str), bucket: &str) -> Result<Vec<S
                 _ => continue,
             };
             let (latest, modified) = (child.text_of("IsLatest"), child.text_of("LastModified"));
-            found.push(format!("{} {what} {latest} {modified}", child.text_of("Key")));
+            let version = format!("{} {what} {latest} {modified}", child.text_of("Key"));
+            found.push((version, child.text_of("VersionId").to_string()));
         }
         if xml.text_of("IsTruncated") != "true" {
             return Ok(found);
@@ -149,11 +155,11 @@ async fn versions(site: &Site, keys: (&str, &str), bucket: &str) -> Result<Vec<S
     }
 }
 
-/// The copy has the same versions in the same order.
+/// The copy has the same versions with the same ids in the same order.
 async fn same(east: &Site, west: &Site, buckets: (&str, &str), patience: Duration) -> Result<usize, String> {
     wait("the copy catches up", patience, async || {
-        let there = versions(east, ANNA, buckets.0).await?;
-        let here = versions(west, west.root(), buckets.1).await?;
+        let there = listed(east, ANNA, buckets.0).await?;
+        let here = listed(west, west.root(), buckets.1).await?;
         if there == here {
             return Ok(here.len());
         }
@@ -397,7 +403,12 @@ async fn promoted(east: &Site, west: &Site) -> Result<(), String> {
     }
     same(east, west, ("photos", "mirror"), Duration::ZERO).await?;
     superseded(east, &[]).await?;
-    expect(200, &west.send(west.root(), Request::object("PUT", "mirror", "own").body("x")).await?)?;
+    let newest = listed(west, west.root(), "mirror").await?.into_iter().map(|(_, id)| id).max();
+    let put = west.send(west.root(), Request::object("PUT", "mirror", "own").body("x")).await?;
+    expect(200, &put)?;
+    if put.header("x-amz-version-id") <= newest.as_deref() {
+        return Err(format!("the first version of its own is not the newest: {}", put.describe()));
+    }
     expect(204, &west.send(west.root(), Request::object("DELETE", "mirror", "k")).await?)?;
     // Two that are written to are two buckets from then on.
     east.overlay(&["reopen", "photos"])?;
