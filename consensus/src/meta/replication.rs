@@ -7,7 +7,7 @@ use fabric::ids::{BucketId, SessionId, Stamp};
 use serde::{Deserialize, Serialize};
 
 use super::command::NewBody;
-use super::model::{Attributes, Bucket, Checksum, ClusterMs, Etag, Tags};
+use super::model::{Attributes, Bucket, Checksum, ClusterMs, Etag, Lock, Tags};
 use super::names::{BucketName, ClusterName, ObjectKey};
 use super::sealing::Sealing;
 
@@ -231,6 +231,13 @@ pub enum ReplicaOf {
         id: Stamp,
         /// When it was set.
         modified: ClusterMs,
+    },
+    /// A version with what keeps it from being removed, where versions of its bucket can be locked.
+    Locked {
+        /// As at the source, when it was copied.
+        lock: Lock,
+        /// The version.
+        what: Box<ReplicaOf>,
     },
 }
 

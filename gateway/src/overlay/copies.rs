@@ -1,6 +1,6 @@
 //! What clusters tell each other of buckets that are copied, in JSON. Fields are only added.
 
-use consensus::meta::model::{Attributes, Checksum, Etag, Tags};
+use consensus::meta::model::{Attributes, Checksum, Etag, Lock, Tags};
 use consensus::meta::names::{BucketName, ClusterName, ObjectKey};
 use fabric::ids::Stamp;
 use serde::{Deserialize, Serialize};
@@ -103,9 +103,16 @@ pub struct VersionThere {
     pub checksum: Option<Checksum>,
     /// Content headers, user metadata, storage class, tags.
     pub attributes: Attributes,
+    /// What keeps it from being removed.
+    #[serde(default, skip_serializing_if = "is_unlocked")]
+    pub lock: Lock,
     /// The bytes in base64, where they are few; otherwise they are asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub body: Option<String>,
+}
+
+fn is_unlocked(lock: &Lock) -> bool {
+    *lock == Lock::default()
 }
 
 /// `GET objects/NAME?after=&to=`: a page of current versions, in order of key.
@@ -222,7 +229,7 @@ mod text {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use bytes::Bytes;
-    use consensus::meta::model::{ChecksumAlgorithm, ChecksumKind};
+    use consensus::meta::model::{ChecksumAlgorithm, ChecksumKind, ClusterMs, Retention, RetentionMode};
 
     use super::*;
 
@@ -247,8 +254,14 @@ mod tests {
             modified_ms: 5,
             checksum: Some(checksum),
             attributes,
+            lock: Lock::default(),
             body: Some("eA==".to_string()),
         };
+        let retention = Retention { mode: RetentionMode::Compliance, until: ClusterMs(9) };
+        let lock = Lock { retention: Some(retention), legal_hold: true };
+        let locked = serde_json::to_value(VersionThere { lock, ..version.clone() }).unwrap();
+        let expected = r#"{"legal_hold":true,"retention":{"mode":"Compliance","until":9}}"#;
+        assert_eq!(locked["lock"].to_string(), expected);
         let etag = Etag::Multipart([1; 16], 2);
         let tags = WhatThere::Tags { etag, modified_ms: 5, tags: Vec::new() };
         let whats = [

@@ -12,7 +12,7 @@ use base64::engine::general_purpose::STANDARD;
 use consensus::client::{MetaError, ReadGuard, ask};
 use consensus::meta::command::{Reject, VersionSelector};
 use consensus::meta::model::{
-    Bucket, BucketSetting, Event, EventKind, Home, Object, SettingKind, Tags, Versioning,
+    Bucket, BucketSetting, Event, EventKind, Home, Lock, Object, SettingKind, Tags, Versioning,
 };
 use consensus::meta::names::{BucketName, ClusterName, ObjectKey};
 use consensus::meta::overlay::{OverlayChange, OverlayRefusal};
@@ -56,6 +56,8 @@ pub struct Shared {
     bucket: Bucket,
     /// Only what these rules say is for this bucket of that cluster; `None`: everything.
     rules: Option<(Replication, ClusterName, BucketName)>,
+    /// Whether versions in it can be locked.
+    has_locks: bool,
 }
 
 /// From where on a cluster wants to know what happened.
@@ -144,7 +146,9 @@ impl Feed {
         if follows.follows.iter().any(is_mirror) {
             return denied(format!("the bucket {name} follows another one itself"));
         }
-        Ok(Shared { bucket, rules })
+        let query = Query::Setting { bucket: bucket.id, kind: SettingKind::ObjectLock };
+        let Answer::Setting(lock) = self.ask(query).await? else { return unexpected() };
+        Ok(Shared { bucket, rules, has_locks: lock.is_some() })
     }
 
     /// A copy in another cluster takes the place of a bucket here, as far as that cluster could have had it: from here on
@@ -287,6 +291,7 @@ impl Feed {
             Want::Row => None,
             Want::Body => Some(STANDARD.encode(self.read_all(view, guard).await?)),
         };
+        let lock = self.lock(shared, key, object.stamp).await?;
         let mut attributes = object.attributes;
         attributes.storage_class = class.or(attributes.storage_class);
         Ok(Some(WhatThere::Version(VersionThere {
@@ -296,8 +301,19 @@ impl Feed {
             modified_ms: object.modified.0,
             checksum: object.checksum,
             attributes,
+            lock,
             body,
         })))
+    }
+
+    /// What keeps a version from being removed.
+    async fn lock(&self, shared: &Shared, key: &ObjectKey, version: Stamp) -> Result<Lock, OverlayError> {
+        if !shared.has_locks {
+            return Ok(Lock::default());
+        }
+        let query = Query::Lock { bucket: shared.bucket.id, key: key.clone(), version };
+        let Answer::Lock(lock) = self.ask(query).await? else { return unexpected() };
+        Ok(lock)
     }
 
     async fn at(

@@ -13,7 +13,7 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use consensus::client::{MetaError, WriteGuard, ask};
 use consensus::meta::command::{Command, Done, Reject};
-use consensus::meta::model::{Bucket, ClusterMs, Versioning};
+use consensus::meta::model::{Bucket, ClusterMs, Lock, Versioning};
 use consensus::meta::names::{BucketName, ObjectKey};
 use consensus::meta::overlay::{HeardPlace, OverlayChange, OverlayRefusal};
 use consensus::meta::query::{Answer, Query};
@@ -516,7 +516,7 @@ impl Copying {
         let Some((Written { body, guard }, sealing)) = self.store(replicas, key, version).await? else {
             return Ok(None);
         };
-        let (id, bytes) = (version.version, version.bytes);
+        let (id, bytes, lock) = (version.version, version.bytes, version.lock.clone());
         let version = ReplicaVersion {
             body,
             sealing,
@@ -529,6 +529,10 @@ impl Copying {
         let what = match self.kind {
             FollowKind::Mirror => ReplicaOf::KeptVersion { id, version },
             FollowKind::Replica => ReplicaOf::Version(version),
+        };
+        let what = match lock == Lock::default() {
+            true => what,
+            false => ReplicaOf::Locked { lock, what: Box::new(what) },
         };
         Ok(Some(Prepared { change: change(what), bytes: Some(bytes), _guard: guard }))
     }

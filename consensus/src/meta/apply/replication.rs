@@ -10,7 +10,7 @@ use super::object::{check_sealing, install_at, plain_bytes, told_version};
 use super::overlay::refused;
 use super::transaction::Transaction;
 use super::version::mark_deleted;
-use super::{Outcome, Stop, acl, body, lifecycle, malformed, quota};
+use super::{Outcome, Stop, acl, body, lifecycle, lock, malformed, quota};
 use crate::meta::command::{Command, Done, Entry, Reject};
 use crate::meta::lookup::newest_other;
 use crate::meta::model::{
@@ -194,14 +194,21 @@ fn copy(
         (version.modified, version.etag) == (current.modified, current.etag)
     };
     let may_be_known = comparing || change.at <= follow.compared;
-    match &change.what {
+    let (what, lock) = match &change.what {
+        ReplicaOf::Locked { lock, what } if lock::of_bucket(tx, bucket.id)?.is_some() => {
+            (&**what, Some(lock))
+        }
+        ReplicaOf::Locked { what, .. } => (&**what, None),
+        what => (what, None),
+    };
+    match what {
         ReplicaOf::Version(version) => {
             let is_there =
                 |current: &Object| version.modified < current.modified || is_same(version, current);
             if comparing && current.as_ref().is_some_and(is_there) {
                 return Ok(None);
             }
-            store(tx, bucket, &home, Place { at, stamp: at }, version, &origin).map(Some)
+            store(tx, bucket, &home, Place { at, stamp: at }, (version, lock), &origin).map(Some)
         }
         ReplicaOf::KeptVersion { id, version } => {
             if comparing && current.as_ref().is_some_and(|current| is_same(version, current)) {
@@ -213,7 +220,7 @@ fn copy(
                 Version::DeleteMarker { .. } => false,
             };
             let Some(stamp) = keep_id(tx, &home, *id, at, is_it)? else { return Ok(None) };
-            store(tx, bucket, &home, Place { at, stamp }, version, &origin).map(Some)
+            store(tx, bucket, &home, Place { at, stamp }, (version, lock), &origin).map(Some)
         }
         ReplicaOf::Marker(modified) => {
             let is_newer = |current: &Object| comparing && *modified < current.modified;
@@ -236,6 +243,7 @@ fn copy(
             set_tags(tx, bucket, &home, at, (*etag, *modified, tags), origin)?;
             Ok(None)
         }
+        ReplicaOf::Locked { .. } => malformed("a version is locked once"),
     }
 }
 
@@ -243,6 +251,7 @@ fn copy(
 fn kept_id(what: &ReplicaOf) -> Option<Stamp> {
     match what {
         ReplicaOf::KeptVersion { id, .. } | ReplicaOf::KeptMarker { id, .. } => Some(*id),
+        ReplicaOf::Locked { what, .. } => kept_id(what),
         ReplicaOf::Version(_) | ReplicaOf::Marker(_) | ReplicaOf::Tags { .. } => None,
     }
 }
@@ -303,7 +312,7 @@ fn store(
     bucket: &Bucket,
     home: &Home,
     Place { at, stamp }: Place,
-    version: &ReplicaVersion,
+    (version, lock): (&ReplicaVersion, Option<&Lock>),
     origin: &Origin,
 ) -> Result<u64, Stop> {
     check_sealing(version.sealing.as_ref())?;
@@ -324,7 +333,8 @@ fn store(
         attributes: version.attributes.clone(),
     };
     acl::keep(tx, home, stamp, acl.as_ref());
-    install_at(tx, bucket, home, &object, (EventKind::Put, at), origin, &Lock::default())?;
+    let lock = lock.cloned().unwrap_or_default();
+    install_at(tx, bucket, home, &object, (EventKind::Put, at), origin, &lock)?;
     Ok(bytes)
 }
 

@@ -475,6 +475,7 @@ fn replications() -> Vec<Command> {
         modified: ClusterMs(1_000),
         tags: vec![("k".to_string(), "v".to_string())],
     };
+    let locked = ReplicaOf::Locked { lock: lock(), what: Box::new(ReplicaOf::Version(version.clone())) };
     let kept = [
         ReplicaOf::KeptVersion { id: stamp(), version: version.clone() },
         ReplicaOf::KeptMarker { id: stamp(), modified: ClusterMs(1_000) },
@@ -510,6 +511,7 @@ fn replications() -> Vec<Command> {
         Command::Replicate(replicate(ReplicateStep::Compare, Vec::new())),
         Command::Replicate(replicate(ReplicateStep::Compared { upto: stamp() }, Vec::new())),
         Command::Replicate(replicate(ReplicateStep::Feed, kept.map(change).to_vec())),
+        Command::Replicate(replicate(ReplicateStep::Feed, vec![change(locked)])),
         Command::Overlay(OverlayChange::Heard {
             there: vec![("east".parse().unwrap(), bucket_name(), heard())],
             gone: vec![("east".parse().unwrap(), bucket_name())],

@@ -376,6 +376,28 @@ fn an_id_that_would_not_be_the_newest_of_its_key_is_not_kept() {
 }
 
 #[test]
+fn locks_come_with_versions_where_there_can_be_locks() {
+    let mut world = following(FollowKind::Mirror);
+    let hold = |told: ReplicaChange| {
+        let lock = Lock { retention: None, legal_hold: true };
+        ReplicaChange { what: ReplicaOf::Locked { lock, what: Box::new(told.what) }, ..told }
+    };
+    let first = feed(&world, Stamp::ZERO, vec![hold(kept(1, "k", "one"))]);
+    world.done(first);
+    let locks = BucketChange::Set(BucketSetting::ObjectLock(ObjectLock::default()));
+    let bucket = world.bucket;
+    world.done(Command::SetBucket(SetBucket { bucket, change: locks }));
+    let second = feed(&world, there(1), vec![hold(kept(2, "k", "two")), kept(3, "k", "three")]);
+    world.done(second);
+    let held = |version| match world.ask(Query::Lock { bucket, key: key("k"), version }) {
+        Ok(Answer::Lock(lock)) => lock.legal_hold,
+        answer => panic!("{answer:?}"),
+    };
+    assert_eq!([1, 2, 3].map(|at| held(there(at))), [false, true, false]);
+    world.audit();
+}
+
+#[test]
 fn versions_of_a_promoted_copy_come_behind_all_that_the_source_ever_stamps() {
     let mut world = following(FollowKind::Mirror);
     let bucket = world.bucket;

@@ -63,6 +63,11 @@ async fn prepared(east: &Site, west: &Site) -> Result<(), String> {
     versioned(east, ANNA, "rules").await?;
     expect(200, &east.send(ANNA, Request::bucket("PUT", "plain")).await?)?;
     versioned(west, west.root(), "mirror").await?;
+    let locks =
+        "<ObjectLockConfiguration><ObjectLockEnabled>Enabled</ObjectLockEnabled></ObjectLockConfiguration>";
+    let locks = |bucket| Request::bucket("PUT", bucket).flag("object-lock").body(locks).content_md5();
+    expect(200, &east.send(ANNA, locks("photos")).await?)?;
+    expect(200, &west.send(west.root(), locks("mirror")).await?)?;
     versioned(west, west.root(), "copies").await?;
     expect(200, &west.send(west.root(), Request::bucket("PUT", "unversioned")).await?)
 }
@@ -186,11 +191,22 @@ async fn mirrored(east: &Site, west: &Site) -> Result<(), String> {
         expect(200, &east.send(ANNA, Request::object("PUT", "photos", "k").body(body)).await?)?;
     }
     expect(204, &east.send(ANNA, Request::object("DELETE", "photos", "k")).await?)?;
+    let locked = Request::object("PUT", "photos", "locked").body("x").content_md5();
+    let locked = locked
+        .header("x-amz-object-lock-mode", "GOVERNANCE")
+        .header("x-amz-object-lock-retain-until-date", "2100-01-01T00:00:00Z")
+        .header("x-amz-object-lock-legal-hold", "ON");
+    expect(200, &east.send(ANNA, locked).await?)?;
     west.overlay(&["follow", "east/photos", "mirror"])?;
     expect(200, &east.send(ANNA, Request::object("PUT", "photos", "k").body("three")).await?)?;
     let count = same(east, west, ("photos", "mirror"), PATIENCE).await?;
-    if count != 10 {
+    if count != 11 {
         return Err(format!("{count} versions"));
+    }
+    let locked = head(west, west.root(), "mirror", "locked").await?;
+    let is_locked = locked[6..].iter().map(Option::as_deref).eq([Some("GOVERNANCE"), Some("ON")]);
+    if !is_locked || locked != head(east, ANNA, "photos", "locked").await? {
+        return Err(format!("{locked:?}"));
     }
     for (index, bytes) in (0..).zip(sizes) {
         let key = format!("of {bytes} bytes");
@@ -220,7 +236,16 @@ async fn head(
     let request = Request::object("HEAD", bucket, key).header("x-amz-checksum-mode", "ENABLED");
     let answer = site.send(keys, request).await?;
     expect(200, &answer)?;
-    let names = ["etag", "last-modified", "content-length", "x-amz-checksum-crc64nvme"];
+    let names = [
+        "etag",
+        "last-modified",
+        "content-length",
+        "x-amz-checksum-crc64nvme",
+        "x-amz-version-id",
+        "x-amz-object-lock-retain-until-date",
+        "x-amz-object-lock-mode",
+        "x-amz-object-lock-legal-hold",
+    ];
     Ok(names.map(|name| answer.header(name).map(str::to_string)).to_vec())
 }
 
