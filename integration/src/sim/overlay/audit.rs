@@ -28,10 +28,17 @@ pub async fn audit(shared: Arc<Shared>) -> Ended {
         }
     }
     shared.note("the clusters see each other");
+    let [mirror, replica] = copies::copies(&shared);
+    let is_promoted = shared.promotion().is_some();
+    if is_promoted {
+        eventually(&shared, "a promoted copy", async || copies::is_whole(&shared, mirror).await).await;
+    }
+    // Its home takes writes again; where the promotion came to nothing, too.
+    operator::reopen(mirror.home).await;
     histories(&shared).await;
     eventually(&shared, "two buckets of one name", async || stories::find_twins(&shared).await).await;
     eventually(&shared, "what is listed", async || stories::list_all(&shared).await).await;
-    for copied in copies::copies(&shared) {
+    for copied in [mirror, replica].into_iter().skip(usize::from(is_promoted)) {
         eventually(&shared, "a copy", async || copies::is_whole(&shared, copied).await).await;
     }
     shared.end("audit");

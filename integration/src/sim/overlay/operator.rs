@@ -111,3 +111,13 @@ pub async fn follow(cluster: Cluster, source: &str, bucket: &str) {
     let followed = json!({ "source": source, "bucket": bucket });
     insist(gateway_of(cluster), "POST", "/overlay/follows", &followed).await;
 }
+
+/// The bucket of a cluster is written to again, if a copy took its place.
+pub async fn reopen(cluster: Cluster) {
+    let path = format!("/overlay/superseded/{}", cluster.bucket());
+    while let Err(Failed::NoAnswer | Failed::Refused(500.., _)) =
+        ask(gateway_of(cluster), "DELETE", &path, &Value::Null).await
+    {
+        sleep(PAUSE).await;
+    }
+}

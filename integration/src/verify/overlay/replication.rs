@@ -574,7 +574,10 @@ async fn lost(east: &Site, west: &Site) -> Result<(), String> {
     west.store.gateway.daemon.kill();
     west.store.gateway.start().await.map_err(failed)?;
     east.store.gateway.start().await.map_err(failed)?;
-    wait("the old home hears of it", PATIENCE, async || superseded(east, &MISSED).await).await?;
+    // Who copied died, too: until another one goes on nobody tells.
+    wait("the old home hears of it", CAUGHT_UP, async || east.overlay(&["superseded", "photos"]).map(drop))
+        .await?;
+    superseded(east, &MISSED).await?;
     wait("it is told once", PATIENCE, async || {
         let listed = west.overlay(&["list"])?;
         if listed.contains(untold) { Err(listed) } else { Ok(()) }
