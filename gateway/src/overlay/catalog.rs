@@ -12,6 +12,7 @@ use consensus::meta::model::ClusterMs;
 use consensus::meta::names::{BucketName, ClusterName};
 
 use fabric::env::Env;
+use imbl::OrdMap;
 
 use super::wire::{Catalog, CatalogBucket};
 
@@ -33,7 +34,8 @@ pub struct Taken {
     at: At,
     /// What was told beside the buckets.
     pub catalog: Catalog,
-    buckets: BTreeMap<BucketName, CatalogBucket>,
+    /// A copy costs nothing, so that one bucket more or less costs little.
+    buckets: OrdMap<BucketName, CatalogBucket>,
 }
 
 impl Taken {
@@ -72,11 +74,11 @@ impl Taken {
     /// Those behind one of this name.
     pub fn buckets_behind(&self, after: Option<&BucketName>) -> impl Iterator<Item = &CatalogBucket> {
         let lower = after.map_or(Bound::Unbounded, Bound::Excluded);
-        self.buckets.range((lower, Bound::Unbounded)).map(|(_, bucket)| bucket)
+        self.buckets.range::<_, BucketName>((lower, Bound::Unbounded)).map(|(_, bucket)| bucket)
     }
 }
 
-fn by_name(buckets: Vec<CatalogBucket>) -> BTreeMap<BucketName, CatalogBucket> {
+fn by_name(buckets: Vec<CatalogBucket>) -> OrdMap<BucketName, CatalogBucket> {
     buckets.into_iter().map(|bucket| (bucket.name.clone(), bucket)).collect()
 }
 
@@ -102,7 +104,7 @@ impl Catalogs {
         self.change(cluster, |buckets| drop(buckets.remove(bucket)));
     }
 
-    fn change(&self, cluster: &ClusterName, change: impl FnOnce(&mut BTreeMap<BucketName, CatalogBucket>)) {
+    fn change(&self, cluster: &ClusterName, change: impl FnOnce(&mut OrdMap<BucketName, CatalogBucket>)) {
         let mut catalogs = self.write();
         let Some(taken) = catalogs.get(cluster) else { return };
         let mut buckets = taken.buckets.clone();

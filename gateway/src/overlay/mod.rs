@@ -213,9 +213,9 @@ impl Overlay {
                 gossip.heed(&self).await;
             }
             if !self.is_alone() {
-                self.look_at_room().await;
+                // A node that is silent holds up nobody.
+                tokio::join!(self.look_at_room(), self.fetch());
             }
-            self.fetch().await;
             tokio::select! {
                 biased;
                 () = self.look.notified() => {}
