@@ -15,6 +15,11 @@ enum Piece {
     Of { negated: bool, ranges: Vec<(char, char)> },
 }
 
+/// Whether a text means more than itself.
+pub fn is_glob(text: &str) -> bool {
+    text.contains(['*', '?', '['])
+}
+
 impl Glob {
     /// Of its text. A bracket that is not closed, or has nothing in it, means itself.
     pub fn new(pattern: &str) -> Glob {

@@ -9,8 +9,8 @@ use consensus::meta::model::{Attributes, Object};
 use regex::Regex;
 use regex_syntax::hir::{Class, Hir, HirKind};
 
-use super::glob::Glob;
-use super::language::{Field, Name, Search, SyntaxError, Word, glob};
+use super::glob::{Glob, is_glob};
+use super::language::{Field, Name, Search, SyntaxError, Word};
 use super::terms;
 
 /// Bytes of a compiled regular expression.
@@ -62,7 +62,7 @@ enum NameTest {
 enum RowTest {
     Tag(String, Option<String>),
     Meta(String, Option<String>),
-    Type(String),
+    Type(Glob),
     Size(Range<u64>),
     Modified(Range<u64>),
 }
@@ -116,7 +116,7 @@ impl Matcher {
                     value.as_ref().map_or_else(|| terms::meta(key), |value| terms::meta_value(key, value));
                 (RowTest::Meta(key.clone(), value.clone()), Plan::Term(term))
             }
-            Field::Type(pattern) => (RowTest::Type(pattern.clone()), type_plan(pattern)),
+            Field::Type(pattern) => (RowTest::Type(Glob::new(pattern)), type_plan(pattern)),
             Field::Size(range) => (RowTest::Size(range.clone()), Plan::Everything),
             Field::Modified(range) => (RowTest::Modified(range.clone()), Plan::Everything),
             Field::Owner(_) | Field::Bucket(_) => return Ok(Plan::Everything),
@@ -189,17 +189,17 @@ impl RowTest {
     }
 }
 
-fn has_type(attributes: &Attributes, pattern: &str) -> bool {
+fn has_type(attributes: &Attributes, pattern: &Glob) -> bool {
     let (whole, bare) = terms::types(attributes);
-    glob(pattern, &bare) || glob(pattern, &whole)
+    pattern.is_match(&bare) || pattern.is_match(&whole)
 }
 
 fn type_plan(pattern: &str) -> Plan {
-    if !pattern.contains(['*', '?']) {
+    if !is_glob(pattern) {
         return Plan::Term(terms::content_type(pattern));
     }
     match pattern.strip_suffix("/*") {
-        Some(kind) if !kind.contains(['*', '?', '/']) => Plan::Term(terms::content_kind(kind)),
+        Some(kind) if !is_glob(kind) && !kind.contains('/') => Plan::Term(terms::content_kind(kind)),
         _ => Plan::Everything,
     }
 }
