@@ -20,6 +20,8 @@ use super::workload::{Kind, Workload};
 use crate::client::{Client, Request, Response};
 use crate::daemons::{Embedded, metric};
 
+/// Where the index of the store is, in its data directory.
+const INDEX: &str = "node-1/search.redb";
 const BUCKET: &str = "bench-search";
 const CONNECTIONS: usize = 8;
 /// An index that takes longer is not waited for.
@@ -127,6 +129,10 @@ pub async fn run(options: &Options) -> Result<()> {
         }
         freshness(options, &store, objects).await?;
         store.gateway.daemon.kill();
+        fs::remove_file(store.directory().join(DATA).join(INDEX))?;
+        store.gateway.start().await?;
+        rebuild(options, &store, objects).await?;
+        store.gateway.daemon.kill();
     }
     super::write_json(options, &report)
 }
@@ -148,15 +154,10 @@ async fn fill(store: &Embedded, from: u64, to: u64) -> Result<()> {
 /// Waits until everything is found, and tells what that took.
 async fn build(store: &Embedded, objects: u64) -> Result<()> {
     let client = Client::new(store, 0);
-    let began = Instant::now();
-    while send(&client, search("photos")).await?.status != 200 {
-        ensure!(began.elapsed() < BUILD_PATIENCE, "the index is not built after {BUILD_PATIENCE:?}");
-        tokio::time::sleep(BUILD_PAUSE).await;
-    }
-    let took = began.elapsed();
+    let took = built(&client).await?;
     // What was there before goes when there is nothing else to do.
     tokio::time::sleep(Duration::from_secs(10)).await;
-    let file = fs::metadata(store.directory().join(DATA).join("node-1/search.redb"))?;
+    let file = fs::metadata(store.directory().join(DATA).join(INDEX))?;
     let bytes = file.blocks() * 512;
     let names: u64 = (0..objects.min(1000)).map(|number| key(number).len() as u64).sum();
     let names = names / objects.clamp(1, 1000) * objects;
@@ -168,6 +169,29 @@ async fn build(store: &Embedded, objects: u64) -> Result<()> {
     );
     let resident = metric(store.gateway.admin, "fluffy_index_documents").await?;
     println!("names in it: {:.0}", resident.unwrap_or(0.0));
+    Ok(())
+}
+
+/// How long it takes until everything is found.
+async fn built(client: &Client<'_>) -> Result<Duration> {
+    let began = Instant::now();
+    while send(client, search("photos")).await?.status != 200 {
+        ensure!(began.elapsed() < BUILD_PATIENCE, "the index is not built after {BUILD_PATIENCE:?}");
+        tokio::time::sleep(BUILD_PAUSE).await;
+    }
+    Ok(began.elapsed())
+}
+
+/// The index is gone, and made anew while clients write.
+async fn rebuild(options: &Options, store: &Embedded, objects: u64) -> Result<()> {
+    let (target, client) = (target::embedded(store), Client::new(store, 0));
+    let writing = Workload { connections: 16, bytes: 100, ..row("rebuild-put", Kind::Put, objects) };
+    let writing = Cell::over(options, &target, writing, BUCKET.to_string()).at_rate(WRITES_PER_S);
+    let time = Duration::from_secs(30);
+    let (row, took) = tokio::join!(writing.run(Duration::ZERO, time), built(&client));
+    println!("{}", row?);
+    let took = took?.as_secs_f64();
+    println!("the index was made anew in {took:.1} s beside {WRITES_PER_S} writes a second");
     Ok(())
 }
 
