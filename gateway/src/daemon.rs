@@ -141,7 +141,10 @@ impl Gateway {
             cache_bytes_max: cache_bytes - others_bytes,
             inline_bytes_max: parts.inline_bytes_max,
         };
-        let queues = Arc::new(Queues::new(&parts.budget));
+        let queues = Arc::new(match env.armed("narrow_queues") {
+            true => Queues::narrow(),
+            false => Queues::new(&parts.budget),
+        });
         let data = Data::new(env.clone(), parts.meta.clone(), parts.chunks.clone(), config);
         let overlay = parts.overlay.map(|config| {
             Arc::new(Overlay::new(OverlayParts {

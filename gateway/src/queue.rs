@@ -148,13 +148,23 @@ impl Drop for Turn {
 impl Queues {
     /// Queues within a byte budget.
     pub fn new(budget: &Budget) -> Queues {
+        Queues::within(|work| budget.bounds(work))
+    }
+
+    /// One request of each kind at once, and one that waits: any crowd is too many.
+    pub fn narrow() -> Queues {
+        Queues::within(|_| Bounds { running_max: 1, waiting_max: 1 })
+    }
+
+    fn within(bounds: impl Fn(Work) -> Bounds) -> Queues {
+        let queue = |work| Queue::new(bounds(work));
         Queues {
-            metadata: Queue::new(budget.bounds(Work::Metadata)),
-            small: Queue::new(budget.bounds(Work::Small)),
-            upload: Queue::new(budget.bounds(Work::Upload)),
-            download: Queue::new(budget.bounds(Work::Download)),
-            background: Queue::new(budget.bounds(Work::Background)),
-            watch: Queue::new(budget.bounds(Work::Watch)),
+            metadata: queue(Work::Metadata),
+            small: queue(Work::Small),
+            upload: queue(Work::Upload),
+            download: queue(Work::Download),
+            background: queue(Work::Background),
+            watch: queue(Work::Watch),
         }
     }
 
