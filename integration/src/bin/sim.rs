@@ -5,7 +5,8 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use integration::sim::campaign::{self, Campaign};
-use integration::sim::overlay::campaign::Overlays;
+use integration::sim::overlay::{self, campaign::Overlays};
+use integration::sim::plan::Plan;
 
 /// Runs simulated clusters under faults. Exit code 0: all promises kept; 1: a promise broken (or a planted bug not
 /// caught); 2: wrong usage.
@@ -29,11 +30,12 @@ struct Options {
     /// Tell all named stories (or the one named) to the clusters of the seeds.
     #[arg(long, num_args = 0..=1, default_missing_value = "all", conflicts_with_all = ["seed", "smoke", "planted"])]
     scenario: Option<String>,
-    /// Simulate overlays of three clusters instead of one cluster: with --seed, --from and --seeds, or --planted.
-    #[arg(long, conflicts_with_all = ["smoke", "scenario", "minimise", "kept"])]
+    /// Simulate overlays of three clusters instead of one cluster: with --seed, --from and --seeds, --planted,
+    /// --minimise or --kept.
+    #[arg(long, conflicts_with_all = ["smoke", "scenario"])]
     overlay: bool,
     /// Make the plan of the seed that fails (--seed N), or of the first one that catches a bug (--planted NAME), as
-    /// small as it goes, and keep it in integration/kept.
+    /// small as it goes, and keep it in integration/kept, or integration/kept/overlay.
     #[arg(long)]
     minimise: bool,
     /// Run the plans in integration/kept.
@@ -49,7 +51,12 @@ fn main() -> ExitCode {
     let mut campaign = Campaign::new(options.trace);
     let from = options.seed.or(options.from);
     if options.minimise {
-        if let Err(error) = campaign.minimise(options.planted.as_deref(), from.unwrap_or(1), options.seeds) {
+        let (bug, from) = (options.planted.as_deref(), from.unwrap_or(1));
+        let minimised = match options.overlay {
+            true => campaign.minimise::<overlay::plan::Plan>(bug, from, options.seeds),
+            false => campaign.minimise::<Plan>(bug, from, options.seeds),
+        };
+        if let Err(error) = minimised {
             println!("{error:#}");
             return ExitCode::FAILURE;
         }
@@ -58,6 +65,7 @@ fn main() -> ExitCode {
     if options.overlay {
         let mut overlays = Overlays::of(&mut campaign);
         match (options.seed, options.planted) {
+            _ if options.kept => campaign.kept::<overlay::plan::Plan>(),
             (Some(seed), _) => overlays.one(seed),
             (None, Some(bug)) => overlays.planted(&bug, from.unwrap_or(1), options.seeds),
             (None, None) => overlays.range(from.unwrap_or_else(campaign::fresh_seed), options.seeds),
@@ -72,7 +80,7 @@ fn main() -> ExitCode {
             campaign.smoke();
             Overlays::of(&mut campaign).smoke();
         }
-        (None, None, None) if options.kept => campaign.kept(),
+        (None, None, None) if options.kept => campaign.kept::<Plan>(),
         (None, None, None) => {
             campaign.range(options.from.unwrap_or_else(campaign::fresh_seed), options.seeds)
         }

@@ -1,21 +1,14 @@
 //! Runs many plans and says what came of them.
 #![allow(clippy::print_stdout)]
-// The kept plans are files of the repository.
-#![allow(clippy::disallowed_methods)]
-
-use std::collections::BTreeSet;
-use std::fs;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 
-use super::coverage::{Coverage, Reached, STATES};
+use super::coverage::{Coverage, STATES};
 use super::minimise::minimise;
-use super::plan::{DRAWN, PLANTED, Plan};
+use super::plan::{DRAWN, Plan};
+use super::planned::{Planned, contained};
 use super::scenarios::{self, SCENARIOS, Scenario};
 use super::world::{self, Report};
-use crate::daemons::repository;
 
 /// Seeds that are run at every verification.
 const FIXED_SEEDS: std::ops::RangeInclusive<u64> = 1..=20;
@@ -24,8 +17,6 @@ const FRESH_SEEDS: u64 = 20;
 /// The planted bug that every verification has to find, within so many seeds.
 const CANARY: &str = "skip_condition";
 const CANARY_SEEDS: u64 = 5;
-/// Seeds within which a kept plan shows its bug.
-const KEPT_SEEDS: u64 = 8;
 /// Lines of the trace shown with a failure.
 const STORY_LINES: usize = 60;
 
@@ -86,7 +77,7 @@ impl Campaign {
         for line in &report.trace {
             println!("{line}");
         }
-        self.twice(seed);
+        self.twice(&Plan::from_seed(seed));
     }
 
     /// Seeds in a row.
@@ -106,10 +97,10 @@ impl Campaign {
             self.seed(&Plan::from_seed(seed));
         }
         self.range(fresh_seed(), FRESH_SEEDS);
-        self.twice(*FIXED_SEEDS.start());
+        self.twice(&Plan::from_seed(*FIXED_SEEDS.start()));
         // The canary: if a planted bug goes unseen, the other results mean nothing.
         self.planted(CANARY, *FIXED_SEEDS.start(), CANARY_SEEDS);
-        self.kept();
+        self.kept::<Plan>();
         self.stories("all", *FIXED_SEEDS.start(), 1);
         for scenario in SCENARIOS {
             if let Some(bug) = scenario.catches {
@@ -153,17 +144,21 @@ impl Campaign {
                 self.spoilt(scenario, name, from);
             }
         }
-        for (name, what) in PLANTED.iter().filter(|(name, _)| bug == "all" || bug == *name) {
+        self.hunt::<Plan>(bug, from, seeds);
+    }
+
+    /// Plants bugs; each has to be caught by some seed.
+    pub(super) fn hunt<P: Planned>(&mut self, bug: &str, from: u64, seeds: u64) {
+        for (name, what) in P::BUGS.iter().filter(|(name, _)| bug == "all" || bug == *name) {
             let caught = (from..from + seeds).find_map(|seed| {
-                let plan = Plan::hunting(seed, name);
-                let report = run_contained(&plan.clone().with_planted(name));
-                let violation = report.violation?;
+                let plan = P::hunting(seed, name);
+                let violation = plan.clone().with_planted(name).run().violation?;
                 // The bug is to blame only if the same plan is clean without it.
-                run_contained(&plan).violation.is_none().then_some((seed, violation))
+                plan.run().violation.is_none().then_some((seed, violation))
             });
             match &caught {
                 Some((seed, violation)) => {
-                    println!("planted {name} ({what}): caught by seed {seed}: {}", short(violation))
+                    println!("planted {name} ({what}): caught by seed {seed}: {}", short(violation));
                 }
                 None => println!("planted {name} ({what}): not caught by seeds {from}..{}", from + seeds),
             }
@@ -173,26 +168,25 @@ impl Campaign {
 
     /// Makes the plan of the first seed that fails small, and keeps it: with `bug`, the first of `seeds` seeds that
     /// catches it; without, the one seed.
-    pub fn minimise(&mut self, bug: Option<&str>, from: u64, seeds: u64) -> Result<()> {
-        let (name, plan) = match bug {
-            None => (format!("seed-{from}"), Some(Plan::from_seed(from)).filter(fails)),
+    pub fn minimise<P: Planned>(&mut self, bug: Option<&str>, from: u64, seeds: u64) -> Result<()> {
+        let (name, mut plan) = match bug {
+            None => (format!("seed-{from}"), Some(P::drawn(from)).filter(P::fails)),
             Some(bug) => {
                 let (bug, _) =
-                    PLANTED.iter().find(|(name, _)| bug == *name).context("no such planted bug")?;
-                let plans = (from..from + seeds).map(|seed| Plan::hunting(seed, bug).with_planted(bug));
-                (bug.replace('_', "-"), plans.into_iter().find(fails))
+                    P::BUGS.iter().find(|(name, _)| bug == *name).context("no such planted bug")?;
+                let mut plans = (from..from + seeds).map(|seed| P::hunting(seed, bug).with_planted(bug));
+                (bug.replace('_', "-"), plans.find(P::fails))
             }
         };
-        let plan = plan.with_context(|| format!("{name}: nothing fails"))?;
-        let small = minimise(&plan, fails);
-        let path = kept_directory().join(format!("{name}.json"));
-        fs::write(&path, serde_json::to_string_pretty(&small)? + "\n").context("keep the plan")?;
+        let plan = plan.as_mut().with_context(|| format!("{name}: nothing fails"))?;
+        let mut small = minimise(plan, P::fails);
+        let path = small.keep(&name)?;
         println!(
             "{name}: {} of {} faults, {} of {} operations: {}",
-            small.faults.len(),
-            plan.faults.len(),
-            u32::from(small.clients) * small.operations,
-            u32::from(plan.clients) * plan.operations,
+            small.faults().len(),
+            plan.faults().len(),
+            small.operations(),
+            plan.operations(),
             path.display()
         );
         self.check(&name, true);
@@ -200,15 +194,14 @@ impl Campaign {
     }
 
     /// Plans that failed once. Those of planted bugs must fail still, and be clean without; others must be clean.
-    pub fn kept(&mut self) {
-        let plans = kept_plans();
+    pub fn kept<P: Planned>(&mut self) {
+        let plans = P::kept();
         if let Err(error) = &plans {
             println!("{error:#}");
         }
         self.check("the kept plans can be read", plans.is_ok());
         for (name, plan) in plans.unwrap_or_default() {
-            let holds = if plan.planted.is_empty() { is_clean(&plan) } else { still_fails(&plan) };
-            self.check(&format!("kept plan {name}"), holds);
+            self.check(&format!("kept plan {name}"), plan.still_holds());
         }
     }
 
@@ -221,21 +214,18 @@ impl Campaign {
         self.check(bug, violation.is_some());
     }
 
-    /// The same seed gives the same trace.
-    fn twice(&mut self, seed: u64) {
-        let first = run_contained(&Plan::from_seed(seed));
-        let second = run_contained(&Plan::from_seed(seed));
+    /// The same plan gives the same trace.
+    pub(super) fn twice<P: Planned>(&mut self, plan: &P) {
+        let (first, second) = (plan.run(), plan.run());
         if let Some(place) = first.trace.iter().zip(&second.trace).position(|(one, other)| one != other) {
-            println!(
-                "seed {seed} differs at line {place}:\n  {}\n  {}",
-                first.trace[place], second.trace[place]
-            );
+            let (one, other) = (&first.trace[place], &second.trace[place]);
+            println!("seed {} differs at line {place}:\n  {one}\n  {other}", plan.clone().seed());
         }
         self.check("the same seed gives the same trace", first == second);
     }
 
     fn seed(&mut self, plan: &Plan) -> Report {
-        let report = run_contained(plan);
+        let report = plan.run();
         self.count(&report);
         self.coverage.add(&report.reached);
         self.judge(&report, &format!("seed {}", plan.seed));
@@ -272,58 +262,6 @@ impl Campaign {
             println!("FAILED: {what}");
         }
     }
-}
-
-/// Whether a plan breaks a promise; with a planted bug, only because of that bug.
-fn fails(plan: &Plan) -> bool {
-    let innocent = Plan { planted: Default::default(), ..plan.clone() };
-    run_contained(plan).violation.is_some()
-        && (plan.planted.is_empty() || run_contained(&innocent).violation.is_none())
-}
-
-fn is_clean(plan: &Plan) -> bool {
-    run_contained(plan).violation.is_none()
-}
-
-/// Whether the planted bug of a kept plan shows, and nothing else. The small choices that a plan leaves to its seed mean
-/// something else when the code has changed, so a few seeds are tried.
-fn still_fails(plan: &Plan) -> bool {
-    (plan.seed..plan.seed + KEPT_SEEDS).any(|seed| {
-        let planted = Plan { seed, ..plan.clone() };
-        let clean = Plan { planted: BTreeSet::new(), ..planted.clone() };
-        fails(&planted) && is_clean(&clean)
-    })
-}
-
-fn kept_directory() -> PathBuf {
-    repository().join("integration/kept")
-}
-
-fn kept_plans() -> Result<Vec<(String, Plan)>> {
-    let directory = kept_directory();
-    let mut plans = Vec::new();
-    for entry in fs::read_dir(&directory).with_context(|| format!("read {}", directory.display()))? {
-        let path = entry?.path();
-        let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        let plan = serde_json::from_str(&fs::read_to_string(&path)?);
-        plans.push((name, plan.with_context(|| format!("read {}", path.display()))?));
-    }
-    plans.sort_by(|one: &(String, Plan), other| one.0.cmp(&other.0));
-    Ok(plans)
-}
-
-/// A panic of simulated production code is a violation of its plan, not the end of the campaign.
-fn run_contained(plan: &Plan) -> Report {
-    contained(|| world::run(plan))
-}
-
-pub(super) fn contained(run: impl FnOnce() -> Report) -> Report {
-    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| {
-        let words = panic.downcast_ref::<String>().cloned();
-        let words = words.or_else(|| panic.downcast_ref::<&str>().map(|words| words.to_string()));
-        let violation = Some(format!("panic: {}", words.unwrap_or_default()));
-        Report { violation, trace: Vec::new(), operations: 0, unknowns: 0, reached: Reached::default() }
-    })
 }
 
 pub(super) fn short(text: &str) -> String {

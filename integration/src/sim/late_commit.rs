@@ -9,6 +9,7 @@ use fabric::limits::{CHUNK_BYTES, SESSION_SILENCE};
 use tokio::io::AsyncWriteExt;
 
 use super::plan::{Machine, Plan};
+use super::planned::Planned;
 use super::workload::{Shared, SimTarget};
 use super::world::{self, Report};
 use crate::client::{Client, Payload, Request, read_response};

@@ -8,6 +8,7 @@ use fabric::limits::{HOLD_LONG, MIB};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::plan::{Plan, Scale};
+use super::planned::Planned;
 use super::workload::{Shared, SimTarget};
 use super::world::{self, Report};
 use crate::client::{Client, Request, read_response};

@@ -13,6 +13,7 @@ mod machines;
 pub mod minimise;
 pub mod overlay;
 pub mod plan;
+pub mod planned;
 pub mod random;
 pub mod scenarios;
 pub mod seams;

@@ -12,7 +12,9 @@ use fabric::limits::{
 };
 use serde::{Deserialize, Deserializer, Serialize};
 
+use super::planned::{self, Planned};
 use super::random::SimRandom;
+use super::world::{self, Report};
 
 /// One simulation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -154,7 +156,11 @@ pub const FAILPOINTS: &[(&str, &str)] = &[
     ("send_twice", "the network delivers each proposal twice, a moment apart"),
     ("late_repeat", "the network delivers a proposal once more, seconds after its outcome was known"),
     ("eager_collection", "chunks that nobody names are looked for every other second"),
+    (CROWDED, "a gateway does one request of each kind at once, lets one wait and refuses the others"),
 ];
+
+/// The one that lets clients hear refusals.
+const CROWDED: &str = "narrow_queues";
 
 /// Bugs that can be planted at run time and that random faults bring to light, and what each does. Kept beside the
 /// product's failpoints; those that take a story are in [`super::scenarios`].
@@ -178,11 +184,7 @@ pub const PLANTED: &[(&str, &str)] = &[
 
 /// Names of failpoints and planted bugs in a kept plan.
 fn known_names<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeSet<&'static str>, D::Error> {
-    let names = BTreeSet::<String>::deserialize(deserializer)?;
-    let known =
-        |name: &String| FAILPOINTS.iter().chain(PLANTED).map(|(known, _)| *known).find(|known| known == name);
-    let find = |name| known(&name).ok_or_else(|| serde::de::Error::custom(format!("no failpoint {name}")));
-    names.into_iter().map(find).collect()
+    planned::known_names(deserializer, &[FAILPOINTS, PLANTED])
 }
 
 /// Keys of a plan in which a write is seldom replaced.
@@ -328,12 +330,124 @@ impl Plan {
 
     /// The same without faults: the product has to serve every request.
     pub fn calm(seed: u64) -> Plan {
-        Plan { faults: Vec::new(), nodes: 3, ..Plan::from_seed(seed) }
+        let mut plan = Plan { faults: Vec::new(), nodes: 3, ..Plan::from_seed(seed) };
+        plan.failpoints.remove(CROWDED);
+        plan
     }
 
-    /// The same with faults of the kinds that bring a bug to light, and many of them. The product keeps its
-    /// promises under these plans, too.
-    pub fn hunting(seed: u64, bug: &str) -> Plan {
+    /// What is armed in all processes.
+    pub fn armed(&self) -> BTreeSet<&'static str> {
+        self.failpoints.union(&self.planted).copied().collect()
+    }
+
+    /// Between an acknowledgement that comes too early and its sync there is time for a power cut.
+    fn slow_all_disks(&mut self) {
+        for node in 1..=self.nodes {
+            let fault = Fault::SlowDisk { node, latency_us: 60_000, for_ms: 60_000 };
+            self.faults.push(Timed { at_ms: 100, fault });
+        }
+    }
+
+    fn rot_often(&mut self, random: &SimRandom) {
+        for at_ms in (500..8_000).step_by(100) {
+            self.faults.push(Timed { at_ms, fault: self.draw(random, Kind::Rot) });
+        }
+    }
+
+    /// Again and again the gateways reach one node only for a while, and this node loses its volumes in the middle.
+    fn leave_one_node(&mut self, random: &SimRandom) {
+        let left = self.fragile_node();
+        for round in 0..4 {
+            let at_ms = 500 + round * 6_000 + random.below(500);
+            for node in (1..=self.nodes).filter(|node| *node != left) {
+                for gateway in 1..=self.gateways {
+                    let (one, other) = (Machine::Node(node), Machine::Gateway(gateway));
+                    let fault = Fault::Partition { one, other, for_ms: 3_500 };
+                    self.faults.push(Timed { at_ms, fault });
+                }
+            }
+            let fault = Fault::LoseVolume { node: left, down_ms: 200 };
+            self.faults.push(Timed { at_ms: at_ms + random.between(1_500, 2_500), fault });
+        }
+        self.operations *= 3;
+    }
+
+    /// The one machine whose disk may lose or forge chunks: a promise covers one.
+    fn fragile_node(&self) -> u16 {
+        (self.seed % u64::from(self.nodes)) as u16 + 1
+    }
+
+    /// The node whose bits flip, if there is one.
+    pub fn forgetful_node(&self) -> Option<u16> {
+        self.faults.iter().find_map(|timed| match timed.fault {
+            Fault::Rot { node } => Some(node),
+            _ => None,
+        })
+    }
+
+    fn draw(&self, random: &SimRandom, kind: Kind) -> Fault {
+        let node = random.between(1, u64::from(self.nodes)) as u16;
+        let gateway = Machine::Gateway(random.between(1, u64::from(self.gateways)) as u16);
+        let down_ms = random.between(100, 5_000);
+        let for_ms = random.between(500, 8_000);
+        match kind {
+            Kind::KillNode => Fault::Kill { machine: Machine::Node(node), down_ms },
+            Kind::KillGateway => Fault::Kill { machine: gateway, down_ms },
+            Kind::PowerCut => Fault::PowerCut { machine: Machine::Node(node), down_ms },
+            Kind::Blackout => Fault::Blackout { down_ms },
+            Kind::Partition => {
+                let (one, other) = self.two_machines(random);
+                Fault::Partition { one, other, for_ms }
+            }
+            Kind::Isolate => Fault::Isolate { node, for_ms },
+            Kind::OneWay => {
+                let (from, to) = self.two_machines(random);
+                Fault::OneWay { from, to, for_ms }
+            }
+            Kind::SlowDisk => Fault::SlowDisk { node, latency_us: random.between(5_000, 200_000), for_ms },
+            Kind::ReadErrors => Fault::ReadErrors { node, percent: random.between(1, 10), for_ms },
+            Kind::Rot => Fault::Rot { node: self.fragile_node() },
+            Kind::RotLog => Fault::RotLog { node: self.fragile_node(), down_ms },
+            Kind::RotTables => Fault::RotTables { node: self.fragile_node(), down_ms },
+            Kind::LoseVolume => Fault::LoseVolume { node: self.fragile_node(), down_ms },
+            Kind::FullDisk => Fault::FullDisk { node, for_ms },
+            Kind::Clock => {
+                let hours = random.between(1, 48) as i64;
+                let offset_ms = if random.chance(50) { hours * 3_600_000 } else { -hours * 3_600_000 };
+                Fault::Clock { machine: Machine::Node(node), offset_ms, for_ms }
+            }
+            Kind::Layout => Fault::Layout { node },
+        }
+    }
+
+    /// Two different machines, at least one of them a node.
+    fn two_machines(&self, random: &SimRandom) -> (Machine, Machine) {
+        let machines = self.machines();
+        let one = Machine::Node(random.between(1, u64::from(self.nodes)) as u16);
+        let others: Vec<Machine> = machines.into_iter().filter(|machine| *machine != one).collect();
+        let other = *random.pick(&others);
+        if random.chance(50) { (one, other) } else { (other, one) }
+    }
+
+    /// All machines of the plan.
+    pub fn machines(&self) -> Vec<Machine> {
+        let nodes = (1..=self.nodes).map(Machine::Node);
+        nodes.chain((1..=self.gateways).map(Machine::Gateway)).collect()
+    }
+}
+
+impl Planned for Plan {
+    type Timed = Timed;
+    const BUGS: &'static [(&'static str, &'static str)] = PLANTED;
+    const KEPT: &'static str = "integration/kept";
+
+    fn drawn(seed: u64) -> Plan {
+        Plan::from_seed(seed)
+    }
+
+    /// A calm one with faults of the kinds that bring a bug to light, and many of them. The product keeps its promises
+    /// under these plans, too.
+    fn hunting(seed: u64, bug: &str) -> Plan {
         let random = SimRandom::new(seed, "hunt");
         let mut plan = Plan::calm(seed);
         (plan.operations, plan.clients, plan.keys) = (60, 6, 4);
@@ -394,110 +508,40 @@ impl Plan {
         plan
     }
 
-    /// What is armed in all processes.
-    pub fn armed(&self) -> BTreeSet<&'static str> {
-        self.failpoints.union(&self.planted).copied().collect()
+    fn simulate(&self) -> Report {
+        world::run(self)
     }
 
-    /// Between an acknowledgement that comes too early and its sync there is time for a power cut.
-    fn slow_all_disks(&mut self) {
-        for node in 1..=self.nodes {
-            let fault = Fault::SlowDisk { node, latency_us: 60_000, for_ms: 60_000 };
-            self.faults.push(Timed { at_ms: 100, fault });
-        }
+    fn seed(&mut self) -> &mut u64 {
+        &mut self.seed
     }
 
-    fn rot_often(&mut self, random: &SimRandom) {
-        for at_ms in (500..8_000).step_by(100) {
-            self.faults.push(Timed { at_ms, fault: self.draw(random, Kind::Rot) });
-        }
+    fn planted(&mut self) -> &mut BTreeSet<&'static str> {
+        &mut self.planted
     }
 
-    /// Again and again the gateways reach one node only for a while, and this node loses its volumes in the middle.
-    fn leave_one_node(&mut self, random: &SimRandom) {
-        let left = self.fragile_node();
-        for round in 0..4 {
-            let at_ms = 500 + round * 6_000 + random.below(500);
-            for node in (1..=self.nodes).filter(|node| *node != left) {
-                for gateway in 1..=self.gateways {
-                    let (one, other) = (Machine::Node(node), Machine::Gateway(gateway));
-                    let fault = Fault::Partition { one, other, for_ms: 3_500 };
-                    self.faults.push(Timed { at_ms, fault });
-                }
-            }
-            let fault = Fault::LoseVolume { node: left, down_ms: 200 };
-            self.faults.push(Timed { at_ms: at_ms + random.between(1_500, 2_500), fault });
-        }
-        self.operations *= 3;
+    fn faults(&mut self) -> &mut Vec<Timed> {
+        &mut self.faults
     }
 
-    /// The one machine whose disk may lose or forge chunks: a promise covers one.
-    fn fragile_node(&self) -> u16 {
-        (self.seed % u64::from(self.nodes)) as u16 + 1
+    fn operations(&self) -> u32 {
+        u32::from(self.clients) * self.operations
     }
 
-    /// The node whose bits flip, if there is one.
-    pub fn forgetful_node(&self) -> Option<u16> {
-        self.faults.iter().find_map(|timed| match timed.fault {
-            Fault::Rot { node } => Some(node),
-            _ => None,
-        })
-    }
-
-    /// The same with a bug planted.
-    pub fn with_planted(mut self, bug: &'static str) -> Plan {
-        self.planted.insert(bug);
-        self
-    }
-
-    fn draw(&self, random: &SimRandom, kind: Kind) -> Fault {
-        let node = random.between(1, u64::from(self.nodes)) as u16;
-        let gateway = Machine::Gateway(random.between(1, u64::from(self.gateways)) as u16);
-        let down_ms = random.between(100, 5_000);
-        let for_ms = random.between(500, 8_000);
-        match kind {
-            Kind::KillNode => Fault::Kill { machine: Machine::Node(node), down_ms },
-            Kind::KillGateway => Fault::Kill { machine: gateway, down_ms },
-            Kind::PowerCut => Fault::PowerCut { machine: Machine::Node(node), down_ms },
-            Kind::Blackout => Fault::Blackout { down_ms },
-            Kind::Partition => {
-                let (one, other) = self.two_machines(random);
-                Fault::Partition { one, other, for_ms }
-            }
-            Kind::Isolate => Fault::Isolate { node, for_ms },
-            Kind::OneWay => {
-                let (from, to) = self.two_machines(random);
-                Fault::OneWay { from, to, for_ms }
-            }
-            Kind::SlowDisk => Fault::SlowDisk { node, latency_us: random.between(5_000, 200_000), for_ms },
-            Kind::ReadErrors => Fault::ReadErrors { node, percent: random.between(1, 10), for_ms },
-            Kind::Rot => Fault::Rot { node: self.fragile_node() },
-            Kind::RotLog => Fault::RotLog { node: self.fragile_node(), down_ms },
-            Kind::RotTables => Fault::RotTables { node: self.fragile_node(), down_ms },
-            Kind::LoseVolume => Fault::LoseVolume { node: self.fragile_node(), down_ms },
-            Kind::FullDisk => Fault::FullDisk { node, for_ms },
-            Kind::Clock => {
-                let hours = random.between(1, 48) as i64;
-                let offset_ms = if random.chance(50) { hours * 3_600_000 } else { -hours * 3_600_000 };
-                Fault::Clock { machine: Machine::Node(node), offset_ms, for_ms }
-            }
-            Kind::Layout => Fault::Layout { node },
-        }
-    }
-
-    /// Two different machines, at least one of them a node.
-    fn two_machines(&self, random: &SimRandom) -> (Machine, Machine) {
-        let machines = self.machines();
-        let one = Machine::Node(random.between(1, u64::from(self.nodes)) as u16);
-        let others: Vec<Machine> = machines.into_iter().filter(|machine| *machine != one).collect();
-        let other = *random.pick(&others);
-        if random.chance(50) { (one, other) } else { (other, one) }
-    }
-
-    /// All machines of the plan.
-    pub fn machines(&self) -> Vec<Machine> {
-        let nodes = (1..=self.nodes).map(Machine::Node);
-        nodes.chain((1..=self.gateways).map(Machine::Gateway)).collect()
+    fn changes(&self) -> Vec<Box<dyn Fn(&mut Plan)>> {
+        let changes: [fn(&mut Plan); 6] = [
+            |plan| plan.clients = (plan.clients / 2).max(1),
+            |plan| plan.clients = (plan.clients - 1).max(1),
+            |plan| plan.operations = (plan.operations / 2).max(1),
+            |plan| plan.operations = (plan.operations * 3 / 4).max(1),
+            |plan| plan.keys = (plan.keys / 2).max(1),
+            |plan| plan.ends_dark = false,
+        ];
+        let without = self.failpoints.iter().map(|name| -> Box<dyn Fn(&mut Plan)> {
+            let name = *name;
+            Box::new(move |plan| drop(plan.failpoints.remove(name)))
+        });
+        without.chain(changes.map(|change| -> Box<dyn Fn(&mut Plan)> { Box::new(change) })).collect()
     }
 }
 

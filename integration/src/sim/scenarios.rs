@@ -9,6 +9,7 @@ use std::time::Duration;
 use consensus::raft::wire::{Replace, VoterName};
 
 use super::plan::{Machine, Plan};
+use super::planned::Planned;
 use super::seams::EPOCH_MS;
 use super::world::{self, Report, World};
 use super::{late_commit, long_transfers};

@@ -1,10 +1,11 @@
 //! Runs many plans of overlays and says what came of them.
 #![allow(clippy::print_stdout)]
 
-use super::plan::{DRAWN, PLANTED, Plan};
-use super::world::{self, SEEN, STATES};
-use crate::sim::campaign::{Campaign, contained, fresh_seed, short};
+use super::plan::{DRAWN, Plan};
+use super::world::{SEEN, STATES};
+use crate::sim::campaign::{Campaign, fresh_seed};
 use crate::sim::coverage::Coverage;
+use crate::sim::planned::Planned;
 use crate::sim::world::Report;
 
 /// Seeds that are run at every verification.
@@ -33,7 +34,7 @@ impl<'a> Overlays<'a> {
         for line in &report.trace {
             println!("{line}");
         }
-        self.twice(seed);
+        self.campaign.twice(&Plan::from_seed(seed).quiet());
     }
 
     /// Seeds in a row.
@@ -51,42 +52,18 @@ impl<'a> Overlays<'a> {
             self.seed(&Plan::from_seed(seed));
         }
         self.range(fresh_seed(), FRESH_SEEDS);
-        self.twice(FIXED_SEEDS[0]);
+        self.campaign.twice(&Plan::from_seed(FIXED_SEEDS[0]).quiet());
         self.planted(CANARY, FIXED_SEEDS[0], CANARY_SEEDS);
+        self.campaign.kept::<Plan>();
     }
 
     /// Plants bugs; each has to be caught by some seed.
     pub fn planted(&mut self, bug: &str, from: u64, seeds: u64) {
-        for (name, what) in PLANTED.iter().filter(|(name, _)| bug == "all" || bug == *name) {
-            let caught = (from..from + seeds).find_map(|seed| {
-                let plan = Plan::hunting(seed, name);
-                let violation = run(&plan.clone().with_planted(name)).violation?;
-                // The bug is to blame only if the same plan is clean without it.
-                run(&plan).violation.is_none().then_some((seed, violation))
-            });
-            match &caught {
-                Some((seed, violation)) => {
-                    println!("planted {name} ({what}): caught by seed {seed}: {}", short(violation));
-                }
-                None => println!("planted {name} ({what}): not caught by seeds {from}..{}", from + seeds),
-            }
-            self.campaign.check(name, caught.is_some());
-        }
-    }
-
-    /// Without gossip the same seed gives the same trace.
-    fn twice(&mut self, seed: u64) {
-        let plan = Plan::from_seed(seed).quiet();
-        let (first, second) = (run(&plan), run(&plan));
-        if let Some(place) = first.trace.iter().zip(&second.trace).position(|(one, other)| one != other) {
-            let (one, other) = (&first.trace[place], &second.trace[place]);
-            println!("overlay seed {seed} differs at line {place}:\n  {one}\n  {other}");
-        }
-        self.campaign.check("the same seed gives the same trace of an overlay", first == second);
+        self.campaign.hunt::<Plan>(bug, from, seeds);
     }
 
     fn seed(&mut self, plan: &Plan) -> Report {
-        let report = run(plan);
+        let report = plan.run();
         self.campaign.count(&report);
         self.coverage.add(&report.reached);
         self.campaign.judge(&report, &format!("overlay seed {}", plan.seed));
@@ -104,9 +81,4 @@ impl<'a> Overlays<'a> {
             println!("{line}");
         }
     }
-}
-
-/// A panic of simulated production code is a violation of its plan, not the end of the campaign.
-fn run(plan: &Plan) -> Report {
-    contained(|| world::run(plan))
 }

@@ -37,12 +37,12 @@ pub fn user_of(cluster: Cluster) -> Credentials {
     )
 }
 
-/// Runs the process of a machine until the machine dies or the process ends itself; then the machine waits for
+/// Runs the process of a machine of a cluster with so many nodes until the machine dies or the process ends itself; then the machine waits for
 /// the world to start it again.
-pub async fn run(seams: Seams, machine: Machine) -> Result<(), Box<dyn Error>> {
+pub async fn run(seams: Seams, machine: Machine, nodes: u16) -> Result<(), Box<dyn Error>> {
     let ended = match machine {
-        Machine::Node(cluster) => node(&seams, cluster).await,
-        Machine::Gateway(cluster, _) => gateway(&seams, cluster, &machine.to_string()).await,
+        Machine::Node(cluster, number) => node(&seams, cluster, (number, nodes)).await,
+        Machine::Gateway(cluster, _) => gateway(&seams, (cluster, nodes), &machine.to_string()).await,
     };
     if let Err(error) = ended {
         seams.env.fail_stop(&error.to_string());
@@ -50,19 +50,20 @@ pub async fn run(seams: Seams, machine: Machine) -> Result<(), Box<dyn Error>> {
     std::future::pending().await
 }
 
-async fn node(seams: &Seams, cluster: Cluster) -> Result<(), Box<dyn Error>> {
+async fn node(seams: &Seams, cluster: Cluster, (number, nodes): (u16, u16)) -> Result<(), Box<dyn Error>> {
     let limits = (&Scale::default(), INLINE_BYTES_TOTAL_DEFAULT);
-    let settings = node_settings((id_of(cluster), 1, 1), (NODE_PORT, book_of(cluster)), limits);
+    let book = book_of(cluster, nodes);
+    let settings = node_settings((id_of(cluster), number, nodes), (NODE_PORT, book), limits);
     let daemon = StorageDaemon::start(seams.clone(), settings).await?;
     daemon.wait_ready().await.map_err(|error| error.to_string())?;
     std::future::pending().await
 }
 
-async fn gateway(seams: &Seams, cluster: Cluster, host: &str) -> Result<(), Box<dyn Error>> {
+async fn gateway(seams: &Seams, (cluster, nodes): (Cluster, u16), host: &str) -> Result<(), Box<dyn Error>> {
     let made = GatewayMade {
         cluster: id_of(cluster),
-        nodes: 1,
-        book: book_of(cluster),
+        nodes,
+        book: book_of(cluster, nodes),
         region: cluster.name(),
         inline_bytes_max: INLINE_BYTES_TOTAL_DEFAULT,
         overlay: Some((host, OVERLAY_PORT)),
@@ -75,9 +76,12 @@ fn id_of(cluster: Cluster) -> ClusterId {
     ClusterId(0x0E51 + cluster.place() as u128)
 }
 
-fn book_of(cluster: Cluster) -> Arc<IpTable> {
-    let address = format!("{}:{NODE_PORT}", Machine::Node(cluster));
-    Arc::new(IpTable::new([(NodeId(1), Place { address, zone: None })]))
+fn book_of(cluster: Cluster, nodes: u16) -> Arc<IpTable> {
+    let place = |number| {
+        let address = format!("{}:{NODE_PORT}", Machine::Node(cluster, number));
+        (NodeId(number), Place { address, zone: None })
+    };
+    Arc::new(IpTable::new((1..=nodes).map(place)))
 }
 
 /// The simulated network with a name service.

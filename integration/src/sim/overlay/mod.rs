@@ -1,7 +1,7 @@
 //! The simulator of overlays: three clusters in one thread, from one seed.
 //!
-//! Each cluster is a storage node and one or two gateways, of production code behind the three seams, with users,
-//! keys and a region of its own. An operator lets them join; clients reach the buckets of all through all gateways;
+//! Each cluster is a storage node (one cluster has three in some seeds) and one or two gateways, of production code behind
+//! the three seams, with users, keys and a region of its own. An operator lets them join; clients reach the buckets of all through all gateways;
 //! what happens between clusters (and to whole ones) is drawn from the seed. Beside the history, which is judged as
 //! in one cluster, somebody looks (`watch`) all the time at what the overlay promises: what is at home is served, what is
 //! away is 503 and soon, a copy is never ahead of its source; and the audit behind the faults, that every bucket is

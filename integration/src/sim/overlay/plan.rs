@@ -3,10 +3,15 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
+use serde::{Deserialize, Deserializer, Serialize};
+
+use super::world;
+use crate::sim::planned::{self, Planned};
 use crate::sim::random::SimRandom;
+use crate::sim::world::Report;
 
 /// The clusters.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[allow(missing_docs)]
 pub enum Cluster {
     East,
@@ -50,10 +55,10 @@ impl fmt::Display for Cluster {
 }
 
 /// A machine by its place.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Machine {
-    /// The storage node of a cluster.
-    Node(Cluster),
+    /// A storage node of a cluster, from 1.
+    Node(Cluster, u16),
     /// A gateway of a cluster, from 1.
     Gateway(Cluster, u16),
 }
@@ -62,7 +67,7 @@ impl Machine {
     /// Whose it is.
     pub fn cluster(self) -> Cluster {
         match self {
-            Machine::Node(cluster) | Machine::Gateway(cluster, _) => cluster,
+            Machine::Node(cluster, _) | Machine::Gateway(cluster, _) => cluster,
         }
     }
 }
@@ -70,20 +75,20 @@ impl Machine {
 impl fmt::Display for Machine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Machine::Node(cluster) => write!(f, "{cluster}-node"),
+            Machine::Node(cluster, number) => write!(f, "{cluster}-node-{number}"),
             Machine::Gateway(cluster, number) => write!(f, "{cluster}-gateway-{number}"),
         }
     }
 }
 
 /// What can happen. Each undoes itself after its time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(missing_docs)]
 pub enum Fault {
     /// kill -9 of a gateway, and a start again.
     KillGateway { gateway: Machine, down_ms: u64 },
     /// kill -9 of a storage node, and a start again: its gateways stay and answer other clusters.
-    KillNode { cluster: Cluster, down_ms: u64 },
+    KillNode { node: Machine, down_ms: u64 },
     /// All machines of a cluster die.
     KillCluster { cluster: Cluster, down_ms: u64 },
     /// All machines of a cluster lose power, and what they had not synced.
@@ -164,7 +169,8 @@ pub const PLANTED: &[(&str, &str)] = &[
 ];
 
 /// A fault and when it comes: milliseconds after the clusters joined.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Timed {
     /// When.
     pub at_ms: u64,
@@ -173,12 +179,15 @@ pub struct Timed {
 }
 
 /// One simulation.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Plan {
     /// Where it came from; also seeds everything random inside.
     pub seed: u64,
     /// The cluster that has a second gateway.
     pub wide: Cluster,
+    /// The cluster that has three storage nodes, if one has.
+    pub tall: Option<Cluster>,
     /// Whether gateways gossip. Where they do, the trace is not the same each time.
     pub gossip: bool,
     /// Clients of each bucket.
@@ -194,7 +203,13 @@ pub struct Plan {
     /// Faults by time.
     pub faults: Vec<Timed>,
     /// Bugs planted in the product, by the names of its failpoints.
+    #[serde(deserialize_with = "known_names")]
     pub planted: BTreeSet<&'static str>,
+}
+
+/// Names of planted bugs in a kept plan.
+fn known_names<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeSet<&'static str>, D::Error> {
+    planned::known_names(deserializer, &[PLANTED])
 }
 
 /// Kinds of faults that a seed draws once at most, as they are stories of their own.
@@ -221,9 +236,11 @@ impl Plan {
     /// The same without faults: everything has to be served.
     pub fn calm(seed: u64) -> Plan {
         let random = SimRandom::new(seed, "overlay shape");
+        let tall = SimRandom::new(seed, "overlay nodes");
         Plan {
             seed,
             wide: *random.pick(&CLUSTERS),
+            tall: tall.chance(35).then(|| *tall.pick(&CLUSTERS)),
             gossip: random.chance(40),
             clients: random.between(1, 2) as u16,
             keys: random.between(4, 12) as u16,
@@ -235,8 +252,97 @@ impl Plan {
         }
     }
 
+    /// A cluster leaves while its clock is ahead, and comes back when that was set right.
+    fn leave_early(&mut self, random: &SimRandom) {
+        let cluster = *random.pick(&CLUSTERS);
+        let [_, deaf] = cluster.others();
+        let clock = Fault::Clock { cluster, offset_ms: 300_000, for_ms: 4_000 };
+        // The other one hears it leave, and later of it from who invites it.
+        let leave = Fault::Leave { cluster, deaf, inviting: deaf, away_ms: 6_000 };
+        self.faults = vec![Timed { at_ms: 500, fault: clock }, Timed { at_ms: 1_500, fault: leave }];
+    }
+
+    /// The same without gossip: its trace is the same each time.
+    pub fn quiet(self) -> Plan {
+        Plan { gossip: false, ..self }
+    }
+
+    /// How many gateways a cluster has.
+    pub fn gateways_of(&self, cluster: Cluster) -> u16 {
+        if cluster == self.wide { 2 } else { 1 }
+    }
+
+    /// The storage nodes of a cluster.
+    pub fn nodes_of(&self, cluster: Cluster) -> Vec<Machine> {
+        let nodes = if Some(cluster) == self.tall { 3 } else { 1 };
+        (1..=nodes).map(|number| Machine::Node(cluster, number)).collect()
+    }
+
+    /// All gateways, in order of cluster.
+    pub fn gateways(&self) -> Vec<Machine> {
+        let of =
+            |cluster| (1..=self.gateways_of(cluster)).map(move |number| Machine::Gateway(cluster, number));
+        CLUSTERS.into_iter().flat_map(of).collect()
+    }
+
+    /// The machines of a cluster.
+    pub fn machines_of(&self, cluster: Cluster) -> Vec<Machine> {
+        let gateways = self.gateways().into_iter().filter(|gateway| gateway.cluster() == cluster);
+        self.nodes_of(cluster).into_iter().chain(gateways).collect()
+    }
+
+    /// All machines.
+    pub fn machines(&self) -> Vec<Machine> {
+        CLUSTERS.into_iter().flat_map(|cluster| self.machines_of(cluster)).collect()
+    }
+
+    fn draw(&self, random: &SimRandom, kind: &str) -> Fault {
+        let cluster = *random.pick(&CLUSTERS);
+        let other = *random.pick(&cluster.others());
+        let gateway = *random.pick(&self.gateways());
+        let far: Vec<Machine> =
+            self.gateways().into_iter().filter(|far| far.cluster() != gateway.cluster()).collect();
+        let far = *random.pick(&far);
+        let down_ms = random.between(300, 6_000);
+        let for_ms = random.between(500, 8_000);
+        // What is lost nobody sends again here, as TCP would: shorter ones are only held back.
+        let cut_ms = for_ms + 2_500;
+        let minutes = random.between(1, 10) as i64 * if random.chance(50) { 1 } else { -1 };
+        match kind {
+            "kill gateway" => Fault::KillGateway { gateway, down_ms },
+            "kill source" => Fault::KillCluster { cluster: self.mirrored, down_ms: down_ms / 4 },
+            "kill node" => Fault::KillNode { node: *random.pick(&self.nodes_of(cluster)), down_ms },
+            "kill cluster" => Fault::KillCluster { cluster, down_ms },
+            "power cut" => Fault::PowerCut { cluster, down_ms },
+            "cut off" => Fault::CutOff { cluster, for_ms: cut_ms },
+            "one way" => Fault::OneWay { from: cluster, to: other, for_ms: cut_ms },
+            "cut gateways" => Fault::CutGateways { one: gateway, other: far, for_ms: cut_ms },
+            "hold" => Fault::Hold { one: cluster, other, for_ms },
+            "clock" => Fault::Clock { cluster, offset_ms: minutes * 60_000, for_ms },
+            "leave" => {
+                let inviting = *random.pick(&cluster.others());
+                Fault::Leave { cluster, deaf: other, inviting, away_ms: down_ms }
+            }
+            "remove" => Fault::Remove { by: other, cluster, away_ms: down_ms },
+            "twins" => Fault::Twins { one: cluster, other, for_ms: cut_ms + 1_000 },
+            "home dies" => Fault::HomeDies { down_ms: down_ms + 4_000 },
+            "promote" => Fault::Promote { home_is_lost: random.chance(50) },
+            _ => Fault::Cut { one: cluster, other, for_ms: cut_ms },
+        }
+    }
+}
+
+impl Planned for Plan {
+    type Timed = Timed;
+    const BUGS: &'static [(&'static str, &'static str)] = PLANTED;
+    const KEPT: &'static str = "integration/kept/overlay";
+
+    fn drawn(seed: u64) -> Plan {
+        Plan::from_seed(seed)
+    }
+
     /// A plan that brings a bug to light. The product keeps its promises under it, too.
-    pub fn hunting(seed: u64, bug: &str) -> Plan {
+    fn hunting(seed: u64, bug: &str) -> Plan {
         let random = SimRandom::new(seed, "overlay hunt");
         let mut plan = Plan::calm(seed).quiet();
         let kinds: &[&str] = match bug {
@@ -262,83 +368,36 @@ impl Plan {
         plan
     }
 
-    /// A cluster leaves while its clock is ahead, and comes back when that was set right.
-    fn leave_early(&mut self, random: &SimRandom) {
-        let cluster = *random.pick(&CLUSTERS);
-        let [_, deaf] = cluster.others();
-        let clock = Fault::Clock { cluster, offset_ms: 300_000, for_ms: 4_000 };
-        // The other one hears it leave, and later of it from who invites it.
-        let leave = Fault::Leave { cluster, deaf, inviting: deaf, away_ms: 6_000 };
-        self.faults = vec![Timed { at_ms: 500, fault: clock }, Timed { at_ms: 1_500, fault: leave }];
+    fn simulate(&self) -> Report {
+        world::run(self)
     }
 
-    /// The same with a bug planted.
-    pub fn with_planted(mut self, bug: &'static str) -> Plan {
-        self.planted.insert(bug);
-        self
+    fn seed(&mut self) -> &mut u64 {
+        &mut self.seed
     }
 
-    /// The same without gossip: its trace is the same each time.
-    pub fn quiet(self) -> Plan {
-        Plan { gossip: false, ..self }
+    fn planted(&mut self) -> &mut BTreeSet<&'static str> {
+        &mut self.planted
     }
 
-    /// How many gateways a cluster has.
-    pub fn gateways_of(&self, cluster: Cluster) -> u16 {
-        if cluster == self.wide { 2 } else { 1 }
+    fn faults(&mut self) -> &mut Vec<Timed> {
+        &mut self.faults
     }
 
-    /// All gateways, in order of cluster.
-    pub fn gateways(&self) -> Vec<Machine> {
-        let of =
-            |cluster| (1..=self.gateways_of(cluster)).map(move |number| Machine::Gateway(cluster, number));
-        CLUSTERS.into_iter().flat_map(of).collect()
+    fn operations(&self) -> u32 {
+        u32::from(self.clients) * CLUSTERS.len() as u32 * self.operations
     }
 
-    /// The machines of a cluster.
-    pub fn machines_of(&self, cluster: Cluster) -> Vec<Machine> {
-        let gateways = self.gateways().into_iter().filter(|gateway| gateway.cluster() == cluster);
-        [Machine::Node(cluster)].into_iter().chain(gateways).collect()
-    }
-
-    /// All machines.
-    pub fn machines(&self) -> Vec<Machine> {
-        CLUSTERS.into_iter().flat_map(|cluster| self.machines_of(cluster)).collect()
-    }
-
-    fn draw(&self, random: &SimRandom, kind: &str) -> Fault {
-        let cluster = *random.pick(&CLUSTERS);
-        let other = *random.pick(&cluster.others());
-        let gateway = *random.pick(&self.gateways());
-        let far: Vec<Machine> =
-            self.gateways().into_iter().filter(|far| far.cluster() != gateway.cluster()).collect();
-        let far = *random.pick(&far);
-        let down_ms = random.between(300, 6_000);
-        let for_ms = random.between(500, 8_000);
-        // What is lost nobody sends again here, as TCP would: shorter ones are only held back.
-        let cut_ms = for_ms + 2_500;
-        let minutes = random.between(1, 10) as i64 * if random.chance(50) { 1 } else { -1 };
-        match kind {
-            "kill gateway" => Fault::KillGateway { gateway, down_ms },
-            "kill source" => Fault::KillCluster { cluster: self.mirrored, down_ms: down_ms / 4 },
-            "kill node" => Fault::KillNode { cluster, down_ms },
-            "kill cluster" => Fault::KillCluster { cluster, down_ms },
-            "power cut" => Fault::PowerCut { cluster, down_ms },
-            "cut off" => Fault::CutOff { cluster, for_ms: cut_ms },
-            "one way" => Fault::OneWay { from: cluster, to: other, for_ms: cut_ms },
-            "cut gateways" => Fault::CutGateways { one: gateway, other: far, for_ms: cut_ms },
-            "hold" => Fault::Hold { one: cluster, other, for_ms },
-            "clock" => Fault::Clock { cluster, offset_ms: minutes * 60_000, for_ms },
-            "leave" => {
-                let inviting = *random.pick(&cluster.others());
-                Fault::Leave { cluster, deaf: other, inviting, away_ms: down_ms }
-            }
-            "remove" => Fault::Remove { by: other, cluster, away_ms: down_ms },
-            "twins" => Fault::Twins { one: cluster, other, for_ms: cut_ms + 1_000 },
-            "home dies" => Fault::HomeDies { down_ms: down_ms + 4_000 },
-            "promote" => Fault::Promote { home_is_lost: random.chance(50) },
-            _ => Fault::Cut { one: cluster, other, for_ms: cut_ms },
-        }
+    fn changes(&self) -> Vec<Box<dyn Fn(&mut Plan)>> {
+        let changes: [fn(&mut Plan); 6] = [
+            |plan| plan.clients = (plan.clients / 2).max(1),
+            |plan| plan.operations = (plan.operations / 2).max(1),
+            |plan| plan.operations = (plan.operations * 3 / 4).max(1),
+            |plan| plan.keys = (plan.keys / 2).max(1),
+            |plan| plan.tall = None,
+            |plan| plan.gossip = false,
+        ];
+        changes.map(|change| -> Box<dyn Fn(&mut Plan)> { Box::new(change) }).into()
     }
 }
 

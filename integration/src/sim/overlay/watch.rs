@@ -106,7 +106,7 @@ fn expected(shared: &Shared, gateway: Machine, home: Cluster, window: Duration) 
             .filter(|machine| matches!(machine, Machine::Gateway(..)))
             .collect::<Vec<_>>()
     };
-    let here = [Machine::Node(gateway.cluster()), gateway];
+    let here = [plan.nodes_of(gateway.cluster()), vec![gateway]].concat();
     let ways = |weather: &Weather| {
         gateway.cluster() == home || weather.are_open(&[gateway], &gateways(home), window, now)
     };
@@ -114,7 +114,7 @@ fn expected(shared: &Shared, gateway: Machine, home: Cluster, window: Duration) 
     Expected {
         here_is_well: weather.are_quiet(&here, window, now),
         there_is_well: weather.are_quiet(&plan.machines_of(home), window, now) && ways(&weather),
-        there_is_sick: some_up && !weather.are_quiet(&[Machine::Node(home)], RECOVERY, now),
+        there_is_sick: some_up && !weather.are_quiet(&plan.nodes_of(home), RECOVERY, now),
         strangers: shared.are_strangers(gateway.cluster(), home),
     }
 }

@@ -120,12 +120,13 @@ impl World<'_> {
         let net: Arc<dyn Net> = if plan.gossip { Arc::new(NamedNet) } else { Arc::new(SimNet) };
         let mut parts = BTreeMap::new();
         for machine in plan.machines() {
+            let nodes = plan.nodes_of(machine.cluster()).len() as u16;
             let random = |what: &str| Arc::new(SimRandom::new(plan.seed, &format!("{machine} {what}")));
             let env = SimEnv::new(&machine.to_string(), random("env"), plan.planted.clone());
             let disks = SimDisks::new(random("disk"), 8 * GIB);
             let made = Parts { env: Arc::new(env), disks: Arc::new(disks) };
             let seams = Seams { env: made.env.clone(), net: net.clone(), disks: made.disks.clone() };
-            sim.host(machine.to_string(), move || machines::run(seams.clone(), machine));
+            sim.host(machine.to_string(), move || machines::run(seams.clone(), machine, nodes));
             parts.insert(machine, made);
         }
         World {
@@ -227,9 +228,7 @@ impl World<'_> {
         self.faults.insert(fault.kind());
         match fault {
             Fault::KillGateway { gateway, down_ms } => self.down(&[gateway], false, now_ms + down_ms),
-            Fault::KillNode { cluster, down_ms } => {
-                self.down(&[Machine::Node(cluster)], false, now_ms + down_ms);
-            }
+            Fault::KillNode { node, down_ms } => self.down(&[node], false, now_ms + down_ms),
             Fault::KillCluster { cluster, down_ms } => {
                 self.down(&self.plan.machines_of(cluster), false, now_ms + down_ms);
             }
