@@ -148,6 +148,7 @@ const CAMPAIGNS: &[Stage] = &[
     alone("figures", "start times, failover gap, 5 GiB objects, memory", figures::run),
     alone("crash-images", "1,000,000 images of power cuts", steps::crash_images),
     alone("refill", "a node with 10 GiB lost its disk: how long until it is back", refill::run),
+    alone("million", "a node of a cluster with 1,000,000 objects lost its disk", refill::million),
     alone("archive", "PostgreSQL archived, backed up and restored by pgBackRest over TLS", clients::archive),
     alone(
         "browser",

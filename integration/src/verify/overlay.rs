@@ -1,5 +1,6 @@
 //! The stage of the overlay: three stores that join, through each of whose gateways the buckets of all are reached.
 
+mod mixed;
 mod options;
 mod replication;
 mod room;
@@ -25,6 +26,7 @@ const AWAY_DEADLINE: Duration = Duration::from_secs(2);
 /// Gateways go by what they know of users and grants for no longer.
 const RECORDS_LAST: Duration = Duration::from_secs(6);
 
+pub(super) use mixed::run as mixed;
 pub(super) use replication::run as replicate;
 
 /// The suite through a gateway of another cluster.

@@ -28,6 +28,8 @@ struct Holding {
 const LARGE: Holding = Holding { prefix: "refill", objects: 160, object_bytes: 64 << 20, uploads: 4 };
 /// A little more than what lies in the metadata.
 const SMALL: Holding = Holding { prefix: "small", objects: 100_000, object_bytes: 20 << 10, uploads: 64 };
+/// As many as there may be: most of them have left the metadata for packed chunks by the time the disk is lost.
+const MANY: Holding = Holding { prefix: "many", objects: 1_000_000, object_bytes: 4 << 10, uploads: 64 };
 const BUCKET: &str = super::campaign::BUCKET;
 /// The node that loses its disk: its place.
 const LOST: usize = 2;
@@ -71,11 +73,21 @@ pub(super) fn run(tally: &mut Tally) -> Result<()> {
         prove(&store, tally).await?;
         drop(store);
 
-        let store = store_with_bucket().await?;
-        SMALL.write(&store, tally).await?;
-        refill(&store, tally, "with many small objects", &SMALL).await?;
-        prove(&store, tally).await
+        written_and_lost(&SMALL, "with many small objects", tally).await
     })
+}
+
+/// `cargo verify million`: the same with a million objects.
+pub(super) fn million(tally: &mut Tally) -> Result<()> {
+    block_on(written_and_lost(&MANY, "with a million objects", tally))
+}
+
+async fn written_and_lost(holding: &Holding, when: &str, tally: &mut Tally) -> Result<()> {
+    let store = store_with_bucket().await?;
+    holding.write(&store, tally).await?;
+    tally.note(format!("the disk writes {:.0} MB/s", disk_speed(store.directory())?));
+    refill(&store, tally, when, holding).await?;
+    prove(&store, tally).await
 }
 
 async fn store_with_bucket() -> Result<Cluster> {

@@ -1,4 +1,5 @@
-//! `cargo verify upgrade`: a cluster of an earlier release becomes one of this build, process by process, under load.
+//! `cargo verify upgrade`: a cluster of an earlier release becomes one of this build, process by process, under load; and
+//! a cluster of an earlier release and one of this build form an overlay.
 //!
 //! The earlier release is the newest tag, or the revision in `FLUFFY_UPGRADE_FROM`. Its daemons are built once and kept
 //! under `.verify/releases`.
@@ -11,7 +12,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, ensure};
 
 use super::campaign::{BUCKET, all_there, under_load};
-use super::{Tally, block_on, say};
+use super::{Tally, block_on, overlay, say};
 use crate::client::{Client, Pattern, PatternCheck, Request, Response, Target};
 use crate::daemons::{Cluster, Daemon, Embedded, repository, run as run_program};
 
@@ -30,7 +31,8 @@ pub(super) fn run(tally: &mut Tally) -> Result<()> {
     tally.note(format!("the earlier release is {}", release.name));
     block_on(async {
         cluster(&release, tally).await?;
-        embedded(&release, tally).await
+        embedded(&release, tally).await?;
+        overlay::mixed(tally, |daemon| release.of(daemon)).await
     })
 }
 

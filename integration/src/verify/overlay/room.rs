@@ -2,6 +2,7 @@
 //! does not.
 
 use anyhow::Result;
+use futures::future::try_join_all;
 use serde_json::{Value, json};
 
 use super::options::restarted;
@@ -9,6 +10,9 @@ use super::sites::{ANNA, BOB, Site, expect};
 use super::{PATIENCE, joined, sees_soon, wait};
 use crate::client::{Request, Response};
 use crate::verify::{Tally, clients};
+
+/// Uploads at once that make a gateway busy.
+const UPLOADS: usize = 24;
 
 pub(super) async fn run(tally: &mut Tally) -> Result<()> {
     let (mut east, west, north) = tokio::try_join!(
@@ -19,6 +23,7 @@ pub(super) async fn run(tally: &mut Tally) -> Result<()> {
     )?;
     tally.check("room: three clusters, one of which takes buckets", prepared(&east, &west, &north).await);
     tally.check("below its mark a cluster keeps new buckets", kept(&east).await);
+    tally.check("while a gateway is busy they go to who takes them", busy(&mut east).await);
     tally.check("above it they go to who takes them", moved(&mut east, &west).await);
     let endpoint = format!("http://{}", east.store.gateway.listen);
     let variables = [
@@ -86,6 +91,31 @@ async fn is_at(site: &Site, name: &str, cluster: &str, placed: Value) -> Result<
 async fn kept(east: &Site) -> Result<(), String> {
     expect(200, &east.send(ANNA, create("kept")).await?)?;
     is_at(east, "kept", "east", Value::Null).await
+}
+
+/// A few uploads that stand still are more than one percent of what goes on at once.
+async fn busy(east: &mut Site) -> Result<(), String> {
+    restarted(east, ("--overlay-load-mark", "1")).await?;
+    offers(east, &[("west", true)]).await?;
+    let upload = |number: usize| Request::object("PUT", "kept", &format!("slow-{number}"));
+    let begun = (0..UPLOADS).map(|number| east.begin_upload(ANNA, upload(number), 8 << 20));
+    let begun = try_join_all(begun).await?;
+    let listed = async |expected: bool| match east.overlay(&["list"])? {
+        list if list.contains("its gateway is above its mark") == expected => Ok(()),
+        list => Err(list),
+    };
+    wait("the mark of load is passed", PATIENCE, async || listed(true).await).await?;
+    expect(200, &east.send(ANNA, create("busy")).await?)?;
+    is_at(east, "busy", "west", json!({ "via": "east", "why": "load" })).await?;
+    let catalog = east.overlay(&["catalog"])?;
+    if !catalog.contains("east was too busy") {
+        return Err(catalog);
+    }
+    drop(begun);
+    wait("the load is over", PATIENCE, async || listed(false).await).await?;
+    expect(200, &east.send(ANNA, create("calm")).await?)?;
+    is_at(east, "calm", "east", Value::Null).await?;
+    restarted(east, ("--overlay-load-mark", "90")).await
 }
 
 async fn moved(east: &mut Site, west: &Site) -> Result<(), String> {

@@ -4,10 +4,12 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::Result;
+use fabric::net::BoxStream;
 use serde_json::Value;
+use tokio::io::AsyncWriteExt;
 
 use crate::client::{Credentials, Request, Response, Signer, Target, exchange};
-use crate::daemons::{Embedded, binary, free_port};
+use crate::daemons::{Daemon, Embedded, binary, free_port};
 
 /// Keys of a user of the east.
 pub(crate) const ANNA: (&str, &str) = ("FLUFFYANNAACCESSKEY1", "anna-of-the-east-secret-0123456789abcdef");
@@ -33,13 +35,23 @@ impl Site {
 
     /// Starts one with more options.
     pub async fn start_with(name: &'static str, more: &[&str]) -> Result<Site> {
+        Site::start_changed(name, more, |daemon| daemon).await
+    }
+
+    /// Starts one whose program may be another one.
+    pub async fn start_changed(
+        name: &'static str,
+        more: &[&str],
+        change: impl FnOnce(Daemon) -> Daemon,
+    ) -> Result<Site> {
         let overlay = format!("127.0.0.1:{}", free_port()?);
         let root =
             (format!("FLUFFYROOT{}", name.to_uppercase()), format!("{name}-root-secret-0123456789abcdef"));
         let args = ["--data", "fluffy-data", "--region", name, "--overlay-listen", &overlay];
         let args = [&args[..], more].concat();
         let store = Embedded::start_changed(&args, |daemon| {
-            daemon.variable("FLUFFY_ROOT_ACCESS_KEY", &root.0).variable("FLUFFY_ROOT_SECRET_KEY", &root.1)
+            let daemon = daemon.variable("FLUFFY_ROOT_ACCESS_KEY", &root.0);
+            change(daemon.variable("FLUFFY_ROOT_SECRET_KEY", &root.1))
         })
         .await?;
         Ok(Site { name, store, overlay, root })
@@ -103,6 +115,19 @@ impl Site {
         let wire = self.signer(region, keys).sign(request);
         let stream = self.store.connect(0).await.map_err(|error| error.to_string())?;
         exchange(stream, &wire, None).await.map_err(|error| error.to_string())
+    }
+
+    /// Begins to send a body and stands still: the request goes on while the connection is there.
+    pub async fn begin_upload(
+        &self,
+        keys: (&str, &str),
+        request: Request,
+        bytes: u64,
+    ) -> Result<BoxStream, String> {
+        let wire = self.signer(self.name, keys).sign(request.body("begun")).set("content-length", bytes);
+        let mut stream = self.store.connect(0).await.map_err(|error| error.to_string())?;
+        stream.write_all(&wire.bytes()).await.map_err(|error| error.to_string())?;
+        Ok(stream)
     }
 
     /// Sends another body than was signed.
