@@ -30,9 +30,8 @@ struct Options {
     /// Tell all named stories (or the one named) to the clusters of the seeds.
     #[arg(long, num_args = 0..=1, default_missing_value = "all", conflicts_with_all = ["seed", "smoke", "planted"])]
     scenario: Option<String>,
-    /// Simulate overlays of three clusters instead of one cluster: with --seed, --from and --seeds, --planted,
-    /// --minimise or --kept.
-    #[arg(long, conflicts_with_all = ["smoke", "scenario"])]
+    /// Simulate overlays of three clusters instead of one cluster: with any other option but --scenario.
+    #[arg(long, conflicts_with = "scenario")]
     overlay: bool,
     /// Make the plan of the seed that fails (--seed N), or of the first one that catches a bug (--planted NAME), as
     /// small as it goes, and keep it in integration/kept, or integration/kept/overlay.
@@ -65,8 +64,9 @@ fn main() -> ExitCode {
     if options.overlay {
         let mut overlays = Overlays::of(&mut campaign);
         match (options.seed, options.planted) {
-            _ if options.kept => campaign.kept::<overlay::plan::Plan>(),
             (Some(seed), _) => overlays.one(seed),
+            (None, None) if options.smoke => overlays.smoke(),
+            (None, None) if options.kept => overlays.kept(),
             (None, Some(bug)) => overlays.planted(&bug, from.unwrap_or(1), options.seeds),
             (None, None) => overlays.range(from.unwrap_or_else(campaign::fresh_seed), options.seeds),
         }
@@ -76,10 +76,7 @@ fn main() -> ExitCode {
         (Some(seed), ..) => campaign.one(seed),
         (None, Some(bug), _) => campaign.planted(&bug, options.from.unwrap_or(1), options.seeds),
         (None, None, Some(name)) => campaign.stories(&name, options.from.unwrap_or(1), options.seeds),
-        (None, None, None) if options.smoke => {
-            campaign.smoke();
-            Overlays::of(&mut campaign).smoke();
-        }
+        (None, None, None) if options.smoke => campaign.smoke(),
         (None, None, None) if options.kept => campaign.kept::<Plan>(),
         (None, None, None) => {
             campaign.range(options.from.unwrap_or_else(campaign::fresh_seed), options.seeds)

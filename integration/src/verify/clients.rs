@@ -45,11 +45,26 @@ const SCRIPTS: &[Script] = &[
 /// The environments and what goes into them.
 const VENVS: &[(&str, &str)] = &[("venv", "requirements.txt"), ("venv-s3fs", "requirements-s3fs.txt")];
 
-pub(super) fn run(tally: &mut Tally) -> Result<()> {
+/// What is still missing then, the checks say that need it.
+pub(super) fn setup(tally: &mut Tally) -> Result<()> {
+    tally.check("what real clients need is installed", install().map_err(|why| format!("{why:#}")));
+    Ok(())
+}
+
+/// Installs what the clients need, as far as this user may.
+fn install() -> Result<()> {
     for (venv, requirements) in VENVS {
         prepare(venv, requirements)?;
     }
     install_packages();
+    if let (Some(_), Some(npm)) = (find_program("node"), find_program("npm")) {
+        prepare_node(&npm)?;
+    }
+    Ok(())
+}
+
+pub(super) fn run(tally: &mut Tally) -> Result<()> {
+    install()?;
     block_on(async {
         let store = Embedded::start(&["--data", "fluffy-data"]).await?;
         for script in SCRIPTS {
@@ -108,7 +123,7 @@ fn command(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
-/// Installs the Debian packages that are missing, where this user may.
+/// Installs the Debian packages that are missing.
 fn install_packages() {
     let missing: Vec<&str> = SCRIPTS
         .iter()

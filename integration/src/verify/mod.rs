@@ -88,40 +88,66 @@ struct Stage {
     name: &'static str,
     about: &'static str,
     run: fn(&mut Tally) -> Result<()>,
-    /// It waits for what happens in stores more than it works, and bears others at its side.
-    waits: bool,
+    takes: Takes,
+}
+
+/// What a stage takes of the machine. Neighbours that leave something run beside each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Takes {
+    /// All: it measures, or works with all processors.
+    All,
+    /// One processor.
+    One,
+    /// Less: it waits for what happens in stores more than it works.
+    Little,
+}
+
+impl Takes {
+    /// So many of the kind run beside each other.
+    fn lanes(self) -> usize {
+        let processors = available_parallelism().map_or(1, NonZeroUsize::get);
+        match self {
+            Takes::All => 1,
+            Takes::One => processors,
+            Takes::Little => 2 * processors,
+        }
+    }
 }
 
 /// A stage that has the machine for itself.
 const fn alone(name: &'static str, about: &'static str, run: fn(&mut Tally) -> Result<()>) -> Stage {
-    Stage { name, about, run, waits: false }
+    Stage { name, about, run, takes: Takes::All }
 }
 
-/// A stage that runs beside its neighbours of this kind.
+/// A stage of one processor.
+const fn single(name: &'static str, about: &'static str, run: fn(&mut Tally) -> Result<()>) -> Stage {
+    Stage { name, about, run, takes: Takes::One }
+}
+
+/// A stage that waits.
 const fn waiting(name: &'static str, about: &'static str, run: fn(&mut Tally) -> Result<()>) -> Stage {
-    Stage { name, about, run, waits: true }
+    Stage { name, about, run, takes: Takes::Little }
 }
-
-/// So many stages that wait run beside each other, for each processor.
-const LANES_PER_PROCESSOR: usize = 2;
 
 /// The default run, in order; of those that run beside each other the longest come first.
 const STAGES: &[Stage] = &[
-    alone("fmt", "cargo fmt --check", steps::fmt),
-    alone("clippy", "clippy on all targets, warnings denied", steps::clippy),
+    single("clippy", "clippy on all targets, warnings denied", steps::clippy),
+    single("fmt", "cargo fmt --check", steps::fmt),
+    single("setup", "what real clients need, installed", clients::setup),
     alone("build", "the daemons, in the same profile", steps::build),
     alone("tests", "unit, property, golden and Rust client tests", steps::tests),
-    alone("config", "wrong configuration is one sentence", campaign::config),
-    alone("deploy", "units for systemd and the container file fit the daemons", deploy::run),
-    alone("embedded", "the suite against one process", campaign::embedded),
-    alone("inline", "the suite where small bodies leave the metadata", campaign::inline_room),
-    alone("cluster", "the suite against 3 nodes and 2 gateways", campaign::cluster),
+    single("cluster", "the suite against 3 nodes and 2 gateways", campaign::cluster),
+    single("embedded", "the suite against one process", campaign::embedded),
+    single("inline", "the suite where small bodies leave the metadata", campaign::inline_room),
+    single("config", "wrong configuration is one sentence", campaign::config),
+    single("deploy", "units for systemd and the container file fit the daemons", deploy::run),
     alone("failover", "kill -9 of a node and of the leader under load", campaign::failover),
     waiting(
         "replication",
         "buckets that follow others, through kills, cuts and promotion",
         overlay::replicate,
     ),
+    waiting("clients", "real clients with their defaults", clients::run),
     waiting("overlay", "three stores that join, and part", overlay::run),
     waiting("overlay-wide", "clusters of several gateways, redirects, room elsewhere", overlay::run_wide),
     waiting("classes", "shards while nodes are lost, drained and added", classes::run),
@@ -138,9 +164,9 @@ const STAGES: &[Stage] = &[
     waiting("full-disk", "a process on a disk without space", full_disk::run),
     waiting("encryption", "what lies on disks, and master keys that come and go", encryption::run),
     waiting("access-logs", "lines about requests, in another bucket", access_logs::run),
-    alone("clients", "real clients with their defaults", clients::run),
-    alone("sim", "the simulator on fixed and fresh seeds", steps::sim),
-    alone("crash", "50,000 images of power cuts, and canaries that must not go unseen", steps::crash),
+    single("sim", "the simulator on fixed and fresh seeds", steps::sim),
+    single("sim-overlay", "simulated overlays on fixed and fresh seeds", steps::sim_overlay),
+    single("crash", "50,000 images of power cuts, and canaries that must not go unseen", steps::crash),
 ];
 
 /// Heavier campaigns, run by name only.
@@ -179,7 +205,7 @@ pub fn main(arguments: &[String]) -> bool {
         return false;
     };
     let mut rows = Vec::new();
-    for group in stages.chunk_by(|stage, next| stage.waits && next.waits) {
+    for group in stages.chunk_by(|stage, next| stage.takes != Takes::All && stage.takes == next.takes) {
         match group {
             [stage] => rows.push(run_stage(stage, Tally::default())),
             _ => rows.extend(run_beside(group)),
@@ -202,7 +228,7 @@ struct Row {
     tally: Tally,
 }
 
-/// Runs stages beside each other, a few for each processor, as they mostly wait. The lines of each come when it ends.
+/// Runs stages of a kind beside each other. The lines of each come when it ends.
 fn run_beside(stages: &[&'static Stage]) -> Vec<Row> {
     let next = AtomicUsize::new(0);
     let rows = Mutex::new(Vec::new());
@@ -213,7 +239,7 @@ fn run_beside(stages: &[&'static Stage]) -> Vec<Row> {
             rows.lock().unwrap_or_else(PoisonError::into_inner).push(row);
         }
     };
-    let lanes = LANES_PER_PROCESSOR * available_parallelism().map_or(1, NonZeroUsize::get);
+    let lanes = stages.first().map_or(0, |stage| stage.takes.lanes());
     std::thread::scope(|scope| {
         for _ in 0..lanes.min(stages.len()) {
             scope.spawn(run);

@@ -100,7 +100,15 @@ fn words_of<'a>(text: &'a str, test: &str) -> Option<&'a str> {
 }
 
 pub(super) fn sim(tally: &mut Tally) -> Result<()> {
-    let (good, text) = capture("sim", env!("CARGO"), &["sim", "--smoke"])?;
+    simulate(tally, "sim", &[])
+}
+
+pub(super) fn sim_overlay(tally: &mut Tally) -> Result<()> {
+    simulate(tally, "sim-overlay", &["--overlay"])
+}
+
+fn simulate(tally: &mut Tally, log: &str, args: &[&str]) -> Result<()> {
+    let (good, text) = capture(log, env!("CARGO"), &[&["sim", "--smoke"], args].concat())?;
     if !good {
         say(&tail(&text, 60));
     }
@@ -109,7 +117,7 @@ pub(super) fn sim(tally: &mut Tally) -> Result<()> {
     let passed = last.and_then(|line| line.split(' ').next()).and_then(|count| count.parse::<usize>().ok());
     tally.passed += passed.unwrap_or(0);
     if !good || passed.is_none() {
-        tally.check("sim", Err("see .verify/logs/sim.log".to_string()));
+        tally.check(log, Err(format!("see .verify/logs/{log}.log")));
     }
     Ok(())
 }

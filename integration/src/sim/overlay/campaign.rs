@@ -54,6 +54,11 @@ impl<'a> Overlays<'a> {
         self.range(fresh_seed(), FRESH_SEEDS);
         self.campaign.twice(&Plan::from_seed(FIXED_SEEDS[0]).quiet());
         self.planted(CANARY, FIXED_SEEDS[0], CANARY_SEEDS);
+        self.kept();
+    }
+
+    /// Plans that failed once, see [`Campaign::kept`].
+    pub fn kept(&mut self) {
         self.campaign.kept::<Plan>();
     }
 
