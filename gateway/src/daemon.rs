@@ -8,8 +8,8 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use consensus::client::Meta;
-use fabric::Seams;
 use fabric::net::Listener;
+use fabric::{Edge, Seams};
 use metrics_exporter_prometheus::PrometheusHandle;
 use storage::client::Chunks;
 use storage::index::client::Searches;
@@ -236,58 +236,61 @@ impl Gateway {
     }
 
     /// Serves all ports until `stop` says so; returns when they are drained.
-    pub async fn serve(self, listeners: Listeners, stop: watch::Receiver<bool>) {
-        let Listeners { s3, admin, websites, overlay } = listeners;
-        let watcher = self
-            .tls
-            .clone()
-            .map(|keys| self.seams.env.spawn("TLS reload", Box::pin(tls::watch(self.seams.clone(), keys))));
-        let settings = |connections_max| server::Settings { connections_max, tls: self.tls.clone() };
-        let delivering = self.deliverer.map(|deliverer| {
-            let delivering = deliverer.run(self.stopping.subscribe());
-            self.seams.env.spawn("notifications", Box::pin(delivering))
-        });
-        let following = self.follower.map(|follower| {
-            let following = follower.run(self.stopping.subscribe());
-            self.seams.env.spawn("copies", Box::pin(following))
-        });
-        let overseeing = self.overlay.as_ref().map(|(overlay, _)| {
-            let overseeing = overlay.clone().run();
-            self.seams.env.spawn("overlay", Box::pin(overseeing))
-        });
-        let clusters = async {
-            if let Some((listener, (_, door))) = overlay.zip(self.overlay) {
-                serve_behind(self.seams.clone(), listener, self.connections_max, door, stop.clone()).await;
+    pub fn serve(self, listeners: Listeners, stop: watch::Receiver<bool>) -> Edge<'static, ()> {
+        Box::pin(async move {
+            let Listeners { s3, admin, websites, overlay } = listeners;
+            let watcher = self.tls.clone().map(|keys| {
+                self.seams.env.spawn("TLS reload", Box::pin(tls::watch(self.seams.clone(), keys)))
+            });
+            let settings = |connections_max| server::Settings { connections_max, tls: self.tls.clone() };
+            let delivering = self.deliverer.map(|deliverer| {
+                let delivering = deliverer.run(self.stopping.subscribe());
+                self.seams.env.spawn("notifications", Box::pin(delivering))
+            });
+            let following = self.follower.map(|follower| {
+                let following = follower.run(self.stopping.subscribe());
+                self.seams.env.spawn("copies", Box::pin(following))
+            });
+            let overseeing = self.overlay.as_ref().map(|(overlay, _)| {
+                let overseeing = overlay.clone().run();
+                self.seams.env.spawn("overlay", Box::pin(overseeing))
+            });
+            let clusters = async {
+                if let Some((listener, (_, door))) = overlay.zip(self.overlay) {
+                    serve_behind(self.seams.clone(), listener, self.connections_max, door, stop.clone())
+                        .await;
+                }
+            };
+            let logging = write_logs(self.service.clone(), self.access_log_period);
+            let logging = self.seams.env.spawn("access logs", Box::pin(logging));
+            let mut stopped = stop.clone();
+            let told = async {
+                // A sender that is gone means the same.
+                let _ = stopped.wait_for(|stopped| *stopped).await;
+                self.stopping.send_replace(true);
+            };
+            let websites = async {
+                if let Some(listener) = websites {
+                    let settings = settings(self.connections_max.div_ceil(4));
+                    serve(self.seams.clone(), listener, settings, self.websites, stop.clone()).await;
+                }
+            };
+            tokio::join!(
+                told,
+                websites,
+                clusters,
+                serve(self.seams.clone(), s3, settings(self.connections_max), self.s3, stop.clone()),
+                serve(self.seams.clone(), admin, settings(ADMIN_CONNECTIONS_MAX), self.admin, stop.clone()),
+            );
+            for task in
+                watcher.into_iter().chain(delivering).chain(following).chain(overseeing).chain([logging])
+            {
+                task.abort();
             }
-        };
-        let logging = write_logs(self.service.clone(), self.access_log_period);
-        let logging = self.seams.env.spawn("access logs", Box::pin(logging));
-        let mut stopped = stop.clone();
-        let told = async {
-            // A sender that is gone means the same.
-            let _ = stopped.wait_for(|stopped| *stopped).await;
-            self.stopping.send_replace(true);
-        };
-        let websites = async {
-            if let Some(listener) = websites {
-                let settings = settings(self.connections_max.div_ceil(4));
-                serve(self.seams.clone(), listener, settings, self.websites, stop.clone()).await;
+            if timeout(LAST_LOGS_DEADLINE, self.service.write_logs(true)).await.is_err() {
+                tracing::warn!("the last lines of access logs could not be written in time and are dropped");
             }
-        };
-        tokio::join!(
-            told,
-            websites,
-            clusters,
-            serve(self.seams.clone(), s3, settings(self.connections_max), self.s3, stop.clone()),
-            serve(self.seams.clone(), admin, settings(ADMIN_CONNECTIONS_MAX), self.admin, stop.clone()),
-        );
-        for task in watcher.into_iter().chain(delivering).chain(following).chain(overseeing).chain([logging])
-        {
-            task.abort();
-        }
-        if timeout(LAST_LOGS_DEADLINE, self.service.write_logs(true)).await.is_err() {
-            tracing::warn!("the last lines of access logs could not be written in time and are dropped");
-        }
+        })
     }
 }
 

@@ -21,12 +21,12 @@ use consensus::raft::node::{self, MetaNode, NodeConfig};
 use consensus::raft::recovery::{self, AsOf, Surviving};
 use consensus::raft::wire::Life;
 use consensus::raft::wire::method::{ADMIN_GROUP, META_GROUP, RAFT_GROUP};
-use fabric::Seams;
 use fabric::env::{TaskHandle, run_blocking};
 use fabric::ids::{ClusterId, NodeId, SessionId};
 use fabric::limits::MIB;
 use fabric::rpc::{AddressBook, FrameFaults, Identity, Peer, Router, RpcClient, serve};
 use fabric::tls::Certificates;
+use fabric::{Edge, Seams};
 use tokio::sync::watch;
 
 use crate::backup::Reading;
@@ -157,69 +157,81 @@ pub struct StorageDaemon {
 
 impl StorageDaemon {
     /// Takes the data directory and begins to serve. What takes long goes on in the background.
-    pub async fn start(seams: Seams, settings: StorageSettings) -> Result<StorageDaemon, StartError> {
-        let lock = lock(&seams, &settings).await?;
-        let identity = identity::open(&seams, &settings.data, settings.cluster, settings.node).await?;
-        let store = ChunkStore::open(&seams, chunk_settings(&settings))
-            .await
-            .map_err(|error| StartError::Data { directory: settings.data.clone(), error })?;
-        let me = Peer::Node(settings.node);
-        let names = Identity::new(settings.cluster, me, settings.tls.clone());
-        let rpc = RpcClient::with_faults(
-            seams.clone(),
-            names.clone(),
-            settings.book.clone(),
-            settings.faults.clone(),
-        );
-        let meta_node =
-            MetaNode::with_identity(&seams, rpc.clone(), &settings.data, voter_config(&settings), identity);
+    pub fn start(
+        seams: Seams,
+        settings: StorageSettings,
+    ) -> Edge<'static, Result<StorageDaemon, StartError>> {
+        Box::pin(async move {
+            let lock = lock(&seams, &settings).await?;
+            let identity = identity::open(&seams, &settings.data, settings.cluster, settings.node).await?;
+            let store = ChunkStore::open(&seams, chunk_settings(&settings))
+                .await
+                .map_err(|error| StartError::Data { directory: settings.data.clone(), error })?;
+            let me = Peer::Node(settings.node);
+            let names = Identity::new(settings.cluster, me, settings.tls.clone());
+            let rpc = RpcClient::with_faults(
+                seams.clone(),
+                names.clone(),
+                settings.book.clone(),
+                settings.faults.clone(),
+            );
+            let meta_node = MetaNode::with_identity(
+                &seams,
+                rpc.clone(),
+                &settings.data,
+                voter_config(&settings),
+                identity,
+            );
 
-        let listener = seams.net.listen(&settings.listen).await;
-        let listener =
-            listener.map_err(|error| StartError::Listen(settings.node, settings.listen.clone(), error))?;
-        let address = listener.local_address();
-        let work = Arc::new(Work::default());
-        let index = settings.search_index.then(|| {
-            let directory = settings.data.clone();
-            let settings = IndexSettings::within(directory, settings.memory_bytes, settings.reserve_bytes);
-            SearchIndex::start(&seams, settings, meta_node.clone())
-        });
-        let router = router(&store, &meta_node, &work, index.clone());
-        let server = serve(&seams, names, listener, Arc::new(router));
-        let server =
-            server.map_err(|error| StartError::Listen(settings.node, settings.listen.clone(), error))?;
+            let listener = seams.net.listen(&settings.listen).await;
+            let listener = listener
+                .map_err(|error| StartError::Listen(settings.node, settings.listen.clone(), error))?;
+            let address = listener.local_address();
+            let work = Arc::new(Work::default());
+            let index = settings.search_index.then(|| {
+                let directory = settings.data.clone();
+                let settings =
+                    IndexSettings::within(directory, settings.memory_bytes, settings.reserve_bytes);
+                SearchIndex::start(&seams, settings, meta_node.clone())
+            });
+            let router = router(&store, &meta_node, &work, index.clone());
+            let server = serve(&seams, names, listener, Arc::new(router));
+            let server =
+                server.map_err(|error| StartError::Listen(settings.node, settings.listen.clone(), error))?;
 
-        let kind = SessionKind::Jobs(settings.node);
-        let contacts = Contacts::new(&settings.voters, &settings.nodes);
-        let meta = MetaClient::new(seams.env.clone(), rpc.clone(), contacts, kind, Some(meta_node.clone()));
-        let stage = watch::Sender::new(Stage::Starting);
-        let runner = Arc::default();
-        let birth = Birth {
-            seams: seams.clone(),
-            settings: settings.clone(),
-            store: store.clone(),
-            meta_node: meta_node.clone(),
-            meta: meta.clone(),
-            rpc: rpc.clone(),
-            work,
-            stage: stage.clone(),
-            runner: Arc::clone(&runner),
-        };
-        let starting = seams.env.spawn("storage-start", Box::pin(birth.run()));
-        let node = settings.node;
-        Ok(StorageDaemon {
-            node,
-            address,
-            store,
-            meta_node,
-            meta,
-            rpc,
-            stage,
-            runner,
-            index,
-            server,
-            starting,
-            _lock: lock,
+            let kind = SessionKind::Jobs(settings.node);
+            let contacts = Contacts::new(&settings.voters, &settings.nodes);
+            let meta =
+                MetaClient::new(seams.env.clone(), rpc.clone(), contacts, kind, Some(meta_node.clone()));
+            let stage = watch::Sender::new(Stage::Starting);
+            let runner = Arc::default();
+            let birth = Birth {
+                seams: seams.clone(),
+                settings: settings.clone(),
+                store: store.clone(),
+                meta_node: meta_node.clone(),
+                meta: meta.clone(),
+                rpc: rpc.clone(),
+                work,
+                stage: stage.clone(),
+                runner: Arc::clone(&runner),
+            };
+            let starting = seams.env.spawn("storage-start", Box::pin(birth.run()));
+            let node = settings.node;
+            Ok(StorageDaemon {
+                node,
+                address,
+                store,
+                meta_node,
+                meta,
+                rpc,
+                stage,
+                runner,
+                index,
+                server,
+                starting,
+                _lock: lock,
+            })
         })
     }
 
@@ -273,20 +285,23 @@ impl StorageDaemon {
     }
 
     /// Stops in order: no more jobs, leadership handed over, calls ended, chunks settled, files closed.
-    pub async fn shutdown(self) {
-        self.starting.abort();
-        if let Some(runner) = self.runner.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take() {
-            runner.stop();
-        }
-        if let Some(index) = &self.index {
-            index.close().await;
-        }
-        // Where no voter leads any more, the session falls silent and ends that way.
-        let _ = tokio::time::timeout(GOODBYE_DEADLINE, self.meta.close()).await;
-        self.meta_node.shutdown().await;
-        self.server.abort();
-        self.store.close().await;
-        tracing::info!(node = %self.node, "storage node stopped");
+    pub fn shutdown(self) -> Edge<'static, ()> {
+        Box::pin(async move {
+            self.starting.abort();
+            if let Some(runner) = self.runner.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take()
+            {
+                runner.stop();
+            }
+            if let Some(index) = &self.index {
+                index.close().await;
+            }
+            // Where no voter leads any more, the session falls silent and ends that way.
+            let _ = tokio::time::timeout(GOODBYE_DEADLINE, self.meta.close()).await;
+            self.meta_node.shutdown().await;
+            self.server.abort();
+            self.store.close().await;
+            tracing::info!(node = %self.node, "storage node stopped");
+        })
     }
 }
 
@@ -315,58 +330,71 @@ async fn lock(seams: &Seams, settings: &StorageSettings) -> Result<Box<dyn Send 
 }
 
 /// Makes the data of one node, which does not run, those of the cluster: see [`recovery::recover`].
-pub async fn recover(seams: &Seams, settings: &StorageSettings, go: bool) -> Result<Surviving, StartError> {
-    // Looking must not leave a new directory where there is none.
-    identity::cluster_of(seams, &settings.data).await?.ok_or_else(|| StartError::Data {
-        directory: settings.data.clone(),
-        error: io::ErrorKind::NotFound.into(),
-    })?;
-    let _lock = lock(seams, settings).await?;
-    Ok(recovery::recover(seams, &settings.data, &voter_config(settings), go).await?)
+pub fn recover<'a>(
+    seams: &'a Seams,
+    settings: &'a StorageSettings,
+    go: bool,
+) -> Edge<'a, Result<Surviving, StartError>> {
+    Box::pin(async move {
+        // Looking must not leave a new directory where there is none.
+        identity::cluster_of(seams, &settings.data).await?.ok_or_else(|| StartError::Data {
+            directory: settings.data.clone(),
+            error: io::ErrorKind::NotFound.into(),
+        })?;
+        let _lock = lock(seams, settings).await?;
+        Ok(recovery::recover(seams, &settings.data, &voter_config(settings), go).await?)
+    })
 }
 
 /// Fills the data directory of one node, which does not run and holds no metadata, from a backup: see
 /// [`recovery::restore`]. Its chunks may be there already.
-pub async fn restore(
-    seams: &Seams,
-    settings: &StorageSettings,
+pub fn restore<'a>(
+    seams: &'a Seams,
+    settings: &'a StorageSettings,
     backup: Reading,
-) -> Result<Surviving, StartError> {
-    let _lock = lock(seams, settings).await?;
-    let mut backup = backup;
-    let as_of = AsOf { term: backup.about.term, index: backup.about.index, epoch_min: FIRST_EPOCH };
-    let page = move || backup.page().map_err(io::Error::other);
-    Ok(recovery::restore(seams, &settings.data, &voter_config(settings), as_of, page).await?)
+) -> Edge<'a, Result<Surviving, StartError>> {
+    Box::pin(async move {
+        let _lock = lock(seams, settings).await?;
+        let mut backup = backup;
+        let as_of = AsOf { term: backup.about.term, index: backup.about.index, epoch_min: FIRST_EPOCH };
+        let page = move || backup.page().map_err(io::Error::other);
+        Ok(recovery::restore(seams, &settings.data, &voter_config(settings), as_of, page).await?)
+    })
 }
 
 /// Makes one node, which does not run and holds no metadata, the first of a cluster in which nothing is named yet, in an
 /// epoch above those of all its chunks. Returns how many chunks there are, too.
-pub async fn begin_anew(seams: &Seams, settings: &StorageSettings) -> Result<(Surviving, u64), StartError> {
-    let _lock = lock(seams, settings).await?;
-    let unusable = |error: io::Error| StartError::Data { directory: settings.data.clone(), error };
-    let store = ChunkStore::open(seams, chunk_settings(settings)).await.map_err(unusable)?;
-    let seen = async {
-        while !store.status().ready {
-            tokio::time::sleep(OPENING_PAUSE).await;
-        }
-        let (mut epoch, mut count, mut after) = (FIRST_EPOCH, 0, None);
-        loop {
-            let page = store.scan(after, CHUNKS_PER_CALL_MAX as u32).await.map_err(io::Error::other)?;
-            let Some(last) = page.last() else { return Ok((epoch, count)) };
-            after = Some(last.id);
-            count += page.len() as u64;
-            let epochs = page.iter().map(|stat| stat.id.extent().session().epoch);
-            epoch = epochs.fold(epoch, u16::max);
-        }
-    };
-    let seen = seen.await;
-    store.close().await;
-    let (epoch, count) = seen.map_err(unusable)?;
-    let epoch =
-        epoch.checked_add(EPOCHS_UNSEEN).ok_or_else(|| unusable(io::Error::other("no epoch is left")))?;
-    let (config, nothing) = (voter_config(settings), || Ok(None));
-    let begun = recovery::restore(seams, &settings.data, &config, AsOf::nothing(epoch), nothing).await?;
-    Ok((begun, count))
+pub fn begin_anew<'a>(
+    seams: &'a Seams,
+    settings: &'a StorageSettings,
+) -> Edge<'a, Result<(Surviving, u64), StartError>> {
+    Box::pin(async move {
+        let _lock = lock(seams, settings).await?;
+        let unusable = |error: io::Error| StartError::Data { directory: settings.data.clone(), error };
+        let store = ChunkStore::open(seams, chunk_settings(settings)).await.map_err(unusable)?;
+        let seen = async {
+            while !store.status().ready {
+                tokio::time::sleep(OPENING_PAUSE).await;
+            }
+            let (mut epoch, mut count, mut after) = (FIRST_EPOCH, 0, None);
+            loop {
+                let page = store.scan(after, CHUNKS_PER_CALL_MAX as u32).await.map_err(io::Error::other)?;
+                let Some(last) = page.last() else { return Ok((epoch, count)) };
+                after = Some(last.id);
+                count += page.len() as u64;
+                let epochs = page.iter().map(|stat| stat.id.extent().session().epoch);
+                epoch = epochs.fold(epoch, u16::max);
+            }
+        };
+        let seen = seen.await;
+        store.close().await;
+        let (epoch, count) = seen.map_err(unusable)?;
+        let epoch =
+            epoch.checked_add(EPOCHS_UNSEEN).ok_or_else(|| unusable(io::Error::other("no epoch is left")))?;
+        let (config, nothing) = (voter_config(settings), || Ok(None));
+        let begun = recovery::restore(seams, &settings.data, &config, AsOf::nothing(epoch), nothing).await?;
+        Ok((begun, count))
+    })
 }
 
 fn chunk_settings(settings: &StorageSettings) -> ChunkSettings {

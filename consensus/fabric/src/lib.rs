@@ -18,7 +18,12 @@ pub mod placement;
 pub mod rpc;
 pub mod tls;
 
+use std::pin::Pin;
 use std::sync::Arc;
+
+/// What a call at the edge of a crate gives that does much before it is over. The code of an `async fn` is made anew in every
+/// crate that awaits it; behind this it is made once, where it is written.
+pub type Edge<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// The three seams, handed to everything that needs the outside world.
 #[derive(Clone)]

@@ -15,13 +15,13 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use fabric::Seams;
 use fabric::env::{Env, TaskHandle, random_u64, run_blocking, spawn_critical};
 use fabric::ids::{ClusterId, NodeId, RaftId, SessionId};
 use fabric::limits::{COPIES, ENTRY_BYTES_MAX, SNAPSHOT_ENTRIES_DEFAULT, VOTER_PATIENCE_DEFAULT, VOTERS_MAX};
 use fabric::rpc::{
     CallOptions, Class, Message, Peer, RpcClient, RpcError, Service, decode_head, reply_typed,
 };
+use fabric::{Edge, Seams};
 use futures::stream::{FuturesUnordered, StreamExt};
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{ClientWriteError, RaftError};
@@ -547,56 +547,58 @@ impl MetaNode {
 
     /// Goes through birth, opens log and tables, and starts Raft. A single voter leads when this returns. After
     /// [`StartError::NotAVoter`] nothing is open, and the node may stand by.
-    pub async fn start(&self) -> Result<(), StartError> {
-        if self.is_stranger().await? {
-            return Err(StartError::NotAVoter { new: VoterName(self.identity.raft_id()) });
-        }
-        let env = &self.seams.env;
-        let mut machine_config = self.config.machine.clone();
-        let planted = &mut machine_config.context.planted;
-        *planted = Planted {
-            skip_condition: env.armed("skip_condition"),
-            skip_reply_cache: env.armed("skip_reply_cache"),
-            commit_one_copy: env.armed("commit_one_copy"),
-            drop_debts: env.armed("drop_debts"),
-            skip_lowest_sequence: env.armed("skip_lowest_sequence"),
-            accept_ended_session: env.armed("accept_ended_session"),
-            skip_removal: env.armed("skip_removal"),
-        };
-        let machine = self.open_machine(machine_config).await?;
-        let mut log = self.open_log(&machine).await?;
-        let floor = machine.floor().await;
-        if let Some(applied) = machine.applied().await {
-            log.agree_with(applied).await?;
-        }
-        let pristine = log.is_pristine() && floor == 0;
-        self.alive.store(!pristine, Ordering::Release);
-        let next_index = floor.max(*log.synced().borrow());
-        let machine = machine.run(Some(log.synced()));
-        match machine.tables().epoch() {
-            Some(epoch) => self.rpc.epoch().learn(epoch),
-            // It took part, and knows no later one: peers of a later one must not teach it.
-            None if !pristine => self.rpc.epoch().learn(self.identity.epoch.max(FIRST_EPOCH)),
-            None => {}
-        }
-        self.lives.remember_in(Some(machine.tables()));
-        let voters = match self.caller() {
-            Some(_) if pristine => self.voters_heard_of().await,
-            _ => self.voters(&machine),
-        };
-        if let Err(error) = self.wait_for_leave(&voters, pristine, next_index).await {
-            // A node that stands by begins anew later.
-            self.lives.remember_in(None);
-            machine.tables().close();
-            log.close();
-            return Err(error);
-        }
-        let running = self.run(log, machine, voters).await?;
-        if pristine {
-            self.initialise(&running).await?;
-        }
-        self.lead_if_alone(&running).await;
-        Ok(())
+    pub fn start(&self) -> Edge<'_, Result<(), StartError>> {
+        Box::pin(async move {
+            if self.is_stranger().await? {
+                return Err(StartError::NotAVoter { new: VoterName(self.identity.raft_id()) });
+            }
+            let env = &self.seams.env;
+            let mut machine_config = self.config.machine.clone();
+            let planted = &mut machine_config.context.planted;
+            *planted = Planted {
+                skip_condition: env.armed("skip_condition"),
+                skip_reply_cache: env.armed("skip_reply_cache"),
+                commit_one_copy: env.armed("commit_one_copy"),
+                drop_debts: env.armed("drop_debts"),
+                skip_lowest_sequence: env.armed("skip_lowest_sequence"),
+                accept_ended_session: env.armed("accept_ended_session"),
+                skip_removal: env.armed("skip_removal"),
+            };
+            let machine = self.open_machine(machine_config).await?;
+            let mut log = self.open_log(&machine).await?;
+            let floor = machine.floor().await;
+            if let Some(applied) = machine.applied().await {
+                log.agree_with(applied).await?;
+            }
+            let pristine = log.is_pristine() && floor == 0;
+            self.alive.store(!pristine, Ordering::Release);
+            let next_index = floor.max(*log.synced().borrow());
+            let machine = machine.run(Some(log.synced()));
+            match machine.tables().epoch() {
+                Some(epoch) => self.rpc.epoch().learn(epoch),
+                // It took part, and knows no later one: peers of a later one must not teach it.
+                None if !pristine => self.rpc.epoch().learn(self.identity.epoch.max(FIRST_EPOCH)),
+                None => {}
+            }
+            self.lives.remember_in(Some(machine.tables()));
+            let voters = match self.caller() {
+                Some(_) if pristine => self.voters_heard_of().await,
+                _ => self.voters(&machine),
+            };
+            if let Err(error) = self.wait_for_leave(&voters, pristine, next_index).await {
+                // A node that stands by begins anew later.
+                self.lives.remember_in(None);
+                machine.tables().close();
+                log.close();
+                return Err(error);
+            }
+            let running = self.run(log, machine, voters).await?;
+            if pristine {
+                self.initialise(&running).await?;
+            }
+            self.lead_if_alone(&running).await;
+            Ok(())
+        })
     }
 
     /// Whether nobody has ever called this node to take part: the cluster is not born with it, and it has no log.
@@ -613,33 +615,37 @@ impl MetaNode {
     }
 
     /// Waits for the call of a leader that has made this node a member, and starts then. Does not return before.
-    pub async fn stand_by(&self) -> Result<(), StartError> {
-        tracing::info!(name = %VoterName(self.identity.raft_id()), "this node stands by for the voters");
-        loop {
-            self.call.came.notified().await;
-            match self.start().await {
-                // It was a member of an older membership only.
-                Err(StartError::NotAVoter { .. }) => {}
-                started => return started,
+    pub fn stand_by(&self) -> Edge<'_, Result<(), StartError>> {
+        Box::pin(async move {
+            tracing::info!(name = %VoterName(self.identity.raft_id()), "this node stands by for the voters");
+            loop {
+                self.call.came.notified().await;
+                match self.start().await {
+                    // It was a member of an older membership only.
+                    Err(StartError::NotAVoter { .. }) => {}
+                    started => return started,
+                }
             }
-        }
+        })
     }
 
     /// Waits until other nodes say that this one is no member any more, and stops Raft then; what it has of the log and
     /// the tables stays. The node may stand by.
-    pub async fn dismissed(&self) {
-        let mut said = 0;
-        while said < DISMISSALS {
-            tokio::time::sleep(DISMISSAL_INTERVAL).await;
-            said = if self.is_dismissed().await { said + 1 } else { 0 };
-        }
-        tracing::info!("this node is no member any more");
-        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(running) = running {
-            self.lives.remember_in(None);
-            running.stopping.store(true, Ordering::Release);
-            running.stop().await;
-        }
+    pub fn dismissed(&self) -> Edge<'_, ()> {
+        Box::pin(async move {
+            let mut said = 0;
+            while said < DISMISSALS {
+                tokio::time::sleep(DISMISSAL_INTERVAL).await;
+                said = if self.is_dismissed().await { said + 1 } else { 0 };
+            }
+            tracing::info!("this node is no member any more");
+            let running = self.running.lock().unwrap_or_else(PoisonError::into_inner).take();
+            if let Some(running) = running {
+                self.lives.remember_in(None);
+                running.stopping.store(true, Ordering::Release);
+                running.stop().await;
+            }
+        })
     }
 
     /// Whether all others that know of members do not know this node. They may lag; then a leader calls it again.
@@ -676,19 +682,21 @@ impl MetaNode {
     }
 
     /// Waits until a majority of those that vote now has nothing against a process that does not vote itself.
-    pub async fn present(&self) -> Result<(), StartError> {
-        let presence = Presence { life: self.life, next_index: 0 };
-        loop {
-            let voters = self.voters_heard_of().await;
-            let presented = lives::present(&*self.seams.env, &self.rpc, &voters, presence);
-            match tokio::time::timeout(HEARSAY_PATIENCE, presented).await {
-                Ok(presented) => {
-                    return presented.map_err(|why| StartError::Stale { node: self.config.node, why });
+    pub fn present(&self) -> Edge<'_, Result<(), StartError>> {
+        Box::pin(async move {
+            let presence = Presence { life: self.life, next_index: 0 };
+            loop {
+                let voters = self.voters_heard_of().await;
+                let presented = lives::present(&*self.seams.env, &self.rpc, &voters, presence);
+                match tokio::time::timeout(HEARSAY_PATIENCE, presented).await {
+                    Ok(presented) => {
+                        return presented.map_err(|why| StartError::Stale { node: self.config.node, why });
+                    }
+                    // Those that vote may be others by now.
+                    Err(_) => tracing::info!(?voters, "no majority of the voters answers yet"),
                 }
-                // Those that vote may be others by now.
-                Err(_) => tracing::info!(?voters, "no majority of the voters answers yet"),
             }
-        }
+        })
     }
 
     /// The members that any node knows of; before there are any, those that the cluster is born with.
@@ -1024,16 +1032,18 @@ impl MetaNode {
     }
 
     /// Hands over leadership, writes what is applied, and stops Raft.
-    pub async fn shutdown(&self) {
-        let Some(running) = self.running() else { return };
-        running.stopping.store(true, Ordering::Release);
-        if running.leads().is_some() {
-            running.hand_over(&[]).await;
-        }
-        if let Err(error) = running.tables.checkpoint().await {
-            tracing::warn!(%error, "the last checkpoint failed; the log has it all");
-        }
-        running.stop().await;
+    pub fn shutdown(&self) -> Edge<'_, ()> {
+        Box::pin(async move {
+            let Some(running) = self.running() else { return };
+            running.stopping.store(true, Ordering::Release);
+            if running.leads().is_some() {
+                running.hand_over(&[]).await;
+            }
+            if let Err(error) = running.tables.checkpoint().await {
+                tracing::warn!(%error, "the last checkpoint failed; the log has it all");
+            }
+            running.stop().await;
+        })
     }
 
     /// The index behind what a member has acknowledged to this node, if this node leads.

@@ -34,6 +34,7 @@ mod voters;
 
 use std::io::Write;
 use std::num::NonZeroUsize;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread::available_parallelism;
@@ -290,5 +291,7 @@ pub(crate) fn say(line: &str) {
 
 /// Runs async work of a stage on a runtime of its own.
 fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
+    // Boxed, as the code of the runtime is made for each kind of work.
+    let work: Pin<Box<dyn Future<Output = Result<T>> + '_>> = Box::pin(work);
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(work)
 }
