@@ -189,7 +189,9 @@ impl Gateway {
             customer_keys_without_tls: parts.customer_keys_without_tls,
             stopping: stopping.1.clone(),
         };
-        let feed = overlay.clone().map(|overlay| Arc::new(Feed { overlay, backend: backend.clone() }));
+        let feed = overlay
+            .clone()
+            .map(|overlay| Arc::new(Feed { overlay, backend: backend.clone(), heard: Default::default() }));
         let service = Arc::new(S3Service::new(backend, settings, &ops::all()));
         let follower =
             overlay.clone().map(|overlay| Arc::new(Follower { overlay, service: service.clone() }));

@@ -528,7 +528,8 @@ pub struct Checksum {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Attributes {
     /// `content-type`, `cache-control`, `content-disposition`, `content-encoding`, `content-language`,
-    /// `expires`, `x-amz-website-redirect-location`: lower-case name → value as sent.
+    /// `expires`, `x-amz-website-redirect-location`: lower-case name → value as sent. Beside them what
+    /// [`Attributes::mark_replica`] sets.
     pub headers: BTreeMap<String, String>,
     /// `x-amz-meta-*`: name without the prefix, lower-case → value.
     pub user: BTreeMap<String, String>,
@@ -536,6 +537,27 @@ pub struct Attributes {
     pub storage_class: Option<String>,
     /// `x-amz-tagging`: pairs in order (step 4 shows and changes them).
     pub tags: Vec<(String, String)>,
+}
+
+/// The header of versions that came as copies from another cluster. No client writes it, and none has it whose bytes a
+/// client wrote here, whatever they were made of.
+const REPLICA: (&str, &str) = ("x-amz-replication-status", "REPLICA");
+
+impl Attributes {
+    /// Says that the version came from another cluster.
+    pub fn mark_replica(&mut self) {
+        self.headers.insert(REPLICA.0.to_string(), REPLICA.1.to_string());
+    }
+
+    /// Says nothing of that.
+    pub fn unmark_replica(&mut self) {
+        self.headers.remove(REPLICA.0);
+    }
+
+    /// Whether the version came from another cluster.
+    pub fn is_replica(&self) -> bool {
+        self.headers.contains_key(REPLICA.0)
+    }
 }
 
 /// The body of one PUT or one part on chunk volumes.

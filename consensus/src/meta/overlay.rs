@@ -241,6 +241,15 @@ pub enum OverlayChange {
         /// Which one.
         bucket: BucketId,
     },
+    /// A copy that the rules of a bucket here want is there; refused where they do not want it.
+    Acknowledge {
+        /// Which bucket.
+        bucket: BucketId,
+        /// The copy.
+        to: Source,
+        /// The last event that it has, or that is of no interest there.
+        upto: Stamp,
+    },
 }
 
 /// Why a change is refused.

@@ -16,7 +16,7 @@ use super::model::{
 };
 use super::names::{AccessKeyId, AnnotationName, BucketName, ClusterName, ObjectKey, PolicyName, UserName};
 use super::overlay::{HeardBucket, HeardPlace, OverlayState};
-use super::replication::{Follows, Promotions, Replication};
+use super::replication::{Acknowledged, Follows, Promotions, Replication, Source};
 use super::sealing::Sealing;
 
 /// A question. Each is answered from one applied index.
@@ -305,6 +305,8 @@ pub enum Query {
     },
     /// Buckets here whose place was taken, and that took the place of others → [`Answer::Promotions`].
     Promotions,
+    /// How far the copies of a bucket are that its rules want → [`Answer::Acknowledged`].
+    Acknowledged(BucketId),
 }
 
 /// Partitions of a [`Query::Placed`].
@@ -437,6 +439,7 @@ pub enum Answer {
     SettingsOf { settings: Vec<(BucketId, BucketSetting)>, next: Option<BucketId> },
     Heard { buckets: Vec<(ClusterName, BucketName, HeardBucket)>, more: bool },
     Promotions(Promotions),
+    Acknowledged(Vec<(Source, Acknowledged)>),
 }
 
 /// A version whose bytes are to become shards.

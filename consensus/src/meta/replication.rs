@@ -22,6 +22,14 @@ pub struct Replication {
     pub since: Stamp,
 }
 
+impl Replication {
+    /// Whether a rule that counts names a bucket of another cluster.
+    pub fn names(&self, to: &Source) -> bool {
+        let is_meant = |rule: &ReplicationRule| (&rule.cluster, &rule.bucket) == (&to.cluster, &to.bucket);
+        self.rules.iter().any(|rule| rule.enabled && is_meant(rule))
+    }
+}
+
 /// One rule of a [`Replication`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReplicationRule {
@@ -118,6 +126,15 @@ pub struct Follows {
     pub follower_lives: bool,
     /// In order of bucket and source.
     pub follows: Vec<(Bucket, Source, Follow)>,
+}
+
+/// How far a copy in another cluster is, as that said some seconds ago. Keyed (bucket, cluster, bucket there).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Acknowledged {
+    /// What happened until then was before the first rules that named the copy: it is not copied, or nobody knows.
+    pub first: Stamp,
+    /// What happened until then is in the copy, or is of no interest there.
+    pub upto: Stamp,
 }
 
 /// A bucket here whose copy in another cluster took its place: nobody writes to it any more.

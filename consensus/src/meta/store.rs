@@ -157,6 +157,8 @@ tables! {
     SUPERSEDED = 56, "superseded";
     /// Copies that took the place of a bucket whose cluster does not know yet.
     PROMOTIONS = 57, "promotions";
+    /// How far copies in other clusters are.
+    ACKNOWLEDGED = 58, "acknowledged";
 }
 
 impl TableId {
@@ -286,7 +288,7 @@ mod tests {
         event_order cursors absences leaving removed_nodes hold bucket_quotas user_quotas bucket_settings locks \
         user_policies due due_walks upload_sealings renames event_marks annotations acls \
         deliveries deliverer overlay_identity overlay_members overlay_invites overlay_grants \
-        recodings follows follower replicating overlay_heard superseded promotions";
+        recodings follows follower replicating overlay_heard superseded promotions acknowledged";
         assert_eq!(names.join(" "), golden, "names are stored");
     }
 

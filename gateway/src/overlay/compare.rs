@@ -30,7 +30,7 @@ struct Comparison {
 impl Copying {
     /// Makes the copy equal to its source, and returns where events go on.
     pub(super) async fn compare(&self, cursor: Stamp) -> Result<Stamp, Halt> {
-        let noted = self.changes(cursor, 0, 0).await?.there.latest.max(cursor);
+        let noted = self.place(cursor).await?.there.latest.max(cursor);
         tracing::info!(bucket = %self.bucket.name, cluster = %self.link.name, "a copy is compared with its source");
         let comparison = Comparison { cursor, noted };
         let mut after = String::new();
@@ -44,7 +44,7 @@ impl Copying {
                 None => break,
             }
         }
-        let end = self.changes(cursor, 0, 0).await?.there;
+        let end = self.place(cursor).await?.there;
         let step = ReplicateStep::Compared { upto: end.latest };
         self.propose(step, (cursor, noted), end.now_ms, Vec::new()).await?;
         Ok(noted)

@@ -227,7 +227,8 @@ impl Guest {
                     return wrong("since is no cursor");
                 };
                 let wait = Duration::from_secs(number("wait"));
-                let since = Since { cursor, wait, limit: number("limit") as usize };
+                let done = parameter(query, "done").parse().ok();
+                let since = Since { cursor, wait, limit: number("limit") as usize, done };
                 shown(feed.changes(&shared, &since).await)
             }
             (Method::GET, "objects") => shown(feed.objects(&shared, &decoded(query, "after")).await),

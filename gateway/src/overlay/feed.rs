@@ -3,13 +3,14 @@
 //! What always holds: it is told of nothing that it was not given. Either the owner of the bucket wants copies in that
 //! cluster, and it hears of what the rules say; or that cluster may act for the owner here, and it hears of everything.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use consensus::client::{MetaError, ReadGuard, ask};
+use consensus::client::{Meta, MetaError, ReadGuard, ask};
 use consensus::meta::command::{Reject, VersionSelector};
 use consensus::meta::model::{
     Bucket, BucketSetting, Event, EventKind, Home, Lock, Object, SettingKind, Tags, Versioning,
@@ -17,10 +18,10 @@ use consensus::meta::model::{
 use consensus::meta::names::{BucketName, ClusterName, ObjectKey};
 use consensus::meta::overlay::{OverlayChange, OverlayRefusal};
 use consensus::meta::query::{Answer, List, ObjectView, PageEntry, Query, Want};
-use consensus::meta::replication::{Follow, FollowKind, Replication, ReplicationRule, Source};
+use consensus::meta::replication::{Acknowledged, Follow, FollowKind, Replication, ReplicationRule, Source};
 use consensus::meta::sealing::Scheme;
-use fabric::ids::Stamp;
-use fabric::limits::{INLINE_BYTES_MAX, LIST_KEYS_MAX, REPLICATE_CHANGES_MAX};
+use fabric::ids::{BucketId, Stamp};
+use fabric::limits::{INLINE_BYTES_MAX, LIST_KEYS_MAX, PUT_BYTES_MAX, REPLICATE_CHANGES_MAX};
 use futures::{FutureExt as _, StreamExt as _};
 use tokio::time::sleep;
 
@@ -38,6 +39,8 @@ use crate::s3::service::Backend;
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 /// Nobody waits longer for events.
 const WAIT_MAX: Duration = Duration::from_secs(3);
+/// How far a copy is gets kept at most this often.
+const ACKNOWLEDGE_INTERVAL: Duration = Duration::from_secs(2);
 /// Versions that are looked up at once.
 const VERSIONS_AT_ONCE: usize = 16;
 /// How the source of an event begins that was copied from another cluster itself.
@@ -49,6 +52,26 @@ pub struct Feed {
     pub overlay: Arc<Overlay>,
     /// What is there.
     pub backend: Backend,
+    /// How far copies are.
+    pub heard: Acknowledgements,
+}
+
+/// When it was last looked at how far each copy is. There are as many as rules name.
+#[derive(Default)]
+pub struct Acknowledgements(Mutex<BTreeMap<(BucketId, Source), Duration>>);
+
+impl Acknowledgements {
+    /// Whether how far a copy is may be kept now; who asks keeps it.
+    fn is_due(&self, bucket: BucketId, to: &Source, now: Duration) -> bool {
+        // Each change is a single call, so poison means nothing here.
+        let mut heard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        heard.retain(|_, at| now.saturating_sub(*at) < ACKNOWLEDGE_INTERVAL);
+        let is_due = !heard.contains_key(&(bucket, to.clone()));
+        if is_due {
+            heard.insert((bucket, to.clone()), now);
+        }
+        is_due
+    }
 }
 
 /// Of what a cluster is told.
@@ -68,6 +91,8 @@ pub struct Since {
     pub wait: Duration,
     /// At most so many events are told.
     pub limit: usize,
+    /// Its copy has what happened up to this event, where it says so.
+    pub done: Option<Stamp>,
 }
 
 impl Shared {
@@ -188,6 +213,7 @@ impl Feed {
         let env = &*self.backend.env;
         let until = env.monotonic() + since.wait.min(WAIT_MAX);
         let (bucket, after) = (&shared.bucket, since.cursor);
+        self.acknowledge(shared, since).await;
         let changes = loop {
             let query = Query::Changes { bucket: bucket.id, after, limit: LIST_KEYS_MAX };
             let Answer::Changes(changes) = self.ask(query).await? else { return unexpected() };
@@ -215,6 +241,25 @@ impl Feed {
             latest: changes.latest,
             waiting: (changes.events.len() - page.len()) as u64,
         })
+    }
+
+    /// Keeps how far a copy is that the rules of the bucket want. What fails is kept when it says so the next time.
+    async fn acknowledge(&self, shared: &Shared, since: &Since) {
+        let (Some((_, cluster, to)), Some(upto)) = (&shared.rules, since.done) else { return };
+        let (bucket, to) = (shared.bucket.id, Source { cluster: cluster.clone(), bucket: to.clone() });
+        if !self.heard.is_due(bucket, &to, self.backend.env.monotonic()) {
+            return;
+        }
+        let kept = async {
+            let rows = acknowledged(&*self.backend.meta, bucket).await?;
+            if rows.iter().any(|(other, row)| *other == to && row.upto == upto) {
+                return Ok(());
+            }
+            self.overlay.propose(OverlayChange::Acknowledge { bucket, to, upto }).await
+        };
+        if let Err(error) = kept.await {
+            tracing::debug!(bucket = %shared.bucket.name, %error, "how far a copy is will be kept later");
+        }
     }
 
     /// What there is to tell of an event.
@@ -293,6 +338,7 @@ impl Feed {
         };
         let lock = self.lock(shared, key, object.stamp).await?;
         let mut attributes = object.attributes;
+        attributes.unmark_replica();
         attributes.storage_class = class.or(attributes.storage_class);
         Ok(Some(WhatThere::Version(VersionThere {
             version: object.stamp,
@@ -462,6 +508,22 @@ impl Feed {
     async fn ask(&self, query: Query) -> Result<Answer, OverlayError> {
         Ok(ask(&*self.overlay.parts.meta, query).await?)
     }
+}
+
+/// How far the copies of a bucket are that its rules want.
+pub async fn acknowledged(
+    meta: &dyn Meta,
+    bucket: BucketId,
+) -> Result<Vec<(Source, Acknowledged)>, MetaError> {
+    match ask(meta, Query::Acknowledged(bucket)).await? {
+        Answer::Acknowledged(rows) => Ok(rows),
+        _ => Err(MetaError::Unavailable("the metadata answered another question".to_string())),
+    }
+}
+
+/// Whether a version is left out of every copy.
+pub fn is_left(object: &Object) -> bool {
+    PUT_BYTES_MAX < object.bytes || unreadable(object).is_some()
 }
 
 /// Why the bytes of a version cannot be told, if they cannot.

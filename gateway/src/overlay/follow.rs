@@ -357,11 +357,11 @@ impl Follower {
         if follow.compare {
             cursor = copying.compare(cursor).await?;
         }
-        let mut page = copying.fetch(cursor).await?;
+        let mut page = copying.fetch(cursor, cursor).await?;
         loop {
             if page.there.missing {
                 cursor = copying.compare(cursor).await?;
-                page = copying.fetch(cursor).await?;
+                page = copying.fetch(cursor, cursor).await?;
                 continue;
             }
             if page.there.upto == cursor {
@@ -369,7 +369,8 @@ impl Follower {
                 copying.note(&page);
                 return Ok(());
             }
-            let (written, next) = tokio::join!(copying.write(&page, cursor), copying.fetch(page.there.upto));
+            let next = copying.fetch(page.there.upto, cursor);
+            let (written, next) = tokio::join!(copying.write(&page, cursor), next);
             written?;
             cursor = page.there.upto;
             page = next?;
@@ -407,13 +408,18 @@ pub(super) struct Prepared {
 }
 
 impl Copying {
-    async fn fetch(&self, since: Stamp) -> Result<Fetched, Halt> {
-        self.changes(since, WAIT_SECONDS, PAGE).await
+    /// The next page, while the copy has what happened up to `done`.
+    async fn fetch(&self, since: Stamp, done: Stamp) -> Result<Fetched, Halt> {
+        self.asked(&format!("since={since}&wait={WAIT_SECONDS}&limit={PAGE}&done={done}")).await
     }
 
-    /// What happened there.
-    pub(super) async fn changes(&self, since: Stamp, wait: u64, limit: usize) -> Result<Fetched, Halt> {
-        let path = self.path("changes", &format!("since={since}&wait={wait}&limit={limit}"));
+    /// Where the feed there is.
+    pub(super) async fn place(&self, since: Stamp) -> Result<Fetched, Halt> {
+        self.asked(&format!("since={since}&wait=0&limit=0")).await
+    }
+
+    async fn asked(&self, query: &str) -> Result<Fetched, Halt> {
+        let path = self.path("changes", query);
         let there: ChangesThere = self.link.get(&path).await?;
         if there.id != self.id.0 {
             return Err(Halt::Another);
@@ -517,13 +523,15 @@ impl Copying {
             return Ok(None);
         };
         let (id, bytes, lock) = (version.version, version.bytes, version.lock.clone());
+        let mut attributes = version.attributes.clone();
+        attributes.mark_replica();
         let version = ReplicaVersion {
             body,
             sealing,
             etag: version.etag,
             modified: ClusterMs(version.modified_ms),
             checksum: version.checksum.clone(),
-            attributes: version.attributes.clone(),
+            attributes,
         };
         // Into a bucket of many writers come versions of several clusters, which may have given the same ids.
         let what = match self.kind {

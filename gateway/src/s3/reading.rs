@@ -22,6 +22,7 @@ use super::lifecycle;
 use super::locks;
 use super::op::{Context, unexpected};
 use super::range::{self, ByteRange};
+use super::replication;
 use super::request::{Query, header_text};
 use super::response::Response;
 use super::time::parse_http_date;
@@ -123,6 +124,7 @@ impl Input {
         response = versions::show(response, bucket, &view.object);
         response = encryption::show_object(response, &view.object, customer);
         response = locks::show(cx, key, &view.object, response).await?;
+        response = replication::show(cx, key, &view.object, response).await?;
         if self.version.is_none() {
             response = lifecycle::tell(cx, key, &view.object, response).await?;
         }

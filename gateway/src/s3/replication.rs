@@ -1,14 +1,19 @@
 //! The replication configuration of a bucket: which objects are copied to which buckets of other clusters, by the rules
 //! of AWS.
 
-use consensus::meta::model::{Bucket, Tags, Versioning};
-use consensus::meta::names::{BucketName, ClusterName};
-use consensus::meta::replication::{Replication, ReplicationFilter, ReplicationRule};
+use std::collections::BTreeSet;
+
+use consensus::meta::model::{Bucket, BucketSetting, Object, Tags, Versioning};
+use consensus::meta::names::{BucketName, ClusterName, ObjectKey};
+use consensus::meta::replication::{Acknowledged, Replication, ReplicationFilter, ReplicationRule, Source};
 use fabric::limits::{KEY_BYTES_MAX, REPLICATION_RULES_MAX};
 
 use super::error::{Code, S3Error, S3Result};
+use super::op::Context;
+use super::response::Response;
 use super::tags;
 use super::xml::{ReplicationDocument, ReplicationElement, XmlWriter};
+use crate::overlay::feed::{acknowledged, is_left};
 
 const ID_CHARS_MAX: usize = 255;
 const ROLE_BYTES_MAX: usize = 2048;
@@ -157,6 +162,63 @@ pub fn deciding<'a>(
     replication.rules.iter().filter(fits).max_by_key(|rule| rule.priority)
 }
 
+/// Adds how far the copies of a version are to the answer about it. A copy says itself that it is one.
+pub async fn show(cx: &Context, key: &ObjectKey, object: &Object, response: Response) -> S3Result<Response> {
+    let settings = cx.recent_settings().await?;
+    let rules = settings.iter().find_map(|setting| match setting {
+        BucketSetting::Replication(rules) => Some(rules),
+        _ => None,
+    });
+    let Some(rules) = rules.filter(|_| !object.attributes.is_replica()) else { return Ok(response) };
+    if destinations(rules, key, object).is_empty() {
+        return Ok(response);
+    }
+    let copies = acknowledged(&*cx.meta, cx.bucket()?.id).await?;
+    Ok(match status(rules, &copies, key, object) {
+        Some(status) => response.amz("x-amz-replication-status", status),
+        None => response,
+    })
+}
+
+/// Where a version is to be copied.
+fn destinations(rules: &Replication, key: &ObjectKey, object: &Object) -> BTreeSet<Source> {
+    if object.stamp <= rules.since {
+        return BTreeSet::new();
+    }
+    let tags = &object.attributes.tags;
+    let all = rules
+        .rules
+        .iter()
+        .map(|rule| (&rule.cluster, &rule.bucket))
+        .filter(|to| deciding(rules, *to, key.as_str(), tags).is_some());
+    all.map(|(cluster, bucket)| Source { cluster: cluster.clone(), bucket: bucket.clone() }).collect()
+}
+
+/// How far the copies of a version are, in AWS's words; `None`: none is wanted, or nobody knows.
+fn status(
+    rules: &Replication,
+    copies: &[(Source, Acknowledged)],
+    key: &ObjectKey,
+    object: &Object,
+) -> Option<&'static str> {
+    let mut wanted = destinations(rules, key, object);
+    let mut are_there = true;
+    // The stamp of a version that was written here is that of its event.
+    wanted.retain(|to| match copies.iter().find(|(other, _)| other == to) {
+        Some((_, copy)) if object.stamp <= copy.first => false,
+        copy => {
+            are_there &= copy.is_some_and(|(_, copy)| object.stamp <= copy.upto);
+            true
+        }
+    });
+    match (wanted.is_empty(), are_there) {
+        (true, _) => None,
+        _ if is_left(object) => Some("FAILED"),
+        (_, true) => Some("COMPLETED"),
+        (_, false) => Some("PENDING"),
+    }
+}
+
 /// The document of a configuration.
 pub fn document(replication: &Replication) -> XmlWriter {
     let mut xml = XmlWriter::new();
@@ -294,6 +356,43 @@ mod tests {
             (Some("all"), Some("a"), Some("tagged"))
         );
         assert!(deciding(&found, (&north, &copy), "b", &tags).is_none());
+    }
+
+    #[test]
+    fn the_status_is_that_of_all_copies() {
+        let and = "<And><Prefix>a/</Prefix><Tag><Key>k</Key><Value>v</Value></Tag></And>";
+        let north = TO.replace("copy", "north");
+        let rules = rule("all", 1, "", "Enabled") + &rule("two", 2, and, "Disabled").replace(TO, &north);
+        let mut found = read(&rules).unwrap();
+        found.rules[1].bucket = "north".parse().unwrap();
+        let at = |index| Stamp { epoch: 1, index, ordinal: 0 };
+        found.since = at(10);
+        let copy = |rule: usize, first, upto| {
+            let ReplicationRule { cluster, bucket, .. } = found.rules[rule].clone();
+            (Source { cluster, bucket }, Acknowledged { first: at(first), upto: at(upto) })
+        };
+        let status = |copies: &[(Source, Acknowledged)], key: &str, index, bytes| {
+            let mut object = crate::s3::reading::tests::object(bytes);
+            object.stamp = at(index);
+            object.attributes.tags = vec![("k".to_string(), "v".to_string())];
+            super::status(&found, copies, &key.parse().unwrap(), &object)
+        };
+        let (west, far) = (copy(0, 10, 30), copy(1, 10, 20));
+        for (copies, key, index, expected) in [
+            (&[][..], "b", 10, None),
+            (&[], "b", 11, Some("PENDING")),
+            (&[west.clone()], "b", 30, Some("COMPLETED")),
+            (&[west.clone()], "b", 31, Some("PENDING")),
+            (&[west.clone()], "a/b", 20, Some("PENDING")),
+            (&[west.clone(), far.clone()], "a/b", 20, Some("COMPLETED")),
+            (&[west.clone(), far.clone()], "a/b", 21, Some("PENDING")),
+            // Rules that came later say nothing of it.
+            (&[copy(0, 15, 30)], "b", 15, None),
+            (&[copy(0, 15, 30)], "b", 16, Some("COMPLETED")),
+        ] {
+            assert_eq!(status(copies, key, index, 1), expected, "{key} {index} {copies:?}");
+        }
+        assert_eq!(status(&[west], "b", 20, fabric::limits::PUT_BYTES_MAX + 1), Some("FAILED"));
     }
 
     #[test]

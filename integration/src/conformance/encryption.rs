@@ -22,12 +22,13 @@ behaviours![
 ];
 
 const SSE: &str = "x-amz-server-side-encryption";
-const CUSTOMER: &str = "x-amz-server-side-encryption-customer-";
+/// How headers with the key of a customer begin.
+pub(crate) const CUSTOMER: &str = "x-amz-server-side-encryption-customer-";
 const SOURCE: &str = "x-amz-copy-source-server-side-encryption-customer-";
 const PART: u64 = 5 << 20;
 
 /// Adds the key of a customer: these bytes.
-fn with_key(request: Request, headers: &str, byte: u8) -> Request {
+pub(crate) fn with_key(request: Request, headers: &str, byte: u8) -> Request {
     let key = [byte; 32];
     request
         .header(&format!("{headers}algorithm"), "AES256")

@@ -14,7 +14,7 @@ mod classes;
 mod conditions;
 mod copies;
 mod cors;
-mod encryption;
+pub(crate) mod encryption;
 mod forms;
 mod lifecycle;
 mod listing;

@@ -2,12 +2,13 @@
 
 use bytes::Bytes;
 use consensus::meta::tables::{
-    Absences, AccessKeys, Acls, AnnotationSets, Bodies, BucketNames, BucketQuotas, BucketSettings, Buckets,
-    BucketsByOwner, Cluster, Completeds, Cursors, DebtCounts, Debts, DecodeKey, Deliverer, Deliveries, Due,
-    DueWalks, EncodeKey, EventMarks, EventOrder, Events, Extents, Follower, Follows, Garbages, Heard, Holds,
-    Identity, Inline, Invites, KeysByUser, Layouts, LeavingCopies, Locks, Members, Nodes, NullVersions,
-    Objects, OverlayGrants, Parts, RemovedNodes, Renames, Replicating, Replies, SessionNonces, Sessions,
-    Table, UploadSealings, Uploads, Usages, UserPolicies, UserQuotas, Users, Versions, key_bytes,
+    Absences, AccessKeys, Acknowledged, Acls, AnnotationSets, Bodies, BucketNames, BucketQuotas,
+    BucketSettings, Buckets, BucketsByOwner, Cluster, Completeds, Cursors, DebtCounts, Debts, DecodeKey,
+    Deliverer, Deliveries, Due, DueWalks, EncodeKey, EventMarks, EventOrder, Events, Extents, Follower,
+    Follows, Garbages, Heard, Holds, Identity, Inline, Invites, KeysByUser, Layouts, LeavingCopies, Locks,
+    Members, Nodes, NullVersions, Objects, OverlayGrants, Parts, Promotions, RemovedNodes, Renames,
+    Replicating, Replies, SessionNonces, Sessions, Superseded, Table, UploadSealings, Uploads, Usages,
+    UserPolicies, UserQuotas, Users, Versions, key_bytes,
 };
 use fabric::codec::crc32c;
 use fabric::rpc::read_all;
@@ -74,6 +75,9 @@ const TABLES: &[ReadRow] = &[
     row::<Follows>,
     row::<Follower>,
     row::<Replicating>,
+    row::<Superseded>,
+    row::<Promotions>,
+    row::<Acknowledged>,
 ];
 
 /// A table, the length of a key, the key, and the value behind it.

@@ -103,6 +103,7 @@ fn decide(rows: &dyn Rows, query: &Query) -> Result<Answer, Stop> {
         Query::Overlay => overlay::state(rows)?,
         Query::Catalog { after, limit } => overlay::catalog(rows, *after, *limit)?,
         Query::Follows => overlay::follows(rows)?,
+        Query::Acknowledged(bucket) => overlay::acknowledged(rows, *bucket)?,
         Query::Promotions => overlay::promotions(rows)?,
         Query::SettingsOf { kind, after, limit } => overlay::settings_of(rows, *kind, *after, *limit)?,
         Query::Heard { from, limit } => overlay::heard(rows, from.as_ref(), *limit)?,

@@ -12,8 +12,9 @@ use crate::meta::query::Answer;
 use crate::meta::replication::{Follows as FollowsPage, Promotions as PromotionsPage, Source};
 use crate::meta::store::{Fault, Rows};
 use crate::meta::tables::{
-    BucketSettings, Buckets, Cluster, Follower, Follows, Heard, Identity, Invites, Members, OverlayGrants,
-    Promotions, Replicating, Sessions, Superseded, Usages, get, key_bytes, scan, scan_after, scan_all,
+    Acknowledged, BucketSettings, Buckets, Cluster, Follower, Follows, Heard, Identity, Invites, Members,
+    OverlayGrants, Promotions, Replicating, Sessions, Superseded, Usages, get, key_bytes, scan, scan_after,
+    scan_all, scan_under,
 };
 
 /// All of it.
@@ -74,6 +75,16 @@ pub(super) fn promotions(rows: &dyn Rows) -> Result<Answer, Fault> {
         promoted.push((bucket_of(rows, id)?, Source { cluster, bucket }, promotion));
     }
     Ok(Answer::Promotions(PromotionsPage { superseded, promoted }))
+}
+
+/// How far copies of a bucket are.
+pub(super) fn acknowledged(rows: &dyn Rows, bucket: BucketId) -> Result<Answer, Fault> {
+    let mut found = Vec::new();
+    for row in scan_under::<Acknowledged>(rows, bucket)? {
+        let ((_, cluster, name), row) = row?;
+        found.push((Source { cluster, bucket: name }, row));
+    }
+    Ok(Answer::Acknowledged(found))
 }
 
 /// Buckets that others copy.

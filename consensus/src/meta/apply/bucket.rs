@@ -10,8 +10,8 @@ use crate::meta::command::{BucketChange, CreateBucket, DeleteBucket, Done, Rejec
 use crate::meta::model::{Bucket, BucketSetting, ObjectLock, SettingKind, Usage, User, Versioning};
 use crate::meta::names::{BucketName, UserName};
 use crate::meta::tables::{
-    BucketNames, BucketSettings, Buckets, BucketsByOwner, EventMarks, Follows, Objects, Promotions,
-    Replicating, Superseded, Uploads, Usages, Users, Versions,
+    Acknowledged, BucketNames, BucketSettings, Buckets, BucketsByOwner, EventMarks, Follows, Objects,
+    Promotions, Replicating, Superseded, Uploads, Usages, Users, Versions,
 };
 
 /// Creates a bucket under a name that is free; `locking`: it is versioned, and its versions can be locked.
@@ -102,6 +102,7 @@ pub(super) fn delete(tx: &mut Transaction<'_>, command: &DeleteBucket) -> Outcom
     lifecycle::end_walk(tx, bucket.id);
     deliveries::end(tx, bucket.id);
     tx.delete::<Replicating>(bucket.id);
+    tx.delete_under::<Acknowledged>(bucket.id)?;
     tx.delete_under::<Follows>(bucket.id)?;
     tx.delete::<Superseded>(bucket.id);
     tx.delete_under::<Promotions>(bucket.id)?;
@@ -148,13 +149,19 @@ pub(super) fn set(tx: &mut Transaction<'_>, command: &SetBucket) -> Outcome {
                 SettingKind::Replication => tx.put::<Replicating>(bucket.id, &()),
                 _ => {}
             }
+            if let BucketSetting::Replication(rules) = setting {
+                replication::keep_acknowledged(tx, bucket.id, rules)?;
+            }
         }
         BucketChange::Remove(kind) => {
             tx.delete::<BucketSettings>((bucket.id, *kind as u16));
             match kind {
                 SettingKind::Lifecycle => lifecycle::end_walk(tx, bucket.id),
                 SettingKind::Notifications => deliveries::end(tx, bucket.id),
-                SettingKind::Replication => tx.delete::<Replicating>(bucket.id),
+                SettingKind::Replication => {
+                    tx.delete::<Replicating>(bucket.id);
+                    tx.delete_under::<Acknowledged>(bucket.id)?;
+                }
                 _ => {}
             }
         }

@@ -192,6 +192,12 @@ pub(super) fn install(
     origin: &Origin,
     wanted: &Lock,
 ) -> Result<Done, Fault> {
+    if object.attributes.is_replica() {
+        // What is made here of a copy is none.
+        let mut own = object.clone();
+        own.attributes.unmark_replica();
+        return install_at(tx, bucket, home, &own, (kind, own.stamp), origin, wanted);
+    }
     install_at(tx, bucket, home, object, (kind, object.stamp), origin, wanted)
 }
 

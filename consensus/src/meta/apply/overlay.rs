@@ -83,6 +83,9 @@ pub(super) fn change(tx: &mut Transaction<'_>, change: &OverlayChange) -> Outcom
             return promotion::supersede(tx, *bucket, by, *at);
         }
         OverlayChange::Reopen { bucket } => return promotion::reopen(tx, *bucket),
+        OverlayChange::Acknowledge { bucket, to, upto } => {
+            return replication::acknowledge(tx, *bucket, to, *upto);
+        }
     }
     Ok(Done::Nothing)
 }

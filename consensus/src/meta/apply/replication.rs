@@ -14,17 +14,19 @@ use super::{Outcome, Stop, acl, body, lifecycle, lock, malformed, quota};
 use crate::meta::command::{Command, Done, Entry, Reject};
 use crate::meta::lookup::newest_other;
 use crate::meta::model::{
-    Bucket, ClusterMs, Etag, Event, EventKind, Home, Lock, Object, Origin, Tags, Usage, Version, Versioning,
+    Bucket, BucketSetting, ClusterMs, Etag, Event, EventKind, Home, Lock, Object, Origin, SettingKind, Tags,
+    Usage, Version, Versioning,
 };
 use crate::meta::overlay::{OverlayRefusal, Standing};
 use crate::meta::replication::{
-    Follow, FollowKind, ReplicaChange, ReplicaOf, ReplicaVersion, Replicate, ReplicateStep, Source,
+    Acknowledged as AcknowledgedRow, Follow, FollowKind, ReplicaChange, ReplicaOf, ReplicaVersion, Replicate,
+    ReplicateStep, Replication, Source,
 };
 use crate::meta::sealing::sealed;
 use crate::meta::store::Fault;
 use crate::meta::tables::{
-    Buckets, Descending, Follower, Follows, Members, Objects, Promotions, Replicating, Superseded, Uploads,
-    Versions,
+    Acknowledged, BucketSettings, Buckets, Descending, Follower, Follows, Members, Objects, Promotions,
+    Replicating, Superseded, Uploads, Versions,
 };
 
 /// A bucket follows another one from now on, or goes on.
@@ -96,6 +98,37 @@ pub(super) fn unfollow(
 /// Whether a bucket is copied elsewhere, or is a copy: its versions are kept.
 pub(super) fn is_copied(tx: &Transaction<'_>, bucket: BucketId) -> Result<bool, Fault> {
     Ok(tx.get::<Replicating>(bucket)?.is_some() || tx.scan_under::<Follows>(bucket)?.next().is_some())
+}
+
+/// A copy in another cluster says how far it is. It may be less than before: then it begins anew.
+pub(super) fn acknowledge(tx: &mut Transaction<'_>, bucket: BucketId, to: &Source, upto: Stamp) -> Outcome {
+    let setting = tx.get::<BucketSettings>((bucket, SettingKind::Replication as u16))?;
+    let Some(BucketSetting::Replication(rules)) = setting else {
+        return refused(OverlayRefusal::NotFollowed);
+    };
+    if !rules.names(to) {
+        return refused(OverlayRefusal::NotFollowed);
+    }
+    let key = (bucket, &to.cluster, &to.bucket);
+    let first = tx.get::<Acknowledged>(key)?.map_or(rules.since, |row| row.first).min(upto);
+    tx.put::<Acknowledged>(key, &AcknowledgedRow { first, upto });
+    Ok(Done::Nothing)
+}
+
+/// Forgets of copies that the rules of a bucket do not name how far they are.
+pub(super) fn keep_acknowledged(
+    tx: &mut Transaction<'_>,
+    bucket: BucketId,
+    rules: &Replication,
+) -> Result<(), Fault> {
+    let rows: Vec<_> = tx.scan_under::<Acknowledged>(bucket)?.collect::<Result<_, _>>()?;
+    for ((_, cluster, name), _) in rows {
+        let to = Source { cluster, bucket: name };
+        if !rules.names(&to) {
+            tx.delete::<Acknowledged>((bucket, &to.cluster, &to.bucket));
+        }
+    }
+    Ok(())
 }
 
 /// Why a command of a client may not change objects of its bucket, where those are written in another cluster: at the

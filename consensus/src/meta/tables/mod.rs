@@ -41,7 +41,7 @@ pub use event::{Deliverer, Deliveries, EventMarks, EventOrder, EventPlace, Event
 pub use garbage::{Absences, DebtCounts, Debts, Garbages, LeavingCopies};
 pub use object::{Acls, AnnotationSets, Locks, NullVersions, Objects, Recodings, Renames, Versions};
 pub use overlay::{Heard, Identity, Invites, Members, OverlayGrants};
-pub use replication::{Follower, Follows, Promotions, Replicating, Superseded};
+pub use replication::{Acknowledged, Follower, Follows, Promotions, Replicating, Superseded};
 pub use session::{Replies, SessionNonces, Sessions};
 pub use upload::{Completeds, Cursor, Cursors, Parts, UploadSealings, Uploads};
 pub use user::{AccessKeys, KeysByUser, UserPolicies, UserQuotas, Users};

@@ -4,7 +4,9 @@ use fabric::ids::{BucketId, SessionId};
 
 use super::table;
 use crate::meta::names::{BucketName, ClusterName};
-use crate::meta::replication::{Follow, Promotion, Superseded as SupersededRow};
+use crate::meta::replication::{
+    Acknowledged as AcknowledgedRow, Follow, Promotion, Superseded as SupersededRow,
+};
 
 table! {
     /// (bucket, cluster, bucket there) → how far the bucket follows that one.
@@ -29,6 +31,11 @@ table! {
 table! {
     /// (bucket, cluster, bucket there) → the first took the place of the second, whose cluster does not know yet.
     Promotions(PROMOTIONS): (BucketId, &'a ClusterName, &'a BucketName) | (BucketId, ClusterName, BucketName) => Promotion
+}
+
+table! {
+    /// (bucket, cluster, bucket there) → how far the second, which its rules name, is as a copy of the first.
+    Acknowledged(ACKNOWLEDGED): (BucketId, &'a ClusterName, &'a BucketName) | (BucketId, ClusterName, BucketName) => AcknowledgedRow
 }
 
 #[cfg(test)]
@@ -74,6 +81,12 @@ mod tests {
             promotion,
             "0000000000000005656173740070686f746f7300",
             "0107010902ac02",
+        );
+        golden::<Acknowledged>(
+            (BucketId(5), &"west".parse().unwrap(), &"copies".parse().unwrap()),
+            AcknowledgedRow { first: stamp(8), upto: stamp(9) },
+            "00000000000000057765737400636f7069657300",
+            "01010802010902",
         );
     }
 }

@@ -524,6 +524,7 @@ fn replications() -> Vec<Command> {
         Command::Overlay(OverlayChange::Told { bucket: BucketId(5), source: source() }),
         Command::Overlay(OverlayChange::Supersede { bucket: BucketId(5), by: source(), at: Some(stamp()) }),
         Command::Overlay(OverlayChange::Reopen { bucket: BucketId(5) }),
+        Command::Overlay(OverlayChange::Acknowledge { bucket: BucketId(5), to: source(), upto: stamp() }),
     ]
 }
 
@@ -902,6 +903,7 @@ fn work_queries() -> Vec<Query> {
         Query::SettingsOf { kind: SettingKind::Staleness, after: Some(BucketId(5)), limit: 300 },
         Query::Heard { from: Some(("east".parse().unwrap(), Some(bucket_name()))), limit: 300 },
         Query::Promotions,
+        Query::Acknowledged(BucketId(5)),
     ]
 }
 
@@ -1085,5 +1087,6 @@ fn work_answers() -> Vec<Answer> {
                 Promotion { source: BucketId(7), cursor: stamp(), since: ClusterMs(1_000) },
             )],
         }),
+        Answer::Acknowledged(vec![(source(), Acknowledged { first: stamp(), upto: stamp() })]),
     ]
 }

@@ -511,3 +511,84 @@ fn buckets_that_are_copied_elsewhere_are_known() {
     world.done(Command::SetBucket(SetBucket { bucket, change: remove }));
     assert!(shown(&world).is_empty());
 }
+
+/// The rules of a bucket that is copied to `photos` of the east.
+fn replication(enabled: bool, since: Stamp) -> BucketSetting {
+    let Source { cluster, bucket } = source();
+    let rule = ReplicationRule {
+        id: "a".to_string(),
+        priority: 1,
+        enabled,
+        form: ReplicationFilter::Empty,
+        prefix: String::new(),
+        tags: Tags::new(),
+        destination: bucket.clone(),
+        cluster,
+        bucket,
+        account: None,
+        storage_class: None,
+        markers: None,
+        existing: None,
+    };
+    BucketSetting::Replication(Replication { role: String::new(), rules: vec![rule], since })
+}
+
+#[test]
+fn copies_say_how_far_they_are_while_rules_name_them() {
+    let mut world = World::new();
+    world.set_versioning(Versioning::Enabled);
+    let bucket = world.bucket;
+    let set = |change| Command::SetBucket(SetBucket { bucket, change });
+    let acknowledge = |upto| overlay(OverlayChange::Acknowledge { bucket, to: source(), upto });
+    let rows = |world: &World| match world.ask(Query::Acknowledged(bucket)) {
+        Ok(Answer::Acknowledged(rows)) => rows,
+        answer => panic!("{answer:?}"),
+    };
+    assert_eq!(refused(&mut world, acknowledge(there(5))), OverlayRefusal::NotFollowed);
+    world.done(set(BucketChange::Set(replication(false, there(2)))));
+    assert_eq!(refused(&mut world, acknowledge(there(5))), OverlayRefusal::NotFollowed);
+    world.done(set(BucketChange::Set(replication(true, there(2)))));
+    // A copy that begins anew is less far than it was.
+    for (upto, first) in
+        [(there(5), there(2)), (there(7), there(2)), (there(1), there(1)), (there(9), there(1))]
+    {
+        world.done(acknowledge(upto));
+        assert_eq!(rows(&world), [(source(), Acknowledged { first, upto })]);
+    }
+    // Other rules that name it change nothing; those that do not forget it.
+    world.done(set(BucketChange::Set(replication(true, there(8)))));
+    assert_eq!(rows(&world).len(), 1);
+    world.done(set(BucketChange::Set(replication(false, there(8)))));
+    assert!(rows(&world).is_empty());
+    world.done(set(BucketChange::Set(replication(true, there(8)))));
+    world.done(acknowledge(there(9)));
+    world.done(set(BucketChange::Remove(SettingKind::Replication)));
+    assert!(rows(&world).is_empty());
+}
+
+#[test]
+fn what_is_made_here_of_a_copy_is_none() {
+    let mut world = following(FollowKind::Replica);
+    let mut change = version(1, "k", "one");
+    let ReplicaOf::Version(copy) = &mut change.what else { panic!() };
+    copy.attributes.mark_replica();
+    let command = feed(&world, Stamp::ZERO, vec![change]);
+    world.done(command);
+    let is_replica = |world: &World, key: &str| world.current(key).unwrap().attributes.is_replica();
+    assert!(is_replica(&world, "k"));
+    let copied = CopyObject {
+        source_bucket: world.bucket,
+        source_key: key("k"),
+        source_version: None,
+        source_conditions: ReadConditions::default(),
+        bucket: world.bucket,
+        key: key("own"),
+        expect: Expect::default(),
+        attributes: None,
+        checksum: None,
+        source_seen: None,
+        origin: Origin::default(),
+    };
+    world.done(Command::CopyObject(copied));
+    assert!(is_replica(&world, "k") && !is_replica(&world, "own"));
+}

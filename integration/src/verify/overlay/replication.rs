@@ -10,6 +10,7 @@ use serde_json::Value;
 use super::sites::{ANNA, Site, expect, versioning};
 use super::{PATIENCE, joined, wait};
 use crate::client::{Pattern, Request};
+use crate::conformance::encryption::{CUSTOMER, with_key};
 use crate::verify::{Tally, block_on};
 
 /// A copy has caught up within this, whatever happened.
@@ -208,6 +209,11 @@ async fn mirrored(east: &Site, west: &Site) -> Result<(), String> {
     if !is_locked || locked != head(east, ANNA, "photos", "locked").await? {
         return Err(format!("{locked:?}"));
     }
+    let statuses =
+        (status(east, ANNA, "photos", "k").await?, status(west, west.root(), "mirror", "k").await?);
+    if statuses != (None, Some("REPLICA".to_string())) {
+        return Err(format!("{statuses:?}"));
+    }
     for (index, bytes) in (0..).zip(sizes) {
         let key = format!("of {bytes} bytes");
         let got = west.send(west.root(), Request::object("GET", "mirror", &key)).await?;
@@ -247,6 +253,28 @@ async fn head(
         "x-amz-object-lock-legal-hold",
     ];
     Ok(names.map(|name| answer.header(name).map(str::to_string)).to_vec())
+}
+
+/// What is told of the copies of an object, by GET as by HEAD.
+async fn status(site: &Site, keys: (&str, &str), bucket: &str, key: &str) -> Result<Option<String>, String> {
+    let mut told = Vec::new();
+    for method in ["HEAD", "GET"] {
+        let answer = site.send(keys, Request::object(method, bucket, key)).await?;
+        expect(200, &answer)?;
+        told.push(answer.header("x-amz-replication-status").map(str::to_string));
+    }
+    match told.iter().all(|status| *status == told[0]) {
+        true => Ok(told.swap_remove(0)),
+        false => Err(format!("{told:?}")),
+    }
+}
+
+async fn becomes(site: &Site, keys: (&str, &str), of: (&str, &str), expected: &str) -> Result<(), String> {
+    wait(expected, PATIENCE, async || match status(site, keys, of.0, of.1).await? {
+        Some(status) if status == expected => Ok(()),
+        other => Err(format!("{}: {other:?}", of.1)),
+    })
+    .await
 }
 
 async fn read_only(west: &Site) -> Result<(), String> {
@@ -533,6 +561,7 @@ async fn replicated(east: &Site, west: &Site) -> Result<(), String> {
     .await?;
     // Others write there, too.
     expect(200, &west.send(west.root(), Request::object("PUT", "copies", "own").body("x")).await?)?;
+    replication_status(east, west).await?;
     expect(409, &east.send(ANNA, versioning("rules", "Suspended")).await?)?;
     expect(204, &east.send(ANNA, Request::bucket("DELETE", "rules").flag("replication")).await?)?;
     wait("it ends", PATIENCE, async || match follow(west, "copies") {
@@ -540,6 +569,48 @@ async fn replicated(east: &Site, west: &Site) -> Result<(), String> {
         Ok(follow) => Err(follow.to_string()),
     })
     .await
+}
+
+/// What each side tells of the copies that the rules want.
+async fn replication_status(east: &Site, west: &Site) -> Result<(), String> {
+    for key in ["a/two", "a/last"] {
+        becomes(east, ANNA, ("rules", key), "COMPLETED").await?;
+    }
+    for (site, keys, bucket, key, expected) in [
+        (east, ANNA, "rules", "a/before", None),
+        (east, ANNA, "rules", "b/other", None),
+        (west, west.root(), "copies", "a/two", Some("REPLICA")),
+        (west, west.root(), "copies", "own", None),
+        // Through the gateway of another cluster.
+        (west, ANNA, "rules", "a/two", Some("COMPLETED")),
+    ] {
+        let told = status(site, keys, bucket, key).await?;
+        if told.as_deref() != expected {
+            return Err(format!("{bucket}/{key}: {told:?}"));
+        }
+    }
+    // What is made of a copy is none.
+    let copy = Request::object("PUT", "copies", "made").header("x-amz-copy-source", "copies/a/two");
+    expect(200, &west.send(west.root(), copy).await?)?;
+    let made = status(west, west.root(), "copies", "made").await?;
+    if made.is_some() {
+        return Err(format!("made of a copy: {made:?}"));
+    }
+    // Only its customer can read it.
+    let sealed = |method| with_key(Request::object(method, "rules", "a/sealed"), CUSTOMER, 7);
+    expect(200, &east.send(ANNA, sealed("PUT").body("x")).await?)?;
+    let failed = east.send(ANNA, sealed("HEAD")).await?;
+    if failed.header("x-amz-replication-status") != Some("FAILED") {
+        return Err(format!("what cannot be copied: {}", failed.describe()));
+    }
+    west.store.gateway.daemon.kill();
+    expect(200, &east.send(ANNA, Request::object("PUT", "rules", "a/pending").body("x")).await?)?;
+    let pending = status(east, ANNA, "rules", "a/pending").await;
+    west.store.gateway.start().await.map_err(|error| error.to_string())?;
+    if pending.as_ref().map(Option::as_deref) != Ok(Some("PENDING")) {
+        return Err(format!("{pending:?}"));
+    }
+    becomes(east, ANNA, ("rules", "a/pending"), "COMPLETED").await
 }
 
 /// What a home took that the copy never saw.
