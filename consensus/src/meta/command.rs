@@ -118,6 +118,8 @@ pub enum Command {
     LeadFollowing,
     /// See [`Replicate`].
     Replicate(Replicate),
+    /// A [`SetAcl`] of which the change feed tells, where it changes something; and who asked.
+    ChangeAcl(SetAcl, Origin),
 }
 
 impl Command {
@@ -142,6 +144,7 @@ impl Command {
             | Command::PostObject(_)
             | Command::CopyBare(_)
             | Command::SetAcl(_)
+            | Command::ChangeAcl(..)
             | Command::Replicate(_) => true,
             Command::SetAnnotation(command) => matches!(command.change, AnnotationChange::Put(_)),
             Command::Guarded(guarded) => guarded.command.grows(),

@@ -1076,6 +1076,8 @@ pub enum EventKind {
     AnnotationDelete,
     /// A version moved to another storage class, by the lifecycle of the bucket.
     Transition,
+    /// Others may do something else with a version.
+    Acl,
 }
 
 /// Who asked for a change; part of the events.

@@ -119,7 +119,9 @@ fn told(view: &View, command: &Command) -> Option<String> {
         }
         Command::SetAnnotation(set) => format!("annotate {}/{}", name(set.bucket), set.key),
         Command::AppendObject(append) => format!("append to {}/{}", name(append.bucket), append.key),
-        Command::SetAcl(set) => format!("change who may use {}/{}", name(set.bucket), set.key),
+        Command::SetAcl(set) | Command::ChangeAcl(set, _) => {
+            format!("change who may use {}/{}", name(set.bucket), set.key)
+        }
         Command::WithAcl(with) => return told(view, &with.command),
         Command::Guarded(guarded) => return told(view, &guarded.command),
         Command::Sealed(sealed) => return told(view, &sealed.command),

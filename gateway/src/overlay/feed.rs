@@ -298,7 +298,9 @@ impl Feed {
             | EventKind::Expire
             | EventKind::AnnotationPut
             | EventKind::AnnotationDelete
-            | EventKind::Transition => None,
+            | EventKind::Transition
+            // Who may do what with a copy is said in its own cluster, which has other users.
+            | EventKind::Acl => None,
         };
         let change = |what| ChangeThere { at, at_ms: event.at.0, key: event.key.clone(), what };
         Ok(what.map(change))

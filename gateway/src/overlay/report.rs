@@ -171,7 +171,7 @@ impl Overlay {
         let Answer::Changes(mut changes) = ask(&*self.parts.meta, query).await? else {
             return bad("the metadata answered another question than Changes");
         };
-        changes.events.retain(|(_, event)| event.kind != EventKind::Transition);
+        changes.events.retain(|(_, event)| !matches!(event.kind, EventKind::Transition | EventKind::Acl));
         Ok((changes.events, changes.more || at < changes.trimmed))
     }
 }

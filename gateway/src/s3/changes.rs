@@ -31,6 +31,7 @@ pub fn name(kind: EventKind) -> &'static str {
         EventKind::AnnotationPut => "ObjectAnnotation:Put",
         EventKind::AnnotationDelete => "ObjectAnnotation:Delete",
         EventKind::Transition => "LifecycleTransition",
+        EventKind::Acl => "ObjectAcl:Put",
     }
 }
 
@@ -52,6 +53,7 @@ pub fn kind(kind: EventKind) -> &'static str {
         EventKind::AnnotationPut => "PutAnnotation",
         EventKind::AnnotationDelete => "DeleteAnnotation",
         EventKind::Transition => "Transition",
+        EventKind::Acl => "PutAcl",
     }
 }
 

@@ -36,7 +36,7 @@ async fn set_ownership(cx: &Cx<'_>, bucket: &str, ownership: &str) -> Outcome {
 }
 
 /// A bucket with lists, in which writers own what they write.
-async fn with_lists(cx: &Cx<'_>) -> Result<String, String> {
+pub(super) async fn with_lists(cx: &Cx<'_>) -> Result<String, String> {
     let bucket = cx.bucket().await?;
     set_ownership(cx, &bucket, "ObjectWriter").await?;
     Ok(bucket)

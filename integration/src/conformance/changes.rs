@@ -2,12 +2,14 @@
 
 use serde_json::Value;
 
+use super::acls::with_lists;
 use super::multipart::complete;
 use super::{Cx, Outcome, behaviours, ensure, equal, ok, refused, xml_of};
 use crate::client::{Client, Request, Response, encode_uri};
 
 behaviours![
     the_change_feed_tells_every_change_in_order,
+    the_change_feed_tells_of_lists_of_access_control,
     the_change_feed_goes_on_behind_a_cursor,
     the_change_feed_names_versions,
     a_reader_of_the_change_feed_waits,
@@ -82,6 +84,21 @@ async fn the_change_feed_tells_every_change_in_order(cx: &Cx<'_>) -> Outcome {
     let request = put.header("x-amz-request-id").unwrap_or_default();
     equal("request", first["requestId"].as_str().unwrap_or_default(), request)?;
     ensure(first["requester"].as_str().is_some_and(|name| !name.is_empty()), || first.to_string())
+}
+
+async fn the_change_feed_tells_of_lists_of_access_control(cx: &Cx<'_>) -> Outcome {
+    let bucket = with_lists(cx).await?;
+    cx.put(&bucket, "k", "x").await?;
+    // What changes nothing is not told.
+    for canned in ["private", "authenticated-read", "authenticated-read", "private"] {
+        let set = Request::object("PUT", &bucket, "k").flag("acl").header("x-amz-acl", canned);
+        cx.ok(set).await?;
+    }
+    let found = lines(&cx.ok(changes(&bucket, "0")).await?)?;
+    let expected = ["ObjectCreated:Put Put k", "ObjectAcl:Put PutAcl k", "ObjectAcl:Put PutAcl k"];
+    equal("events", told(&found, &["eventName", "kind", "key"]), expected.map(String::from).to_vec())?;
+    let signed = |line: &Value| line["requester"] == found[0]["requester"] && line["requester"] != "";
+    ensure(found.iter().all(signed), || format!("{found:?}"))
 }
 
 async fn the_change_feed_goes_on_behind_a_cursor(cx: &Cx<'_>) -> Outcome {

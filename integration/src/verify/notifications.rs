@@ -182,7 +182,7 @@ async fn put(target: &dyn Target, gateway: usize, key: &str) -> Result<(), Strin
     send(target, gateway, Request::object("PUT", BUCKET, key).body("x"), 200).await.map(drop)
 }
 
-const EVERYTHING: &[&str] = &["ObjectCreated:*", "ObjectRemoved:*", "ObjectTagging:*"];
+const EVERYTHING: &[&str] = &["ObjectCreated:*", "ObjectRemoved:*", "ObjectTagging:*", "ObjectAcl:Put"];
 
 async fn configured(store: &Embedded, receiver: &Receiver) -> Result<(), String> {
     send(store, 0, Request::bucket("PUT", BUCKET), 200).await?;
@@ -237,19 +237,32 @@ async fn told(store: &Embedded, receiver: &Receiver) -> Result<(), String> {
     put(store, 0, "out/other.jpg").await?;
     let tags = "<Tagging><TagSet><Tag><Key>a</Key><Value>b</Value></Tag></TagSet></Tagging>";
     send(store, 0, Request::object("PUT", BUCKET, key).flag("tagging").body(tags).content_md5(), 200).await?;
+    let ownership =
+        "<OwnershipControls><Rule><ObjectOwnership>ObjectWriter</ObjectOwnership></Rule></OwnershipControls>";
+    let ownership = Request::bucket("PUT", BUCKET).flag("ownershipControls").body(ownership);
+    send(store, 0, ownership.content_md5(), 200).await?;
+    let acl = Request::object("PUT", BUCKET, key).flag("acl").header("x-amz-acl", "authenticated-read");
+    send(store, 0, acl, 200).await?;
     let source = format!("{BUCKET}/in/other.png");
     let copy = Request::object("PUT", BUCKET, "in/copy.jpg").header("x-amz-copy-source", source);
     send(store, 0, copy, 200).await?;
     send(store, 0, Request::object("DELETE", BUCKET, key), 204).await?;
-    receiver.wait("four events", |receiver| 4 <= receiver.keys("in/").len()).await?;
+    receiver.wait("five events", |receiver| 5 <= receiver.keys("in/").len()).await?;
     let heard = receiver.heard().clone();
     let names: Vec<&str> = heard.iter().filter_map(|record| record["eventName"].as_str()).collect();
-    if names != ["ObjectCreated:Put", "ObjectTagging:Put", "ObjectCreated:Copy", "ObjectRemoved:Delete"] {
+    let expected = [
+        "ObjectCreated:Put",
+        "ObjectTagging:Put",
+        "ObjectAcl:Put",
+        "ObjectCreated:Copy",
+        "ObjectRemoved:Delete",
+    ];
+    if names != expected {
         return Err(format!("{names:?}"));
     }
     let sequencers: Vec<&str> =
         heard.iter().filter_map(|record| record["s3"]["object"]["sequencer"].as_str()).collect();
-    if !sequencers.is_sorted() || sequencers.len() != 4 {
+    if !sequencers.is_sorted() || sequencers.len() != expected.len() {
         return Err(format!("{sequencers:?}"));
     }
     let first = &heard[0];

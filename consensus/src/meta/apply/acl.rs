@@ -10,7 +10,7 @@ use crate::meta::acl::{
     CannedAcl, GRANTS_MAX, Grant, Grantee, ObjectAcl, ObjectOwnership, WantedAcl, private,
 };
 use crate::meta::command::{Done, Reject, SetAcl};
-use crate::meta::model::{Bucket, BucketSetting, Home, SettingKind};
+use crate::meta::model::{Bucket, BucketSetting, EventKind, Home, Origin, SettingKind};
 use crate::meta::names::UserName;
 use crate::meta::store::Fault;
 use crate::meta::tables::{Acls, BucketSettings, Buckets, Users};
@@ -120,17 +120,21 @@ pub(super) fn of_version(
     tx.get::<Acls>((home, stamp))
 }
 
-/// Changes the list of a version, whose owner stays.
-pub(super) fn set(tx: &mut Transaction<'_>, command: &SetAcl) -> Outcome {
+/// Changes the list of a version, whose owner stays. Where it is known who asked, the change feed tells of it.
+pub(super) fn set(tx: &mut Transaction<'_>, command: &SetAcl, origin: Option<&Origin>) -> Outcome {
     let bucket = tx.get::<Buckets>(command.bucket)?.ok_or(Reject::NoSuchBucket)?;
     let home = Home { bucket: bucket.id, key: command.key.clone() };
     let found = object::existing(tx, &home, command.version)?;
     if allowed(tx, &bucket, Some(&command.acl))?.is_some() {
-        let owner = tx.get::<Acls>((&home, found.stamp))?.map(|acl| acl.owner);
-        let owner = owner.unwrap_or_else(|| bucket.owner.clone());
-        match list(tx, &bucket, owner, Some(&command.acl))? {
-            Some(acl) => tx.put::<Acls>((&home, found.stamp), &acl),
+        let before = tx.get::<Acls>((&home, found.stamp))?;
+        let owner = before.as_ref().map_or(&bucket.owner, |acl| &acl.owner).clone();
+        let after = list(tx, &bucket, owner, Some(&command.acl))?;
+        match &after {
+            Some(acl) => tx.put::<Acls>((&home, found.stamp), acl),
             None => tx.delete::<Acls>((&home, found.stamp)),
+        }
+        if let Some(origin) = origin.filter(|_| after != before) {
+            object::tell(tx, &bucket, &home, &found, EventKind::Acl, origin, 0);
         }
     }
     Ok(Done::Stored(object::stored(&bucket, &found)))

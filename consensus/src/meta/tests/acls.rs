@@ -1,5 +1,7 @@
 //! Access control lists and owners of versions: where they come from, where they go, and where there are none.
 
+use fabric::ids::Stamp;
+
 use super::world::{World, add_user, key, stored};
 use crate::meta::acl::*;
 use crate::meta::command::*;
@@ -150,6 +152,30 @@ fn each_version_has_its_own_list() {
     assert_eq!(owner_of(&world, "k"), "anna");
     world.delete_one("k", version);
     assert_eq!(rows(&world), 0);
+    world.audit();
+}
+
+#[test]
+fn the_change_feed_tells_of_a_list_that_changes() {
+    let mut world = world(Some(ObjectOwnership::ObjectWriter));
+    let put = put_by(&world, "anna");
+    world.done(put);
+    let set_acl = |canned| SetAcl {
+        bucket: world.bucket,
+        key: key("k"),
+        version: None,
+        acl: WantedAcl::Canned(canned),
+    };
+    let (open, closed) = (set_acl(CannedAcl::AuthenticatedRead), set_acl(CannedAcl::Private));
+    for command in [&open, &open, &closed, &closed] {
+        world.done(Command::ChangeAcl(command.clone(), by("berta")));
+    }
+    world.done(Command::SetAcl(open));
+    let query = Query::Changes { bucket: world.bucket, after: Stamp::ZERO, limit: 10 };
+    let Ok(Answer::Changes(changes)) = world.ask(query) else { panic!() };
+    let told = changes.events.into_iter().map(|(_, event)| (event.kind, event.origin.requester));
+    let expected = [(EventKind::Put, "anna"), (EventKind::Acl, "berta"), (EventKind::Acl, "berta")];
+    assert_eq!(told.collect::<Vec<_>>(), expected.map(|(kind, by)| (kind, by.to_string())));
     world.audit();
 }
 

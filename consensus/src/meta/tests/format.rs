@@ -376,12 +376,7 @@ fn commands() -> Vec<Command> {
             acl: Some(WantedAcl::Canned(CannedAcl::LogDeliveryWrite)),
             command: Box::new(Command::DeleteBucket(DeleteBucket { bucket: BucketId(5) })),
         }),
-        Command::SetAcl(SetAcl {
-            bucket: BucketId(5),
-            key: key("a/b"),
-            version: Some(VersionSelector::Null),
-            acl: WantedAcl::Grants(object_acl().grants),
-        }),
+        Command::SetAcl(set_acl()),
     ]);
     commands.push(Command::LeadDeliveries);
     let deliver = Deliver { bucket: BucketId(5), cursor: stamp(), delivered: 300, dead: 1 };
@@ -525,7 +520,17 @@ fn replications() -> Vec<Command> {
         Command::Overlay(OverlayChange::Supersede { bucket: BucketId(5), by: source(), at: Some(stamp()) }),
         Command::Overlay(OverlayChange::Reopen { bucket: BucketId(5) }),
         Command::Overlay(OverlayChange::Acknowledge { bucket: BucketId(5), to: source(), upto: stamp() }),
+        Command::ChangeAcl(set_acl(), origin()),
     ]
+}
+
+fn set_acl() -> SetAcl {
+    SetAcl {
+        bucket: BucketId(5),
+        key: key("a/b"),
+        version: Some(VersionSelector::Null),
+        acl: WantedAcl::Grants(object_acl().grants),
+    }
 }
 
 fn member() -> Member {
@@ -1067,7 +1072,7 @@ fn work_answers() -> Vec<Answer> {
         ),
         Answer::Catalog { buckets: vec![(bucket(), Usage::default())], more: true },
         Answer::Recoding(Some(Recoding { home: home(), version: stamp(), extents: vec![extent()] })),
-        Answer::Events(vec![(stamp(), Event { kind: EventKind::Transition, ..event })]),
+        Answer::Events(vec![(stamp(), Event { kind: EventKind::Transition, ..event.clone() })]),
         Answer::Follows(Follows {
             follower: Some(session()),
             follower_lives: true,
@@ -1088,5 +1093,6 @@ fn work_answers() -> Vec<Answer> {
             )],
         }),
         Answer::Acknowledged(vec![(source(), Acknowledged { first: stamp(), upto: stamp() })]),
+        Answer::Events(vec![(stamp(), Event { kind: EventKind::Acl, ..event })]),
     ]
 }

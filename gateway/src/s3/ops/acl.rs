@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use consensus::meta::acl::{ObjectAcl, WantedAcl, private};
 use consensus::meta::command::{Command, SetAcl, VersionSelector};
-use consensus::meta::model::{BucketSetting, SettingKind};
+use consensus::meta::model::{BucketSetting, Origin, SettingKind};
 use consensus::meta::query::Want;
 use fabric::limits::CONFIGURATION_BYTES_MAX;
 use http::Method;
@@ -164,7 +164,7 @@ impl Op for PutObjectAcl {
         let owner = of_version(cx, &key, Some(version)).await?.owner;
         check_owner(named_owner.as_deref(), owner.as_str())?;
         let command = SetAcl { bucket: cx.bucket()?.id, key, version: Some(version), acl };
-        cx.propose(Command::SetAcl(command)).await?;
+        cx.propose(Command::ChangeAcl(command, Origin::default())).await?;
         Ok(versions::show(Response::ok(), cx.bucket()?, &view.object))
     }
 }
