@@ -120,6 +120,8 @@ pub enum Command {
     Replicate(Replicate),
     /// A [`SetAcl`] of which the change feed tells, where it changes something; and who asked.
     ChangeAcl(SetAcl, Origin),
+    /// A [`SetLock`] of which the change feed tells, where it changes something; and who asked.
+    ChangeLock(SetLock, Origin),
 }
 
 impl Command {
@@ -145,6 +147,7 @@ impl Command {
             | Command::CopyBare(_)
             | Command::SetAcl(_)
             | Command::ChangeAcl(..)
+            | Command::ChangeLock(..)
             | Command::Replicate(_) => true,
             Command::SetAnnotation(command) => matches!(command.change, AnnotationChange::Put(_)),
             Command::Guarded(guarded) => guarded.command.grows(),

@@ -1078,6 +1078,10 @@ pub enum EventKind {
     Transition,
     /// Others may do something else with a version.
     Acl,
+    /// A version is retained until another time.
+    Retention,
+    /// A version is held, or no longer.
+    LegalHold,
 }
 
 /// Who asked for a change; part of the events.

@@ -256,6 +256,15 @@ pub enum ReplicaOf {
         /// The version.
         what: Box<ReplicaOf>,
     },
+    /// Another lock of a version, where versions of its bucket can be locked. What compliance promises stays.
+    Lock {
+        /// Its tag.
+        etag: Etag,
+        /// When it was stored.
+        modified: ClusterMs,
+        /// What keeps it from being removed.
+        lock: Lock,
+    },
 }
 
 /// A version that is copied.

@@ -113,7 +113,9 @@ fn told(view: &View, command: &Command) -> Option<String> {
         Command::SetBucket(set) => format!("change settings of {}", name(set.bucket)),
         Command::SetTags(set) => format!("tag {}/{}", name(set.bucket), set.key),
         Command::SetUserPolicy(set) => format!("change policies of user {}", set.user),
-        Command::SetLock(set) => format!("lock {}/{}", name(set.bucket), set.key),
+        Command::SetLock(set) | Command::ChangeLock(set, _) => {
+            format!("lock {}/{}", name(set.bucket), set.key)
+        }
         Command::RenameObject(rename) => {
             format!("rename {}/{} to {}", name(rename.bucket), rename.source_key, rename.key)
         }

@@ -72,7 +72,7 @@ pub enum WhatThere {
         #[serde(default, skip_serializing_if = "Option::is_none", with = "optional_text")]
         version: Option<Stamp>,
     },
-    /// Other tags of a version.
+    /// Other tags of a version, or another lock.
     Tags {
         /// The tag of the version.
         #[serde(with = "text")]
@@ -81,6 +81,9 @@ pub enum WhatThere {
         modified_ms: u64,
         /// The tags.
         tags: Tags,
+        /// What keeps it from being removed, where that changed, and not the tags.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        lock: Option<Lock>,
     },
     /// A version that cannot be copied, and why.
     Left(String),
@@ -263,7 +266,14 @@ mod tests {
         let expected = r#"{"legal_hold":true,"retention":{"mode":"Compliance","until":9}}"#;
         assert_eq!(locked["lock"].to_string(), expected);
         let etag = Etag::Multipart([1; 16], 2);
-        let tags = WhatThere::Tags { etag, modified_ms: 5, tags: Vec::new() };
+        let tags = |lock| WhatThere::Tags { etag, modified_ms: 5, tags: Vec::new(), lock };
+        let relocked =
+            serde_json::to_string(&tags(Some(Lock { retention: None, legal_hold: true }))).unwrap();
+        assert!(
+            relocked.ends_with(r#","tags":[],"lock":{"retention":null,"legal_hold":true}}}"#),
+            "{relocked}"
+        );
+        let tags = tags(None);
         let whats = [
             WhatThere::Version(version),
             WhatThere::Marker { modified_ms: 5, version: Some(at) },

@@ -291,7 +291,11 @@ impl Feed {
             EventKind::ExpireMarker if shared.rules.is_none() => {
                 Some(WhatThere::Marker { modified_ms: event.at.0, version: Some(version) })
             }
-            EventKind::Tags | EventKind::DeleteTags => self.tags(shared, event).await?,
+            EventKind::Tags | EventKind::DeleteTags => self.facts(shared, event).await?,
+            EventKind::Retention | EventKind::LegalHold if shared.has_locks => {
+                self.facts(shared, event).await?
+            }
+            EventKind::Retention | EventKind::LegalHold => None,
             EventKind::DeleteMarker
             | EventKind::ExpireMarker
             | EventKind::Delete
@@ -306,7 +310,8 @@ impl Feed {
         Ok(what.map(change))
     }
 
-    async fn tags(&self, shared: &Shared, event: &Event) -> Result<Option<WhatThere>, OverlayError> {
+    /// What may change of a version that stays what it is.
+    async fn facts(&self, shared: &Shared, event: &Event) -> Result<Option<WhatThere>, OverlayError> {
         let selector = match event.version {
             Stamp::ZERO => VersionSelector::Null,
             stamp => VersionSelector::Stamp(stamp),
@@ -316,8 +321,16 @@ impl Feed {
         };
         let tags = view.object.attributes.tags;
         let (etag, modified_ms) = (view.object.etag, view.object.modified.0);
-        let copied = shared.class_of(&event.key, &tags).is_some();
-        Ok(copied.then_some(WhatThere::Tags { etag, modified_ms, tags }))
+        if shared.class_of(&event.key, &tags).is_none() {
+            return Ok(None);
+        }
+        let lock = match event.kind {
+            EventKind::Retention | EventKind::LegalHold => {
+                Some(self.lock(shared, &event.key, view.object.stamp).await?)
+            }
+            _ => None,
+        };
+        Ok(Some(WhatThere::Tags { etag, modified_ms, tags, lock }))
     }
 
     /// A version by its stamp, with its bytes where they were asked for; `None`: it is gone, or not to be copied.

@@ -505,9 +505,12 @@ impl Copying {
                     _ => ReplicaOf::Marker(modified),
                 });
             }
-            WhatThere::Tags { etag, modified_ms, tags } => {
+            WhatThere::Tags { etag, modified_ms, tags, lock } => {
                 let (etag, modified) = (*etag, ClusterMs(*modified_ms));
-                return bare(ReplicaOf::Tags { etag, modified, tags: tags.clone() });
+                return bare(match lock.clone() {
+                    Some(lock) => ReplicaOf::Lock { etag, modified, lock },
+                    None => ReplicaOf::Tags { etag, modified, tags: tags.clone() },
+                });
             }
             WhatThere::Version(version) if PUT_BYTES_MAX < version.bytes => {
                 self.leave(key, "it is larger than one part may be");

@@ -32,6 +32,9 @@ pub fn name(kind: EventKind) -> &'static str {
         EventKind::AnnotationDelete => "ObjectAnnotation:Delete",
         EventKind::Transition => "LifecycleTransition",
         EventKind::Acl => "ObjectAcl:Put",
+        // AWS tells of these to nobody, so no rule names them.
+        EventKind::Retention => "ObjectRetention:Put",
+        EventKind::LegalHold => "ObjectLegalHold:Put",
     }
 }
 
@@ -54,6 +57,8 @@ pub fn kind(kind: EventKind) -> &'static str {
         EventKind::AnnotationDelete => "DeleteAnnotation",
         EventKind::Transition => "Transition",
         EventKind::Acl => "PutAcl",
+        EventKind::Retention => "PutRetention",
+        EventKind::LegalHold => "PutLegalHold",
     }
 }
 

@@ -382,7 +382,7 @@ impl Context {
             Command::RenameObject(command) => &mut command.origin,
             Command::AppendObject(command) => &mut command.origin,
             Command::SetAnnotation(command) => &mut command.origin,
-            Command::ChangeAcl(_, origin) => origin,
+            Command::ChangeAcl(_, origin) | Command::ChangeLock(_, origin) => origin,
             _ => return,
         };
         *origin = self.origin.clone();

@@ -8,7 +8,8 @@ use super::transaction::Transaction;
 use super::{Outcome, Stop, lifecycle, object};
 use crate::meta::command::{Done, Guard, LockChange, Reject, SetLock};
 use crate::meta::model::{
-    BucketSetting, ClusterMs, Home, Lock, ObjectLock, Retention, RetentionMode, SettingKind,
+    BucketSetting, ClusterMs, EventKind, Home, Lock, ObjectLock, Origin, Retention, RetentionMode,
+    SettingKind,
 };
 use crate::meta::store::Fault;
 use crate::meta::tables::{BucketSettings, Buckets, Locks};
@@ -96,15 +97,16 @@ fn is_locked(tx: &Transaction<'_>, lock: &Lock, bypass: bool) -> bool {
 }
 
 /// Changes the lock of a version. What compliance promises is only ever made longer; what governance does is made
-/// shorter by those who may.
-pub(super) fn set(tx: &mut Transaction<'_>, command: &SetLock) -> Outcome {
+/// shorter by those who may. Where it is known who asked, the change feed tells of it.
+pub(super) fn set(tx: &mut Transaction<'_>, command: &SetLock, origin: Option<&Origin>) -> Outcome {
     let bucket = tx.get::<Buckets>(command.bucket)?.ok_or(Reject::NoSuchBucket)?;
     let home = Home { bucket: bucket.id, key: command.key.clone() };
     let found = object::existing(tx, &home, command.version)?;
     if of_bucket(tx, bucket.id)?.is_none() {
         return Err(Reject::NoObjectLock.into());
     }
-    let mut lock = tx.get::<Locks>((&home, found.stamp))?.unwrap_or_default();
+    let before = tx.get::<Locks>((&home, found.stamp))?.unwrap_or_default();
+    let mut lock = before.clone();
     match &command.change {
         LockChange::LegalHold(held) => lock.legal_hold = *held,
         LockChange::Retention(wanted) => {
@@ -115,13 +117,49 @@ pub(super) fn set(tx: &mut Transaction<'_>, command: &SetLock) -> Outcome {
             lock.retention.clone_from(wanted);
         }
     }
-    if lock == Lock::default() {
-        tx.delete::<Locks>((&home, found.stamp));
-    } else {
-        tx.put::<Locks>((&home, found.stamp), &lock);
+    let changed = keep(tx, &home, found.stamp, (&before, &lock))?;
+    if let (Some(kind), Some(origin)) = (changed, origin) {
+        object::tell(tx, &bucket, &home, &found, kind, origin, 0);
     }
-    lifecycle::note(tx, &home, found.stamp)?;
     Ok(Done::Stored(object::stored(&bucket, &found)))
+}
+
+/// Makes the lock of a copy what that of its source is, where its bucket locks, and returns what changed. What compliance
+/// promises here is kept until its time, and so is what the bucket's own rule gave where the source has no retention.
+pub(super) fn follow(
+    tx: &mut Transaction<'_>,
+    home: &Home,
+    stamp: Stamp,
+    said: &Lock,
+) -> Result<Option<EventKind>, Fault> {
+    let Some(rule) = of_bucket(tx, home.bucket)? else { return Ok(None) };
+    let before = tx.get::<Locks>((home, stamp))?.unwrap_or_default();
+    let mut lock = said.clone();
+    let is_own = said.retention.is_none() && rule.default.is_some();
+    if is_own || before.retention.as_ref().is_some_and(|now| weakens(tx, now, said.retention.as_ref(), true))
+    {
+        lock.retention.clone_from(&before.retention);
+    }
+    keep(tx, home, stamp, (&before, &lock))
+}
+
+/// Puts a lock in place of another one, and returns what changed.
+fn keep(
+    tx: &mut Transaction<'_>,
+    home: &Home,
+    stamp: Stamp,
+    (before, lock): (&Lock, &Lock),
+) -> Result<Option<EventKind>, Fault> {
+    match *lock == Lock::default() {
+        true => tx.delete::<Locks>((home, stamp)),
+        false => tx.put::<Locks>((home, stamp), lock),
+    }
+    lifecycle::note(tx, home, stamp)?;
+    let kind = match before.retention == lock.retention {
+        false => EventKind::Retention,
+        true => EventKind::LegalHold,
+    };
+    Ok((before != lock).then_some(kind))
 }
 
 /// Whether a change takes away what was promised, by somebody who may not.

@@ -276,6 +276,10 @@ fn copy(
             set_tags(tx, bucket, &home, at, (*etag, *modified, tags), origin)?;
             Ok(None)
         }
+        ReplicaOf::Lock { etag, modified, lock } => {
+            set_lock(tx, &home, at, (*etag, *modified, lock), origin)?;
+            Ok(None)
+        }
         ReplicaOf::Locked { .. } => malformed("a version is locked once"),
     }
 }
@@ -285,7 +289,9 @@ fn kept_id(what: &ReplicaOf) -> Option<Stamp> {
     match what {
         ReplicaOf::KeptVersion { id, .. } | ReplicaOf::KeptMarker { id, .. } => Some(*id),
         ReplicaOf::Locked { what, .. } => kept_id(what),
-        ReplicaOf::Version(_) | ReplicaOf::Marker(_) | ReplicaOf::Tags { .. } => None,
+        ReplicaOf::Version(_) | ReplicaOf::Marker(_) | ReplicaOf::Tags { .. } | ReplicaOf::Lock { .. } => {
+            None
+        }
     }
 }
 
@@ -371,6 +377,26 @@ fn store(
     Ok(bytes)
 }
 
+/// The version that is a copy of the one of this tag and time, and whether it is the current one.
+fn find_copy(
+    tx: &Transaction<'_>,
+    home: &Home,
+    (etag, modified): (Etag, ClusterMs),
+) -> Result<Option<(Object, bool)>, Fault> {
+    let is_it = |object: &Object| (object.etag, object.modified) == (etag, modified);
+    if let Some(current) = tx.get::<Objects>(home)?.filter(is_it) {
+        return Ok(Some((current, true)));
+    }
+    for row in tx.scan_under::<Versions>(home)?.take(REPLICA_VERSIONS_VISITED_MAX) {
+        if let (_, Version::Object(object)) = row?
+            && is_it(&object)
+        {
+            return Ok(Some((object, false)));
+        }
+    }
+    Ok(None)
+}
+
 /// Changes the tags of the version that is a copy of the one they are of; where it is not found, nothing.
 fn set_tags(
     tx: &mut Transaction<'_>,
@@ -380,21 +406,10 @@ fn set_tags(
     (etag, modified, tags): (Etag, ClusterMs, &Tags),
     origin: Origin,
 ) -> Result<(), Fault> {
-    let is_it = |object: &Object| (object.etag, object.modified) == (etag, modified);
-    let current = tx.get::<Objects>(home)?.filter(is_it);
-    let is_current = current.is_some();
-    let mut found = current;
-    if found.is_none() {
-        for row in tx.scan_under::<Versions>(home)?.take(REPLICA_VERSIONS_VISITED_MAX) {
-            if let (_, Version::Object(object)) = row?
-                && is_it(&object)
-            {
-                found = Some(object);
-                break;
-            }
-        }
-    }
-    let Some(mut object) = found.filter(|object| object.attributes.tags != *tags) else { return Ok(()) };
+    let found = find_copy(tx, home, (etag, modified))?;
+    let Some((mut object, is_current)) = found.filter(|(object, _)| object.attributes.tags != *tags) else {
+        return Ok(());
+    };
     let watch = lifecycle::watch(tx, bucket, home, Some(object.stamp))?;
     object.attributes.tags.clone_from(tags);
     if is_current {
@@ -405,6 +420,21 @@ fn set_tags(
     lifecycle::settle(tx, bucket, home, watch)?;
     let kind = if tags.is_empty() { EventKind::DeleteTags } else { EventKind::Tags };
     tell(tx, home, stamp, kind, (told_version(&object), Some(&object)), origin);
+    Ok(())
+}
+
+/// The same for its lock.
+fn set_lock(
+    tx: &mut Transaction<'_>,
+    home: &Home,
+    stamp: Stamp,
+    (etag, modified, said): (Etag, ClusterMs, &Lock),
+    origin: Origin,
+) -> Result<(), Fault> {
+    let Some((object, _)) = find_copy(tx, home, (etag, modified))? else { return Ok(()) };
+    if let Some(kind) = lock::follow(tx, home, object.stamp, said)? {
+        tell(tx, home, stamp, kind, (told_version(&object), Some(&object)), origin);
+    }
     Ok(())
 }
 

@@ -322,13 +322,7 @@ fn commands() -> Vec<Command> {
             guard: Guard { lock: lock(), bypass: true, bucket: false },
             command: Box::new(Command::DeleteBucket(DeleteBucket { bucket: BucketId(5) })),
         }),
-        Command::SetLock(SetLock {
-            bucket: BucketId(5),
-            key: key("a/b"),
-            version: None,
-            change: LockChange::Retention(lock().retention),
-            bypass: true,
-        }),
+        Command::SetLock(set_lock()),
         Command::SetLock(SetLock {
             bucket: BucketId(5),
             key: key("a/b"),
@@ -471,6 +465,7 @@ fn replications() -> Vec<Command> {
         tags: vec![("k".to_string(), "v".to_string())],
     };
     let locked = ReplicaOf::Locked { lock: lock(), what: Box::new(ReplicaOf::Version(version.clone())) };
+    let relocked = ReplicaOf::Lock { etag: Etag::Md5([1; 16]), modified: ClusterMs(1_000), lock: lock() };
     let kept = [
         ReplicaOf::KeptVersion { id: stamp(), version: version.clone() },
         ReplicaOf::KeptMarker { id: stamp(), modified: ClusterMs(1_000) },
@@ -521,7 +516,19 @@ fn replications() -> Vec<Command> {
         Command::Overlay(OverlayChange::Reopen { bucket: BucketId(5) }),
         Command::Overlay(OverlayChange::Acknowledge { bucket: BucketId(5), to: source(), upto: stamp() }),
         Command::ChangeAcl(set_acl(), origin()),
+        Command::ChangeLock(set_lock(), origin()),
+        Command::Replicate(replicate(ReplicateStep::Feed, vec![change(relocked)])),
     ]
+}
+
+fn set_lock() -> SetLock {
+    SetLock {
+        bucket: BucketId(5),
+        key: key("a/b"),
+        version: None,
+        change: LockChange::Retention(lock().retention),
+        bypass: true,
+    }
 }
 
 fn set_acl() -> SetAcl {
@@ -1093,6 +1100,7 @@ fn work_answers() -> Vec<Answer> {
             )],
         }),
         Answer::Acknowledged(vec![(source(), Acknowledged { first: stamp(), upto: stamp() })]),
-        Answer::Events(vec![(stamp(), Event { kind: EventKind::Acl, ..event })]),
+        Answer::Events(vec![(stamp(), Event { kind: EventKind::Acl, ..event.clone() })]),
+        Answer::Events(vec![(stamp(), Event { kind: EventKind::LegalHold, ..event })]),
     ]
 }

@@ -171,3 +171,29 @@ fn only_buckets_that_lock_take_locks_and_they_stay_so() {
     assert_eq!(world.rejected(guarded(put, guard)), Reject::RetentionPast);
     world.audit();
 }
+
+#[test]
+fn the_change_feed_tells_of_locks_that_change() {
+    let mut world = locking(None);
+    let version = put(&mut world, Lock::default());
+    let until = retained(&world, RetentionMode::Governance, 10).retention;
+    for change in [
+        LockChange::LegalHold(true),
+        LockChange::LegalHold(true),
+        LockChange::Retention(until.clone()),
+        LockChange::Retention(until),
+        LockChange::LegalHold(false),
+    ] {
+        let Command::SetLock(set) = set(&world, &version, change, false) else { panic!() };
+        let origin = Origin { requester: "berta".to_string(), ..Origin::default() };
+        world.done(Command::ChangeLock(set, origin));
+    }
+    let query = Query::Changes { bucket: world.bucket, after: fabric::ids::Stamp::ZERO, limit: 10 };
+    let Ok(Answer::Changes(changes)) = world.ask(query) else { panic!() };
+    let told: Vec<_> = changes.events.iter().skip(1).collect();
+    let kinds: Vec<_> = told.iter().map(|(_, event)| event.kind).collect();
+    assert_eq!(kinds, [EventKind::LegalHold, EventKind::Retention, EventKind::LegalHold]);
+    let of = |event: &Event| event.version == version.stamp && event.origin.requester == "berta";
+    assert!(told.iter().all(|(_, event)| of(event)));
+    world.audit();
+}

@@ -398,6 +398,58 @@ fn locks_come_with_versions_where_there_can_be_locks() {
 }
 
 #[test]
+fn the_lock_of_a_copy_becomes_what_the_source_says_but_for_compliance() {
+    let mut world = following(FollowKind::Replica);
+    let bucket = world.bucket;
+    let locks = |default| BucketChange::Set(BucketSetting::ObjectLock(ObjectLock { default }));
+    let retained = |mode, until| Some(Retention { mode, until: ClusterMs(until) });
+    let governed = |until| retained(RetentionMode::Governance, until);
+    let promised = |until| retained(RetentionMode::Compliance, until);
+    let far = world.now.0 + 1_000_000;
+    let relock = |at, retention, legal_hold| {
+        let ReplicaOf::Version(copied) = version(1, "k", "one").what else { panic!() };
+        let (etag, modified, lock) = (copied.etag, copied.modified, Lock { retention, legal_hold });
+        change(at, "k", ReplicaOf::Lock { etag, modified, lock })
+    };
+    // Where there are no locks nothing happens.
+    let first = feed(&world, Stamp::ZERO, vec![version(1, "k", "one"), relock(2, governed(far), true)]);
+    world.done(first);
+    world.done(Command::SetBucket(SetBucket { bucket, change: locks(None) }));
+    let id = stamps(&world)[0];
+    let lock = |world: &World| match world.ask(Query::Lock { bucket, key: key("k"), version: id }) {
+        Ok(Answer::Lock(lock)) => (lock.retention, lock.legal_hold),
+        answer => panic!("{answer:?}"),
+    };
+    assert_eq!(lock(&world), (None, false));
+    let day = DefaultRetention { mode: RetentionMode::Governance, days: 1, in_years: false };
+    for (at, said, default, expected) in [
+        (3, (governed(far), true), None, (governed(far), true)),
+        (4, (governed(far - 1), false), None, (governed(far - 1), false)),
+        // The bucket of the copy has a rule of its own.
+        (5, (None, false), Some(day), (governed(far - 1), false)),
+        (6, (None, false), None, (None, false)),
+        (7, (promised(far), false), None, (promised(far), false)),
+        (8, (governed(far + 9), true), None, (promised(far), true)),
+        (9, (promised(far + 1), false), None, (promised(far + 1), false)),
+    ] {
+        world.done(Command::SetBucket(SetBucket { bucket, change: locks(default) }));
+        let command = feed(&world, there(at - 1), vec![relock(at, said.0, said.1)]);
+        world.done(command);
+        assert_eq!(lock(&world), expected, "{at}");
+    }
+    // Another version is left alone, and the change feed tells of each change.
+    let other = change(10, "l", relock(10, None, true).what);
+    let command = feed(&world, there(9), vec![other]);
+    world.done(command);
+    let query = Query::Changes { bucket, after: Stamp::ZERO, limit: 20 };
+    let Ok(Answer::Changes(changes)) = world.ask(query) else { panic!() };
+    let kinds: Vec<_> = changes.events.iter().skip(1).map(|(_, event)| event.kind).collect();
+    let (retention, hold) = (EventKind::Retention, EventKind::LegalHold);
+    assert_eq!(kinds, [retention, retention, retention, retention, hold, retention]);
+    world.audit();
+}
+
+#[test]
 fn versions_of_a_promoted_copy_come_behind_all_that_the_source_ever_stamps() {
     let mut world = following(FollowKind::Mirror);
     let bucket = world.bucket;

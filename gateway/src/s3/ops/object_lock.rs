@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 use consensus::meta::command::{Command, LockChange, SetLock};
-use consensus::meta::model::{BucketSetting, SettingKind};
+use consensus::meta::model::{BucketSetting, Origin, SettingKind};
 use consensus::meta::query::Want;
 use http::Method;
 
@@ -189,6 +189,6 @@ async fn set(cx: &Context, request: Request, change: LockChange) -> S3Result<Res
     // The same refusals as a read: they tell of delete markers.
     reading::version(cx, &key, version, Want::Row).await?;
     let command = SetLock { bucket: cx.bucket()?.id, key, version, change, bypass };
-    cx.propose(Command::SetLock(command)).await?;
+    cx.propose(Command::ChangeLock(command, Origin::default())).await?;
     Ok(Response::ok())
 }

@@ -30,6 +30,7 @@ pub(in crate::verify) fn run(tally: &mut Tally) -> Result<()> {
         tally.check("a bucket follows another one, from its first version on", mirrored(&east, &west).await);
         tally.check("nobody else writes to it", read_only(&west).await);
         tally.check("tags follow their versions", tagged(&east, &west).await);
+        tally.check("locks follow their versions", relocked(&east, &west).await);
         tally.check("both sides are killed under load", killed(&east, &west).await);
         tally.check("a cut is caught up", cut(&east, &west).await);
         let figures = figures(&east, &west).await;
@@ -303,6 +304,37 @@ async fn tagged(east: &Site, west: &Site) -> Result<(), String> {
         if text.contains("<Key>new</Key>") { Ok(()) } else { Err(text) }
     })
     .await
+}
+
+async fn relocked(east: &Site, west: &Site) -> Result<(), String> {
+    let change = |what, document: &str| {
+        let set = Request::object("PUT", "photos", "locked").flag(what).body(document).content_md5();
+        set.header("x-amz-bypass-governance-retention", "true")
+    };
+    let retention = |mode, until| {
+        let document =
+            format!("<Retention><Mode>{mode}</Mode><RetainUntilDate>{until}</RetainUntilDate></Retention>");
+        change("retention", &document)
+    };
+    let locked = async |expected: &[Option<&str>]| {
+        wait("the lock", PATIENCE, async || {
+            let (there, here) = (
+                head(east, ANNA, "photos", "locked").await?,
+                head(west, west.root(), "mirror", "locked").await?,
+            );
+            let is = here[5..].iter().map(Option::as_deref).eq(expected.iter().copied());
+            if is && there == here { Ok(()) } else { Err(format!("{there:?} {here:?}")) }
+        })
+        .await
+    };
+    let hold = change("legal-hold", "<LegalHold><Status>OFF</Status></LegalHold>");
+    expect(200, &east.send(ANNA, hold).await?)?;
+    locked(&[Some("2100-01-01T00:00:00.000Z"), Some("GOVERNANCE"), None]).await?;
+    // Less, by somebody who may, and then another mode.
+    expect(200, &east.send(ANNA, retention("GOVERNANCE", "2099-01-01T00:00:00Z")).await?)?;
+    locked(&[Some("2099-01-01T00:00:00.000Z"), Some("GOVERNANCE"), None]).await?;
+    expect(200, &east.send(ANNA, retention("COMPLIANCE", "2099-02-01T00:00:00Z")).await?)?;
+    locked(&[Some("2099-02-01T00:00:00.000Z"), Some("COMPLIANCE"), None]).await
 }
 
 /// Writes to the source for as long as it is let; what a killed gateway did not answer may have happened or not.
