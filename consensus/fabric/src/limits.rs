@@ -88,6 +88,8 @@ pub const FOLLOWS_MAX: usize = 1000;
 pub const REPLICATION_RULES_MAX: usize = 1000;
 /// Changes that one command copies.
 pub const REPLICATE_CHANGES_MAX: usize = 250;
+/// Parts that a copy of an object keeps, which is 5 GiB in parts of 8 MiB; what has more comes as one.
+pub const REPLICA_PARTS_MAX: usize = 640;
 /// Versions of a key that are looked through for the one whose tags changed elsewhere.
 pub const REPLICA_VERSIONS_VISITED_MAX: usize = 100;
 /// Policies of one user.

@@ -7,7 +7,7 @@ use fabric::ids::{BucketId, SessionId, Stamp};
 use serde::{Deserialize, Serialize};
 
 use super::command::NewBody;
-use super::model::{Attributes, Bucket, Checksum, ClusterMs, Etag, Lock, Tags};
+use super::model::{Attributes, Bucket, Checksum, ClusterMs, Etag, Extent, Lock, Tags};
 use super::names::{BucketName, ClusterName, ObjectKey};
 use super::sealing::Sealing;
 
@@ -265,6 +265,26 @@ pub enum ReplicaOf {
         /// What keeps it from being removed.
         lock: Lock,
     },
+    /// A version that was stored in parts, and keeps them.
+    InParts {
+        /// In order, at most [`fabric::limits::REPLICA_PARTS_MAX`].
+        parts: Vec<ReplicaPart>,
+        /// The version, whose own body has no bytes.
+        what: Box<ReplicaOf>,
+    },
+}
+
+/// A part of a version that is copied.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplicaPart {
+    /// As at the source.
+    pub number: u16,
+    /// As at the source.
+    pub md5: [u8; 16],
+    /// As at the source.
+    pub checksum: Option<Checksum>,
+    /// The bytes; `None` for a part of no bytes.
+    pub extent: Option<Extent>,
 }
 
 /// A version that is copied.

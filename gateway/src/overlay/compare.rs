@@ -17,7 +17,7 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use super::copies::{
     ObjectThere, ObjectsThere, VERSIONS_ASKED_MAX, VersionAsked, VersionsAsked, VersionsThere, WhatThere,
 };
-use super::follow::{Copying, Halt, Told, batches};
+use super::follow::{Copying, Halt, Told, batches, bundles};
 
 /// What a comparison goes by.
 struct Comparison {
@@ -117,7 +117,8 @@ impl Copying {
         // Of a key with nothing left nobody knows when it went; it was at `noted`.
         let nothing_left = WhatThere::Marker { modified_ms: now_ms, version: Some(noted) };
         for some in absent.chunks(VERSIONS_ASKED_MAX) {
-            let asked = |key: &ObjectKey| VersionAsked { key: key.clone(), version: Stamp::ZERO };
+            let asked =
+                |key: &ObjectKey| VersionAsked { key: key.clone(), version: Stamp::ZERO, parts: false };
             let asked = VersionsAsked { versions: some.iter().map(asked).collect() };
             let there: VersionsThere = self.link.post(&self.path("versions", ""), &asked).await?;
             let marker = |what| match what {
@@ -133,7 +134,11 @@ impl Copying {
 
     /// Copies versions.
     async fn bring(&self, comparison: &Comparison, wanted: &[ObjectThere]) -> Result<(), Halt> {
-        let asked = |object: &ObjectThere| VersionAsked { key: object.key.clone(), version: object.version };
+        let asked = |object: &ObjectThere| VersionAsked {
+            key: object.key.clone(),
+            version: object.version,
+            parts: false,
+        };
         let asked = VersionsAsked { versions: wanted.iter().map(asked).collect() };
         let there: VersionsThere = self.link.post(&self.path("versions", ""), &asked).await?;
         let found = wanted.iter().zip(&there.versions);
@@ -145,8 +150,10 @@ impl Copying {
 
     async fn put(&self, comparison: &Comparison, changes: Vec<Told<'_>>) -> Result<(), Halt> {
         let cursor = comparison.cursor;
-        for batch in batches(self.prepare(changes).await?) {
-            self.propose(ReplicateStep::Compare, (cursor, cursor), 0, batch).await?;
+        for some in bundles(changes) {
+            for batch in batches(self.prepare(some).await?) {
+                self.propose(ReplicateStep::Compare, (cursor, cursor), 0, batch).await?;
+            }
         }
         Ok(())
     }

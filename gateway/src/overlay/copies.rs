@@ -112,6 +112,23 @@ pub struct VersionThere {
     /// The bytes in base64, where they are few; otherwise they are asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub body: Option<String>,
+    /// The parts in which it was stored, where it was asked for them and they are at most [`fabric::limits::REPLICA_PARTS_MAX`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub parts: Vec<PartThere>,
+}
+
+/// A part of a version.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PartThere {
+    /// Its number.
+    pub number: u16,
+    /// Bytes.
+    pub bytes: u64,
+    /// Its tag.
+    #[serde(with = "text")]
+    pub etag: Etag,
+    /// Its additional checksum.
+    pub checksum: Option<Checksum>,
 }
 
 fn is_unlocked(lock: &Lock) -> bool {
@@ -162,6 +179,9 @@ pub struct VersionAsked {
     /// Which one; [`Stamp::ZERO`]: its delete marker, where that is what is current.
     #[serde(with = "text")]
     pub version: Stamp,
+    /// Whether its parts are asked for, too.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub parts: bool,
 }
 
 /// The answer: in order, where they are there and to be copied.
@@ -259,12 +279,18 @@ mod tests {
             attributes,
             lock: Lock::default(),
             body: Some("eA==".to_string()),
+            parts: Vec::new(),
         };
         let retention = Retention { mode: RetentionMode::Compliance, until: ClusterMs(9) };
         let lock = Lock { retention: Some(retention), legal_hold: true };
         let locked = serde_json::to_value(VersionThere { lock, ..version.clone() }).unwrap();
         let expected = r#"{"legal_hold":true,"retention":{"mode":"Compliance","until":9}}"#;
         assert_eq!(locked["lock"].to_string(), expected);
+        let part = PartThere { number: 3, bytes: 1, etag: Etag::Md5([1; 16]), checksum: None };
+        let in_parts = serde_json::to_string(&VersionThere { parts: vec![part], ..version.clone() }).unwrap();
+        let expected =
+            format!(r#""parts":[{{"number":3,"bytes":1,"etag":"{}","checksum":null}}]}}"#, "01".repeat(16));
+        assert!(in_parts.ends_with(&expected), "{in_parts}");
         let etag = Etag::Multipart([1; 16], 2);
         let tags = |lock| WhatThere::Tags { etag, modified_ms: 5, tags: Vec::new(), lock };
         let relocked =

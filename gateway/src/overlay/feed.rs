@@ -13,7 +13,7 @@ use base64::engine::general_purpose::STANDARD;
 use consensus::client::{Meta, MetaError, ReadGuard, ask};
 use consensus::meta::command::{Reject, VersionSelector};
 use consensus::meta::model::{
-    Bucket, BucketSetting, Event, EventKind, Home, Lock, Object, SettingKind, Tags, Versioning,
+    Bucket, BucketSetting, Etag, Event, EventKind, Home, Lock, Object, SettingKind, Tags, Versioning,
 };
 use consensus::meta::names::{BucketName, ClusterName, ObjectKey};
 use consensus::meta::overlay::{OverlayChange, OverlayRefusal};
@@ -21,13 +21,15 @@ use consensus::meta::query::{Answer, List, ObjectView, PageEntry, Query, Want};
 use consensus::meta::replication::{Acknowledged, Follow, FollowKind, Replication, ReplicationRule, Source};
 use consensus::meta::sealing::Scheme;
 use fabric::ids::{BucketId, Stamp};
-use fabric::limits::{INLINE_BYTES_MAX, LIST_KEYS_MAX, PUT_BYTES_MAX, REPLICATE_CHANGES_MAX};
+use fabric::limits::{
+    INLINE_BYTES_MAX, LIST_KEYS_MAX, PUT_BYTES_MAX, REPLICA_PARTS_MAX, REPLICATE_CHANGES_MAX,
+};
 use futures::{FutureExt as _, StreamExt as _};
 use tokio::time::sleep;
 
 use super::copies::{
-    ChangeThere, ChangesThere, ObjectThere, ObjectsThere, Supersede, SupersededThere, VERSIONS_ASKED_MAX,
-    VersionAsked, VersionThere, VersionsAsked, VersionsThere, WhatThere,
+    ChangeThere, ChangesThere, ObjectThere, ObjectsThere, PartThere, Supersede, SupersededThere,
+    VERSIONS_ASKED_MAX, VersionAsked, VersionThere, VersionsAsked, VersionsThere, WhatThere,
 };
 use super::{Overlay, OverlayError, bad};
 use crate::data::BodyStream;
@@ -364,6 +366,7 @@ impl Feed {
             attributes,
             lock,
             body,
+            parts: Vec::new(),
         })))
     }
 
@@ -500,12 +503,37 @@ impl Feed {
         if one.version == Stamp::ZERO {
             return self.marker(shared, &one.key).await;
         }
-        match self.version(shared, &one.key, one.version, Want::Row).await? {
+        let told = match self.version(shared, &one.key, one.version, Want::Row).await? {
             Some(WhatThere::Version(row)) if row.bytes <= INLINE_BYTES_MAX as u64 => {
-                self.version(shared, &one.key, one.version, Want::Body).await
+                self.version(shared, &one.key, one.version, Want::Body).await?
             }
-            row => Ok(row),
+            row => row,
+        };
+        match told {
+            Some(WhatThere::Version(version)) if one.parts => {
+                let parts = self.parts(shared, &one.key, one.version).await?;
+                Ok(Some(WhatThere::Version(VersionThere { parts, ..version })))
+            }
+            told => Ok(told),
         }
+    }
+
+    /// The parts in which a version was stored; none where there are too many to be kept.
+    async fn parts(
+        &self,
+        shared: &Shared,
+        key: &ObjectKey,
+        version: Stamp,
+    ) -> Result<Vec<PartThere>, OverlayError> {
+        let found = self.at(shared, key, version, Want::Body).await?;
+        let slices = found.map(|(view, _)| view.parts).filter(|slices| slices.len() <= REPLICA_PARTS_MAX);
+        let told = slices.unwrap_or_default().into_iter().map(|slice| PartThere {
+            number: slice.part,
+            bytes: slice.bytes,
+            etag: Etag::Md5(slice.md5),
+            checksum: slice.checksum,
+        });
+        Ok(told.collect())
     }
 
     /// The delete marker that hides a key; `None`: there is none, or it is not to be copied.

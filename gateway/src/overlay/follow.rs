@@ -12,18 +12,19 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use consensus::client::{MetaError, WriteGuard, ask};
-use consensus::meta::command::{Command, Done, Reject};
-use consensus::meta::model::{Bucket, ClusterMs, Lock, Versioning};
+use consensus::meta::command::{Command, Done, NewBody, Reject};
+use consensus::meta::model::{Bucket, ClusterMs, Etag, Lock, Versioning};
 use consensus::meta::names::{BucketName, ObjectKey};
 use consensus::meta::overlay::{HeardPlace, OverlayChange, OverlayRefusal};
 use consensus::meta::query::{Answer, Query};
 use consensus::meta::replication::{
-    Follow, FollowKind, Follows, Promotion, ReplicaChange, ReplicaOf, ReplicaVersion, Replicate,
+    Follow, FollowKind, Follows, Promotion, ReplicaChange, ReplicaOf, ReplicaPart, ReplicaVersion, Replicate,
     ReplicateStep, Source as Followed,
 };
+use consensus::meta::sealing::Sealing;
 use fabric::codec;
 use fabric::ids::{BucketId, Stamp};
-use fabric::limits::{ENTRY_BYTES_MAX, KIB, PUT_BYTES_MAX};
+use fabric::limits::{ENTRY_BYTES_MAX, KIB, PUT_BYTES_MAX, REPLICA_PARTS_MAX};
 use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _};
 use http::{Request, StatusCode};
 use http_body_util::BodyStream;
@@ -32,7 +33,9 @@ use tokio::sync::watch;
 use tokio::time::sleep_until;
 
 use super::arriving::{Arriving, Pieces};
-use super::copies::{ChangesThere, CopyWanted, VersionThere, WhatThere};
+use super::copies::{
+    ChangesThere, CopyWanted, PartThere, VersionAsked, VersionThere, VersionsAsked, VersionsThere, WhatThere,
+};
 use super::link::{Link, LinkError};
 use super::wire::PATH;
 use super::{Overlay, OverlayError};
@@ -41,7 +44,7 @@ use crate::http::guard::now;
 use crate::http::{ResponseBody, full};
 use crate::leading::{Running, leads, stopped};
 use crate::s3::S3Error;
-use crate::s3::replicas::Replicas;
+use crate::s3::replicas::{ReplicaTarget, Replicas};
 use crate::s3::service::S3Service;
 
 /// Between two looks for what is to be copied.
@@ -62,6 +65,8 @@ const PAGE: usize = 250;
 const BODIES_AT_ONCE: usize = 8;
 /// A command is not longer.
 const COMMAND_BYTES_MAX: usize = ENTRY_BYTES_MAX - 256 * KIB as usize;
+/// Extents of one copy that wait for a command.
+const EXTENTS_AT_ONCE: usize = PAGE;
 /// What a source wants is known to be of now for so long.
 const WANTED_LIFETIME: Duration = Duration::from_secs(10);
 
@@ -403,8 +408,17 @@ pub(super) struct Prepared {
     change: ReplicaChange,
     /// Bytes of a version.
     bytes: Option<u64>,
-    /// Keeps the bytes until the outcome of the command is known.
-    _guard: Option<WriteGuard>,
+    /// Keep the bytes until the outcome of the command is known.
+    _guards: Vec<WriteGuard>,
+}
+
+/// The bytes of a version, stored.
+struct Stored {
+    body: NewBody,
+    /// Where it keeps its parts: these, and the body has no bytes.
+    parts: Vec<ReplicaPart>,
+    sealing: Option<Sealing>,
+    guards: Vec<WriteGuard>,
 }
 
 impl Copying {
@@ -443,22 +457,40 @@ impl Copying {
             self.propose(ReplicateStep::Feed, (after, there.upto), there.reached_ms, Vec::new()).await?;
             after = there.upto;
         }
-        let changes = there.events.iter().map(|event| (event.at, event.at_ms, &event.key, &event.what));
-        let prepared = self.prepare(changes.collect()).await?;
-        let mut batches = batches(prepared).into_iter().peekable();
-        if batches.peek().is_none() {
+        let changes: Vec<Told<'_>> =
+            there.events.iter().map(|event| (event.at, event.at_ms, &event.key, &event.what)).collect();
+        let mut bundles = bundles(changes).into_iter().peekable();
+        if bundles.peek().is_none() {
             self.propose(ReplicateStep::Feed, (after, there.upto), there.reached_ms, Vec::new()).await?;
         }
-        while let Some(batch) = batches.next() {
-            let last = batch
-                .last()
-                .map_or((there.upto, there.reached_ms), |last| (last.change.at, last.change.reached.0));
-            let (upto, reached) =
-                if batches.peek().is_some() { last } else { (there.upto, there.reached_ms) };
-            self.propose(ReplicateStep::Feed, (after, upto), reached, batch).await?;
+        while let Some(bundle) = bundles.next() {
+            let last =
+                bundle.last().map(|(at, at_ms, ..)| (*at, *at_ms)).filter(|_| bundles.peek().is_some());
+            let (upto, reached) = last.unwrap_or((there.upto, there.reached_ms));
+            self.write_bundle(bundle, (after, upto), reached).await?;
             after = upto;
         }
         self.note(page);
+        Ok(())
+    }
+
+    /// Writes changes behind `after`, which are all up to `upto`.
+    async fn write_bundle(
+        &self,
+        bundle: Vec<Told<'_>>,
+        (mut after, upto): (Stamp, Stamp),
+        reached_ms: u64,
+    ) -> Result<(), Halt> {
+        let mut batches = batches(self.prepare(bundle).await?).into_iter().peekable();
+        if batches.peek().is_none() {
+            self.propose(ReplicateStep::Feed, (after, upto), reached_ms, Vec::new()).await?;
+        }
+        while let Some(batch) = batches.next() {
+            let last = batch.last().map(|last| (last.change.at, last.change.reached.0));
+            let (until, reached) = last.filter(|_| batches.peek().is_some()).unwrap_or((upto, reached_ms));
+            self.propose(ReplicateStep::Feed, (after, until), reached, batch).await?;
+            after = until;
+        }
         Ok(())
     }
 
@@ -494,7 +526,7 @@ impl Copying {
         (at, at_ms, key, what): Told<'_>,
     ) -> Result<Option<Prepared>, Halt> {
         let change = |what| ReplicaChange { at, reached: ClusterMs(at_ms), key: key.clone(), what };
-        let bare = |what| Ok(Some(Prepared { change: change(what), bytes: None, _guard: None }));
+        let bare = |what| Ok(Some(Prepared { change: change(what), bytes: None, _guards: Vec::new() }));
         let version = match what {
             WhatThere::Marker { modified_ms, version } => {
                 let modified = ClusterMs(*modified_ms);
@@ -522,7 +554,7 @@ impl Copying {
             }
             WhatThere::Version(version) => version,
         };
-        let Some((Written { body, guard }, sealing)) = self.store(replicas, key, version).await? else {
+        let Some(Stored { body, parts, sealing, guards }) = self.store(replicas, key, version).await? else {
             return Ok(None);
         };
         let (id, bytes, lock) = (version.version, version.bytes, version.lock.clone());
@@ -541,11 +573,15 @@ impl Copying {
             FollowKind::Mirror => ReplicaOf::KeptVersion { id, version },
             FollowKind::Replica => ReplicaOf::Version(version),
         };
+        let what = match parts.is_empty() {
+            true => what,
+            false => ReplicaOf::InParts { parts, what: Box::new(what) },
+        };
         let what = match lock == Lock::default() {
             true => what,
             false => ReplicaOf::Locked { lock, what: Box::new(what) },
         };
-        Ok(Some(Prepared { change: change(what), bytes: Some(bytes), _guard: guard }))
+        Ok(Some(Prepared { change: change(what), bytes: Some(bytes), _guards: guards }))
     }
 
     fn leave(&self, key: &ObjectKey, why: &str) {
@@ -560,7 +596,8 @@ impl Copying {
         replicas: &Replicas,
         key: &ObjectKey,
         version: &VersionThere,
-    ) -> Result<Option<(Written, Option<consensus::meta::sealing::Sealing>)>, Halt> {
+    ) -> Result<Option<Stored>, Halt> {
+        let told = self.parts(key, version).await?;
         let mut source = match &version.body {
             Some(text) => {
                 let bytes = STANDARD.decode(text).map_err(|error| self.wrong(&error))?;
@@ -572,8 +609,51 @@ impl Copying {
                 None => return Ok(None),
             },
         };
-        let stored = replicas.store(key, &version.attributes, &mut source, version.bytes).await?;
-        Ok(Some(stored))
+        let encryption = replicas.encryption()?;
+        let target = |part| {
+            let (attributes, encryption) = (&version.attributes, encryption.as_ref());
+            ReplicaTarget { key, attributes, encryption, part }
+        };
+        let (mut parts, mut guards) = (Vec::new(), Vec::new());
+        for PartThere { number, bytes, etag, checksum } in told {
+            let Etag::Md5(md5) = etag else { return Err(self.wrong(&"the tag of a part is none of a part")) };
+            let place = target(Some((version.version, number)));
+            let Written { body, guard } = replicas.store(place, &mut source.part(bytes), bytes).await?;
+            guards.extend(guard);
+            let extent = match body {
+                NewBody::Extent(extent) => Some(extent),
+                NewBody::Inline(_) => None,
+            };
+            parts.push(ReplicaPart { number, md5, checksum, extent });
+        }
+        let body = match parts.is_empty() {
+            true => {
+                let Written { body, guard } =
+                    replicas.store(target(None), &mut source, version.bytes).await?;
+                guards.extend(guard);
+                body
+            }
+            false => NewBody::Inline(Bytes::new()),
+        };
+        let sealing = encryption.map(|encryption| encryption.sealing);
+        Ok(Some(Stored { body, parts, sealing, guards }))
+    }
+
+    /// The parts in which a version was stored there; none where it was stored as one, or has too many to keep them.
+    async fn parts(&self, key: &ObjectKey, version: &VersionThere) -> Result<Vec<PartThere>, Halt> {
+        if !matches!(version.etag, Etag::Multipart(..)) {
+            return Ok(Vec::new());
+        }
+        let asked = VersionAsked { key: key.clone(), version: version.version, parts: true };
+        let asked = VersionsAsked { versions: vec![asked] };
+        let there: VersionsThere = self.link.post(&self.path("versions", ""), &asked).await?;
+        let parts = match there.versions.into_iter().next().flatten() {
+            Some(WhatThere::Version(there)) => there.parts,
+            _ => Vec::new(),
+        };
+        let bytes = parts.iter().fold(0_u64, |sum, part| sum.saturating_add(part.bytes));
+        let are_all = bytes == version.bytes && parts.len() <= REPLICA_PARTS_MAX;
+        Ok(if are_all { parts } else { Vec::new() })
     }
 
     /// The bytes of a version as they come.
@@ -614,7 +694,7 @@ impl Copying {
             (objects, bytes) = (objects + 1, bytes + size);
         }
         let (changes, guards): (Vec<_>, Vec<_>) =
-            prepared.into_iter().map(|prepared| (prepared.change, prepared._guard)).unzip();
+            prepared.into_iter().map(|prepared| (prepared.change, prepared._guards)).unzip();
         let command = Replicate {
             bucket: self.bucket.id,
             source: self.source.clone(),
@@ -643,6 +723,29 @@ impl Copying {
             Err(error) => Err(error.into()),
         }
     }
+}
+
+/// Changes whose bytes wait for their commands together: not more extents than [`EXTENTS_AT_ONCE`], or one version alone.
+pub(super) fn bundles(changes: Vec<Told<'_>>) -> Vec<Vec<Told<'_>>> {
+    let mut bundles: Vec<Vec<Told<'_>>> = Vec::new();
+    let mut extents = EXTENTS_AT_ONCE;
+    for change in changes {
+        let more = match change.3 {
+            WhatThere::Version(VersionThere { etag: Etag::Multipart(_, parts), .. }) => usize::from(*parts),
+            _ => 1,
+        };
+        match bundles.last_mut() {
+            Some(bundle) if extents + more <= EXTENTS_AT_ONCE => {
+                extents += more;
+                bundle.push(change);
+            }
+            _ => {
+                extents = more;
+                bundles.push(vec![change]);
+            }
+        }
+    }
+    bundles
 }
 
 /// Changes as commands take them.
@@ -686,7 +789,7 @@ mod tests {
             let at = Stamp { epoch: 1, index, ordinal: 0 };
             let change =
                 ReplicaChange { at, reached: ClusterMs(0), key, what: ReplicaOf::Marker(ClusterMs(0)) };
-            Prepared { change, bytes: None, _guard: None }
+            Prepared { change, bytes: None, _guards: Vec::new() }
         };
         let batches = batches((0..2000).map(one).collect());
         assert!(1 < batches.len());

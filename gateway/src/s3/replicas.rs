@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use consensus::meta::model::{Attributes, Bucket};
 use consensus::meta::names::ObjectKey;
-use consensus::meta::sealing::Sealing;
+use fabric::ids::Stamp;
 use http::HeaderMap;
 
 use super::access::Access;
 use super::bodies;
-use super::encryption::{Stated, Wish};
+use super::encryption::{Encryption, Stated, Wish};
 use super::error::S3Result;
 use super::op::Context;
 use super::request::Query;
@@ -36,18 +36,33 @@ impl S3Service {
     }
 }
 
+/// For which version bytes are stored.
+pub struct ReplicaTarget<'a> {
+    /// Its key.
+    pub key: &'a ObjectKey,
+    /// What is said of it.
+    pub attributes: &'a Attributes,
+    /// How it is encrypted, if it is: see [`Replicas::encryption`].
+    pub encryption: Option<&'a Encryption>,
+    /// Which version and part they are, where they are a part of it.
+    pub part: Option<(Stamp, u16)>,
+}
+
 impl Replicas {
-    /// Stores a body of so many bytes, and tells how it is encrypted.
+    /// How the next version is encrypted, if it is.
+    pub fn encryption(&self) -> S3Result<Option<Encryption>> {
+        self.wish.seal(&self.context)
+    }
+
+    /// Stores so many bytes.
     pub async fn store(
         &self,
-        key: &ObjectKey,
-        attributes: &Attributes,
+        target: ReplicaTarget<'_>,
         source: &mut dyn Source,
         bytes: u64,
-    ) -> S3Result<(Written, Option<Sealing>)> {
-        let encryption = self.wish.seal(&self.context)?;
-        let target = bodies::target(&self.context, key, None, Some(attributes), encryption.as_ref())?;
-        let written = self.context.data.write(source, Some(bytes), target).await?;
-        Ok((written, encryption.map(|encryption| encryption.sealing)))
+    ) -> S3Result<Written> {
+        let ReplicaTarget { key, attributes, encryption, part } = target;
+        let target = bodies::target(&self.context, key, part, Some(attributes), encryption)?;
+        Ok(self.context.data.write(source, Some(bytes), target).await?)
     }
 }

@@ -3,24 +3,27 @@
 //! A change and how far the copy came are written by one entry, which is refused where the copy is elsewhere. So every
 //! change is copied once, whoever copies, however often.
 
-use fabric::ids::{BucketId, Stamp};
-use fabric::limits::{FOLLOWS_MAX, REPLICA_VERSIONS_VISITED_MAX, REPLICATE_CHANGES_MAX};
+use std::collections::BTreeSet;
 
+use fabric::ids::{BucketId, ExtentId, Stamp};
+use fabric::limits::{FOLLOWS_MAX, REPLICA_PARTS_MAX, REPLICA_VERSIONS_VISITED_MAX, REPLICATE_CHANGES_MAX};
+
+use super::extent::Copies;
 use super::object::{check_sealing, install_at, plain_bytes, told_version};
 use super::overlay::refused;
 use super::transaction::Transaction;
 use super::version::mark_deleted;
-use super::{Outcome, Stop, acl, body, lifecycle, lock, malformed, quota};
+use super::{Outcome, Stop, acl, body, extent, lifecycle, lock, malformed, quota};
 use crate::meta::command::{Command, Done, Entry, Reject};
 use crate::meta::lookup::newest_other;
 use crate::meta::model::{
-    Bucket, BucketSetting, ClusterMs, Etag, Event, EventKind, Home, Lock, Object, Origin, SettingKind, Tags,
-    Usage, Version, Versioning,
+    Bucket, BucketSetting, ClusterMs, Etag, Event, EventKind, Extent, Home, Lock, Object, Origin,
+    SettingKind, Slice, Tags, Usage, Version, Versioning,
 };
 use crate::meta::overlay::{OverlayRefusal, Standing};
 use crate::meta::replication::{
-    Acknowledged as AcknowledgedRow, Follow, FollowKind, ReplicaChange, ReplicaOf, ReplicaVersion, Replicate,
-    ReplicateStep, Replication, Source,
+    Acknowledged as AcknowledgedRow, Follow, FollowKind, ReplicaChange, ReplicaOf, ReplicaPart,
+    ReplicaVersion, Replicate, ReplicateStep, Replication, Source,
 };
 use crate::meta::sealing::sealed;
 use crate::meta::store::Fault;
@@ -234,6 +237,10 @@ fn copy(
         ReplicaOf::Locked { what, .. } => (&**what, None),
         what => (what, None),
     };
+    let (what, parts) = match what {
+        ReplicaOf::InParts { parts, what } => (&**what, Some(parts.as_slice())),
+        what => (what, None),
+    };
     match what {
         ReplicaOf::Version(version) => {
             let is_there =
@@ -241,7 +248,7 @@ fn copy(
             if comparing && current.as_ref().is_some_and(is_there) {
                 return Ok(None);
             }
-            store(tx, bucket, &home, Place { at, stamp: at }, (version, lock), &origin).map(Some)
+            store(tx, bucket, &home, Place { at, stamp: at }, (version, parts, lock), &origin).map(Some)
         }
         ReplicaOf::KeptVersion { id, version } => {
             if comparing && current.as_ref().is_some_and(|current| is_same(version, current)) {
@@ -253,7 +260,7 @@ fn copy(
                 Version::DeleteMarker { .. } => false,
             };
             let Some(stamp) = keep_id(tx, &home, *id, at, is_it)? else { return Ok(None) };
-            store(tx, bucket, &home, Place { at, stamp }, (version, lock), &origin).map(Some)
+            store(tx, bucket, &home, Place { at, stamp }, (version, parts, lock), &origin).map(Some)
         }
         ReplicaOf::Marker(modified) => {
             let is_newer = |current: &Object| comparing && *modified < current.modified;
@@ -280,7 +287,9 @@ fn copy(
             set_lock(tx, &home, at, (*etag, *modified, lock), origin)?;
             Ok(None)
         }
-        ReplicaOf::Locked { .. } => malformed("a version is locked once"),
+        ReplicaOf::Locked { .. } | ReplicaOf::InParts { .. } => {
+            malformed("a version is locked, and in parts, once")
+        }
     }
 }
 
@@ -288,7 +297,7 @@ fn copy(
 fn kept_id(what: &ReplicaOf) -> Option<Stamp> {
     match what {
         ReplicaOf::KeptVersion { id, .. } | ReplicaOf::KeptMarker { id, .. } => Some(*id),
-        ReplicaOf::Locked { what, .. } => kept_id(what),
+        ReplicaOf::Locked { what, .. } | ReplicaOf::InParts { what, .. } => kept_id(what),
         ReplicaOf::Version(_) | ReplicaOf::Marker(_) | ReplicaOf::Tags { .. } | ReplicaOf::Lock { .. } => {
             None
         }
@@ -351,16 +360,30 @@ fn store(
     bucket: &Bucket,
     home: &Home,
     Place { at, stamp }: Place,
-    (version, lock): (&ReplicaVersion, Option<&Lock>),
+    (version, parts, lock): (&ReplicaVersion, Option<&[ReplicaPart]>, Option<&Lock>),
     origin: &Origin,
 ) -> Result<u64, Stop> {
     check_sealing(version.sealing.as_ref())?;
     let acl = acl::of_write(tx, bucket, &origin.requester, None)?;
     let copies = body::check_new(tx, home, &version.body)?;
-    let bytes = plain_bytes(version.sealing.as_ref(), version.body.bytes())?;
+    let parts = parts.map(|parts| check_parts(tx, home, version, parts)).transpose()?;
+    let bytes = match &parts {
+        None => plain_bytes(version.sealing.as_ref(), version.body.bytes())?,
+        Some(parts) => parts.iter().map(|(slice, _)| slice.bytes).sum(),
+    };
     quota::check_version(tx, bucket, home, bytes, Usage::default())?;
 
-    let body = body::store(tx, home, stamp, &version.body, &copies)?;
+    let body = match parts {
+        None => body::store(tx, home, stamp, &version.body, &copies)?,
+        Some(parts) => {
+            let (slices, extents): (Vec<_>, Vec<_>) = parts.into_iter().unzip();
+            for (extent, copies) in extents.into_iter().flatten() {
+                extent::name(tx, home, extent, 1, &copies)?;
+            }
+            // A version that was removed may have had the same stamp, and left its slices to copies.
+            body::store_slices(tx, home, at, slices)
+        }
+    };
     let object = Object {
         stamp,
         null_version: false,
@@ -375,6 +398,45 @@ fn store(
     let lock = lock.cloned().unwrap_or_default();
     install_at(tx, bucket, home, &object, (EventKind::Put, at), origin, &lock)?;
     Ok(bytes)
+}
+
+/// A part of a version as its body names it, and its extent with who holds it.
+type Checked<'a> = (Slice, Option<(&'a Extent, Copies)>);
+
+/// Checks the parts of a version that keeps them.
+fn check_parts<'a>(
+    tx: &Transaction<'_>,
+    home: &Home,
+    version: &ReplicaVersion,
+    parts: &'a [ReplicaPart],
+) -> Result<Vec<Checked<'a>>, Stop> {
+    let ids: BTreeSet<_> =
+        parts.iter().filter_map(|part| part.extent.as_ref()).map(|extent| extent.id).collect();
+    let is_good = !parts.is_empty()
+        && parts.len() <= REPLICA_PARTS_MAX
+        && version.body.bytes() == 0
+        && ids.len() == parts.iter().filter(|part| part.extent.is_some()).count()
+        && parts.is_sorted_by_key(|part| part.number);
+    if !is_good {
+        return malformed("the parts of the version are none, too many, or not in order");
+    }
+    let checked = parts.iter().map(|part| {
+        let extent = match &part.extent {
+            Some(extent) => Some((extent, extent::check_new(tx, home, extent)?)),
+            None => None,
+        };
+        let stored = part.extent.as_ref().map_or(0, |extent| extent.bytes);
+        let slice = Slice {
+            extent: part.extent.as_ref().map_or(ExtentId::from_bytes([0; 16]), |extent| extent.id),
+            offset: 0,
+            bytes: plain_bytes(version.sealing.as_ref(), stored)?,
+            part: part.number,
+            md5: part.md5,
+            checksum: part.checksum.clone(),
+        };
+        Ok((slice, extent))
+    });
+    checked.collect()
 }
 
 /// The version that is a copy of the one of this tag and time, and whether it is the current one.

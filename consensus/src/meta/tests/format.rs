@@ -466,6 +466,9 @@ fn replications() -> Vec<Command> {
     };
     let locked = ReplicaOf::Locked { lock: lock(), what: Box::new(ReplicaOf::Version(version.clone())) };
     let relocked = ReplicaOf::Lock { etag: Etag::Md5([1; 16]), modified: ClusterMs(1_000), lock: lock() };
+    let part = ReplicaPart { number: 2, md5: [3; 16], checksum: Some(checksum()), extent: Some(extent()) };
+    let in_parts =
+        ReplicaOf::InParts { parts: vec![part], what: Box::new(ReplicaOf::Version(version.clone())) };
     let kept = [
         ReplicaOf::KeptVersion { id: stamp(), version: version.clone() },
         ReplicaOf::KeptMarker { id: stamp(), modified: ClusterMs(1_000) },
@@ -518,6 +521,7 @@ fn replications() -> Vec<Command> {
         Command::ChangeAcl(set_acl(), origin()),
         Command::ChangeLock(set_lock(), origin()),
         Command::Replicate(replicate(ReplicateStep::Feed, vec![change(relocked)])),
+        Command::Replicate(replicate(ReplicateStep::Feed, vec![change(in_parts)])),
     ]
 }
 

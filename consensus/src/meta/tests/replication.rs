@@ -644,3 +644,57 @@ fn what_is_made_here_of_a_copy_is_none() {
     world.done(Command::CopyObject(copied));
     assert!(is_replica(&world, "k") && !is_replica(&world, "own"));
 }
+
+#[test]
+fn versions_keep_their_parts() {
+    let mut world = following(FollowKind::Mirror);
+    let bucket = world.bucket;
+    let part = |number, extent| ReplicaPart { number, md5: [number as u8; 16], checksum: None, extent };
+    let in_parts = |told: ReplicaChange, parts| {
+        let ReplicaOf::KeptVersion { id, version } = told.what else { panic!() };
+        let version = ReplicaVersion { etag: Etag::Multipart([7; 16], 3), ..version };
+        let what = Box::new(ReplicaOf::KeptVersion { id, version });
+        ReplicaChange { what: ReplicaOf::InParts { parts, what }, ..told }
+    };
+    let (first, last) = (world.extent(300), world.extent(20));
+    let parts = vec![part(1, Some(first)), part(4, None), part(9, Some(last))];
+    let changes = vec![in_parts(kept(1, "k", ""), parts.clone())];
+    let command = feed(&world, Stamp::ZERO, changes);
+    assert_eq!(world.done(command), Done::Replicated { cursor: there(1), refused: None });
+    let query = Query::Object { bucket, key: key("k"), version: None, want: Want::Body };
+    let Ok(Answer::Object(view)) = world.ask(query) else { panic!() };
+    assert_eq!((view.object.stamp, view.object.bytes), (there(1), 320));
+    let found: Vec<_> = view.parts.iter().map(|slice| (slice.part, slice.bytes, slice.md5)).collect();
+    assert_eq!(found, [(1, 300, [1; 16]), (4, 0, [4; 16]), (9, 20, [9; 16])]);
+    world.audit();
+    // A copy has the parts as long as it is there, also where the version comes once more.
+    let copy = world.copy("k", "own");
+    world.done(Command::CopyObject(copy));
+    world.done(promote(bucket, Some(there(1))));
+    world.delete_one("k", Some(VersionSelector::Stamp(there(1))));
+    world.done(follow(bucket, FollowKind::Mirror));
+    world.done(Command::LeadFollowing);
+    let extent = world.extent(7);
+    let again = in_parts(kept(1, "k", ""), vec![part(2, Some(extent))]);
+    let command = replicate(&world, ReplicateStep::Compare, Stamp::ZERO, vec![again]);
+    world.done(command);
+    world.audit();
+    for (name, bytes) in [("k", vec![7]), ("own", vec![300, 0, 20])] {
+        let query = Query::Object { bucket, key: key(name), version: None, want: Want::Body };
+        let Ok(Answer::Object(view)) = world.ask(query) else { panic!() };
+        assert_eq!(view.parts.iter().map(|slice| slice.bytes).collect::<Vec<_>>(), bytes, "{name}");
+    }
+    // What no follower sends.
+    let fresh = world.extent(5);
+    for parts in [
+        Vec::new(),
+        vec![part(2, None), part(1, None)],
+        vec![part(1, Some(fresh.clone())), part(2, Some(fresh))],
+    ] {
+        let command =
+            replicate(&world, ReplicateStep::Compare, Stamp::ZERO, vec![in_parts(kept(9, "l", ""), parts)]);
+        let Done::Replicated { refused: Some(why), .. } = world.done(command) else { panic!() };
+        assert!(matches!(*why, Reject::Malformed(_)), "{why:?}");
+    }
+    world.audit();
+}

@@ -11,6 +11,7 @@ use super::sites::{ANNA, Site, expect, versioning};
 use super::{PATIENCE, joined, wait};
 use crate::client::{Pattern, Request};
 use crate::conformance::encryption::{CUSTOMER, with_key};
+use crate::conformance::multipart::complete;
 use crate::verify::{Tally, block_on};
 
 /// A copy has caught up within this, whatever happened.
@@ -31,6 +32,7 @@ pub(in crate::verify) fn run(tally: &mut Tally) -> Result<()> {
         tally.check("nobody else writes to it", read_only(&west).await);
         tally.check("tags follow their versions", tagged(&east, &west).await);
         tally.check("locks follow their versions", relocked(&east, &west).await);
+        tally.check("copies keep the parts of their versions", in_parts(&east, &west).await);
         tally.check("both sides are killed under load", killed(&east, &west).await);
         tally.check("a cut is caught up", cut(&east, &west).await);
         let figures = figures(&east, &west).await;
@@ -337,6 +339,69 @@ async fn relocked(east: &Site, west: &Site) -> Result<(), String> {
     locked(&[Some("2099-02-01T00:00:00.000Z"), Some("COMPLIANCE"), None]).await
 }
 
+/// Bytes of the parts of an upload, by number.
+const PARTS: [(u32, u64); 3] = [(1, 5 << 20), (3, 6 << 20), (7, 1000)];
+
+/// Stores an object in parts.
+async fn upload(site: &Site, bucket: &str, key: &str) -> Result<(), String> {
+    let begin = Request::object("POST", bucket, key).flag("uploads");
+    let begun = site.send(ANNA, begin.header("x-amz-checksum-algorithm", "SHA256")).await?;
+    expect(200, &begun)?;
+    let id = begun.xml()?.text_of("UploadId").to_string();
+    let mut tags = Vec::new();
+    for (number, bytes) in PARTS {
+        let part = Request::object("PUT", bucket, key).query("partNumber", number).query("uploadId", &id);
+        let answer = site.send(ANNA, part.generated(Pattern::new(number.into(), bytes))).await?;
+        expect(200, &answer)?;
+        tags.push((number, answer.etag().to_string()));
+    }
+    expect(200, &site.send(ANNA, complete(bucket, key, &id, &tags)).await?)
+}
+
+/// What is told of the parts of an object, and of each of them.
+async fn parts(site: &Site, keys: (&str, &str), bucket: &str, key: &str) -> Result<Vec<String>, String> {
+    let attributes = Request::object("GET", bucket, key).flag("attributes");
+    let attributes = attributes.header("x-amz-object-attributes", "ETag,Checksum,ObjectParts,ObjectSize");
+    let answer = site.send(keys, attributes).await?;
+    expect(200, &answer)?;
+    let mut told = vec![String::from_utf8_lossy(&answer.body).into_owned()];
+    for method in ["HEAD", "GET"] {
+        for (number, bytes) in PARTS {
+            let part = Request::object(method, bucket, key).query("partNumber", number);
+            let answer = site.send(keys, part.header("x-amz-checksum-mode", "ENABLED")).await?;
+            expect(206, &answer)?;
+            let is_part = method == "HEAD" || answer.body == Pattern::new(number.into(), bytes).bytes();
+            let names = ["x-amz-mp-parts-count", "content-range", "x-amz-checksum-sha256", "etag"];
+            told.push(format!("{is_part} {:?}", names.map(|name| answer.header(name))));
+        }
+    }
+    Ok(told)
+}
+
+/// Both sides tell the same of the parts of an object.
+async fn same_parts(
+    (east, bucket): (&Site, &str),
+    (west, copy): (&Site, &str),
+    key: &str,
+) -> Result<(), String> {
+    let there = parts(east, ANNA, bucket, key).await?;
+    let are_parts = there[0].contains("<PartNumber>7</PartNumber>")
+        && there[1..].iter().all(|part| part.starts_with("true [Some(\"3\"), Some(\"bytes "));
+    if !are_parts {
+        return Err(format!("{there:#?}"));
+    }
+    wait("the copy", PATIENCE, async || match parts(west, west.root(), copy, key).await? {
+        here if here == there => Ok(()),
+        here => Err(format!("{there:#?} {here:#?}")),
+    })
+    .await
+}
+
+async fn in_parts(east: &Site, west: &Site) -> Result<(), String> {
+    upload(east, "photos", "in parts").await?;
+    same_parts((east, "photos"), (west, "mirror"), "in parts").await
+}
+
 /// Writes to the source for as long as it is let; what a killed gateway did not answer may have happened or not.
 struct Load<'a> {
     east: &'a Site,
@@ -621,6 +686,13 @@ async fn replication_status(east: &Site, west: &Site) -> Result<(), String> {
             return Err(format!("{bucket}/{key}: {told:?}"));
         }
     }
+    // The bucket of the copies encrypts.
+    let encryption = "<ServerSideEncryptionConfiguration><Rule><ApplyServerSideEncryptionByDefault>\
+        <SSEAlgorithm>AES256</SSEAlgorithm></ApplyServerSideEncryptionByDefault></Rule></ServerSideEncryptionConfiguration>";
+    let encryption = Request::bucket("PUT", "copies").flag("encryption").body(encryption).content_md5();
+    expect(200, &west.send(west.root(), encryption).await?)?;
+    upload(east, "rules", "a/in parts").await?;
+    same_parts((east, "rules"), (west, "copies"), "a/in parts").await?;
     // What is made of a copy is none.
     let copy = Request::object("PUT", "copies", "made").header("x-amz-copy-source", "copies/a/two");
     expect(200, &west.send(west.root(), copy).await?)?;
