@@ -381,9 +381,9 @@ mod tests {
         for (copies, key, index, expected) in [
             (&[][..], "b", 10, None),
             (&[], "b", 11, Some("PENDING")),
-            (&[west.clone()], "b", 30, Some("COMPLETED")),
-            (&[west.clone()], "b", 31, Some("PENDING")),
-            (&[west.clone()], "a/b", 20, Some("PENDING")),
+            (std::slice::from_ref(&west), "b", 30, Some("COMPLETED")),
+            (std::slice::from_ref(&west), "b", 31, Some("PENDING")),
+            (std::slice::from_ref(&west), "a/b", 20, Some("PENDING")),
             (&[west.clone(), far.clone()], "a/b", 20, Some("COMPLETED")),
             (&[west.clone(), far.clone()], "a/b", 21, Some("PENDING")),
             // Rules that came later say nothing of it.

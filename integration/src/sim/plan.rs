@@ -12,7 +12,7 @@ use fabric::limits::{
 };
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::planned::{self, Planned};
+use super::planned::{self, Change, Planned};
 use super::random::SimRandom;
 use super::world::{self, Report};
 
@@ -528,7 +528,7 @@ impl Planned for Plan {
         u32::from(self.clients) * self.operations
     }
 
-    fn changes(&self) -> Vec<Box<dyn Fn(&mut Plan)>> {
+    fn changes(&self) -> Vec<Change<Plan>> {
         let changes: [fn(&mut Plan); 6] = [
             |plan| plan.clients = (plan.clients / 2).max(1),
             |plan| plan.clients = (plan.clients - 1).max(1),
@@ -537,11 +537,11 @@ impl Planned for Plan {
             |plan| plan.keys = (plan.keys / 2).max(1),
             |plan| plan.ends_dark = false,
         ];
-        let without = self.failpoints.iter().map(|name| -> Box<dyn Fn(&mut Plan)> {
+        let without = self.failpoints.iter().map(|name| -> Change<Plan> {
             let name = *name;
-            Box::new(move |plan| drop(plan.failpoints.remove(name)))
+            Box::new(move |plan| plan.failpoints.retain(|other| *other != name))
         });
-        without.chain(changes.map(|change| -> Box<dyn Fn(&mut Plan)> { Box::new(change) })).collect()
+        without.chain(changes.map(|change| -> Change<Plan> { Box::new(change) })).collect()
     }
 }
 

@@ -20,6 +20,9 @@ use crate::daemons::repository;
 /// Seeds within which a kept plan shows its bug.
 const KEPT_SEEDS: u64 = 8;
 
+/// Makes a plan smaller.
+pub type Change<P> = Box<dyn Fn(&mut P)>;
+
 /// A plan of either kind.
 pub trait Planned: Clone + PartialEq + Serialize + DeserializeOwned {
     /// A fault and when it comes.
@@ -44,7 +47,7 @@ pub trait Planned: Clone + PartialEq + Serialize + DeserializeOwned {
     /// Operations of all clients.
     fn operations(&self) -> u32;
     /// Changes that make it smaller, besides fewer faults.
-    fn changes(&self) -> Vec<Box<dyn Fn(&mut Self)>>;
+    fn changes(&self) -> Vec<Change<Self>>;
 
     /// Runs it. A panic of simulated production code is a violation of its plan, not the end of the campaign.
     fn run(&self) -> Report {

@@ -6,7 +6,7 @@ use std::fmt;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::world;
-use crate::sim::planned::{self, Planned};
+use crate::sim::planned::{self, Change, Planned};
 use crate::sim::random::SimRandom;
 use crate::sim::world::Report;
 
@@ -388,7 +388,7 @@ impl Planned for Plan {
         u32::from(self.clients) * CLUSTERS.len() as u32 * self.operations
     }
 
-    fn changes(&self) -> Vec<Box<dyn Fn(&mut Plan)>> {
+    fn changes(&self) -> Vec<Change<Plan>> {
         let changes: [fn(&mut Plan); 6] = [
             |plan| plan.clients = (plan.clients / 2).max(1),
             |plan| plan.operations = (plan.operations / 2).max(1),
@@ -397,7 +397,7 @@ impl Planned for Plan {
             |plan| plan.tall = None,
             |plan| plan.gossip = false,
         ];
-        changes.map(|change| -> Box<dyn Fn(&mut Plan)> { Box::new(change) }).into()
+        changes.map(|change| -> Change<Plan> { Box::new(change) }).into()
     }
 }
 
