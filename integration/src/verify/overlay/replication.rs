@@ -273,7 +273,8 @@ async fn status(site: &Site, keys: (&str, &str), bucket: &str, key: &str) -> Res
 }
 
 async fn becomes(site: &Site, keys: (&str, &str), of: (&str, &str), expected: &str) -> Result<(), String> {
-    wait(expected, PATIENCE, async || match status(site, keys, of.0, of.1).await? {
+    // Who copied may have died: until another one goes on nobody tells how far the copy is.
+    wait(expected, CAUGHT_UP, async || match status(site, keys, of.0, of.1).await? {
         Some(status) if status == expected => Ok(()),
         other => Err(format!("{}: {other:?}", of.1)),
     })
