@@ -668,9 +668,9 @@ fn versions_keep_their_parts() {
     assert_eq!(found, [(1, 300, [1; 16]), (4, 0, [4; 16]), (9, 20, [9; 16])]);
     world.audit();
     // A copy has the parts as long as it is there, also where the version comes once more.
+    world.done(promote(bucket, Some(there(1))));
     let copy = world.copy("k", "own");
     world.done(Command::CopyObject(copy));
-    world.done(promote(bucket, Some(there(1))));
     world.delete_one("k", Some(VersionSelector::Stamp(there(1))));
     world.done(follow(bucket, FollowKind::Mirror));
     world.done(Command::LeadFollowing);
