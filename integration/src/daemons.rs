@@ -127,10 +127,14 @@ impl Daemon {
     }
 
     /// Starts it in a shell that runs `command` before, for limits of the process.
-    pub fn after(mut self, command: &str) -> Daemon {
-        let script = format!("{command} && exec \"$0\" \"$@\"");
-        let program = std::mem::replace(&mut self.program, PathBuf::from("sh"));
-        let args = ["-c".to_string(), script, program.display().to_string()];
+    pub fn after(self, command: &str) -> Daemon {
+        self.by("sh", &["-c", &format!("{command} && exec \"$0\" \"$@\"")])
+    }
+
+    /// Starts it by another program, which becomes it: `starter` with `args` before the daemon and its own.
+    pub fn by(mut self, starter: &str, args: &[&str]) -> Daemon {
+        let program = std::mem::replace(&mut self.program, PathBuf::from(starter));
+        let args = args.iter().map(ToString::to_string).chain([program.display().to_string()]);
         self.args.splice(0..0, args);
         self
     }

@@ -11,6 +11,7 @@ pub mod conformance;
 pub mod daemons;
 pub mod fuzz;
 pub mod history;
+mod hosts;
 mod lent;
 pub mod load;
 pub mod sim;

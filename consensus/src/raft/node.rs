@@ -1052,12 +1052,13 @@ impl MetaNode {
         self.running()?.acknowledged_by(id)
     }
 
-    /// Stops as a crash would, but for what is on its way to the disk.
+    /// Stops as a crash would, but for what is on its way to the disk. What it returns is gone when nothing has the files
+    /// open any more, once the node is dropped: Raft's own tasks hold them for a moment.
     #[cfg(test)]
-    pub(crate) async fn kill(&self) {
-        if let Some(running) = self.running() {
-            running.stop().await;
-        }
+    pub(crate) async fn kill(&self) -> std::sync::Weak<Tables> {
+        let Some(running) = self.running() else { return std::sync::Weak::new() };
+        running.stop().await;
+        Arc::downgrade(&running.tables)
     }
 
     fn birth(&self) -> BirthAnswer {

@@ -127,11 +127,11 @@ impl World {
     async fn kill(&mut self, node: NodeId) {
         let host = self.hosts.remove(&node).unwrap();
         host.server.abort();
-        host.node.kill().await;
+        let tables = host.node.kill().await;
         let (left, env) = (Arc::downgrade(&host.node), host.env.clone());
         drop(host);
         // The next one opens the same files.
-        while left.strong_count() > 0 {
+        while left.strong_count() + tables.strong_count() > 0 {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         env.rest().await;

@@ -13,6 +13,7 @@ use super::wires::{Wires, node_name};
 use super::{Options, Row, chosen};
 use crate::client::{Client, Request};
 use crate::daemons::{Cluster, Daemon, repository};
+use crate::hosts::Network;
 use crate::sim::random::SimRandom;
 use crate::verify::say;
 
@@ -81,7 +82,11 @@ impl Arena {
     async fn start(ground: Ground, footing: Footing, seed: u64) -> Result<Arena> {
         let (nodes, settings) = (usize::from(NODES), ground.settings());
         let mut store = Cluster::prepare(nodes, GATEWAYS, settings, |daemon| footing.bind(daemon))?;
-        let wires = wire(&mut store).await?;
+        footing.place(&mut store).await?;
+        let mut wires = Wires::new(footing.network.as_ref().map(Network::address));
+        if ground != Ground::Cables {
+            wire(&mut store, &mut wires).await?;
+        }
         store.start_all().await?;
         let created = Client::new(&store, 0).send(Request::bucket("PUT", BUCKET)).await?;
         ensure!(created.status == 200, "create a bucket: {}", created.describe());
@@ -207,7 +212,7 @@ impl Arena {
 }
 
 /// Gives every process a table of addresses of its own, in which every node is behind a proxy.
-async fn wire(store: &mut Cluster) -> Result<Wires> {
+async fn wire(store: &mut Cluster, wires: &mut Wires) -> Result<()> {
     let home = store.directory().to_path_buf();
     let table = fs::read_to_string(home.join("iptable.txt")).context("read the table")?;
     let config = fs::read_to_string(home.join("config.yaml")).context("read the configuration")?;
@@ -216,7 +221,6 @@ async fn wire(store: &mut Cluster) -> Result<Wires> {
         let (id, address) = line.split_once(' ').context("a line of the table")?;
         nodes.push((id.parse::<u16>()?, address.parse()?));
     }
-    let mut wires = Wires::default();
     let gateways = store.gateways.iter_mut().map(|gateway| &mut gateway.daemon);
     for daemon in store.nodes.iter_mut().chain(gateways) {
         let name = daemon.name().to_string();
@@ -232,5 +236,5 @@ async fn wire(store: &mut Cluster) -> Result<Wires> {
         fs::write(&file, config.replace("iptable.txt", &format!("iptable-{name}.txt")))?;
         daemon.set_option("--config", &file.display().to_string());
     }
-    Ok(wires)
+    Ok(())
 }

@@ -9,7 +9,7 @@ use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, prlimit};
 use super::arena::{Arena, NODES, Stage};
 use super::ground::Ground;
 use super::wires::{around, between, node_name};
-use super::{clocks, overload, power, scarce};
+use super::{cables, clocks, overload, power, scarce, stealing};
 
 /// A story and what it is called.
 pub struct Episode {
@@ -123,6 +123,48 @@ pub const EPISODES: &[Episode] = &[
         0,
     )
     .alone(),
+    episode(
+        "stealing",
+        "a slow node owes copies, and idle ones make up for them",
+        |on| stealing::tell(on).boxed_local(),
+        0,
+    )
+    .alone(),
+    episode(
+        "unplug-nodes",
+        "the cable of a follower, then of the leader is pulled for 8 s (root only)",
+        |on| cables::unplug_nodes(on.arena).boxed_local(),
+        5,
+    )
+    .on(Ground::Cables),
+    episode(
+        "unplug-gateway",
+        "the cable of a gateway is pulled for 8 s (root only)",
+        |on| cables::unplug_gateway(on.arena).boxed_local(),
+        0,
+    )
+    .on(Ground::Cables),
+    episode(
+        "power-off",
+        "the machine of a follower, then of the leader is gone without a word (root only)",
+        |on| cables::power_off(on.arena).boxed_local(),
+        5,
+    )
+    .on(Ground::Cables),
+    episode(
+        "lost-one-way",
+        "packets from each node to each other are lost in turn (root only)",
+        |on| cables::lost_one_way(on.arena).boxed_local(),
+        5,
+    )
+    .on(Ground::Cables),
+    episode(
+        "flapping",
+        "cables of nodes are pulled for a moment, again and again (root only)",
+        |on| cables::flapping(on.arena).boxed_local(),
+        5,
+    )
+    .on(Ground::Cables),
     episode(
         "disk-full",
         "the disks of a follower, of the leader, of all nodes are full (root only)",

@@ -1,8 +1,9 @@
-//! What a cluster of an arena stands on: the disks, the memory and the clocks of its processes. All of it is given back
-//! when it is dropped, which has to be after the processes are gone.
+//! What a cluster of an arena stands on: the disks, the memory, the clocks and the machines of its processes. All of it is
+//! given back when it is dropped, which has to be after the processes are gone.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
+use std::net::SocketAddr;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
@@ -12,8 +13,10 @@ use tempfile::TempDir;
 use super::arena::NODES;
 use super::power::Island;
 use super::wires::node_name;
-use crate::daemons::{Daemon, scratch};
+use crate::daemons::{Cluster, Daemon, scratch};
+use crate::hosts::{Host, Network};
 use crate::lent::{MemoryGroup, Mount, tool};
+use crate::verify::say;
 
 /// Kinds of ground.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,12 +31,20 @@ pub enum Ground {
     LittleMemory,
     /// Each process has a wall clock that can be set.
     OwnClocks,
+    /// Processes reach each other without proxies, each on a machine of its own.
+    Cables,
 }
 
 impl Ground {
     /// All of them, in the order of the episodes.
-    pub const ALL: &[Ground] =
-        &[Ground::Islands, Ground::Common, Ground::SmallDisks, Ground::LittleMemory, Ground::OwnClocks];
+    pub const ALL: &[Ground] = &[
+        Ground::Islands,
+        Ground::Common,
+        Ground::Cables,
+        Ground::SmallDisks,
+        Ground::LittleMemory,
+        Ground::OwnClocks,
+    ];
 
     /// What the configuration says of it.
     pub fn settings(self) -> &'static str {
@@ -59,6 +70,8 @@ pub struct Footing {
     pub disks: Vec<Mount>,
     /// Empty unless there is [`Ground::LittleMemory`].
     pub groups: Vec<MemoryGroup>,
+    /// A machine for each process; `None` where the system lends none, and all are on loopback.
+    pub network: Option<Network>,
     clocks: BTreeMap<String, File>,
     /// Behind what lies in it.
     home: TempDir,
@@ -67,12 +80,22 @@ pub struct Footing {
 impl Footing {
     /// Takes from the system what a ground is made of, for processes of these names.
     pub fn new(ground: Ground, processes: &[String]) -> Result<Footing> {
+        let network = match Network::new(processes) {
+            Ok(network) => Some(network),
+            Err(error) if ground == Ground::Cables => return Err(error),
+            Err(error) => {
+                say(&format!(
+                    "all processes are on loopback, since each can have no machine here: {error:#}"
+                ));
+                None
+            }
+        };
         let (islands, disks, groups) = (Vec::new(), Vec::new(), Vec::new());
-        let mut footing =
-            Footing { islands, disks, groups, clocks: BTreeMap::new(), home: scratch("ground-")? };
+        let (clocks, home) = (BTreeMap::new(), scratch("ground-")?);
+        let mut footing = Footing { islands, disks, groups, network, clocks, home };
         let home = footing.home.path().to_path_buf();
         match ground {
-            Ground::Common => {}
+            Ground::Common | Ground::Cables => {}
             Ground::Islands => {
                 for node in 1..=NODES {
                     footing.islands.push(Island::new(&home, node)?);
@@ -134,7 +157,38 @@ impl Footing {
             daemon = daemon.variable("FLUFFY_CHAOS_CLOCK", &clock);
             daemon = daemon.variable("LD_PRELOAD", &self.library().display().to_string());
         }
-        daemon
+        match self.network.as_ref().and_then(|network| network.host(daemon.name()).ok()) {
+            Some(host) => host.bound(daemon),
+            None => daemon,
+        }
+    }
+
+    /// Lets the processes of a cluster listen on their machines. Where there are none nothing is done.
+    pub async fn place(&self, store: &mut Cluster) -> Result<()> {
+        let Some(network) = &self.network else { return Ok(()) };
+        for (node, admin) in store.nodes.iter().zip(&store.node_admins) {
+            network.host(node.name())?.lend_loopback(admin.port()).await?;
+        }
+        for gateway in &mut store.gateways {
+            let host = network.host(gateway.daemon.name())?;
+            host.lend_loopback(gateway.admin.port()).await?;
+            gateway.listen.set_ip(host.address());
+            gateway.daemon.set_option("--listen", &gateway.listen.to_string());
+        }
+        let table = store.directory().join("iptable.txt");
+        let mut placed = String::new();
+        for line in fs::read_to_string(&table).context("read the table")?.lines() {
+            let (id, address) = line.split_once(' ').context("a line of the table")?;
+            let mut address: SocketAddr = address.parse()?;
+            address.set_ip(network.host(&node_name(id.parse()?))?.address());
+            placed.push_str(&format!("{id} {address}\n"));
+        }
+        fs::write(table, placed).context("write the table")
+    }
+
+    /// The machine of a process.
+    pub fn host(&self, name: &str) -> Result<&Host> {
+        self.network.as_ref().context("all processes are on loopback")?.host(name)
     }
 
     /// From now on the wall clock of a process is ahead of the machine's by so many milliseconds.

@@ -1,10 +1,12 @@
-//! Chaos: real daemons on loopback behind bad networks, killed, paused, starved and cut off, while real clients read
-//! and write; every operation is recorded and judged. `cargo chaos` runs episodes and prints a table.
+//! Chaos: real daemons, each in a network of its own where the system lends one, behind bad networks, killed, paused,
+//! starved and cut off, while real clients read and write; every operation is recorded and judged. `cargo chaos` runs
+//! episodes and prints a table.
 
 // This is a program that works with the real system: processes, files, sockets and clocks are its subject.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
 mod arena;
+mod cables;
 mod clocks;
 mod crew;
 mod episodes;
@@ -12,6 +14,7 @@ mod ground;
 mod overload;
 mod power;
 mod scarce;
+mod stealing;
 mod wires;
 
 use std::time::Duration;

@@ -4,7 +4,7 @@
 //! the answers. What is cut is held back, as by a network whose packets are lost until it heals.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -16,8 +16,8 @@ use tokio::task::JoinHandle;
 
 use crate::sim::random::SimRandom;
 
-/// Proxies have an address of their own, so that they never take a port that a daemon was promised.
-const PROXIES: &str = "127.0.0.2:0";
+/// On loopback proxies have an address of their own, so that they never take a port that a daemon was promised.
+const ON_LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2));
 /// Bytes that travel together.
 const PIECE_BYTES: usize = 16 << 10;
 /// Pieces under way in one direction of a connection.
@@ -41,16 +41,22 @@ pub struct Weather {
 }
 
 /// All ways of a cluster.
-#[derive(Default)]
 pub struct Wires {
+    /// Where the proxies are.
+    at: IpAddr,
     ways: BTreeMap<(String, u16), watch::Sender<Weather>>,
     tasks: Vec<JoinHandle<()>>,
 }
 
 impl Wires {
+    /// No way yet. The proxies are at an address of this machine; `None`: on loopback.
+    pub fn new(at: Option<IpAddr>) -> Wires {
+        Wires { at: at.unwrap_or(ON_LOOPBACK), ways: BTreeMap::new(), tasks: Vec::new() }
+    }
+
     /// A new way from the process `from` to `node`, which listens on `to`; returns where `from` has to connect.
     pub async fn add(&mut self, from: &str, node: u16, to: SocketAddr) -> Result<SocketAddr> {
-        let listener = TcpListener::bind(PROXIES).await.context("open a proxy")?;
+        let listener = TcpListener::bind((self.at, 0)).await.context("open a proxy")?;
         let address = listener.local_addr()?;
         let (sender, weather) = watch::channel(Weather::default());
         self.ways.insert((from.to_string(), node), sender);
@@ -193,7 +199,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_way_has_its_weather() {
-        let mut wires = Wires::default();
+        let mut wires = Wires::new(None);
         let address = wires.add("storage-1", 2, echo().await).await.unwrap();
         let mut stream = TcpStream::connect(address).await.unwrap();
         let mut answer = [0; 5];

@@ -88,12 +88,12 @@ pub(crate) fn python() -> Result<PathBuf> {
     Ok(venv_path(venv).join("bin/python"))
 }
 
-fn venv_path(name: &str) -> PathBuf {
+pub(super) fn venv_path(name: &str) -> PathBuf {
     repository().join(".verify").join(name)
 }
 
 /// Makes a virtual environment with exactly what its requirements say; nothing to do if they are unchanged.
-fn prepare(name: &str, requirements: &str) -> Result<()> {
+pub(super) fn prepare(name: &str, requirements: &str) -> Result<()> {
     // Stages may run beside each other.
     static PREPARING: Mutex<()> = Mutex::new(());
     let _alone = PREPARING.lock().unwrap_or_else(PoisonError::into_inner);
@@ -116,7 +116,7 @@ fn prepare(name: &str, requirements: &str) -> Result<()> {
     fs::write(&stamp, text).context("note what was installed")
 }
 
-fn command(command: &mut Command) -> Result<()> {
+pub(super) fn command(command: &mut Command) -> Result<()> {
     let output = command.stdin(Stdio::null()).output().with_context(|| format!("run {command:?}"))?;
     let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
     ensure!(output.status.success(), "{command:?}: {said}");
@@ -251,14 +251,14 @@ pub(super) fn browser(tally: &mut Tally) -> Result<()> {
 }
 
 /// A program without anybody's own settings.
-fn bare(program: &Path) -> Command {
+pub(super) fn bare(program: &Path) -> Command {
     let mut command = Command::new(program);
     command.env_clear();
     command
 }
 
 /// Runs a client in a directory of its own; each of its lines is a check.
-fn run_client(
+pub(super) fn run_client(
     client: &str,
     mut command: Command,
     bin: &Path,

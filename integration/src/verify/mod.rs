@@ -7,6 +7,7 @@
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
 mod access_logs;
+mod aws_cli_2;
 mod campaign;
 mod cas;
 mod classes;
@@ -176,6 +177,7 @@ const CAMPAIGNS: &[Stage] = &[
     alone("crash-images", "1,000,000 images of power cuts", steps::crash_images),
     alone("refill", "a node with 10 GiB lost its disk: how long until it is back", refill::run),
     alone("million", "a node of a cluster with 1,000,000 objects lost its disk", refill::million),
+    alone("aws-cli-2", "the aws CLI 2 of Debian testing, with --no-overwrite", aws_cli_2::run),
     alone("archive", "PostgreSQL archived, backed up and restored by pgBackRest over TLS", clients::archive),
     alone(
         "browser",
