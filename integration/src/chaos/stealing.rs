@@ -12,6 +12,7 @@ use super::crew::BUCKET;
 use super::wires::node_name;
 use crate::client::{Client, Pattern, Request};
 use crate::daemons::metric;
+use crate::worker::Scene;
 
 /// Copies that a node owes. Too large for the metadata.
 const OBJECTS: u64 = 10_000;
