@@ -239,12 +239,13 @@ impl Env for TestEnv {
 #[derive(Default)]
 pub(crate) struct NodeEnv {
     system: SystemEnv,
-    /// Held by all work that waits or runs.
+    /// Held by all work and all tasks that wait or run.
     working: Arc<()>,
 }
 
 impl NodeEnv {
-    /// Until no thread does anything for the node any more: what opens its files next would see it read or write.
+    /// Until no thread and no task does anything for the node any more: what opens its files next would see it read or
+    /// write. A task that is aborted has the files open until its runtime drops it.
     pub(crate) async fn rest(&self) {
         while Arc::strong_count(&self.working) > 1 {
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -278,7 +279,12 @@ impl Env for NodeEnv {
     }
 
     fn spawn(&self, name: &'static str, task: BoxFuture<()>) -> TaskHandle {
-        self.system.spawn(name, task)
+        let working = self.working.clone();
+        let counted = async move {
+            task.await;
+            drop(working);
+        };
+        self.system.spawn(name, Box::pin(counted))
     }
 
     async fn blocking(&self, work: Work) {
