@@ -171,7 +171,8 @@ impl S3Service {
         if head.method != Method::OPTIONS {
             self.tell_browser(&head, came, &mut response).await;
         }
-        log(&trace, &head, source, response.status, error.as_ref());
+        let took = self.backend.env.monotonic().saturating_sub(began.0);
+        log(&trace, &head, source, took, response.status, error.as_ref());
         let logging = self.logging_of(&trace).await;
         let draft = logging.map(|(bucket, logging)| {
             let source = source.to_string();
@@ -189,7 +190,7 @@ impl S3Service {
             };
             Draft {
                 log: self.access_log.clone(),
-                turn: self.backend.env.monotonic().saturating_sub(began.0),
+                turn: took,
                 around: told.around(),
                 object_bytes: told.object_bytes(&response.body),
                 bucket: bucket.clone(),
@@ -700,11 +701,12 @@ pub(super) async fn told_of_absence(context: &Context, error: S3Error) -> S3Resu
     Ok(if lists { error } else { Code::AccessDenied.into() })
 }
 
-/// One line for every request, with no secret and nothing of the query in it.
+/// One line for every request, with no secret and nothing of the query in it; `took`: until its answer began.
 pub(super) fn log(
     trace: &Trace,
     head: &request::Parts,
     source: IpAddr,
+    took: Duration,
     status: StatusCode,
     error: Option<&S3Error>,
 ) {
@@ -715,14 +717,15 @@ pub(super) fn log(
     let path: String = head.uri.path().chars().take(1024).collect();
     let (id, op, method) = (&*trace.id, trace.op, head.method.as_str());
     let requester = trace.requester.as_ref().map_or("", UserName::as_str);
+    let ms = took.as_millis() as u64;
     match error {
         // What we do not have (501) is the client's news; that we fail or refuse for want of room is ours.
         Some(error) if error.code().status().is_server_error() && error.code() != Code::NotImplemented => {
             let cause = error.cause().map(ToString::to_string).unwrap_or_default();
-            tracing::warn!(request_id = id, %source, op, method, path = ?path, requester, status, code, cause, "request");
+            tracing::warn!(request_id = id, %source, op, method, path = ?path, requester, status, code, ms, cause, "request");
         }
         _ => {
-            tracing::info!(request_id = id, %source, op, method, path = ?path, requester, status, code, "request")
+            tracing::info!(request_id = id, %source, op, method, path = ?path, requester, status, code, ms, "request")
         }
     }
 }

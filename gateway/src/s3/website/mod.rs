@@ -97,6 +97,7 @@ impl Websites {
         forwarded: Option<&Forwarded>,
     ) -> http::Response<HttpBody> {
         let (head, _) = request.into_parts();
+        let began = self.service.backend.env.monotonic();
         let id = self.service.id_of(forwarded);
         let came = self.service.came((&head.headers, &id), source, forwarded);
         let op = if head.method == Method::HEAD { "WebsiteHead" } else { "WebsiteGet" };
@@ -108,7 +109,8 @@ impl Websites {
                 (response, Some(error))
             }
         };
-        log(&trace, &head, came.source, response.status, error.as_ref());
+        let took = self.service.backend.env.monotonic().saturating_sub(began);
+        log(&trace, &head, came.source, took, response.status, error.as_ref());
         self.service.finish_for(came, response, &head.method)
     }
 }
