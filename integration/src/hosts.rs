@@ -153,7 +153,9 @@ impl Host {
 impl Drop for Host {
     fn drop(&mut self) {
         self.lent.get_mut().unwrap_or_else(PoisonError::into_inner).iter().for_each(JoinHandle::abort);
-        let _ = ip(&["netns", "del", &self.namespace]); // Its link goes with it; as above.
+        // What stays costs nothing. The link would go with the namespace, but later, when its name may be taken again.
+        let _ = ip(&["link", "del", &self.link]);
+        let _ = ip(&["netns", "del", &self.namespace]);
     }
 }
 

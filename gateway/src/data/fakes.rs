@@ -67,7 +67,7 @@ impl Env for TestEnv {
 }
 
 /// How a node behaves.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
     Works,
     /// Refuses connections.

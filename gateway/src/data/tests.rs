@@ -502,7 +502,9 @@ async fn one_missing_shard_leaves_the_mask_and_more_make_it_copies() {
             bad.iter().for_each(|node| world.chunks.set(*node, mode));
             for bytes in [100_000, CHUNK_BYTES, CHUNK_BYTES * 12] {
                 let body = body(bytes);
+                let began = tokio::time::Instant::now();
                 let extent = extent(&write_shards(&world, &body, None).await.unwrap());
+                assert!(began.elapsed() < Duration::from_secs(3), "{mode:?}: {:?}", began.elapsed());
                 assert_eq!(extent.coding(), Coding::Whole, "{nodes} {bad:?}");
                 assert!(extent.confirmed.count_ones() >= 2);
                 assert!(read(&world, whole(&extent), 0..extent.bytes).await.unwrap() == body);

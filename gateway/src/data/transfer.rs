@@ -9,7 +9,7 @@
 //! one of them could be lost: they are at least [`COPIES_DURABLE_MIN`] (all, where there are fewer) with whole copies, and
 //! one more than there are shards of data.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
@@ -46,6 +46,11 @@ const LAG_PATIENCE_MIN: Duration = Duration::from_millis(100);
 const LAG_PATIENCE_MAX: Duration = Duration::from_secs(1);
 /// When nobody acknowledges anything for so long, an owner that was left out is taken back.
 const SILENCE_PATIENCE: Duration = Duration::from_millis(500);
+/// When that happens so many times on end, shards are given up: a machine that is gone says nothing, and is known to be
+/// gone only when its connections are. They become copies, which need fewer nodes …
+const SHARD_SILENCES_MAX: u32 = 4;
+/// … and where a part of them is out of memory the client has to begin anew, for whom it is worth more patience.
+const SHARD_SILENCES_GONE_MAX: u32 = 8;
 /// Chunks an owner may have missed and still be fed afterwards.
 const FEED_CHUNKS_MAX: usize = 64;
 /// How often an owner that was left out is taken back.
@@ -71,6 +76,8 @@ pub(super) struct Transfer<'a> {
     began: Duration,
     stripes_sent: u32,
     bytes_sent: u64,
+    /// How often on end nobody acknowledged anything for [`SILENCE_PATIENCE`].
+    silences: u32,
 }
 
 struct Owner {
@@ -145,6 +152,7 @@ impl<'a> Transfer<'a> {
             began: data.env.monotonic(),
             stripes_sent: 0,
             bytes_sent: 0,
+            silences: 0,
         }
     }
 
@@ -188,9 +196,13 @@ impl<'a> Transfer<'a> {
 
     /// All that was sent, where all of it is still buffered: another transfer can begin with it.
     pub(super) fn into_sent(self) -> Option<Vec<(Vec<Bytes>, Held)>> {
-        let all = self.pending.len() == self.stripes_sent as usize;
+        let all = self.holds_all();
         let sent = self.pending.into_values().map(|Pending { pieces, held, .. }| (pieces, held));
         all.then(|| sent.collect())
+    }
+
+    fn holds_all(&self) -> bool {
+        self.pending.len() == self.stripes_sent as usize
     }
 
     /// Starts a stripe on its way to the active owners.
@@ -336,13 +348,27 @@ impl<'a> Transfer<'a> {
 
     async fn next_put(&mut self) -> Result<(), WriteError> {
         match tokio::time::timeout(SILENCE_PATIENCE, self.puts.next()).await {
-            Ok(Some(put)) => self.note(put),
+            Ok(Some(put)) => {
+                self.silences = 0;
+                self.note(put)
+            }
             // Every chunk has an open put until it is durable, see `ensure_enough`.
             Ok(None) => Err(WriteError::Unavailable("no node is left to answer".to_string())),
             Err(_) => {
                 // What was believed of it may be out of date, and those that are needed are silent.
                 self.spare().into_iter().for_each(|owner| self.revive(owner));
-                Ok(())
+                self.silences += 1;
+                let most = if self.holds_all() { SHARD_SILENCES_MAX } else { SHARD_SILENCES_GONE_MAX };
+                if self.coding == Coding::Whole || self.silences < most {
+                    return Ok(());
+                }
+                let silent: BTreeSet<usize> =
+                    self.pending.values().flat_map(|pending| pending.open.keys().copied()).collect();
+                silent.iter().for_each(|&owner| self.data.nodes.note_slow(self.owners[owner].node));
+                Err(WriteError::Unavailable(format!(
+                    "{} nodes that have to take shards are silent",
+                    silent.len()
+                )))
             }
         }
     }

@@ -10,10 +10,11 @@ use fabric::ids::ExtentId;
 
 use super::bringing::bring_some;
 use super::paying::{Paying, say_paid};
-use super::work::{Task, Unit};
+use super::supply::Supply;
+use super::work::{Queue, Task, Unit};
 use super::{Job, JobContext, JobError, Next, wrong_answer};
 
-/// Debts that wait at once: enough for thieves while this node is slow.
+/// Debts that are read at once.
 const DEBTS_PER_PAGE: u32 = 512;
 /// Debts that one command pays.
 const DEBTS_PER_COMMAND: usize = 128;
@@ -23,11 +24,19 @@ const REST: Duration = Duration::from_secs(2);
 /// See the file's head.
 #[derive(Default)]
 pub struct Debts {
-    /// Behind this one in the present round. Debts that could not be paid wait for the next round, and so do those that
-    /// were stolen and are not paid.
-    after: Option<(Home, ExtentId)>,
+    round: Round,
     /// One that takes several units.
     current: Option<Paying>,
+}
+
+/// How far a round over all debts has come. Those that could not be paid wait for the next one, and so do those that were
+/// stolen and are not paid.
+#[derive(Default)]
+struct Round {
+    /// Behind this one.
+    after: Option<(Home, ExtentId)>,
+    /// It has seen everything.
+    seen_all: bool,
 }
 
 #[async_trait]
@@ -37,27 +46,40 @@ impl Job for Debts {
     }
 
     async fn step(&mut self, cx: &JobContext) -> Result<Next, JobError> {
-        let idle = self.current.is_none() && cx.work.debts.is_empty();
-        if idle && !self.read_on(cx).await? {
+        self.round.fill(cx).await?;
+        if self.current.is_none() && cx.work.debts.is_empty() && self.round.seen_all {
+            self.round = Round::default();
             return Ok(Next::Rest(REST));
         }
         let next = || cx.work.debts.pop().map(|unit| Paying::new(cx.node, unit.home, unit.extent));
-        let mut outcome = bring_some(cx, &mut self.current, next, DEBTS_PER_COMMAND).await;
+        let mut outcome = tokio::select! {
+            outcome = bring_some(cx, &mut self.current, next, DEBTS_PER_COMMAND) => outcome,
+            never = self.round.keep_filled(cx) => match never {},
+        };
         say_paid(cx, cx.node, outcome.brought).await?;
         outcome.failed.pop().map_or(Ok(Next::Again), |(_, error)| Err(error))
     }
 }
 
-impl Debts {
-    /// Fills the queue with the next debts; `false` where the round is over.
-    async fn read_on(&mut self, cx: &JobContext) -> Result<bool, JobError> {
+#[async_trait]
+impl Supply for Round {
+    fn queue<'a>(&self, cx: &'a JobContext) -> &'a Queue {
+        &cx.work.debts
+    }
+
+    fn seen_all(&self) -> bool {
+        self.seen_all
+    }
+
+    async fn read_on(&mut self, cx: &JobContext) -> Result<(), JobError> {
         let question = Query::Debts { node: cx.node, after: self.after.clone(), limit: DEBTS_PER_PAGE };
         let Answer::Debts(owed) = ask(&*cx.meta, question).await? else {
             return Err(wrong_answer("debts"));
         };
+        self.seen_all = owed.is_empty();
         self.after = owed.last().map(|(home, extent)| (home.clone(), extent.id));
-        cx.work.debts.push(owed.into_iter().map(|(home, extent)| Unit { home, extent, task: Task::Pay }));
-        Ok(self.after.is_some())
+        self.queue(cx).push(owed.into_iter().map(|(home, extent)| Unit { home, extent, task: Task::Pay }));
+        Ok(())
     }
 }
 

@@ -23,6 +23,7 @@ mod repair;
 mod restore;
 mod scrub;
 mod steal;
+mod supply;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod work;

@@ -3,7 +3,6 @@
 //! An extent is brought by the first of its new owners that lacks it, to all that lack it, and then its row changes: old
 //! copies stay until every new owner holds the extent (see `leave`). A new owner that does not answer owes its copy.
 
-use std::convert::Infallible;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -15,13 +14,10 @@ use fabric::limits::MOVES_PER_COMMAND;
 
 use super::bringing::bring_some;
 use super::moving::{Moving, say_moved};
-use super::work::{Task, Unit};
+use super::supply::Supply;
+use super::work::{Queue, Task, Unit};
 use super::{Job, JobContext, JobError, Next, wrong_answer};
 
-/// While fewer extents wait, the next page of them is read: thieves are to find some while this node is slow.
-const WAITING_LOW: usize = 128;
-/// Between two looks at how many wait.
-const WAITING_LOOK: Duration = Duration::from_millis(20);
 /// While nothing moves, the layout is looked at so often.
 const REST: Duration = Duration::from_secs(2);
 /// After a walk that found all in place, the next one begins after this, doubled each time up to [`WALK_PAUSE_MAX`]:
@@ -71,9 +67,7 @@ impl Job for Rebalance {
         else {
             return Ok(Next::Rest(REST));
         };
-        if !self.walk.seen_all && cx.work.moves.len() < WAITING_LOW {
-            self.walk.read_on(cx, layout).await?;
-        }
+        ToLayout { walk: &mut self.walk, layout }.fill(cx).await?;
         self.bring_some(cx, layout).await?;
         if self.walk.seen_all && self.current.is_none() && cx.work.moves.is_empty() {
             // Whether a thief has done what it took is seen in the next walk, soon.
@@ -114,9 +108,10 @@ impl Rebalance {
     /// Brings extents and changes their rows, as many as a unit takes.
     async fn bring_some(&mut self, cx: &JobContext, layout: LayoutVersion) -> Result<(), JobError> {
         let next = || cx.work.moves.pop().map(|unit| Moving::new(unit.home, unit.extent, layout));
+        let mut supply = ToLayout { walk: &mut self.walk, layout };
         let outcome = tokio::select! {
             outcome = bring_some(cx, &mut self.current, next, MOVES_PER_COMMAND) => outcome,
-            never = self.walk.keep_filled(cx, layout) => match never {},
+            never = supply.keep_filled(cx) => match never {},
         };
         for (moving, error) in &outcome.failed {
             tracing::debug!(%error, extent = %moving.id(), "an extent is not brought yet");
@@ -130,32 +125,33 @@ impl Rebalance {
     }
 }
 
-impl Walk {
-    /// Fills the queue with the next extents.
-    async fn read_on(&mut self, cx: &JobContext, layout: LayoutVersion) -> Result<(), JobError> {
-        let question =
-            Query::Moving { node: cx.node, after: self.after.clone(), limit: MOVES_PER_COMMAND as u32 };
-        let Answer::Placed { extents, next } = ask(&*cx.meta, question).await? else {
-            return Err(wrong_answer("moving"));
-        };
-        let unit = |(home, extent)| Unit { home, extent, task: Task::Move(layout) };
-        cx.work.moves.push(extents.into_iter().map(unit));
-        self.seen_all = next.is_none();
-        self.after = next;
-        Ok(())
+/// A walk, and where it leads.
+struct ToLayout<'a> {
+    walk: &'a mut Walk,
+    layout: LayoutVersion,
+}
+
+#[async_trait]
+impl Supply for ToLayout<'_> {
+    fn queue<'a>(&self, cx: &'a JobContext) -> &'a Queue {
+        &cx.work.moves
     }
 
-    /// Reads on as thieves take what waits, however long this node takes for its own. May be dropped anywhere.
-    async fn keep_filled(&mut self, cx: &JobContext, layout: LayoutVersion) -> Infallible {
-        loop {
-            tokio::time::sleep(WAITING_LOOK).await;
-            if !self.seen_all
-                && cx.work.moves.len() < WAITING_LOW
-                && let Err(error) = self.read_on(cx, layout).await
-            {
-                tracing::debug!(%error, "what is to be moved cannot be read now");
-            }
-        }
+    fn seen_all(&self) -> bool {
+        self.walk.seen_all
+    }
+
+    async fn read_on(&mut self, cx: &JobContext) -> Result<(), JobError> {
+        let (after, limit) = (self.walk.after.clone(), MOVES_PER_COMMAND as u32);
+        let Answer::Placed { extents, next } =
+            ask(&*cx.meta, Query::Moving { node: cx.node, after, limit }).await?
+        else {
+            return Err(wrong_answer("moving"));
+        };
+        let unit = |(home, extent)| Unit { home, extent, task: Task::Move(self.layout) };
+        self.queue(cx).push(extents.into_iter().map(unit));
+        *self.walk = Walk { seen_all: next.is_none(), after: next };
+        Ok(())
     }
 }
 
