@@ -162,7 +162,7 @@ pub const EPISODES: &[Episode] = &[
         "flapping",
         "cables of nodes are pulled for a moment, again and again (root only)",
         |on| cables::flapping(on.arena).boxed_local(),
-        5,
+        10,
     )
     .on(Ground::Cables),
     episode(
