@@ -34,16 +34,20 @@ enum Contest {
     CopyNew,
     CompleteOver,
     CompleteNew,
+    RenameOver,
+    RenameNew,
     Delete,
 }
 
-const CONTESTS: [Contest; 7] = [
+const CONTESTS: [Contest; 9] = [
     Contest::Replace,
     Contest::Create,
     Contest::CopyOver,
     Contest::CopyNew,
     Contest::CompleteOver,
     Contest::CompleteNew,
+    Contest::RenameOver,
+    Contest::RenameNew,
     Contest::Delete,
 ];
 
@@ -56,13 +60,19 @@ impl Contest {
             Contest::CopyNew => "CopyObject If-None-Match",
             Contest::CompleteOver => "CompleteMultipartUpload If-Match",
             Contest::CompleteNew => "CompleteMultipartUpload If-None-Match",
+            Contest::RenameOver => "RenameObject If-Match",
+            Contest::RenameNew => "RenameObject If-None-Match",
             Contest::Delete => "DeleteObject If-Match",
         }
     }
 
     /// Whether there is an object before, whose ETag all of them name.
     fn replaces(self) -> bool {
-        !matches!(self, Contest::Create | Contest::CopyNew | Contest::CompleteNew)
+        !matches!(self, Contest::Create | Contest::CopyNew | Contest::CompleteNew | Contest::RenameNew)
+    }
+
+    fn renames(self) -> bool {
+        matches!(self, Contest::RenameOver | Contest::RenameNew)
     }
 
     fn completes(self) -> bool {
@@ -135,10 +145,10 @@ struct Round {
 
 impl Round {
     fn new(number: usize) -> Round {
-        let turn = number / CONTESTS.len();
+        let (turn, contest) = (number / CONTESTS.len(), CONTESTS[number % CONTESTS.len()]);
         Round {
-            contest: CONTESTS[number % CONTESTS.len()],
-            bucket: BUCKETS[turn % 2],
+            contest,
+            bucket: if contest.renames() { BUCKETS[0] } else { BUCKETS[turn % 2] },
             key: format!("round/{number:06}"),
             large: turn % 8 >= 6,
         }
@@ -216,8 +226,19 @@ impl Round {
                 );
                 self.object("POST").query("uploadId", upload).body(list)
             }
+            Contest::RenameOver | Contest::RenameNew => {
+                let from = self.renamed(writer);
+                done(line, Request::object("PUT", self.bucket, &from).body(self.body(writer))).await?;
+                let from = format!("/{}/{from}", self.bucket);
+                self.object("PUT").flag("renameObject").header("x-amz-rename-source", from)
+            }
             Contest::Delete => self.object("DELETE"),
         })
+    }
+
+    /// What this writer renames.
+    fn renamed(&self, writer: usize) -> String {
+        format!("renamed/{}/{writer:02}", self.key)
     }
 
     /// Every gateway shows what the winner did, and no version is there that nobody was told of.
@@ -242,7 +263,22 @@ impl Round {
                 return Err(format!("{}: {count} versions, not {wanted}", self.contest.name()));
             }
         }
-        if self.contest.completes() { self.clean(lines).await } else { Ok(()) }
+        match self.contest {
+            contest if contest.completes() => self.clean(lines).await,
+            contest if contest.renames() => self.only_renamed(lines, winner).await,
+            _ => Ok(()),
+        }
+    }
+
+    /// What the losers wanted to rename is where it was, and what the winner did is not.
+    async fn only_renamed(&self, lines: &mut [Line<'_>], winner: usize) -> Result<(), String> {
+        let prefix = format!("renamed/{}/", self.key);
+        let list = Request::bucket("GET", self.bucket).query("list-type", 2).query("prefix", prefix);
+        let root = done(&mut lines[0], list).await?.xml()?;
+        let left: Vec<String> = root.all("Contents").map(|row| row.text_of("Key").to_string()).collect();
+        let losers: Vec<String> =
+            (0..WRITERS).filter(|writer| *writer != winner).map(|writer| self.renamed(writer)).collect();
+        if left == losers { Ok(()) } else { Err(format!("{}: left are {left:?}", self.contest.name())) }
     }
 
     /// The uploads that lost are still there, since nothing was done with them, and go.

@@ -24,13 +24,21 @@ struct Holding {
     objects: u64,
     object_bytes: u64,
     uploads: usize,
+    /// Lines of the configuration.
+    settings: &'static str,
 }
 
-const LARGE: Holding = Holding { prefix: "refill", objects: 160, object_bytes: 64 << 20, uploads: 4 };
+const LARGE: Holding =
+    Holding { prefix: "refill", objects: 160, object_bytes: 64 << 20, uploads: 4, settings: "" };
 /// A little more than what lies in the metadata.
-const SMALL: Holding = Holding { prefix: "small", objects: 100_000, object_bytes: 20 << 10, uploads: 64 };
-/// As many as there may be, which all lie in the metadata.
-const MANY: Holding = Holding { prefix: "many", objects: 1_000_000, object_bytes: 4 << 10, uploads: 64 };
+const SMALL: Holding =
+    Holding { prefix: "small", objects: 100_000, object_bytes: 20 << 10, uploads: 64, settings: "" };
+/// All of them lie in the metadata.
+const MANY: Holding =
+    Holding { prefix: "many", objects: 1_000_000, object_bytes: 4 << 10, uploads: 64, settings: "" };
+/// None of them does.
+const MANY_CHUNKS: Holding = Holding { prefix: "chunks", settings: NO_ROOM, ..MANY };
+const NO_ROOM: &str = "inline_bytes_max: 0\n";
 const BUCKET: &str = super::campaign::BUCKET;
 /// The node that loses its disk: its place.
 const LOST: usize = 2;
@@ -52,7 +60,7 @@ const PATIENCE: Duration = Duration::from_secs(900);
 
 pub(super) fn run(tally: &mut Tally) -> Result<()> {
     block_on(async {
-        let store = store_with_bucket().await?;
+        let store = store_with_bucket(LARGE.settings).await?;
         LARGE.write(&store, tally).await?;
         tally.note(format!("the disk writes {:.0} MB/s", disk_speed(store.directory())?));
 
@@ -78,21 +86,24 @@ pub(super) fn run(tally: &mut Tally) -> Result<()> {
     })
 }
 
-/// `cargo verify million`: the same with a million objects.
+/// `cargo verify million`: the same with a million objects, in the metadata and as chunks.
 pub(super) fn million(tally: &mut Tally) -> Result<()> {
-    block_on(written_and_lost(&MANY, "with a million objects", tally))
+    block_on(async {
+        written_and_lost(&MANY, "with a million objects", tally).await?;
+        written_and_lost(&MANY_CHUNKS, "with a million chunks", tally).await
+    })
 }
 
 async fn written_and_lost(holding: &Holding, when: &str, tally: &mut Tally) -> Result<()> {
-    let store = store_with_bucket().await?;
+    let store = store_with_bucket(holding.settings).await?;
     holding.write(&store, tally).await?;
     tally.note(format!("the disk writes {:.0} MB/s", disk_speed(store.directory())?));
     refill(&store, tally, when, holding).await?;
     prove(&store, tally).await
 }
 
-async fn store_with_bucket() -> Result<Cluster> {
-    let store = Cluster::start(3, 1, "").await?;
+async fn store_with_bucket(settings: &str) -> Result<Cluster> {
+    let store = Cluster::start(3, 1, settings).await?;
     ok(&Client::new(&store, 0), Request::bucket("PUT", BUCKET)).await.map_err(Error::msg)?;
     Ok(store)
 }
@@ -211,7 +222,7 @@ async fn refill(store: &Cluster, tally: &mut Tally, when: &str, holding: &Holdin
         holding.rate(took),
         first.as_secs_f64()
     ));
-    if holding.object_bytes > INLINE_BYTES_MAX as u64 {
+    if holding.object_bytes > INLINE_BYTES_MAX as u64 || holding.settings == NO_ROOM {
         let what = format!("{when}: the first chunk is back within 10 seconds");
         check(tally, &what, first, LISTED_MAX.as_secs());
     }
