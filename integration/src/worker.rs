@@ -71,6 +71,13 @@ pub struct Operated {
     pub served: bool,
 }
 
+/// A PUT whose body is kept as shards, which take more nodes than copies do.
+pub const PUT_SHARDS: &str = "put of shards";
+
+fn is_sharded(id: u64) -> bool {
+    id.is_multiple_of(4)
+}
+
 /// One client.
 pub struct Worker<'a> {
     /// Where it works.
@@ -118,9 +125,9 @@ impl Worker<'_> {
         let key = format!("{}{:02}", self.task.prefix, self.random.below(u64::from(self.task.keys)));
         let gateway = self.random.below(self.target.gateways() as u64) as usize;
         let (operation, served) = match self.random.below(100) {
-            0..30 => ("put", self.put(gateway, &key, Condition::None).await),
-            30..40 => ("put", self.put(gateway, &key, Condition::Absent).await),
-            40..52 => ("put", self.compare_and_swap(gateway, &key).await),
+            0..30 => self.put(gateway, &key, Condition::None).await,
+            30..40 => self.put(gateway, &key, Condition::Absent).await,
+            40..52 => self.compare_and_swap(gateway, &key).await,
             52..78 => ("get", self.get(gateway, &key).await),
             78..86 => ("delete", self.delete(gateway, &key).await),
             86..92 => ("multipart", self.multipart(gateway, &key).await),
@@ -159,27 +166,30 @@ impl Worker<'_> {
 
     /// A body of this number is kept in a class, one of four as shards.
     fn kept(id: u64, request: Request) -> Request {
-        if id.is_multiple_of(4) { request.header("x-amz-storage-class", "STANDARD_IA") } else { request }
+        if is_sharded(id) { request.header("x-amz-storage-class", "STANDARD_IA") } else { request }
     }
 
-    async fn put(&self, gateway: usize, key: &str, condition: Condition) -> bool {
+    /// What it was, and whether the store served it.
+    async fn put(&self, gateway: usize, key: &str, condition: Condition) -> (&'static str, bool) {
         let (id, body) = self.new_body();
+        let operation = if is_sharded(id) { PUT_SHARDS } else { "put" };
         let request = Self::kept(id, self.object("PUT", key).body(body));
         let request = match condition {
             Condition::None => request,
             Condition::Absent => request.header("if-none-match", "*"),
             Condition::Holds(seen) => {
-                let Some(etag) = self.scene.book().etags.get(&seen).cloned() else { return true };
+                let etag = self.scene.book().etags.get(&seen).cloned();
+                let Some(etag) = etag else { return (operation, true) };
                 request.header("if-match", etag)
             }
         };
         let write = self.begin(key, Value::Written(id), condition);
         let response = self.send(gateway, request).await;
         self.end(&write, key, id, response.as_ref());
-        is_served(response.as_ref())
+        (operation, is_served(response.as_ref()))
     }
 
-    async fn compare_and_swap(&self, gateway: usize, key: &str) -> bool {
+    async fn compare_and_swap(&self, gateway: usize, key: &str) -> (&'static str, bool) {
         let seen = self.scene.book().history.last_acknowledged(key);
         self.put(gateway, key, seen.map_or(Condition::Absent, Condition::Holds)).await
     }

@@ -150,6 +150,8 @@ pub const CONNECT_DEADLINE: Duration = Duration::from_secs(3);
 
 /// Calls open at once on one connection between processes; further ones wait.
 pub const RPC_CALLS_PER_CONNECTION_MAX: usize = 1024;
+/// Bytes that a connection with TLS between processes reads ahead.
+pub const TLS_READ_AHEAD_BYTES: usize = 64 << 10;
 /// Connections for chunks to one node.
 pub const RPC_BULK_CONNECTIONS: usize = 4;
 /// Connections of peers that a process serves at once.

@@ -5,7 +5,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, BufReader};
+
+use crate::limits::TLS_READ_AHEAD_BYTES;
 
 pub mod local;
 pub mod tcp;
@@ -20,6 +22,11 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> Stream for T {}
 
 /// A connected byte stream of any kind.
 pub type BoxStream = Box<dyn Stream>;
+
+/// A stream that reads ahead, to lie below TLS: that asks for four KiB at a time, and each is a call of the system.
+pub fn reading_ahead(stream: BoxStream) -> BoxStream {
+    Box::new(BufReader::with_capacity(TLS_READ_AHEAD_BYTES, stream))
+}
 
 /// Where connections come from and go to.
 #[async_trait]

@@ -27,7 +27,7 @@ use crate::disks::system::{read_text, read_whole};
 use crate::disks::{Disks, SystemDisks, write_small};
 use crate::env::{Env, random_u128};
 use crate::ids::{ClusterId, NodeId};
-use crate::net::BoxStream;
+use crate::net::{BoxStream, reading_ahead};
 use crate::rpc::Peer;
 
 const AUTHORITY: &str = "ca.pem";
@@ -242,13 +242,13 @@ impl Certificates {
     pub async fn connect(&self, stream: BoxStream, node: NodeId) -> io::Result<BoxStream> {
         let name = name_of(Peer::Node(node), self.cluster);
         let name = ServerName::try_from(name).map_err(io::Error::other)?;
-        let stream = TlsConnector::from(self.client.clone()).connect(name, stream).await?;
+        let stream = TlsConnector::from(self.client.clone()).connect(name, reading_ahead(stream)).await?;
         Ok(Box::new(stream))
     }
 
     /// The side that listens: who the peer's certificate, of our authority, says it is.
     pub async fn accept(&self, stream: BoxStream) -> io::Result<(BoxStream, Peer)> {
-        let stream = TlsAcceptor::from(self.server.clone()).accept(stream).await?;
+        let stream = TlsAcceptor::from(self.server.clone()).accept(reading_ahead(stream)).await?;
         let presented = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
         let peer = presented.and_then(|certificate| named_in(certificate, self.cluster));
         let stranger = || {

@@ -428,10 +428,14 @@ impl<'a> Transfer<'a> {
     }
 
     /// Takes owners back that were left out until enough of them get every new chunk, and every buffered chunk can
-    /// still become durable.
+    /// still become durable. Shards that can become copies do not wait for one that failed.
     fn ensure_enough(&mut self) -> Result<(), WriteError> {
         while self.owners.iter().filter(|owner| owner.active).count() < self.required {
             let owner = self.spare().ok_or_else(|| self.too_few())?;
+            let failed = self.owners[owner].last_error.is_some();
+            if failed && self.coding != Coding::Whole && self.holds_all() {
+                return Err(self.too_few());
+            }
             self.revive(owner);
         }
         Ok(())

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use consensus::meta::names::ClusterName;
 use consensus::meta::overlay::PublicKey;
 use fabric::env::Env;
-use fabric::net::BoxStream;
+use fabric::net::{BoxStream, reading_ahead};
 use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair};
 use ring::signature::{ED25519, Ed25519KeyPair, KeyPair as _, UnparsedPublicKey};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -96,7 +96,7 @@ impl Identity {
     /// The side that dialled a cluster: whoever answers has this key.
     pub async fn connect(&self, stream: BoxStream, key: &PublicKey) -> io::Result<BoxStream> {
         let name = ServerName::try_from(SERVER_NAME).map_err(io::Error::other)?;
-        let stream = TlsConnector::from(self.client.clone()).connect(name, stream).await?;
+        let stream = TlsConnector::from(self.client.clone()).connect(name, reading_ahead(stream)).await?;
         match stream.get_ref().1.peer_certificates().and_then(shown_key) {
             Some(shown) if shown == *key => Ok(Box::new(stream)),
             _ => Err(io::Error::new(
@@ -108,7 +108,7 @@ impl Identity {
 
     /// The side that listens: whose key the other side has.
     pub async fn accept(&self, stream: BoxStream) -> io::Result<(BoxStream, PublicKey)> {
-        let stream = TlsAcceptor::from(self.server.clone()).accept(stream).await?;
+        let stream = TlsAcceptor::from(self.server.clone()).accept(reading_ahead(stream)).await?;
         let shown = stream.get_ref().1.peer_certificates().and_then(shown_key);
         let nobody = || io::Error::new(io::ErrorKind::PermissionDenied, "the other side shows no key");
         Ok((Box::new(stream), shown.ok_or_else(nobody)?))

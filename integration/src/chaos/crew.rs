@@ -18,7 +18,7 @@ use crate::daemons::{Cluster, ROOT, repository};
 use crate::history::{Condition, Listing, Moment, Outcome, Value, Violation};
 use crate::sim::random::SimRandom;
 use crate::verify::clients::python;
-use crate::worker::{Added, Book, Operated, Scene, Task, Worker};
+use crate::worker::{Added, Book, Operated, PUT_SHARDS, Scene, Task, Worker};
 
 /// The bucket of all episodes.
 pub const BUCKET: &str = "chaos";
@@ -49,6 +49,7 @@ struct Seen {
     longest_gap: Duration,
     slowest: (Duration, &'static str),
     puts: Histogram<u64>,
+    shard_puts: Histogram<u64>,
     gets: Histogram<u64>,
     violations: Vec<String>,
 }
@@ -63,6 +64,7 @@ impl Crew {
             longest_gap: Duration::ZERO,
             slowest: (Duration::ZERO, "none"),
             puts: histogram()?,
+            shard_puts: histogram()?,
             gets: histogram()?,
             violations: Vec::new(),
         };
@@ -113,6 +115,7 @@ impl Crew {
         match operated {
             Operated { served: false, .. } => seen.unserved += 1,
             Operated { operation: "put", .. } => seen.puts.saturating_record(micros),
+            Operated { operation: PUT_SHARDS, .. } => seen.shard_puts.saturating_record(micros),
             Operated { operation: "get", .. } => seen.gets.saturating_record(micros),
             _ => {}
         }
@@ -163,7 +166,12 @@ impl Crew {
             put_p99: Duration::from_micros(seen.puts.value_at_quantile(0.99)),
             get_p99: Duration::from_micros(seen.gets.value_at_quantile(0.99)),
             violations,
-            notes: vec![format!("the slowest was a {} of {} ms", seen.slowest.1, seen.slowest.0.as_millis())],
+            notes: vec![format!(
+                "the slowest was a {} of {} ms; p99 of PUTs of shards: {:.1} ms",
+                seen.slowest.1,
+                seen.slowest.0.as_millis(),
+                seen.shard_puts.value_at_quantile(0.99) as f64 / 1e3
+            )],
         }
     }
 

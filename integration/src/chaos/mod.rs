@@ -53,7 +53,7 @@ pub struct Row {
     pub unserved: u64,
     /// The longest time that one client went without being served.
     pub longest_gap: Duration,
-    /// 99 of 100 PUTs took no longer.
+    /// 99 of 100 PUTs of copies took no longer.
     pub put_p99: Duration,
     /// 99 of 100 GETs took no longer.
     pub get_p99: Duration,
