@@ -514,6 +514,40 @@ async fn one_missing_shard_leaves_the_mask_and_more_make_it_copies() {
     }
 }
 
+/// A body in the middle of which something happens.
+struct Turn<'a> {
+    pieces: Pieces,
+    bytes_before: usize,
+    turn: Box<dyn Fn() + Send + 'a>,
+}
+
+#[async_trait]
+impl Source for Turn<'_> {
+    async fn next(&mut self) -> Result<Option<Bytes>, SourceError> {
+        let piece = self.pieces.next().await?;
+        self.bytes_before = self.bytes_before.saturating_sub(piece.as_ref().map_or(0, Bytes::len));
+        if self.bytes_before == 0 {
+            (self.turn)();
+        }
+        Ok(piece)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn shards_of_which_a_part_is_out_of_memory_wait_for_a_silent_node_only_so_long() {
+    let world = world(3);
+    let pieces = Pieces { rest: body(CHUNK_BYTES * 12), piece_bytes: 60_000, fails: false };
+    let turn = Box::new(|| world.chunks.set(3, Mode::Hangs));
+    let mut source = Turn { pieces, bytes_before: CHUNK_BYTES * 8, turn };
+    let began = tokio::time::Instant::now();
+    let target = Target { class: Class::Shards, ..target(None) };
+    let refused = world.data.write(&mut source, None, target).await.err().unwrap();
+    assert!(matches!(refused, WriteError::Unavailable(_)), "{refused}");
+    let (least, most) = (Duration::from_secs(3), Duration::from_secs(6));
+    assert!((least..most).contains(&began.elapsed()), "{:?}", began.elapsed());
+    assert_eq!(world.data.writes.free_bytes(), 16 * MIB as usize);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_shard_that_was_missed_is_fed_before_the_commit() {
     // One dies for good, and another misses the first stripes: with both left out there would be too few.

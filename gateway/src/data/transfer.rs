@@ -205,6 +205,11 @@ impl<'a> Transfer<'a> {
         self.pending.len() == self.stripes_sent as usize
     }
 
+    /// Whether another transfer can make copies of the same bytes, which need fewer nodes.
+    fn can_become_copies(&self) -> bool {
+        self.coding != Coding::Whole && self.holds_all()
+    }
+
     /// Starts a stripe on its way to the active owners.
     pub(super) fn send(&mut self, pieces: Vec<Bytes>, held: Held) {
         self.add(pieces, held);
@@ -358,19 +363,22 @@ impl<'a> Transfer<'a> {
                 // What was believed of it may be out of date, and those that are needed are silent.
                 self.spare().into_iter().for_each(|owner| self.revive(owner));
                 self.silences += 1;
-                let most = if self.holds_all() { SHARD_SILENCES_MAX } else { SHARD_SILENCES_GONE_MAX };
-                if self.coding == Coding::Whole || self.silences < most {
-                    return Ok(());
+                let most =
+                    if self.can_become_copies() { SHARD_SILENCES_MAX } else { SHARD_SILENCES_GONE_MAX };
+                match self.coding != Coding::Whole && most <= self.silences {
+                    true => Err(self.give_up_silent()),
+                    false => Ok(()),
                 }
-                let silent: BTreeSet<usize> =
-                    self.pending.values().flat_map(|pending| pending.open.keys().copied()).collect();
-                silent.iter().for_each(|&owner| self.data.nodes.note_slow(self.owners[owner].node));
-                Err(WriteError::Unavailable(format!(
-                    "{} nodes that have to take shards are silent",
-                    silent.len()
-                )))
             }
         }
+    }
+
+    /// Those that have to take shards say nothing: the next writes do not count on them.
+    fn give_up_silent(&self) -> WriteError {
+        let silent: BTreeSet<usize> =
+            self.pending.values().flat_map(|pending| pending.open.keys().copied()).collect();
+        silent.iter().for_each(|&owner| self.data.nodes.note_slow(self.owners[owner].node));
+        WriteError::Unavailable(format!("{} nodes that have to take shards are silent", silent.len()))
     }
 
     /// Owners that have not answered for a chunk that is durable.
@@ -433,7 +441,7 @@ impl<'a> Transfer<'a> {
         while self.owners.iter().filter(|owner| owner.active).count() < self.required {
             let owner = self.spare().ok_or_else(|| self.too_few())?;
             let failed = self.owners[owner].last_error.is_some();
-            if failed && self.coding != Coding::Whole && self.holds_all() {
+            if failed && self.can_become_copies() {
                 return Err(self.too_few());
             }
             self.revive(owner);

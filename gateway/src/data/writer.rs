@@ -153,6 +153,7 @@ impl Data {
             && extent != copies
             && let Some(sent) = transfer.into_sent()
         {
+            metrics::counter!("fluffy_shards_given_up_total").increment(1);
             guard.writes(home, copies);
             let mut transfer = Transfer::new(self, &layout, copies, origin, first_bytes);
             sent.into_iter().for_each(|(pieces, held)| transfer.send(pieces, held));

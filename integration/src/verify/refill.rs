@@ -115,6 +115,11 @@ async fn prove(store: &Cluster, tally: &mut Tally) -> Result<()> {
 }
 
 impl Holding {
+    /// Whether its bodies lie beside the metadata.
+    fn is_chunks(&self) -> bool {
+        self.object_bytes > INLINE_BYTES_MAX as u64 || self.settings == NO_ROOM
+    }
+
     async fn write(&self, store: &Cluster, tally: &mut Tally) -> Result<()> {
         let begin = Instant::now();
         let clients: Vec<Client<'_>> = (0..self.uploads).map(|_| Client::new(store, 0)).collect();
@@ -222,7 +227,7 @@ async fn refill(store: &Cluster, tally: &mut Tally, when: &str, holding: &Holdin
         holding.rate(took),
         first.as_secs_f64()
     ));
-    if holding.object_bytes > INLINE_BYTES_MAX as u64 || holding.settings == NO_ROOM {
+    if holding.is_chunks() {
         let what = format!("{when}: the first chunk is back within 10 seconds");
         check(tally, &what, first, LISTED_MAX.as_secs());
     }
