@@ -19,7 +19,7 @@ const OBJECTS: u64 = 10_000;
 const OBJECT_BYTES: u64 = 20 << 10;
 const UPLOADS: usize = 32;
 /// What each call of a slow node takes longer on the way there, and as much on the way back.
-const SLOWED: Duration = Duration::from_millis(20);
+const SLOWED: Duration = Duration::from_millis(8);
 /// So many times as long it takes the node itself for a copy then, at least.
 const SLOWED_TIMES_MIN: f64 = 10.0;
 /// The bar: a slow node makes it take no more times as long as where work is split evenly.
