@@ -43,6 +43,8 @@ pub trait Scene: Send + Sync {
     fn violate(&self, what: String);
     /// Something was added to the history: it may be judged now, or later as a whole.
     fn added(&self, what: Added<'_>);
+    /// A worker heard from the store, or not in time; `served`: it got what it asked for, or a reason that is not the store's.
+    fn answered(&self, _worker: &str, _served: bool) {}
     /// A gateway says that the bucket of a task does not exist. It does.
     fn misses_bucket(&self, bucket: &str, gateway: usize) {
         self.violate(format!("gateway {} says that there is no bucket {bucket}", gateway + 1));
@@ -137,7 +139,9 @@ impl Worker<'_> {
     }
 
     async fn send(&self, gateway: usize, request: Request) -> Option<Response> {
-        let response = send(self.target, self.task.patience, gateway, request).await?;
+        let response = send(self.target, self.task.patience, gateway, request).await;
+        self.scene.answered(&self.name, is_served(response.as_ref()));
+        let response = response?;
         if response.status == 404 && response.code() == "NoSuchBucket" {
             self.scene.misses_bucket(&self.task.bucket, gateway);
         }

@@ -1,6 +1,7 @@
 //! The clients of an episode: workers of this process, and others that work through the AWS SDK for Python and the aws
 //! CLI.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -46,6 +47,8 @@ pub struct Crew {
 struct Seen {
     operations: u64,
     unserved: u64,
+    /// When each worker was served last.
+    served_at: BTreeMap<String, Instant>,
     longest_gap: Duration,
     slowest: (Duration, &'static str),
     puts: Histogram<u64>,
@@ -61,6 +64,7 @@ impl Crew {
         let seen = Seen {
             operations: 0,
             unserved: 0,
+            served_at: BTreeMap::new(),
             longest_gap: Duration::ZERO,
             slowest: (Duration::ZERO, "none"),
             puts: histogram()?,
@@ -90,26 +94,30 @@ impl Crew {
 
     async fn work(&self, store: &Cluster, number: u16, seed: u64) {
         let random = SimRandom::new(seed, &format!("{} worker {number}", self.name));
-        let mut served_at = Instant::now();
+        let name = format!("worker {number}");
+        self.seen().served_at.insert(name.clone(), Instant::now());
         while !self.stop.load(Ordering::Relaxed) {
             let part = self.seen().operations / OPERATIONS_PER_PREFIX;
-            let worker = self.worker(store, &random, part);
+            let worker = Worker { name: name.clone(), ..self.worker(store, &random, part) };
             let begin = Instant::now();
             let operated = worker.operate().await;
-            self.note_operated(operated, begin, served_at);
-            if operated.served {
-                served_at = Instant::now();
-            } else {
+            self.note_operated(operated, begin);
+            if !operated.served {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         }
     }
 
-    /// An operation that began at `begin`; `served_before`: when its client was served last.
-    pub fn note_operated(&self, operated: Operated, begin: Instant, served_before: Instant) {
+    /// A client was served last at `served_before`.
+    pub fn note_gap(&self, served_before: Instant) {
+        let mut seen = self.seen();
+        seen.longest_gap = seen.longest_gap.max(served_before.elapsed());
+    }
+
+    /// An operation that began at `begin`.
+    pub fn note_operated(&self, operated: Operated, begin: Instant) {
         let mut seen = self.seen();
         seen.operations += 1;
-        seen.longest_gap = seen.longest_gap.max(served_before.elapsed());
         seen.slowest = seen.slowest.max((begin.elapsed(), operated.operation));
         let micros = begin.elapsed().as_micros() as u64;
         match operated {
@@ -167,7 +175,7 @@ impl Crew {
             get_p99: Duration::from_micros(seen.gets.value_at_quantile(0.99)),
             violations,
             notes: vec![format!(
-                "the slowest was a {} of {} ms; p99 of PUTs of shards: {:.1} ms",
+                "the slowest, of all its requests, was a {} of {} ms; p99 of PUTs of shards: {:.1} ms",
                 seen.slowest.1,
                 seen.slowest.0.as_millis(),
                 seen.shard_puts.value_at_quantile(0.99) as f64 / 1e3
@@ -199,6 +207,16 @@ impl Scene for Crew {
 
     /// Judged as a whole at the end: other processes write the history, too.
     fn added(&self, _what: Added<'_>) {}
+
+    /// An operation may be many requests, as a listing of many pages is: what clients wait for is each answer.
+    fn answered(&self, worker: &str, served: bool) {
+        let before = self.seen().served_at.get(worker).copied();
+        let Some(before) = before else { return };
+        self.note_gap(before);
+        if served {
+            self.seen().served_at.insert(worker.to_string(), Instant::now());
+        }
+    }
 }
 
 /// A process that works through a client that others wrote and records what it did, a JSON line an operation.

@@ -177,7 +177,8 @@ impl<'a> Run<'a> {
                 Answer::Lost => 0,
             };
             let served = (200..500).contains(&status);
-            self.crew.note_operated(Operated { operation, served }, begin, served_at);
+            self.crew.note_operated(Operated { operation, served }, begin);
+            self.crew.note_gap(served_at);
             self.tally.borrow_mut().note(status, begin.elapsed());
             if served {
                 served_at = Instant::now();
