@@ -68,7 +68,7 @@ pub(super) async fn run(options: &Options, round: u64) -> Result<Vec<Row>> {
         for episode in episodes {
             rows.push(arena.play(episode, options, round).await?);
         }
-        rows.push(arena.whole().await);
+        rows.push(arena.whole().await?);
     }
     Ok(rows)
 }
@@ -149,7 +149,7 @@ impl Arena {
     }
 
     /// After all episodes every copy is where it belongs, by the store's own account.
-    async fn whole(&self) -> Row {
+    async fn whole(&self) -> Result<Row> {
         let begin = Instant::now();
         let mut row = Row { episode: "whole", ..Row::default() };
         loop {
@@ -162,11 +162,14 @@ impl Arena {
                         self.ground,
                         begin.elapsed().as_secs_f64()
                     ));
-                    return row;
+                    return Ok(row);
                 }
                 Err(error) if begin.elapsed() > WHOLE_WITHIN => {
                     row.violations.push(format!("{:?}: not whole: {error:#}", self.ground));
-                    return row;
+                    let ended = self.store.daemons().filter(|daemon| daemon.exited().is_some());
+                    row.violations.extend(ended.map(|daemon| format!("{} ended by itself", daemon.name())));
+                    self.keep_logs(row.episode)?;
+                    return Ok(row);
                 }
                 Err(_) => tokio::time::sleep(Duration::from_secs(2)).await,
             }
