@@ -166,9 +166,10 @@ impl Arena {
                 }
                 Err(error) if begin.elapsed() > WHOLE_WITHIN => {
                     row.violations.push(format!("{:?}: not whole: {error:#}", self.ground));
-                    let ended = self.store.daemons().filter(|daemon| daemon.exited().is_some());
-                    row.violations.extend(ended.map(|daemon| format!("{} ended by itself", daemon.name())));
-                    self.keep_logs(row.episode)?;
+                    let ended =
+                        |daemon: &Daemon| Some(format!("{} ended: {}", daemon.name(), daemon.exited()?));
+                    row.violations.extend(self.store.daemons().filter_map(ended));
+                    self.keep_logs(&format!("whole-{:?}", self.ground))?;
                     return Ok(row);
                 }
                 Err(_) => tokio::time::sleep(Duration::from_secs(2)).await,

@@ -210,11 +210,13 @@ impl Scene for Crew {
 
     /// An operation may be many requests, as a listing of many pages is: what clients wait for is each answer.
     fn answered(&self, worker: &str, served: bool) {
-        let before = self.seen().served_at.get(worker).copied();
-        let Some(before) = before else { return };
-        self.note_gap(before);
+        let mut seen = self.seen();
+        let Seen { served_at, longest_gap, .. } = &mut *seen;
+        // Who looks at everything afterwards is no client of the episode.
+        let Some(at) = served_at.get_mut(worker) else { return };
+        *longest_gap = at.elapsed().max(*longest_gap);
         if served {
-            self.seen().served_at.insert(worker.to_string(), Instant::now());
+            *at = Instant::now();
         }
     }
 }

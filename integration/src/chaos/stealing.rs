@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::arena::{Arena, Stage};
 use super::crew::BUCKET;
 use super::wires::node_name;
-use crate::client::{Client, Pattern, Request};
+use crate::client::{Client, Pattern, Request, Target};
 use crate::daemons::metric;
 use crate::worker::Scene;
 
@@ -20,8 +20,7 @@ const OBJECT_BYTES: u64 = 20 << 10;
 const UPLOADS: usize = 32;
 /// What each call of a slow node takes longer on the way there, and as much on the way back: the first that slows it
 /// enough.
-const SLOWED: [Duration; 3] =
-    [Duration::from_millis(8), Duration::from_millis(24), Duration::from_millis(72)];
+const SLOWED_MS: [u64; 4] = [8, 12, 16, 24];
 /// So many times as long it takes the node itself for a copy then, at least.
 const SLOWED_TIMES_MIN: f64 = 10.0;
 /// The bar: a slow node makes it take no more times as long as where work is split evenly.
@@ -47,9 +46,10 @@ pub(super) async fn tell(on: Stage<'_>) -> Result<Vec<String>> {
 /// Slows the node down until it is slow enough. Returns how many times as slow it was, and how its copies were made up for.
 async fn pay_slowed(arena: &Arena, node: u16, even: &Paid) -> Result<(f64, Paid)> {
     let name = node_name(node);
-    for delay in SLOWED {
+    for delay_ms in SLOWED_MS {
+        let delay = Duration::from_millis(delay_ms);
         arena.wires.change(|from, _| from == name, |weather| weather.delay = delay);
-        let slowed = pay(arena, node, &format!("slowed-{}", delay.as_millis())).await;
+        let slowed = pay(arena, node, &format!("slowed-{delay_ms}")).await;
         arena.wires.heal();
         let slowed = slowed?;
         let slower = even.own_pace() / slowed.own_pace();
@@ -84,10 +84,12 @@ impl std::fmt::Display for Paid {
 /// Writes objects while `node` is away; from its return on it counts how long it owes any.
 async fn pay(arena: &Arena, node: u16, prefix: &str) -> Result<Paid> {
     arena.node(node).kill();
-    let client = Client::new(&arena.store, 0);
+    // Each PUT takes a port, and each gateway has ports of its own.
+    let clients: Vec<Client<'_>> =
+        (0..arena.store.gateways()).map(|gateway| Client::new(&arena.store, gateway)).collect();
     let puts = futures::stream::iter(0..OBJECTS).map(|number| {
         let object = Request::object("PUT", BUCKET, &format!("stealing/{prefix}/{number}"));
-        let client = &client;
+        let client = &clients[number as usize % clients.len()];
         async move {
             let answer = client.send(object.generated(Pattern::new(number, OBJECT_BYTES))).await?;
             ensure!(answer.status == 200, "put: {}", answer.describe());
