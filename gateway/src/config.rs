@@ -11,12 +11,11 @@ use consensus::meta::names::ClusterName;
 use fabric::cluster::{Config, OverlayRemote, WebhookConfig, is_loopback, parse_bytes, split_address};
 use fabric::limits::{
     ACCESS_LOG_PERIOD_DEFAULT, ACCESS_LOG_SECONDS, INLINE_BYTES_TOTAL_DEFAULT, LIFECYCLE_DAY_DEFAULT,
-    LIFECYCLE_DAY_SECONDS, MEMORY_LIMIT_DEFAULT, MIB,
+    LIFECYCLE_DAY_SECONDS, MEMORY_LIMIT_DEFAULT, MEMORY_LIMIT_MIN, MIB,
 };
 
 use crate::overlay::RoomConfig;
 use crate::overlay::wire::is_endpoint;
-use crate::queue::MEMORY_LIMIT_MIN;
 use crate::s3::proxies::Proxies;
 
 /// Storage nodes that one process can hold.

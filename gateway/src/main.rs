@@ -13,6 +13,7 @@ use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use allocator::Allocator;
 use clap::Parser;
 use fabric::Seams;
 use fabric::disks::SystemDisks;
@@ -42,13 +43,16 @@ impl From<StoreError> for Failure {
     }
 }
 
-/// Most of a request is small pieces that one thread makes and another drops.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: Allocator = Allocator;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
     start_log(cli.command.is_none());
+    // Before there are threads. What is wrong with the settings is told when they are used.
+    if let Ok((settings, _)) = serve::settings(&cli) {
+        allocator::keep_within(settings.memory_limit);
+    }
     let runtime = match build_runtime() {
         Ok(runtime) => runtime,
         Err(error) => return end(Err(Failure::Failed(format!("start threads: {error}")))),

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use fabric::limits::{CONNECTIONS_MAX, GIB, MIB};
+use fabric::limits::{CONNECTIONS_MAX, GIB, MEMORY_LIMIT_MIN, MIB, growing_bytes};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout};
 
@@ -241,8 +241,7 @@ impl Drop for Place<'_> {
     }
 }
 
-/// The bytes of a process: what `memory_limit` allows for everything that can grow. The parts add up to 60 % of
-/// it; the rest is for stacks, connections, the allocator and what cannot be counted.
+/// The bytes of a process: what `memory_limit` allows for everything that can grow, see [`growing_bytes`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Budget {
     /// Hot chunks.
@@ -253,13 +252,10 @@ pub struct Budget {
     pub storage_bytes: u64,
 }
 
-/// Below this nothing works.
-pub const MEMORY_LIMIT_MIN: u64 = 128 * MIB;
-
 impl Budget {
     /// Splits `memory_limit` among the gateway and `nodes` storage nodes in the same process.
     pub fn split(memory_limit: u64, nodes: usize) -> Budget {
-        let all = memory_limit.max(MEMORY_LIMIT_MIN) / 10 * 6;
+        let all = growing_bytes(memory_limit.max(MEMORY_LIMIT_MIN));
         let storage_bytes = if nodes == 0 { 0 } else { all / 2 };
         let gateway = all - storage_bytes;
         Budget { cache_bytes: (gateway / 3).min(4 * GIB), transfer_bytes: gateway / 3 * 2, storage_bytes }
@@ -393,7 +389,7 @@ mod tests {
         for (limit, nodes) in [(0, 1), (128 * MIB, 0), (512 * MIB, 1), (GIB, 3), (64 * GIB, 1)] {
             let budget = Budget::split(limit, nodes);
             let all = budget.cache_bytes + budget.transfer_bytes + budget.storage_bytes;
-            assert!(all <= limit.max(MEMORY_LIMIT_MIN) / 10 * 6, "{budget:?}");
+            assert!(all <= growing_bytes(limit.max(MEMORY_LIMIT_MIN)), "{budget:?}");
             let least = [(Work::Upload, UPLOAD_BYTES_LEAST), (Work::Download, DOWNLOAD_BYTES_LEAST)];
             for (work, bytes) in least {
                 let all = budget.bounds(work).running_max as u64 * bytes;

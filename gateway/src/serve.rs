@@ -37,11 +37,17 @@ const PROGRESS_INTERVAL: Duration = Duration::from_secs(2);
 /// A store in this process that does not answer after this does not start.
 const START_DEADLINE: Duration = Duration::from_secs(300);
 
-/// Serves until SIGTERM or SIGINT.
-pub async fn serve(system: Seams, cli: &Cli) -> Result<(), Failure> {
+/// What to do, and the configuration that says so where there is one.
+pub fn settings(cli: &Cli) -> Result<(Settings, Option<Config>), Failure> {
     let config = cli.store.config.as_deref().map(Config::load).transpose();
     let config = config.map_err(|error| Failure::Usage(error.0))?;
     let settings = Settings::resolve(&cli.store, &cli.serve, config.as_ref())?;
+    Ok((settings, config))
+}
+
+/// Serves until SIGTERM or SIGINT.
+pub async fn serve(system: Seams, cli: &Cli) -> Result<(), Failure> {
+    let (settings, config) = settings(cli)?;
     if !matches!(settings.mode, Mode::Cluster { .. }) {
         consensus::raft::prepare(&system.env);
     }

@@ -53,7 +53,7 @@ const EPOCHS_UNSEEN: u16 = 16;
 /// Between two looks whether the volumes are open.
 const OPENING_PAUSE: Duration = Duration::from_millis(20);
 /// The least that chunks get of the memory.
-const CHUNK_MEMORY_MIN: u64 = 32 * MIB;
+const CHUNK_MEMORY_MIN: u64 = 16 * MIB;
 
 /// What a storage node is told.
 #[derive(Clone)]
@@ -84,7 +84,7 @@ pub struct StorageSettings {
     pub book: Arc<dyn AddressBook>,
     /// Certificates; `None` on a network inside the process, or on loopback with `insecure`.
     pub tls: Option<Arc<Certificates>>,
-    /// Ceiling for the memory of this node; what the budgets are made of.
+    /// What everything that can grow in this node may take; what the budgets are made of.
     pub memory_bytes: u64,
     /// Free space below which puts are refused.
     pub reserve_bytes: u64,
@@ -195,7 +195,7 @@ impl StorageDaemon {
                 SearchIndex::start(&seams, settings, meta_node.clone())
             });
             let router = router(&store, &meta_node, &work, index.clone());
-            let server = serve(&seams, names, listener, Arc::new(router));
+            let server = serve(&seams, names, listener, Arc::new(router), settings.memory_bytes / 8);
             let server =
                 server.map_err(|error| StartError::Listen(settings.node, settings.listen.clone(), error))?;
 
@@ -399,7 +399,7 @@ pub fn begin_anew<'a>(
 
 fn chunk_settings(settings: &StorageSettings) -> ChunkSettings {
     let directory = settings.data.join(CHUNKS);
-    let memory_bytes = (settings.memory_bytes / 4).max(CHUNK_MEMORY_MIN);
+    let memory_bytes = (settings.memory_bytes / 5).max(CHUNK_MEMORY_MIN);
     ChunkSettings {
         reserve_bytes: settings.reserve_bytes,
         ..ChunkSettings::new(settings.node, directory, memory_bytes)

@@ -10,6 +10,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use allocator::Allocator;
 use clap::{Parser, Subcommand};
 use consensus::meta::names::UserName;
 use consensus::raft::log::LogConfig;
@@ -19,7 +20,7 @@ use fabric::cluster::{Config, Directory};
 use fabric::disks::SystemDisks;
 use fabric::env::system::{SystemEnv, build_runtime, log_panics, raise_descriptor_limit};
 use fabric::ids::NodeId;
-use fabric::limits::{DISK_RESERVE_BYTES, SNAPSHOT_ENTRIES_DEFAULT};
+use fabric::limits::{DISK_RESERVE_BYTES, SNAPSHOT_ENTRIES_DEFAULT, growing_bytes};
 use fabric::net::TcpNet;
 use fabric::rpc::{AddressBook, Peer};
 use fabric::tls::{Certificates, ClusterSecrets};
@@ -247,13 +248,16 @@ fn failed(why: impl ToString) -> Failure {
     Failure::Failed(why.to_string())
 }
 
-/// Most of a request is small pieces that one thread makes and another drops.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: Allocator = Allocator;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
     start_log(cli.command.is_none());
+    // Before there are threads. What is wrong with the configuration is told when it is used.
+    if let Some(Ok(config)) = cli.config.as_deref().map(Config::load) {
+        allocator::keep_within(config.storage.memory_limit.0);
+    }
     let seams =
         Seams { env: Arc::new(SystemEnv::default()), net: Arc::new(TcpNet), disks: Arc::new(SystemDisks) };
     let outcome = match build_runtime() {
@@ -344,6 +348,7 @@ async fn run(seams: Seams, cli: Cli) -> Result<(), Failure> {
 /// What a node is told.
 fn settings_of(config: &Config, node: NodeId, data: Option<PathBuf>) -> Result<StorageSettings, Failure> {
     let secrets = secrets_of(config)?;
+    let memory_bytes = growing_bytes(config.storage.memory_limit.0);
     let listen = config.storage_listen(node);
     let listen = listen.ok_or_else(|| usage(format!("node {node} is not in the table of addresses")))?;
     Ok(StorageSettings {
@@ -359,9 +364,9 @@ fn settings_of(config: &Config, node: NodeId, data: Option<PathBuf>) -> Result<S
         scrub_period: config.scrub_period,
         upload_period: config.upload_period,
         tls: certificates(config, Peer::Node(node))?,
-        memory_bytes: config.storage.memory_limit.0,
+        memory_bytes,
         reserve_bytes: DISK_RESERVE_BYTES,
-        log: LogConfig::within(config.storage.memory_limit.0),
+        log: LogConfig::within(memory_bytes),
         snapshot_entries: SNAPSHOT_ENTRIES_DEFAULT,
         inline_bytes_max: config.inline_bytes_max,
         search_index: config.storage.search_index,

@@ -172,7 +172,7 @@ mod tests {
         let listener = net.listen("127.0.0.1:7001").await.unwrap();
         let book = Arc::new(Book("127.0.0.1:7001".to_string()));
         let router = Arc::new(Router::default().with(wire::GROUP, service));
-        drop(serve(&seams, identity(Peer::Node(NODE)), listener, router).unwrap());
+        drop(serve(&seams, identity(Peer::Node(NODE)), listener, router, 0).unwrap());
         ChunkClient::new(RpcClient::new(seams, identity(Peer::Gateway), book))
     }
 

@@ -19,7 +19,7 @@ use crate::disks::system::read_text;
 use crate::ids::NodeId;
 use crate::limits::{
     COPIES, GIB, INLINE_BYTES_TOTAL_DEFAULT, KIB, LIFECYCLE_DAY_DEFAULT, LIFECYCLE_DAY_SECONDS,
-    MEMORY_LIMIT_DEFAULT, MIB, SCRUB_DAYS_MAX, SCRUB_PERIOD_DEFAULT, TIB, UPLOAD_DAYS_MAX,
+    MEMORY_LIMIT_DEFAULT, MEMORY_LIMIT_MIN, MIB, SCRUB_DAYS_MAX, SCRUB_PERIOD_DEFAULT, TIB, UPLOAD_DAYS_MAX,
     UPLOAD_PERIOD_DEFAULT, VOTER_PATIENCE_DEFAULT, VOTER_SILENCE_SECONDS, VOTERS_MAX,
 };
 use crate::rpc::AddressBook;
@@ -376,6 +376,13 @@ fn check(
     let listens_outside = written.storage.listen.as_ref().is_some_and(|listen| !is_loopback(listen));
     if written.insecure && listens_outside {
         return wrong_at("insecure", "`storage.listen` is not on the loopback of this machine".to_string());
+    }
+    if written.storage.memory_limit.0 < MEMORY_LIMIT_MIN {
+        return wrong(
+            path,
+            None,
+            format!("storage.memory_limit: the least is {}", ByteSize(MEMORY_LIMIT_MIN)),
+        );
     }
     check_addresses(path, &written)?;
 
@@ -735,6 +742,7 @@ gateway:
             ("voters: [1, 1]\n", "voters: a node is named twice"),
             ("voters: []\n", "voters: there are 0"),
             ("storage:\n  memory_limit: 5 bananas\n", "line 2: \"bananas\" is no unit"),
+            ("storage:\n  memory_limit: 127MiB\n", "storage.memory_limit: the least is 128MiB"),
             ("gateway:\n  listen: nowhere\n", "gateway.listen: \"nowhere\" is not an address"),
             ("region: a\nregion: b\n", "line 2: "),
             ("region: [a\n", "config.yaml"),

@@ -156,7 +156,7 @@ pub const TLS_READ_AHEAD_BYTES: usize = 64 << 10;
 pub const RPC_BULK_CONNECTIONS: usize = 4;
 /// Connections of peers that a process serves at once.
 pub const RPC_CONNECTIONS_MAX: usize = 1024;
-/// Bytes of requests that a process reads and handles at once, for each class of connections.
+/// Bytes of requests that a process reads and handles at once, for each class of connections; with little memory fewer.
 pub const RPC_SERVER_BYTES_MAX: usize = 64 << 20;
 
 /// Partitions of a new layout.
@@ -194,6 +194,14 @@ pub const LOG_SEGMENT_BYTES: u64 = 64 * MIB;
 pub const TABLES_RESERVE_BYTES: u64 = 4 * MIB;
 /// Default of `memory_limit`.
 pub const MEMORY_LIMIT_DEFAULT: u64 = GIB;
+/// The least `memory_limit`: below this nothing works.
+pub const MEMORY_LIMIT_MIN: u64 = 128 * MIB;
+
+/// What everything that can grow in a process may take of its `memory_limit`, in bytes. The rest is for code, stacks,
+/// tables that are always there (openraft's histograms take 16 MiB), the allocator, and what cannot be counted.
+pub const fn growing_bytes(memory_limit: u64) -> u64 {
+    memory_limit / 10 * 6
+}
 /// Events kept in the change feed.
 pub const EVENTS_MAX: u64 = 100_000;
 /// Events kept while the oldest of them is still to be delivered as a notification.

@@ -66,7 +66,7 @@ pub struct LogConfig {
 }
 
 impl LogConfig {
-    /// Within a budget: a sixteenth each for what waits and for what is kept.
+    /// Within the budget of a node: a sixteenth each for what waits and for what is kept.
     pub fn within(memory_bytes: u64) -> LogConfig {
         let most = LogConfig::default();
         let share = (memory_bytes / 16).max(SHARE_BYTES_MIN);

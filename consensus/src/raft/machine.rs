@@ -69,15 +69,15 @@ pub struct MachineConfig {
 }
 
 impl MachineConfig {
-    /// Within a budget: a quarter for redb's cache, a third for the overlays.
+    /// Within the budget of a node: a sixth for redb's cache, a quarter for the overlays.
     pub fn within(memory_bytes: u64) -> MachineConfig {
         let most = MachineConfig::default();
         let share = |part: u64, most: usize| {
             usize::try_from(memory_bytes / part).map_or(most, |share| share.min(most))
         };
-        let overlay_bytes_max = share(3, most.overlay_bytes_max);
+        let overlay_bytes_max = share(4, most.overlay_bytes_max);
         MachineConfig {
-            cache_bytes: share(4, most.cache_bytes),
+            cache_bytes: share(6, most.cache_bytes),
             overlay_bytes: overlay_bytes_max / 3,
             overlay_bytes_max,
             ..most

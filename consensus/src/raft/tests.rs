@@ -111,7 +111,7 @@ impl World {
         let config = self.config(node);
         let opened = MetaNode::open(&seams, rpc.clone(), Path::new("/data"), config).await.unwrap();
         let listener = self.net.listen(&format!("10.0.0.{}:7000", node.0)).await.unwrap();
-        let server = serve(&seams, identity, listener, opened.clone()).unwrap();
+        let server = serve(&seams, identity, listener, opened.clone(), 0).unwrap();
         self.hosts.insert(node, Host { env, node: opened.clone(), server, rpc });
         opened
     }

@@ -227,6 +227,7 @@ pub(super) async fn memory_limit(on: Stage<'_>) -> Result<Vec<String>> {
         let kills = arena.footing.group(daemon.name())?.kills()?;
         ensure!(kills == 0 && daemon.exited().is_none(), "the system ended {} for its memory", daemon.name());
         let (_, most) = daemon.resident().context("it runs")?;
+        ensure!(most <= MEMORY_BYTES, "{} took {} MiB", daemon.name(), most >> 20);
         notes.push(format!(
             "{} resident at most {} MiB of {}",
             daemon.name(),

@@ -35,15 +35,18 @@ const BUDGET_UNIT_BYTES: usize = 1 << 10;
 const READ_AHEAD_BYTES: usize = 64 << 10;
 
 /// Answers calls on `listener` by `service` until the handle aborts it; then its connections end too. Refused
-/// where [`Identity::may_use`] refuses the address.
+/// where [`Identity::may_use`] refuses the address. Requests of `memory_bytes` are read and handled at once for each
+/// class of connections, between [`FRAME_BYTES_MAX`] and [`RPC_SERVER_BYTES_MAX`].
 pub fn serve(
     seams: &Seams,
     identity: Identity,
     listener: Box<dyn Listener>,
     service: Arc<dyn Service>,
+    memory_bytes: u64,
 ) -> io::Result<TaskHandle> {
     identity.may_use(&*seams.net, &listener.local_address().to_string())?;
-    let budget = || Arc::new(Semaphore::new(RPC_SERVER_BYTES_MAX / BUDGET_UNIT_BYTES));
+    let most = (memory_bytes as usize).clamp(FRAME_BYTES_MAX, RPC_SERVER_BYTES_MAX);
+    let budget = || Arc::new(Semaphore::new(most / BUDGET_UNIT_BYTES));
     let server = Server { seams: seams.clone(), identity, service, control: budget(), bulk: budget() };
     Ok(seams.env.spawn("rpc-accept", Box::pin(accept_all(Arc::new(server), listener))))
 }

@@ -93,7 +93,7 @@ async fn world_of(
     let listener = seams.net.listen("127.0.0.1:0").await.unwrap();
     let address = listener.local_address().to_string();
     let router = Router::default().with(0x03, service.clone());
-    let server = serve(&seams, server, listener, Arc::new(router)).unwrap();
+    let server = serve(&seams, server, listener, Arc::new(router), 0).unwrap();
     let book = Arc::new(Book::default());
     book.0.lock().unwrap().insert(NODE, address.clone());
     let client = RpcClient::with_faults(seams.clone(), client, book.clone(), faults);
@@ -217,7 +217,7 @@ async fn a_server_that_comes_back_is_found_again() {
         }
     };
     let router = Router::default().with(0x03, world.service.clone());
-    serve(&world.seams, identity(Peer::Node(NODE)), listener, Arc::new(router)).unwrap();
+    serve(&world.seams, identity(Peer::Node(NODE)), listener, Arc::new(router), 0).unwrap();
     call_until_it_works(&world).await;
 }
 
@@ -395,7 +395,7 @@ async fn plain_bytes_never_leave_the_machine() {
     for address in ["0.0.0.0:0", "[::]:0"] {
         let Ok(listener) = tcp.net.listen(address).await else { continue };
         let router = Arc::new(Router::default());
-        let refused = serve(&tcp, identity(Peer::Node(NODE)), listener, router).err().unwrap();
+        let refused = serve(&tcp, identity(Peer::Node(NODE)), listener, router, 0).err().unwrap();
         assert!(refused.to_string().contains("not on the loopback"), "{refused}");
     }
     let world = world(TcpNet).await;
