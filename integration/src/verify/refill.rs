@@ -49,6 +49,8 @@ const LOAD_PAUSE: Duration = Duration::from_millis(100);
 const ALONE: Duration = Duration::from_secs(20);
 /// Work that nobody waits for makes the slowest requests of clients take at most so many times as long.
 const P99_TIMES_MAX: f64 = 2.0;
+/// What comes back to an idle node comes at this share of what its disk writes.
+const SHARE_OF_DISK_MIN: f64 = 0.5;
 /// The first chunk is back within this.
 const LISTED_MAX: Duration = Duration::from_secs(10);
 /// A file of this size shows what the disk writes.
@@ -62,9 +64,13 @@ pub(super) fn run(tally: &mut Tally) -> Result<()> {
     block_on(async {
         let store = store_with_bucket(LARGE.settings).await?;
         LARGE.write(&store, tally).await?;
-        tally.note(format!("the disk writes {:.0} MB/s", disk_speed(store.directory())?));
-
+        let before = disk_speed(store.directory())?;
         let idle = refill(&store, tally, "idle", &LARGE).await?;
+        let disk = (before + disk_speed(store.directory())?) / 2.0;
+        tally.note(format!("the disk writes {disk:.0} MB/s, the mean of before and after"));
+        let share = LARGE.megabytes(idle) / disk;
+        let fast = if SHARE_OF_DISK_MIN <= share { Ok(()) } else { Err(format!("{:.0} %", share * 100.0)) };
+        tally.check("idle: copies come back at half of what the disk writes", fast);
         check(tally, "idle: all copies are there within 2 minutes", idle, 120);
         let pause = async {
             tokio::time::sleep(ALONE).await;
@@ -136,8 +142,13 @@ impl Holding {
     }
 
     fn rate(&self, time: Duration) -> String {
-        let (objects, bytes) = (self.objects as f64, (self.objects * self.object_bytes) as f64);
-        format!("{:.0} MB/s, {:.0} objects/s", bytes / 1e6 / time.as_secs_f64(), objects / time.as_secs_f64())
+        let objects = self.objects as f64 / time.as_secs_f64();
+        format!("{:.0} MB/s, {objects:.0} objects/s", self.megabytes(time))
+    }
+
+    /// MB/s of all of it in `time`.
+    fn megabytes(&self, time: Duration) -> f64 {
+        (self.objects * self.object_bytes) as f64 / 1e6 / time.as_secs_f64()
     }
 }
 

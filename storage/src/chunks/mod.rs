@@ -107,6 +107,11 @@ impl ChunkSettings {
     fn batch_bytes_max(&self) -> usize {
         (self.writing_cache_bytes() / 4) as usize
     }
+
+    /// Bytes of puts that are worked on or wait; further ones wait before.
+    fn queue_bytes(&self) -> usize {
+        2 * self.batch_bytes_max()
+    }
 }
 
 /// How full the store is and how it does.
@@ -195,7 +200,7 @@ impl ChunkStore {
             broke: Notify::new(),
             closed: AtomicBool::new(false),
             repairs: Mutex::default(),
-            queue: Arc::new(Semaphore::new(2 * settings.batch_bytes_max())),
+            queue: Arc::new(Semaphore::new(settings.queue_bytes())),
             reads: Semaphore::new(READS_MAX),
             free_bytes: AtomicU64::new(free_bytes),
             ticks: AtomicU64::new(0),
@@ -327,6 +332,11 @@ impl ChunkStore {
     /// Puts a chunk on the queue of [`ChunkStore::take_repair`].
     pub fn report_rotten(&self, chunk: ChunkId) {
         self.shared.report(chunk);
+    }
+
+    /// Bytes of chunks that it takes at once; who brings more only keeps them in memory.
+    pub fn queue_bytes(&self) -> usize {
+        self.shared.settings.queue_bytes()
     }
 
     /// How the store does.

@@ -17,8 +17,10 @@ use consensus::client::ask;
 use consensus::meta::command::{Command, EndAbsence, ReportLoss};
 use consensus::meta::model::{Absence, Extent, Home};
 use consensus::meta::query::{Answer, PlacedOf, Query};
+use fabric::coding::Coding;
 use fabric::ids::{ChunkId, ExtentId};
 use futures::StreamExt;
+use tokio::sync::Semaphore;
 
 use super::copy::{Sources, bring_one};
 use super::{Job, JobContext, JobError, Next, wrong_answer};
@@ -26,11 +28,11 @@ use crate::chunks::ChunkStore;
 use crate::client::ChunkStat;
 
 /// Extents of one unit.
-const EXTENTS_PER_STEP: u32 = 64;
+const EXTENTS_PER_STEP: u32 = 256;
 /// Chunks of one unit, looked at or copied.
 const CHUNKS_PER_STEP: usize = 256;
-/// Chunks that are copied at once; each is in memory.
-const AT_ONCE: usize = 8;
+/// Chunks that are copied at once, where they are small; see [`ChunkStore::queue_bytes`].
+const AT_ONCE: usize = 64;
 /// When nothing is lost, the next look is after this.
 const REST: Duration = Duration::from_secs(5);
 /// After a walk that could not bring everything, the next one begins after this; doubled each time up to
@@ -85,6 +87,13 @@ struct Wanted {
     bytes: u64,
     from: Arc<Sources>,
     partition: u16,
+}
+
+impl Wanted {
+    /// What bringing it takes: a shard is rebuilt from as many others as hold the data.
+    fn memory_bytes(&self) -> usize {
+        self.bytes as usize * self.chunk.extent().coding().map_or(1, Coding::data)
+    }
 }
 
 #[async_trait]
@@ -154,7 +163,7 @@ impl Restore {
 
     /// One unit of a walk.
     async fn go_on(&mut self, cx: &JobContext, mut walk: Walk) -> Result<Next, JobError> {
-        match walk.step(cx).await {
+        match walk.step(cx, self.store.queue_bytes()).await {
             Ok(true) => {
                 self.walk = Some(walk);
                 Ok(Next::Again)
@@ -231,7 +240,7 @@ async fn open_writes(cx: &JobContext) -> Result<BTreeSet<ExtentId>, JobError> {
 
 impl Walk {
     /// Looks at some extents and copies what is missing of them. `false`: that was the end.
-    async fn step(&mut self, cx: &JobContext) -> Result<bool, JobError> {
+    async fn step(&mut self, cx: &JobContext, queue_bytes: usize) -> Result<bool, JobError> {
         if cx.env.armed("restore_unseen") {
             return Ok(false);
         }
@@ -252,7 +261,7 @@ impl Walk {
             after = Some((home, extent.id));
             done_chunks = 0;
         }
-        self.bring(cx, wanted).await?;
+        self.bring(cx, wanted, queue_bytes).await?;
         if whole {
             // Rows that are not placed here were passed over.
             (self.after, self.done_chunks) = (next.clone(), 0);
@@ -288,14 +297,22 @@ impl Walk {
         Ok(until)
     }
 
-    /// Copies those that are not here. One that cannot be copied leaves its partition incomplete.
-    async fn bring(&mut self, cx: &JobContext, wanted: Vec<Wanted>) -> Result<(), JobError> {
+    /// Copies those that are not here, with as many bytes in memory as the store has room for. One that cannot be
+    /// copied leaves its partition incomplete.
+    async fn bring(
+        &mut self,
+        cx: &JobContext,
+        wanted: Vec<Wanted>,
+        queue_bytes: usize,
+    ) -> Result<(), JobError> {
         let here = cx.chunks.stat(cx.node, wanted.iter().map(|wanted| wanted.chunk).collect()).await?;
         let is_missing = |(wanted, stat): (Wanted, Option<ChunkStat>)| {
             stat.is_none_or(|stat| u64::from(stat.bytes) != wanted.bytes).then_some(wanted)
         };
         let missing: Vec<Wanted> = wanted.into_iter().zip(here).filter_map(is_missing).collect();
+        let room = &Semaphore::new(queue_bytes);
         let copies = missing.into_iter().map(|wanted| async move {
+            let _room = room.acquire_many(wanted.memory_bytes().min(queue_bytes) as u32).await;
             let copied = bring_one(cx, cx.node, wanted.chunk, wanted.bytes, &wanted.from).await;
             (wanted.partition, wanted.chunk, copied)
         });
