@@ -84,7 +84,9 @@ pub struct StorageSettings {
     pub book: Arc<dyn AddressBook>,
     /// Certificates; `None` on a network inside the process, or on loopback with `insecure`.
     pub tls: Option<Arc<Certificates>>,
-    /// What everything that can grow in this node may take; what the budgets are made of.
+    /// What everything that can grow in this node may take, in bytes. The metadata's cache gets a sixth of it, its overlays a
+    /// quarter, chunks a fifth, the log an eighth, the search index a sixteenth, requests an eighth for each class of
+    /// connections, of which one is nearly idle.
     pub memory_bytes: u64,
     /// Free space below which puts are refused.
     pub reserve_bytes: u64,

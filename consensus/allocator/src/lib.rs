@@ -28,3 +28,16 @@ pub fn keep_within(memory_limit: u64) {
 fn is_only_thread() -> bool {
     std::fs::read_dir("/proc/self/task").is_ok_and(|tasks| tasks.count() == 1)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The number of an option is known from its C header alone: another release may count differently.
+    #[test]
+    fn the_number_is_that_of_the_option() {
+        // SAFETY: a number goes in; no other test reads or writes options.
+        let default_ms = unsafe { libmimalloc_sys::mi_option_get(PURGE_DELAY) };
+        assert_eq!(default_ms, 1000);
+    }
+}
